@@ -1,0 +1,141 @@
+"""The only interface that a new job must know. One file in `hpc/tasks/` implements `Task`; `hpc/train.py` drives it.
+
+The trainer knows no task: it asks for players (what one optimizer updates), for the phases due at a clock, and for
+a loss. The clock counts images seen by all ranks together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One backward and one optimizer step of one player.
+
+    `coupled`: the loss looks at the whole global batch. The trainer then calls `Task.forward` for each micro batch
+    and `Task.couple` once, with gradient caching where there are several micro batches.
+    """
+
+    name: str
+    player: str
+    every: int = 1  # updates
+    coupled: bool = False
+    second_order: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the loader delivers at a clock."""
+
+    batch: int  # pictures of all ranks in one update
+    resolution: int  # pixels
+
+
+@dataclass
+class Batch:
+    """A block of the global batch on one rank: n consecutive slots."""
+
+    images: Tensor  # [n, 3, h, w] float32 in [-1, 1] (uint8 as the loader hands it over, before `prepare`)
+    labels: dict[str, Tensor]  # each [n]
+    ids: Tensor  # [n] int64: sample numbers in the set
+    positions: Tensor  # [n] int64: places in the endless stream of slots (clock + slot in the global batch)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        labels = {name: column[rows] for name, column in self.labels.items()}
+        return Batch(self.images[rows], labels, self.ids[rows], self.positions[rows])
+
+    def prepare(self, device: torch.device, *, channels_last: bool = True) -> "Batch":
+        """Move to `device`; pictures become float32 in [-1, 1]."""
+        images = self.images.to(device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = images.float().div_(127.5).sub_(1.0)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        labels = {name: column.to(device, non_blocking=True) for name, column in self.labels.items()}
+        return replace(self, images=images.contiguous(memory_format=layout), labels=labels)
+
+
+class Meter(Protocol):
+    """A metric of an evaluation set that does not depend on the number of ranks (see `hpc/meters/`)."""
+
+    def add(self, ids: np.ndarray, **values: np.ndarray) -> None:
+        """Keep rows of this rank, one for each sample id. No communication."""
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """What was kept on this rank: `ids` [n] and arrays [n, ...]."""
+
+    def result(self, rows: dict[str, np.ndarray]) -> "Report":
+        """The figures of the whole set, from the rows of all ranks sorted by id."""
+
+
+@dataclass
+class Report:
+    """What an evaluation found."""
+
+    scalars: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # "pr"/"roc": scores, labels 0/1
+    embeddings: tuple[np.ndarray, np.ndarray] | None = None  # [n, d] float32 and their sample ids [n]
+
+
+class Task:
+    """A job. Built from the run's config; holds no distributed code."""
+
+    fields: tuple[str, ...] = ()  # labels it needs, checked against the manifest of the shards
+    metric: tuple[str, str] = ("loss", "min")  # the scalar of `Report` that names the best checkpoint, min | max
+
+    def __init__(self, config: Any) -> None:
+        self.config = config  # hpc.config.Config; the task's own keys are config.task[...]
+        self.report: Callable[[str, Tensor], None] = lambda name, value: None  # scalars of the step; set by the trainer
+
+    def players(self) -> dict[str, nn.Module]:
+        """The networks, by player name: one optimizer and one engine each. Built under the run's seed."""
+        raise NotImplementedError
+
+    def phases(self, clock: int) -> list[Phase]:
+        raise NotImplementedError
+
+    def spec(self, clock: int) -> Spec:
+        return Spec(self.config.batch, self.config.data.size)
+
+    def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        """The mean loss over `batch`, a scalar, for a phase that is not coupled."""
+        raise NotImplementedError
+
+    def forward(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        """Coupled phases: what the loss needs of each picture of a micro batch, [n, d]."""
+        raise NotImplementedError
+
+    def couple(self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int) -> Tensor:
+        """Coupled phases: this rank's loss from the `outputs` [n, d] of its whole share of the global batch.
+
+        The mean over the ranks must be the loss of the global batch: gather with `hpc.dist.gather_grad`.
+        """
+        raise NotImplementedError
+
+    def meters(self) -> dict[str, Meter]:
+        return {}
+
+    def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Meter]) -> None:
+        """Add one batch of the held-out set to the meters. No communication."""
+
+    def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+        """What `verify`, `export` and later tools use; `images` [n, 3, h, w] in [-1, 1]."""
+        raise NotImplementedError
+
+    def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
+        """What the monitor shows: name -> [n, 3, h, w] in [-1, 1]."""
+        return {"batch": batch.images}
+
+    def state(self) -> dict[str, Any]:
+        """Task state: tensors and plain values, the same at any world size."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpc.dist import Dist
 
 @dataclass(frozen=True)
 class Phase:
@@ -92,6 +93,7 @@ class Task:
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.Config; the task's own keys are config.task[...]
+        self.here = Dist()  # this rank's place, for losses that look at the whole global batch; set by the trainer
         self.report: Callable[[str, Tensor], None] = lambda name, value: None  # scalars of the step; set by the trainer
 
     def players(self) -> dict[str, nn.Module]:

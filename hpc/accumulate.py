@@ -1,0 +1,98 @@
+"""The forward and backward passes of one phase: micro batches, and gradient caching for losses that look at the
+whole global batch.
+
+A per-sample loss is accumulated with the weight of each micro batch. A coupled loss over several micro batches runs
+twice (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup"): all outputs
+without a graph, the loss and its gradient with respect to the outputs, then each micro batch again with that
+gradient. Random numbers of a micro batch are drawn from a counted seed, so both passes see the same dropout.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from hpc.engine import Engine
+from hpc.norm import norms, not_collecting
+from hpc.task import Batch, Phase, Task
+
+
+class Pass:
+    """What the passes of one phase share."""
+
+    def __init__(
+        self,
+        task: Task,
+        phase: Phase,
+        engines: dict[str, Engine],
+        *,
+        clock: int,
+        seed: Callable[[int], None],
+        autocast: Callable[[], AbstractContextManager],
+    ) -> None:
+        self.task, self.phase, self.clock, self.seed, self.autocast = task, phase, clock, seed, autocast
+        self.engine = engines[phase.player]
+        self.raw: dict[str, nn.Module] = {name: engine.module for name, engine in engines.items()}
+        self.nets = self.raw | {phase.player: self.engine.net}  # other players' networks are called unwrapped
+
+    def backward(self, batch: Batch, blocks: list[slice]) -> Tensor:
+        """Leave the gradients of this rank's share in the parameters; return its loss, detached."""
+        if self.phase.coupled and len(blocks) > 1:
+            return self._cached(batch, blocks)
+        if self.phase.coupled:
+            return self._coupled(batch)
+        return self._summed(batch, blocks)
+
+    def _summed(self, batch: Batch, blocks: list[slice]) -> Tensor:
+        total = torch.zeros((), device=batch.images.device)
+        for index, block in enumerate(blocks):
+            self.seed(index)
+            part = batch[block]
+            with self.engine.micro(last=index == len(blocks) - 1):
+                with self.autocast():
+                    loss = self.task.loss(self.phase, self.nets, part, self.clock)
+                loss = loss * (len(part) / len(batch))
+                loss.backward()
+            total += loss.detach()
+        return total
+
+    def _coupled(self, batch: Batch) -> Tensor:
+        self.seed(0)
+        with self.engine.micro(last=True):
+            with self.autocast():
+                outputs = self.task.forward(self.phase, self.nets, batch, self.clock)
+            loss = self.task.couple(self.phase, self.nets, outputs.float(), batch, self.clock)
+            loss.backward()
+        return loss.detach()
+
+    def _cached(self, batch: Batch, blocks: list[slice]) -> Tensor:
+        outputs = []
+        for index, block in enumerate(blocks):
+            self.seed(index)
+            with torch.no_grad(), self.autocast():
+                outputs.append(self.task.forward(self.phase, self.raw, batch[block], self.clock).float())
+        leaf = torch.cat(outputs).requires_grad_()
+        loss = self.task.couple(self.phase, self.raw, leaf, batch, self.clock)
+        loss.backward()
+        assert leaf.grad is not None
+        # Parameters that only the loss uses have their gradient now; DDP must meet them again to sum them.
+        touched = [p for p in self.engine.module.parameters() if p.grad is not None]
+        with not_collecting(norms(self.engine.module)):
+            for index, block in enumerate(blocks):
+                self.seed(index)
+                last = index == len(blocks) - 1
+                with self.engine.micro(last=last):
+                    with self.autocast():
+                        again = self.task.forward(self.phase, self.nets, batch[block], self.clock)
+                    surrogate = (again.float() * leaf.grad[block]).sum()
+                    if last:
+                        surrogate = surrogate + sum((p.reshape(-1)[0] * 0.0 for p in touched), torch.zeros(()))
+                    surrogate.backward()
+        return loss.detach()
+
+
+def blocks_of(count: int, micro: int) -> list[slice]:
+    """Consecutive slices of at most `micro` rows (0: one slice) that cover `count` rows."""
+    size = micro or count
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]

@@ -1,0 +1,171 @@
+"""Who this rank is, and the few collectives that the suite needs. Nothing happens at import time.
+
+Rank and world come from torchrun (`RANK`, ...), from submitit's local executor, or from nothing (one process).
+Control values travel on the CPU by gloo, gradients and embeddings on the device. With one rank every function here
+returns at once, without a process group.
+"""
+
+import datetime
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hpc.errors import UserError
+
+
+@dataclass(frozen=True)
+class Dist:
+    """One rank's place in the run."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+
+def _numbers(*names: str) -> list[int] | None:
+    """The environment variables as integers, or None where one is missing."""
+    values = [os.environ.get(name) for name in names]
+    return [int(value) for value in values if value is not None] if None not in values else None
+
+
+def place() -> tuple[int, int, int]:
+    """(rank, world, local rank) from the environment."""
+    found = _numbers("RANK", "WORLD_SIZE", "LOCAL_RANK") or _numbers(
+        "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"
+    )
+    rank, world, local = found or (0, 1, 0)
+    return rank, world, local
+
+
+def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
+    """Join the other ranks of the run. `timeout`: seconds without an answer before a collective raises."""
+    rank, world, local = place()
+    use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    where = torch.device("cuda", local % torch.cuda.device_count()) if use_gpu else torch.device("cpu")
+    if use_gpu:
+        torch.cuda.set_device(where)
+    if world > 1:
+        if "MASTER_ADDR" in os.environ:
+            method = "env://"
+        else:  # ranks of one machine: a file knows no port that another job could hold
+            token = os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
+            method = f"file://{run.resolve() / f'.rendezvous-{token}'}"
+        if "GLOO_SOCKET_IFNAME" not in os.environ and os.environ.get("MASTER_ADDR", "127.") in ("localhost", "127."):
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name may not resolve on a laptop
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if use_gpu else "gloo",
+            init_method=method,
+            rank=rank,
+            world_size=world,
+            timeout=datetime.timedelta(seconds=timeout),
+        )
+    return Dist(rank, world, local, where)
+
+
+def disconnect() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def gather_vector(values: list[float], here: Dist) -> list[list[float]]:
+    """The same short list of numbers of every rank, by rank. float64 on the CPU."""
+    if here.world == 1:
+        return [values]
+    mine = torch.tensor(values, dtype=torch.float64)
+    everyone = torch.empty(here.world * len(values), dtype=torch.float64)
+    dist.all_gather_into_tensor(everyone, mine)
+    return everyone.view(here.world, len(values)).tolist()
+
+
+def sum_(tensor: Tensor, here: Dist) -> Tensor:
+    """Sum over the ranks, in place."""
+    if here.world > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast(value: Any, here: Dist) -> Any:
+    """Rank 0's value on every rank (small Python objects of this run's own ranks)."""
+    if here.world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def gather_objects(value: Any, here: Dist) -> list[Any]:
+    """Every rank's value, by rank (small Python objects of this run's own ranks)."""
+    if here.world == 1:
+        return [value]
+    everyone: list[Any] = [None] * here.world
+    dist.all_gather_object(everyone, value)
+    return everyone
+
+
+def gather(tensor: Tensor, here: Dist) -> Tensor:
+    """[n, ...] of every rank as [world * n, ...] in rank order; n is equal on all ranks. No gradient."""
+    if here.world == 1:
+        return tensor
+    everyone = tensor.new_empty((here.world * tensor.shape[0], *tensor.shape[1:]))
+    dist.all_gather_into_tensor(everyone, tensor.detach().contiguous())
+    return everyone
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, here: Dist) -> Tensor:
+        ctx.here, ctx.rows = here, tensor.shape[0]
+        return gather(tensor, here)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        summed = sum_(grads[0].contiguous(), ctx.here)
+        return summed[ctx.here.rank * ctx.rows : (ctx.here.rank + 1) * ctx.rows], None
+
+
+def gather_grad(tensor: Tensor, here: Dist) -> Tensor:
+    """As `gather`, with the gradient: a rank's rows receive the sum of what all ranks' losses say of them."""
+    return tensor if here.world == 1 else _Gather.apply(tensor, here)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, here: Dist) -> Tensor:
+        ctx.here = here
+        return sum_(tensor.clone(), here)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return sum_(grads[0].clone(), ctx.here), None
+
+
+def sum_grad(tensor: Tensor, here: Dist) -> Tensor:
+    """Sum over the ranks with its gradient."""
+    return tensor if here.world == 1 else _Sum.apply(tensor, here)
+
+
+def gather_rows(rows: dict[str, np.ndarray], here: Dist) -> dict[str, np.ndarray]:
+    """Arrays with one row for each sample, ragged over the ranks -> all rows, sorted by `ids`, each id once."""
+    if here.world > 1:
+        parts = gather_objects(rows, here)
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in rows}
+    _, first = np.unique(rows["ids"], return_index=True)
+    return {name: column[first] for name, column in rows.items()}
+
+
+def agree_or_raise(error: str, here: Dist) -> None:
+    """End all ranks together with the first rank's message where any rank has one."""
+    for rank, message in enumerate(gather_objects(error, here)):
+        if message:
+            raise UserError(message if here.world == 1 else f"rank {rank}: {message}")

@@ -1,0 +1,224 @@
+"""Checkpoints: one layout for all engines, committed by rename, verified by hash, never unpickled.
+
+A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights, optimizer
+tensors, EMA), the task's state, and a manifest with the sha256 of every file. A directory named by digits is whole;
+`.tmp-*` was never finished; `.damaged-*` failed its hashes. Which states go in: `hpc/train.py`.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hpc import faults
+from hpc.errors import UserError
+
+FORMAT = 1
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """The state of a run at a clock. Tensors are on the CPU."""
+
+    clock: int
+    updates: int
+    players: dict[str, Tensors] = field(default_factory=dict)
+    optim: dict[str, Tensors] = field(default_factory=dict)
+    ema: dict[str, Tensors] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)  # tensors and plain values
+    monitor: dict[str, Any] = field(default_factory=dict)  # sums of the tick that is under way; plain values
+    meta: dict[str, Any] = field(default_factory=dict)  # task, identity, world, metrics
+
+    def files(self) -> Iterator[tuple[str, Tensors | dict]]:
+        """(file name, content) in the order of writing."""
+        for kind in ("player", "optim", "ema"):
+            source = self.players if kind == "player" else getattr(self, kind)
+            for player, tensors in source.items():
+                yield f"{kind}-{player}.safetensors", tensors
+        yield "task.safetensors", {key: v for key, v in self.task.items() if isinstance(v, Tensor)}
+        plain = {key: v for key, v in self.task.items() if not isinstance(v, Tensor)}
+        yield "state.json", {"task": plain, "monitor": self.monitor}
+
+
+class Damaged(UserError):
+    """A checkpoint whose files do not have the hashes of its manifest."""
+
+
+def folder_of(run: Path) -> Path:
+    return run / "checkpoints"
+
+
+def listing(run: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    folder = folder_of(run)
+    return sorted(p for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "manifest.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise Damaged(f"checkpoint {path} has no readable manifest.json ({error}): use another one") from None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(path: Path, content: Tensors | dict) -> None:
+    if path.suffix == ".safetensors":
+        save_file({key: v.detach().cpu().contiguous().clone() for key, v in content.items()}, path)
+    else:
+        path.write_text(json.dumps(content, indent=1, sort_keys=True))
+    _sync(path)
+
+
+def save(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write `checkpoint` and commit it by rename; what stood there before stays until then.
+
+    Raises UserError where the disk is full or not writable; nothing older is touched.
+    """
+    folder = folder_of(run)
+    target = folder / f"{checkpoint.clock:012d}"
+    if target.exists():
+        return target
+    temporary = folder / f".tmp-{checkpoint.clock:012d}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        files = {}
+        for number, (name, content) in enumerate(checkpoint.files()):
+            faults.hit(f"save{number}", checkpoint.clock)
+            _write(temporary / name, content)
+            files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _hash(temporary / name)}
+        head = {"format": FORMAT, "clock": checkpoint.clock, "updates": checkpoint.updates}
+        _write(temporary / "manifest.json", head | checkpoint.meta | {"files": files})
+        _sync(temporary)
+        faults.hit("savecommit", checkpoint.clock)
+        temporary.rename(target)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        raise UserError(
+            f"checkpoint {target} was not saved, {reason}: free space there, or keep fewer with save.last=1; "
+            "older checkpoints are intact, `rostro resume` goes on from the newest"
+        ) from None
+    return target
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files all have their sizes and hashes; Damaged otherwise."""
+    manifest = manifest_of(path)
+    if manifest.get("format") != FORMAT:
+        raise Damaged(f"checkpoint {path} has format {manifest.get('format')}, this version reads {FORMAT}")
+    for name, facts in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != facts["bytes"] or _hash(file) != facts["sha256"]:
+            raise Damaged(f"checkpoint {path} is damaged: {name} does not match its manifest; use another one")
+    return manifest
+
+
+def read(path: Path, *, verified: bool = False) -> Checkpoint:
+    """Load a checkpoint to the CPU. `verified`: its hashes were checked already."""
+    manifest = manifest_of(path) if verified else verify(path)
+    loaded = Checkpoint(manifest["clock"], manifest["updates"], meta=manifest)
+    for name in manifest["files"]:
+        kind, _, player = name.removesuffix(".safetensors").partition("-")
+        if kind in ("player", "optim", "ema"):
+            parts = loaded.players if kind == "player" else getattr(loaded, kind)
+            parts[player] = load_file(path / name)
+    state = json.loads((path / "state.json").read_text())
+    loaded.task = state["task"] | load_file(path / "task.safetensors")
+    loaded.monitor = state["monitor"]
+    return loaded
+
+
+def latest(run: Path, warn: Any = print) -> Path | None:
+    """The newest whole checkpoint that has its hashes, or None. Damaged ones are set aside with a warning."""
+    for path in reversed(listing(run)):
+        try:
+            verify(path)
+        except Damaged as error:
+            warn(f"warning: {error}; taking an older one")
+            path.rename(path.with_name(f".damaged-{path.name}"))
+            continue
+        return path
+    return None
+
+
+def ranked(run: Path, metric: tuple[str, str]) -> list[Path]:
+    """Checkpoints that were evaluated, best first by (scalar, min | max)."""
+    name, sense = metric
+    scored = []
+    for path in listing(run):
+        value = manifest_of(path).get("metrics", {}).get(name)
+        if value is not None:
+            scored.append((value if sense == "min" else -value, -int(path.name), path))
+    return [path for *_, path in sorted(scored)]
+
+
+def best(run: Path, metric: tuple[str, str]) -> Path | None:
+    """The best evaluated checkpoint, else the newest."""
+    order = ranked(run, metric) or listing(run)[::-1]
+    return order[0] if order else None
+
+
+def prune(run: Path, *, last: int, best: int, keep_every: int, metric: tuple[str, str]) -> None:
+    """Delete what no rule keeps: the newest `last`, the `best` best, and multiples of `keep_every` images.
+
+    A multiple counts for the first checkpoint at or after it. Unfinished directories of dead processes go too.
+    """
+    paths = listing(run)
+    kept = set(paths[-max(last, 1) :]) | set(ranked(run, metric)[:best])
+    if keep_every:
+        seen: set[int] = set()
+        for path in paths:
+            if (step := int(path.name) // keep_every) and step not in seen:
+                seen.add(step)
+                kept.add(path)
+    for path in paths:
+        if path not in kept:
+            # Renamed first: a deletion cut short must not leave a directory that looks whole.
+            gone = path.rename(path.with_name(f".tmp-old-{path.name}"))
+            shutil.rmtree(gone)
+    for stale in folder_of(run).glob(".tmp-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def load_module(module: torch.nn.Module, tensors: Tensors, what: str) -> None:
+    """Copy `tensors` into the parameters and buffers of `module`, by name; all of them, nothing else."""
+    wanted = module.state_dict()
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    if missing or extra:
+        name = (missing or extra)[0]
+        state = "lacks" if missing else "has an unknown tensor"
+        raise UserError(f"{what} {state} {name}: it was saved by another network; use the run's own config")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            if tensor.shape != tensors[name].shape:
+                raise UserError(
+                    f"{what}: {name} has shape {list(tensors[name].shape)}, the network {list(tensor.shape)}"
+                )
+            tensor.copy_(tensors[name])

@@ -1,0 +1,142 @@
+"""What a data set on disk looks like to the packer: a `Source` lists samples and reads their bytes.
+
+The registry is the folder `sources/`: `sources/<name>.py` has
+    OPTIONS: dict[str, default]                     extra keys of `rostro pack source=<name>`, typed by their defaults
+    def source(src: str, split: str, **options)     -> Source; raises UserError for a folder that is not this data set
+A source is listed in the parent process and read in the workers, so it must pickle.
+"""
+
+import importlib
+import os
+import pkgutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from data_shards import sources
+from data_shards.errors import UserError
+
+LARGEST_FILE = 1 << 29  # bytes; a larger one is no picture, and reading it would exhaust the memory
+
+
+class Sample(NamedTuple):
+    """One picture. `(identity, stem)` names it: its key in the shards is made of both."""
+
+    path: str  # relative to the source's folder, or any name that `read` understands; `rejected.csv` shows it
+    identity: str  # the person, or the class
+    stem: str  # name within the identity, without suffix
+    num_bytes: int = 0  # size of the file as far as known: shards are cut by it; 0: unknown
+    labels: tuple[float, ...] = ()  # in the order of Source.fields; -1: unknown
+    crop: tuple[int, int, int, int] | None = None  # x, y, width, height in pixels of the upright picture
+
+
+class Source(Protocol):
+    name: str  # of the data set: names the set when the user gives none
+    licence: str  # one line for the manifest
+    fields: Mapping[str, str]  # label columns beside `identity`: {field: numpy dtype, i4 or f4}
+
+    def samples(self) -> Iterable[Sample]:
+        """All samples in any order, the same at every call. Files that are missing are listed too."""
+        ...
+
+    def read(self, sample: Sample) -> bytes:
+        """The encoded picture (any format that pictures.normalise knows). Raises OSError."""
+        ...
+
+
+class FileSource:
+    """Base of the sources whose samples are files under one folder."""
+
+    name = ""
+    licence = ""
+    fields: Mapping[str, str] = {}
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.fspath(root)
+
+    def read(self, sample: Sample) -> bytes:
+        return read_file(os.path.join(self.root, sample.path))
+
+
+def read_file(path: str) -> bytes:
+    """Bytes of a regular file. Raises OSError; never waits on a pipe or device that lies among the pictures."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        if status.st_size > LARGEST_FILE:
+            raise OSError(f"{status.st_size >> 20} MB are too many for a picture")
+        data = os.read(fd, status.st_size)
+        while more := os.read(fd, 1 << 20) if len(data) != status.st_size else b"":
+            data += more
+        return data
+    finally:
+        os.close(fd)
+
+
+def walk(root: str, folder: str = "") -> Iterator[tuple[str, int]]:
+    """(path relative to root, size) of all files below root/folder, sorted. What cannot be listed is yielded as it
+    is, so that reading it fails and the packer reports it. A link that leads back up is not followed again."""
+    pending, seen = [folder], set()
+    while pending:
+        here = pending.pop()
+        try:
+            status = os.stat(os.path.join(root, here))
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(os.path.join(root, here)) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            yield here, 0
+            continue
+        folders = []
+        for entry in found:
+            path = os.path.join(here, entry.name)
+            try:
+                if entry.is_dir():
+                    folders.append(path)
+                else:
+                    yield path, entry.stat().st_size
+            except OSError:  # a link to nowhere
+                yield path, 0
+        pending.extend(reversed(folders))
+
+
+def folders_of(root: str, *, key: str = "src") -> list[str]:
+    """Names of the folders directly below root, sorted. Raises UserError if root is no folder or has none."""
+    if not os.path.isdir(root):
+        raise UserError(f"{key}={root}: no such folder; give the folder that holds the pictures")
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    if not names:
+        raise UserError(f"{key}={root}: holds no folders; give the folder that has one folder an identity")
+    return names
+
+
+def stem(name: str) -> str:
+    """File name without its suffix; `.jpg` alone keeps its name."""
+    return os.path.splitext(name)[0]
+
+
+def source_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
+
+
+def source_module(name: str) -> Any:
+    """Module sources/<name>.py. Raises UserError for an unknown name."""
+    if name not in source_names():
+        raise UserError(f"source={name}: unknown; choose one of {', '.join(source_names())}")
+    return importlib.import_module(f"data_shards.sources.{name}")
+
+
+def open_source(name: str, src: str, *, split: str = "train", options: Mapping[str, Any] | None = None) -> Source:
+    """The source `name` on folder src. Raises UserError for an unknown name or option, or a wrong folder."""
+    module = source_module(name)
+    options = dict(options or {})
+    for key, value in options.items():
+        if key not in module.OPTIONS:
+            known = ", ".join(module.OPTIONS) or "none"
+            raise UserError(f"{key}={value}: source={name} has no such key; its own keys: {known}")
+    return module.source(src, split=split, **options)

@@ -1,0 +1,182 @@
+"""Are two pictures of one person? Scores of pairs of embeddings, and all figures of a verification.
+
+Numpy only. A score is higher for the same person: the cosine, or the probability of a |a - b| head. The meter
+gives the figures that training shows; `rostro evaluate` adds intervals. Curves: `hpc/meters/roc.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data_shards import counted
+from hpc.errors import UserError
+from hpc.meters import roc
+from hpc.meters.pairs import CAP, Pairs, all_pairs
+from hpc.task import Report
+
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b [n, d] -> [n], higher = same person
+
+FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+SUPPORT = 10  # impostor pairs that a false accept rate needs beyond it
+_BLOCK = 1 << 22  # numbers of one block of gathered embeddings
+_RESAMPLED = 200_000  # impostor pairs of a bootstrap: its interval comes from the people, not from more pairs
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of the rows of a and b [n, d]; 0 where one is zero."""
+    length = np.sqrt(np.einsum("nd,nd->n", a, a) * np.einsum("nd,nd->n", b, b))
+    return np.einsum("nd,nd->n", a, b) / np.maximum(length, 1e-12)
+
+
+def probability(weight: np.ndarray, bias: float) -> Score:
+    """The score of a linear head on |a - b|: the probability of "the same person". `weight` [d]."""
+
+    def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        logit = np.abs(a - b).astype(np.float64) @ weight.astype(np.float64) + float(bias)
+        return 0.5 * (1.0 + np.tanh(0.5 * logit))
+
+    return score
+
+
+def score_pairs(embeddings: np.ndarray, pairs: Pairs, score: Score = cosine) -> np.ndarray:
+    """Scores [n] float64 of `pairs` of rows of `embeddings` [m, d], in blocks of bounded memory."""
+    bad = ~np.isfinite(embeddings).all(1)
+    if bad.any():
+        raise UserError(f"{int(bad.sum())} of {len(bad)} embeddings are not finite: the network has diverged")
+    wide = np.asarray(embeddings, np.float32)
+    step = max(_BLOCK // wide.shape[1], 1)
+    found = np.empty(len(pairs), np.float64)
+    for start in range(0, len(pairs), step):
+        block = slice(start, start + step)
+        found[block] = score(wide[pairs.first[block]], wide[pairs.second[block]])
+    return found
+
+
+@dataclass
+class Verdict:
+    """All figures of one scorer on one list of pairs."""
+
+    eer: float
+    auc: float
+    accuracy: float  # mean over the folds; NaN with fewer than two of them
+    accuracy_std: float
+    folds: int
+    balanced: bool
+    separation: float  # d'
+    tar: dict[float, float | None]  # by FAR; None: too few impostor pairs
+    thresholds: dict[str, float]  # "eer", "far=1e-2", ...
+    genuine: int
+    impostors: int
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, by figure
+
+    def scalars(self) -> dict[str, float]:
+        """What a monitor plots: figures that exist."""
+        shown = {"eer": self.eer, "auc": self.auc, "d_prime": self.separation}
+        if self.folds:
+            shown["accuracy"] = self.accuracy
+        return shown | {f"tar@{name(far)}": tar for far, tar in self.tar.items() if tar is not None}
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        accuracy = {"mean": self.accuracy, "std": self.accuracy_std} if self.folds else None
+        return {
+            "eer": self.eer,
+            "auc": self.auc,
+            "d_prime": self.separation,
+            "accuracy": accuracy and accuracy | {"folds": self.folds, "balanced": self.balanced},
+            "tar": {name(far): tar for far, tar in self.tar.items()},
+            "thresholds": self.thresholds,
+            "pairs": {"genuine": self.genuine, "impostors": self.impostors},
+            "intervals_95": {figure: list(pair) for figure, pair in self.intervals.items()},
+        }
+
+
+def name(far: float) -> str:
+    return f"far=1e-{round(-np.log10(far))}"
+
+
+def measure(scores: np.ndarray, pairs: Pairs) -> Verdict:
+    """Every figure of `scores` [n], without intervals."""
+    curve = roc.rank(scores, pairs.same).roc()
+    rate, threshold = roc.equal_error(curve)
+    enough = {far: curve.impostors >= SUPPORT / far * (1 - 1e-9) for far in FARS}
+    reached = {far: roc.at_far(curve, far) for far in FARS if enough[far]}
+    folds = roc.fold_accuracy(scores, pairs.same, pairs.fold, balanced=pairs.balanced)
+    return Verdict(
+        eer=rate,
+        auc=roc.area(curve),
+        accuracy=float(folds.mean()) if len(folds) else float("nan"),
+        accuracy_std=float(folds.std()) if len(folds) else float("nan"),
+        folds=len(folds),
+        balanced=pairs.balanced,
+        separation=roc.separation(scores, pairs.same),
+        tar={far: reached[far][0] if enough[far] else None for far in FARS},
+        thresholds={"eer": threshold} | {name(far): reached[far][1] for far in reached},
+        genuine=int(curve.genuine),
+        impostors=int(curve.impostors),
+    )
+
+
+def bootstrap(
+    scores: np.ndarray, pairs: Pairs, identity: np.ndarray, *, rounds: int, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals of EER and AUC under resampling of the people, who make pairs dependent.
+
+    Someone drawn m times counts m times in each genuine pair and m1 * m2 times in an impostor pair (after the
+    subsets bootstrap of Bolle, Ratha & Pankanti 2004). `identity` [m]: of the rows that `pairs` names.
+    """
+    people, code = np.unique(identity, return_inverse=True)
+    spread = np.flatnonzero(~pairs.same)
+    if len(spread) > _RESAMPLED:
+        stream = counted.key(seed, "bootstrap pairs")
+        spread = np.sort(spread[counted.permute(stream, np.arange(_RESAMPLED), len(spread))])
+    used = np.concatenate([np.flatnonzero(pairs.same), spread])
+    ranking = roc.rank(scores[used], pairs.same[used])
+    same, a, b = pairs.same[used], code[pairs.first[used]], code[pairs.second[used]]
+    rates, areas = [], []
+    stream = counted.key(seed, "bootstrap people")
+    for number in range(rounds):
+        drawn = counted.uniform(stream, np.array([number]), len(people))[0]
+        times = np.bincount((drawn * len(people)).astype(np.int64), minlength=len(people))
+        weight = np.where(same, times[a], times[a] * times[b])
+        if weight[same].any() and weight[~same].any():
+            curve = ranking.roc(weight)
+            rates.append(roc.equal_error(curve)[0])
+            areas.append(roc.area(curve))
+    if not rates:
+        return {}
+    low, high = np.percentile([rates, areas], [2.5, 97.5], axis=1)
+    return {"eer": (float(low[0]), float(high[0])), "auc": (float(low[1]), float(high[1]))}
+
+
+class Verification:
+    """The meter: embeddings and identities by sample id; all pairs of the set, at most `cap` of each kind.
+
+    `score` may be set at any time before `result` (a head's weights change while training).
+    """
+
+    def __init__(self, *, score: Score = cosine, cap: int = CAP) -> None:
+        self.score, self.cap = score, cap
+        self._parts: list[dict[str, np.ndarray]] = []
+
+    def add(self, ids: np.ndarray, **values: np.ndarray) -> None:
+        """Keep `embeddings` [n, d] and `identity` [n] of the samples `ids` [n]."""
+        embeddings, identity = np.asarray(values["embeddings"], np.float32), np.asarray(values["identity"])
+        self._parts.append({"ids": np.asarray(ids), "embeddings": embeddings, "identity": identity})
+
+    def rows(self) -> dict[str, np.ndarray]:
+        if not self._parts:
+            empty = np.zeros(0, np.int64)
+            return {"ids": empty, "embeddings": np.zeros((0, 1), np.float32), "identity": empty}
+        return {key: np.concatenate([part[key] for part in self._parts]) for key in self._parts[0]}
+
+    def result(self, rows: dict[str, np.ndarray]) -> Report:
+        """The figures, scores and labels of the pairs, and the embeddings, from rows in any order."""
+        _, first = np.unique(rows["ids"], return_index=True)  # sorted, each picture once
+        ids, embeddings, identity = (rows[key][first] for key in ("ids", "embeddings", "identity"))
+        pairs = all_pairs(identity, cap=self.cap)
+        scores = score_pairs(embeddings, pairs, self.score)
+        scalars = measure(scores, pairs).scalars()
+        return Report(scalars, {"roc": (scores, pairs.same.astype(np.int64))}, (embeddings, ids))

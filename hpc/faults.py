@@ -1,6 +1,8 @@
 """Planned deaths, for audits and tests: `ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first step
-that ends at clock 640 or later; `ROSTRO_FAULT=save3@640` at the fourth write boundary of the first save at or after it.
-`/R` at the end names the rank that dies (default 0). Unset, as in every real run, nothing happens.
+that ends at clock 640 or later; `ROSTRO_FAULT=save3@640` at the fourth write boundary of the first save at or after it;
+`savecommit@640` between its last write and its rename. `/R` at the end names the rank that dies (default 0).
+`ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume: an audit must notice. Unset, as in every real run, nothing
+happens.
 """
 
 import os
@@ -18,3 +20,8 @@ def hit(place: str, clock: int, rank: int = 0) -> None:
         raise ValueError(f"ROSTRO_FAULT={plan} is not understood: write step@CLOCK or save3@CLOCK, then /RANK")
     if match[1] == place and clock >= int(match[2]) and rank == int(match[3] or 0):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forgotten(part: str) -> bool:
+    """Whether an audit's negative control asks to leave `part` (optim | ema | task) out of a resume."""
+    return part in os.environ.get("ROSTRO_FORGET", "").split(",")

@@ -1,0 +1,53 @@
+"""The evaluation of a held-out set on all ranks: raw or averaged modules, no padding, no communication in the loop.
+
+Each rank walks its own contiguous block of the set; rows meet once, by sample id, so any number of ranks gives the
+same figures. Rank 0 computes them and the others receive the scalars.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from hpc.dist import Dist, broadcast, gather_rows
+from hpc.task import Batch, Report, Task
+
+
+def evaluate(
+    task: Task,
+    nets: dict[str, nn.Module],
+    batches: Iterable[Batch],
+    here: Dist,
+    *,
+    channels_last: bool,
+    thumbnails: int = 0,
+) -> tuple[Report, tuple[Tensor, Tensor] | None]:
+    """Run `task` over this rank's `batches`; return the report of the whole set and a few pictures with their ids.
+
+    Curves and embeddings of the report, and the thumbnails (uint8 [n, 3, h, w], ids [n]), are there on rank 0 only.
+    """
+    meters = task.meters()
+    pictures: list[Tensor] = []
+    ids: list[Tensor] = []
+    was = {name: net.training for name, net in nets.items()}
+    for net in nets.values():
+        net.eval()
+    with torch.no_grad():
+        for raw in batches:
+            if here.main and sum(map(len, ids)) < thumbnails:
+                pictures.append(raw.images)
+                ids.append(raw.ids)
+            task.evaluate(nets, raw.prepare(here.device, channels_last=channels_last), meters)
+    for name, net in nets.items():
+        net.train(was[name])
+    report = Report()
+    for meter in meters.values():
+        rows = gather_rows(meter.rows(), here)
+        if here.main:
+            part = meter.result(rows)
+            report.scalars |= part.scalars
+            report.curves |= part.curves
+            report.embeddings = part.embeddings or report.embeddings
+    report.scalars = broadcast(report.scalars, here)
+    shown = (torch.cat(pictures)[:thumbnails], torch.cat(ids)[:thumbnails]) if pictures else None
+    return report, shown

@@ -1,0 +1,240 @@
+"""What the trainer builds before its first step: the task, seeds, threads, loaders, the first lines of the log.
+
+Everything here is called once (or once for each growth of the batch); the loop itself is in `hpc/train.py`.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import hpc
+from data_shards import counted, loader, order, stream
+from data_shards.index import ShardSet
+from data_shards.loader import EvalLoader, RawBatch, TrainLoader
+from hpc import dist
+from hpc.checkpoint import Checkpoint
+from hpc.config import Config, identity
+from hpc.dist import Dist
+from hpc.errors import UserError
+from hpc.player import Player
+from hpc.rundir import RunDir
+from hpc.task import Batch, Spec, Task
+
+
+def refuse_foreign_code(run: RunDir) -> None:
+    """A rank runs the copy of the code that its run keeps; raise where another `hpc` was imported."""
+    mine, wanted = Path(hpc.__file__).resolve().parent.parent, (run.path / "code").resolve()
+    if mine != wanted:
+        raise UserError(f"hpc was imported from {mine}, this run's code is {wanted}: start it with `rostro resume`")
+
+
+def bf16_hardware(here: Dist) -> bool:
+    """Whether bf16 arithmetic is fast here."""
+    if here.device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ("x86_64", "AMD64") and Path("/proc/cpuinfo").exists():
+        flags = Path("/proc/cpuinfo").read_text()
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def resolved(run: RunDir, here: Dist) -> Config:
+    """The run's config with every `auto` decided: by rank 0 of the first start, and kept in the run ever after."""
+    config = run.config()
+    choice: dict[str, str] = {}
+    if here.main:
+        choice = run.read_resolved()
+        if not choice:
+            precision = config.precision
+            if precision == "auto":
+                precision = "bf16" if bf16_hardware(here) else "fp32"
+            choice = {"precision": precision, "backend": loader.choose_backend(config.data.backend)}
+            run.write_resolved(choice)
+    choice = dist.broadcast(choice, here)
+    data = dataclasses.replace(config.data, backend=choice["backend"])
+    return dataclasses.replace(config, precision=choice["precision"], data=data)
+
+
+def threads_and_algorithms(config: Config, here: Dist) -> None:
+    """Share the cores among the ranks of this machine; deterministic kernels on a GPU where asked for."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(max(1, cores // max(1, config.procs)))
+    if here.device.type == "cuda":
+        torch.backends.cudnn.benchmark = not config.deterministic
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+
+
+def task(config: Config) -> Task:
+    """The task of `hpc/tasks/<name>.py`: the file name is the registry."""
+    return importlib.import_module(f"hpc.tasks.{config.task['name']}").build(config)
+
+
+def seed_torch(seed: int) -> None:
+    torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initial weights: the same on every rank, from the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        seed_torch(int(counted.key(seed, "init")))
+        yield
+
+
+def shard_sets(config: Config, job: Task, here: Dist) -> dict[str, ShardSet]:
+    """The opened sets: `train`, and `eval` where there is one. Every rank checks manifest, sizes and index."""
+    sets, error = {}, ""
+    try:
+        if not config.data.stream:
+            sets["train"] = ShardSet.open(config.data.train, fields=job.fields)
+        if config.data.eval:
+            sets["eval"] = ShardSet.open(config.data.eval, fields=job.fields)
+    except UserError as failure:
+        error = str(failure)
+    dist.agree_or_raise(error, here)
+    return sets
+
+
+def train_loader(config: Config, sets: dict[str, ShardSet], spec: Spec, here: Dist) -> Any:
+    """This rank's loader of the training set, not started."""
+    data = config.data
+    shared = {
+        "seed": config.seed,
+        "rank": here.rank,
+        "world": here.world,
+        "batch": spec.batch,
+        "size": spec.resolution,
+        "threads": data.threads,
+        "ahead": data.ahead,
+        "augment": data.augment,
+    }
+    if data.stream:
+        return stream.StreamLoader(data.train, **shared)
+    source = sets["train"]
+    make = {
+        "groups": lambda: order.GroupOrder(source, config.seed, group=data.group),
+        "plain": lambda: order.PlainOrder(source, config.seed),
+    }
+    if data.order not in make:
+        raise UserError(f"data.order={data.order} is not known: use {' or '.join(make)}")
+    device = here.device.index if here.device.type == "cuda" else None
+    return TrainLoader(
+        make[data.order](), source, backend=data.backend, fields=("identity",), device_id=device, **shared
+    )
+
+
+def eval_loader(config: Config, sets: dict[str, ShardSet], here: Dist) -> EvalLoader | None:
+    """This rank's block of the held-out set, or None where the run has none."""
+    if "eval" not in sets:
+        return None
+    return EvalLoader(
+        sets["eval"],
+        rank=here.rank,
+        world=here.world,
+        batch=config.eval.batch,
+        size=config.data.size,
+        backend="host",  # one pinned decoder for every figure, whatever feeds the training
+        threads=config.data.threads,
+        fields=("identity",),
+    )
+
+
+def to_batch(raw: RawBatch) -> Batch:
+    return Batch(raw.images, dict(raw.labels), raw.ids, raw.positions)
+
+
+def memory_mb(here: Dist) -> float:
+    """Memory of this rank: of the GPU at its highest, or resident."""
+    if here.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(here.device) / 1e6
+    return psutil.Process().memory_info().rss / 1e6
+
+
+def meta(config: Config, job: Task, here: Dist) -> dict[str, Any]:
+    """What a checkpoint says of its run."""
+    return {
+        "task": config.task["name"],
+        "identity": identity(config),
+        "metric": list(job.metric),
+        "backend": config.data.backend,
+        "precision": config.precision,
+        "world": here.world,
+        "torch": torch.__version__,
+    }
+
+
+def check_checkpoint(saved: Checkpoint, config: Config, job: Task) -> None:
+    """Refuse a checkpoint of another task, backend, precision or config, naming the first key that differs."""
+    mine = {
+        "task": config.task["name"],
+        "backend": config.data.backend,
+        "precision": config.precision,
+    } | identity(config)
+    theirs = {key: saved.meta.get(key) for key in ("task", "backend", "precision")} | saved.meta["identity"]
+    for key, value in mine.items():
+        if theirs.get(key) != value:
+            raise UserError(
+                f"the checkpoint of clock {saved.clock} was made with {key}={theirs.get(key)}, the run says "
+                f"{key}={value}: set it back, or start a new run under another name"
+            )
+
+
+def first_lines(
+    config: Config, here: Dist, players: dict[str, Player], sets: dict[str, ShardSet], clock: int
+) -> str:
+    """What is active, for the head of the log."""
+    share = config.batch // here.world
+    sizes = {name: sum(p.numel() for p in player.module.parameters()) for name, player in players.items()}
+    exact = here.device.type == "cpu" or config.deterministic
+    pictures = ", ".join(f"{name} {len(found):,} pictures" for name, found in sets.items())
+    return "\n".join(
+        [
+            f"task {config.task['name']}, players " + ", ".join(f"{n} ({s:,} parameters)" for n, s in sizes.items()),
+            f"ranks {here.world} on {here.device.type}, engine {config.engine.name}, precision {config.precision}, "
+            f"norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
+            f"batch {config.batch} = {here.world} x {share}, micro batch {config.micro_batch or share}, "
+            f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
+            f"data {pictures or config.data.train}",
+            f"images {clock:,} of {config.images:,}; a resume is "
+            + ("equal bit for bit" if exact else "not bit-equal on a GPU without deterministic=true"),
+        ]
+    )
+
+
+def one_line(error: BaseException, run: RunDir, here: Dist) -> str:
+    """An error's text as one line; a rank that went silent is named for what it is."""
+    text = " ".join(str(error).split())
+    if "Timed out waiting" in text or "Connection closed by peer" in text or "Connection reset" in text:
+        return (
+            f"rank {here.rank} lost another rank ({text[:120]}): look for the first error in {run.path}/logs, "
+            "then `rostro resume`"
+        )
+    return text
+
+
+@contextlib.contextmanager
+def locked(run: RunDir, here: Dist) -> Iterator[None]:
+    """Hold the run's lock on rank 0; all ranks end where another living job has it."""
+    error = ""
+    if here.main:
+        try:
+            run.acquire()
+        except UserError as failure:
+            error = str(failure)
+    try:
+        dist.agree_or_raise(error, here)
+        yield
+    finally:
+        if here.main and not error:
+            run.release()

@@ -1,0 +1,332 @@
+"""The trainer: build, resume, fit, step, evaluate, save, stop. `python -m hpc.train RUN`. Read this file first.
+
+It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what happens when
+is a function of it. A player (`hpc/player.py`) is one network with its engine and optimizer; the passes of a
+phase are in `hpc/accumulate.py`, batches in `data_shards/loader.py`, the run's folder in `hpc/rundir.py`.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_shards import counted
+from hpc import checkpoint, dist, faults, optim, setup
+from hpc.accumulate import Pass, blocks_of
+from hpc.checkpoint import Checkpoint
+from hpc.dist import Dist
+from hpc.errors import UserError
+from hpc.evaluation import evaluate
+from hpc.monitor import Monitor
+from hpc.player import Player
+from hpc.preempt import Preemption
+from hpc.rundir import RunDir
+from hpc.task import Batch, Phase
+
+
+def due(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` images lies in (before, now]. 0: never."""
+    return every > 0 and now // every > before // every
+
+
+class Trainer:
+    """One rank of a run."""
+
+    def __init__(self, run: RunDir, here: Dist) -> None:
+        self.run, self.here = run, here
+        self.config = config = setup.resolved(run, here)
+        setup.threads_and_algorithms(config, here)
+        self.clock = self.updates = 0
+        self.sums: dict[str, list[float]] = {}  # of the tick under way: [sum, count], equal on all ranks
+        self.reported: dict[str, Tensor] = {}
+        self.stop = ""
+        self.task = setup.task(config)
+        self.task.here, self.task.report = here, self._report
+        with setup.seeded(config.seed):
+            modules = self.task.players()
+        self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
+        found = checkpoint.latest(run.path, self._say) if here.main else None
+        found = dist.broadcast(found, here)
+        saved = checkpoint.read(found, verified=True) if found else None
+        self.clock = saved.clock if saved else 0
+        self.spec = self.task.spec(self.clock)
+        self.sets = setup.shard_sets(config, self.task, here)
+        self.loader = setup.train_loader(config, self.sets, self.spec, here)
+        self.loader.start(self.clock)
+        self.held_out = setup.eval_loader(config, self.sets, here)
+        self._ahead: Batch | None = None
+        self._warm_up()
+        if saved:
+            self._restore(saved)
+        self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
+        self.monitor.note(setup.first_lines(config, here, self.players, self.sets, self.clock))
+
+    # -- the run -----------------------------------------------------------------------------------------------
+
+    def fit(self) -> str:
+        """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""
+        self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
+        with contextlib.closing(Preemption()) as self.preemption:
+            while self.clock < self.config.images and not self.stop:
+                before = self.clock
+                self.step()
+                self._after_step(before)
+        if self.stop:
+            self.save()
+            self.monitor.note(f"stopped by {self.stop} at {self.clock:,} images; saved")
+        return "stopped" if self.stop else "finished"
+
+    def step(self) -> None:
+        """One update of every player whose phase is due; the clock advances by the global batch."""
+        batch = self._next_batch()
+        for index, phase in enumerate(self.task.phases(self.clock)):
+            if self.updates % phase.every == 0:
+                player = self.players[phase.player]
+                loss = self._backward(index, phase, batch)
+                player.engine.reduce()
+                norm = player.norm_of_gradient()
+                self._agree(phase, loss, norm, batch)
+                player.update(optim.rate(self.config.optim, self.clock, self.config.images), norm)
+        self.clock += self.spec.batch
+        self.updates += 1
+        for player in self.players.values():
+            if player.ema:
+                player.ema.update(player.module, self.clock, self.spec.batch)
+
+    def _after_step(self, before: int) -> None:
+        config, last = self.config, self.clock >= self.config.images
+        faults.hit("step", self.clock, self.here.rank)
+        if due(config.log.every, before, self.clock) or last:
+            self._tick()
+        if due(config.log.histograms, before, self.clock):
+            for player in self.players.values():
+                self.monitor.histograms(self.clock, dict(player.named))
+        if config.desync_every and self.updates % config.desync_every == 0:
+            self._compare_ranks()
+        metrics: dict[str, float] = {}
+        if due(config.eval.every, before, self.clock) or last:
+            metrics = self.evaluate()
+        if due(config.save.every, before, self.clock) or last or self._is_best(metrics):
+            self.save(metrics)
+
+    # -- one phase ---------------------------------------------------------------------------------------------
+
+    def _next_batch(self) -> Batch:
+        spec = self.task.spec(self.clock)
+        if spec != self.spec:  # growth: another batch or resolution from here on
+            self.loader.close()
+            self.spec = spec
+            self.loader = setup.train_loader(self.config, self.sets, spec, self.here)
+            self.loader.start(self.clock)
+        raw, self._ahead = self._ahead or setup.to_batch(self.loader.next()), None
+        return raw.prepare(self.here.device, channels_last=self.config.channels_last)
+
+    def _backward(self, index: int, phase: Phase, batch: Batch) -> Tensor:
+        """Leave the gradients of `phase` in its player and nowhere else; return this rank's loss."""
+        for name, player in self.players.items():
+            if len(self.players) > 1:
+                player.module.requires_grad_(name == phase.player)
+        self.players[phase.player].optimizer.zero_grad(set_to_none=True)
+        self.reported = {}
+        stream = (self.config.seed, "step", self.clock, self.here.rank, index)
+        run = Pass(
+            self.task,
+            phase,
+            {name: player.engine for name, player in self.players.items()},
+            clock=self.clock,
+            seed=lambda micro: setup.seed_torch(int(counted.key(*stream, micro))),
+            autocast=self._autocast,
+        )
+        return run.backward(batch, blocks_of(len(batch), self.config.micro_batch))
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        on = self.config.precision == "bf16"
+        return torch.autocast(self.here.device.type, dtype=torch.bfloat16, enabled=on)
+
+    def _agree(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
+        """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
+        names = sorted(self.reported)
+        mine = torch.stack([loss, norm, *(self.reported[name] for name in names)]).double().tolist()
+        rows = dist.gather_vector([float(bool(self.preemption.asked)), *mine], self.here)
+        if not all(math.isfinite(value) for row in rows for value in row[:3]):
+            self._not_finite(phase, rows, batch)
+        if any(row[0] for row in rows):
+            self.stop = self.preemption.asked or "a signal to another rank"
+        means = [sum(row[place] for row in rows) / len(rows) for place in range(1, len(rows[0]))]
+        shown = {f"loss/{phase.name}": means[0], f"optim/gradient_norm_{phase.player}": means[1]}
+        shown |= {f"loss/{name}": value for name, value in zip(names, means[2:], strict=True)}
+        for name, value in shown.items():
+            entry = self.sums.setdefault(name, [0.0, 0])
+            entry[0] += value
+            entry[1] += 1
+
+    def _not_finite(self, phase: Phase, rows: list[list[float]], batch: Batch) -> None:
+        ids = dist.gather_objects(batch.ids.tolist(), self.here)
+        guilty = [rank for rank, row in enumerate(rows) if not math.isfinite(row[1])]
+        what = "loss" if guilty else "gradient"
+        rank = guilty[0] if guilty else 0
+        shown = ids[rank] if guilty else [i for part in ids for i in part]
+        raise UserError(
+            f"the {what} is not finite: rank {rank if guilty else 'unknown'}, phase {phase.name}, clock {self.clock}, "
+            f"sample ids {shown}: lower optim.lr={self.config.optim.lr}, set optim.clip=1, or use precision=fp32"
+        )
+
+    def _report(self, name: str, value: Tensor) -> None:
+        self.reported[name] = value.detach().float().reshape(())
+
+    # -- ticks, evaluations, saves -----------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        (start, clock, waited), now = self._tick_start, time.perf_counter()
+        self._tick_start = (now, self.clock, self.loader.waited)
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
+        self.monitor.tick(
+            self.clock,
+            losses={n.partition("/")[2]: v for n, v in means.items() if n.startswith("loss/")},
+            rates={name: player.optimizer.param_groups[0]["lr"] for name, player in self.players.items()},
+            grad_norm={n.removeprefix("optim/gradient_norm_"): v for n, v in means.items() if n.startswith("optim/")},
+            images_per_s=(self.clock - clock) / max(now - start, 1e-9),
+            data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),
+            memory_mb=setup.memory_mb(self.here),
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the held-out set, if there is one, on all ranks; show it; return its scalars."""
+        if self.held_out is None:
+            return {}
+        nets = {name: player.evaluated for name, player in self.players.items()}
+        batches = (setup.to_batch(raw) for raw in self.held_out)
+        report, shown = evaluate(
+            self.task,
+            nets,
+            batches,
+            self.here,
+            channels_last=self.config.channels_last,
+            thumbnails=self.config.log.projector,
+        )
+        self.monitor.report(self.clock, report, shown)
+        self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
+        return report.scalars
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        """Whether `metrics` beat every checkpoint kept so far."""
+        name, sense = self.task.metric
+        if name not in metrics or not self.config.save.best:
+            return False
+        old = checkpoint.ranked(self.run.path, self.task.metric) if self.here.main else []
+        best = checkpoint.manifest_of(old[0])["metrics"][name] if old else None
+        best = dist.broadcast(best, self.here)
+        return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
+
+    def save(self, metrics: dict[str, float] | None = None) -> None:
+        """Commit a checkpoint of this clock; all ranks wait for it. A failure ends all of them."""
+        error = ""
+        if self.here.main:
+            self.monitor.flush()
+            state = Checkpoint(self.clock, self.updates, task=self.task.state(), monitor={"sums": self.sums})
+            state.meta = setup.meta(self.config, self.task, self.here) | {"metrics": metrics or {}}
+            for player in self.players.values():
+                player.save_to(state)
+            keep = self.config.save
+            try:
+                checkpoint.save(self.run.path, state)
+                rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
+                checkpoint.prune(self.run.path, metric=self.task.metric, **rules)
+            except UserError as failure:
+                error = str(failure)
+        dist.agree_or_raise(error, self.here)
+
+    def _restore(self, saved: Checkpoint) -> None:
+        setup.check_checkpoint(saved, self.config, self.task)
+        self.updates = saved.updates
+        self.sums = {name: list(entry) for name, entry in saved.monitor["sums"].items()}
+        for player in self.players.values():
+            player.load_from(saved)
+        if not faults.forgotten("task"):
+            self.task.load_state(saved.task)
+
+    def _warm_up(self) -> None:
+        """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
+
+        Without it the first step after a resume would sum its gradients in another order than the straight run.
+        """
+        self._ahead = setup.to_batch(self.loader.next())
+        if self.here.world == 1 or self.config.engine.name != "ddp":
+            return
+        state = {key: v.clone() if isinstance(v, Tensor) else v for key, v in self.task.state().items()}
+        batch = self._ahead.prepare(self.here.device, channels_last=self.config.channels_last)
+        for _ in range(2):
+            for index, phase in enumerate(self.task.phases(self.clock)):
+                self._backward(index, phase, batch)
+        for player in self.players.values():
+            player.forget_pass()
+        self.task.load_state(state)
+
+    def _compare_ranks(self) -> None:
+        """Raise where a rank's parameters or buffers differ from rank 0's: name the first tensor and rank."""
+        mine = [value for player in self.players.values() for value in player.checksums()]
+        everyone = dist.gather_objects(mine, self.here)
+        names = [name for player in self.players.values() for name in player.tensor_names()]
+        for place, name in enumerate(names):
+            for rank, sums in enumerate(everyone):
+                if sums[place] != everyone[0][place]:
+                    raise UserError(
+                        f"the ranks are out of step at clock {self.clock}: {name} of rank {rank} differs from rank "
+                        "0's; go on from the last checkpoint with `rostro resume`, and report it if it comes back"
+                    )
+
+    def _say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def close(self) -> None:
+        self.loader.close()
+        self.monitor.close()
+
+
+@contextlib.contextmanager
+def _recorded(run: RunDir, here: Dist) -> Iterator[None]:
+    """Errors end the run with one line, which its status keeps."""
+    try:
+        yield
+    except (UserError, RuntimeError, OSError) as error:
+        text = setup.one_line(error, run, here)
+        print(f"error: {text}", file=sys.stderr, flush=True)
+        if here.main:
+            run.update_status(state="failed", message=text)
+        if not isinstance(error, UserError):
+            raise
+        raise SystemExit(1) from None
+
+
+def main(run: str) -> int:
+    """Train the run in directory `run` to its end or to a signal; the exit code of this rank."""
+    folder = RunDir(Path(run))
+    setup.refuse_foreign_code(folder)
+    config = folder.config()
+    here = dist.connect(folder.path, timeout=config.hang_timeout)
+    with _recorded(folder, here), setup.locked(folder, here):
+        trainer = Trainer(folder, here)
+        try:
+            state = trainer.fit()
+            if here.main:
+                folder.update_status(state=state, clock=trainer.clock)
+        finally:
+            trainer.close()
+    dist.disconnect()
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m hpc.train RUN")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,86 @@
+"""Counted randomness: every random number is a pure function of (seed, purpose, position).
+
+Nothing here draws "the next" number, so a run that resumes at any clock, on any number of ranks, sees the
+same values. Hash: the output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014; constants of
+Stafford's variant 13). Permutations: the generalised Feistel network with cycle walking of Black and Rogaway,
+"Ciphers with arbitrary finite domains", CT-RSA 2002. For shuffling, not for secrets.
+"""
+
+import hashlib
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2 = np.uint64(0x94D049BB133111EB)
+_S11, _S27, _S30, _S31, _S32 = (np.uint64(n) for n in (11, 27, 30, 31, 32))
+_ROUNDS = 12  # of the Feistel network: domains of a few elements need this many (see the tests)
+_COUNTERS = np.arange(1, _ROUNDS + 1, dtype=np.uint64) << _S32  # keeps the rounds apart: halves are < 2^32
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Bijective avalanche hash of uint64, element by element."""
+    values = values ^ (values >> _S30)
+    values = values * _MIX1
+    values ^= values >> _S27
+    values *= _MIX2
+    values ^= values >> _S31
+    return values
+
+
+def key(seed: int, *purpose: int | str) -> np.uint64:
+    """The stream of a purpose: `key(seed, "augment", member)`. Distinct purposes give independent streams."""
+    text = "\x00".join(f"{type(part).__name__}:{part}" for part in (seed, *purpose))
+    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+
+
+def derive(stream: np.uint64 | np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sub-streams of `stream`, one for each integer in `values`: the vectorised form of `key`."""
+    counters = np.atleast_1d(np.asarray(values)).astype(np.uint64)
+    return mix(mix(counters * _GOLDEN + _GOLDEN) ^ np.asarray(stream, np.uint64))
+
+
+def bits(stream: np.uint64 | np.ndarray, positions: np.ndarray, draws: int) -> np.ndarray:
+    """uint64 [n, draws]: for each position the first `draws` outputs of a SplitMix64 generator of its own."""
+    steps = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN
+    return mix(derive(stream, positions)[:, None] + steps)
+
+
+def uniform(stream: np.uint64 | np.ndarray, positions: np.ndarray, draws: int) -> np.ndarray:
+    """float64 [n, draws] in [0, 1): row i depends on `stream` and `positions[i]` alone."""
+    return (bits(stream, positions, draws) >> _S11) * 2.0**-53
+
+
+def permute(
+    stream: np.uint64 | np.ndarray, indices: np.ndarray, size: int | np.integer | np.ndarray
+) -> np.ndarray:
+    """int64 [n]: where a pseudo-random bijection of [0, size) sends `indices`; O(n) time and memory.
+
+    `stream` and `size` may be arrays [n]: the permutation of element i is then named by (stream[i], size[i]).
+    """
+    indices = np.atleast_1d(np.asarray(indices, np.int64))
+    if not len(indices):
+        return indices.copy()
+    sizes = np.broadcast_to(np.asarray(size, np.int64), indices.shape)
+    if (indices < 0).any() or (indices >= sizes).any():
+        raise IndexError(f"index outside [0, size): {indices.min()}..{indices.max()} for size {sizes.min()}")
+    streams = np.broadcast_to(np.asarray(stream, np.uint64), indices.shape)
+    # a x b is the smallest near-square domain that holds `size`: hardly any element leaves it and walks on
+    a = np.ceil(np.sqrt(sizes)).astype(np.uint64)
+    b = (sizes.astype(np.uint64) + a - np.uint64(1)) // a
+    out = _feistel(streams, indices.astype(np.uint64), a, b)
+    limit = sizes.astype(np.uint64)
+    outside = np.flatnonzero(out >= limit)
+    while len(outside):
+        out[outside] = _feistel(streams[outside], out[outside], a[outside], b[outside])
+        outside = outside[out[outside] >= limit[outside]]
+    return out.astype(np.int64)
+
+
+def _feistel(streams: np.ndarray, values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    left, right = values % a, values // a  # left in [0, a), right in [0, b)
+    for number in range(_ROUNDS):
+        modulus = a if number % 2 == 0 else b
+        noise = mix((right + _COUNTERS[number]) * _GOLDEN ^ streams)
+        left, right = right, (left + (noise >> _S32)) % modulus
+    return left + a * right

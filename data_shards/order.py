@@ -1,0 +1,220 @@
+"""The order of samples: pure functions from a place in the endless stream of slots to sample ids.
+
+A slot is one training example; its clock position names it for ever. Nothing is carried from batch to batch:
+rank and world only say which positions are asked for, so any number of ranks, also one that changes in
+mid-epoch, reads the same stream. Shuffling is done in windows of shards, so that slow storage is read nearly
+in sequence, and nothing here is as long as the set. Randomness: `counted.py`. Next: `loader.py`.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from data_shards import counted
+from data_shards.errors import UserError
+
+WINDOW = 65_536  # samples among which neighbours in the stream are drawn, at least
+WINDOW_SHARDS = 4  # shards of a window, at least
+
+
+class Shards(Protocol):
+    """What an order needs to know of a set; `index.ShardSet` has it, memory-mapped."""
+
+    @property
+    def identity_start(self) -> np.ndarray: ...  # [I + 1]: identity i owns the rows [start[i], start[i + 1])
+
+    @property
+    def shard_start(self) -> np.ndarray: ...  # [S + 1]: shard s owns the rows [start[s], start[s + 1])
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Consecutive slots of the stream. Members: 1, 2 of an A/B pair, 4 of a mosaic."""
+
+    ids: np.ndarray  # [count, members] int64: row numbers in their set
+    sets: np.ndarray  # [count, members] int8: which set
+    positions: np.ndarray  # [count] int64: clock positions
+    repeat: np.ndarray  # [count] bool: this picture was already in the epoch; it fills up its group
+
+
+class Order(Protocol):
+    """An endless stream of slots, in epochs of `epoch_slots`."""
+
+    epoch_slots: int
+    members: int
+    unit: int  # slots that must not be split between ranks: batches are multiples of it
+
+    def slots(self, first: int, count: int) -> Slots: ...
+
+
+def rank_block(clock: int, batch: int, rank: int, world: int, *, unit: int = 1) -> tuple[int, int]:
+    """(first position, count) of a rank's contiguous share of the global batch that starts at `clock`."""
+    step = world * unit
+    if batch < 1 or batch % step:
+        lower, upper = batch // step * step, (batch // step + 1) * step
+        use = f"use {lower} or {upper}" if lower > 0 else f"use {upper}"
+        of = f" of groups of {unit}" if unit > 1 else ""
+        raise UserError(f"batch={batch} is not divisible by {world} ranks{of}: {use}")
+    share = batch // world
+    return clock + rank * share, share
+
+
+def evaluation_block(n: int, rank: int, world: int) -> range:
+    """The rows of a rank when every row is visited once: contiguous, sizes differ by <= 1, no padding."""
+    return range(n * rank // world, n * (rank + 1) // world)
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """One epoch's permutation of shards, cut into windows. Units are samples (plain) or groups (P x K)."""
+
+    shards: np.ndarray  # [S] shard numbers in this epoch's order
+    start: np.ndarray  # [S + 1] units before each of them
+    windows: np.ndarray  # [W + 1] units before each window
+
+
+class _Windows:
+    """Units that lie in shards, permuted per epoch: shards among each other, then units within a window.
+
+    Every epoch is a bijection of [0, total); `locate` computes any part of it alone.
+    """
+
+    def __init__(self, counts: np.ndarray, stream: np.uint64, window: int) -> None:
+        self.first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self.total = int(self.first[-1])
+        self.stream = stream
+        mean = max(1.0, self.total / max(1, len(counts)))
+        shards = min(len(counts), max(WINDOW_SHARDS, round(window / mean)))
+        number = max(1, len(counts) // max(1, shards))
+        self.cuts = np.arange(number + 1) * len(counts) // number  # even: no small rest
+        self.epoch = lru_cache(maxsize=3)(self._epoch)
+
+    def _epoch(self, number: int) -> _Epoch:
+        stream = counted.derive(self.stream, np.int64(number))
+        num_shards = len(self.first) - 1
+        shards = counted.permute(stream, np.arange(num_shards), num_shards)
+        counts = self.first[shards + 1] - self.first[shards]
+        start = np.concatenate([[0], np.cumsum(counts)])
+        return _Epoch(shards, start, start[self.cuts])
+
+    def locate(self, epoch: int, places: np.ndarray, member: int = 0) -> np.ndarray:
+        """The units at `places` of an epoch. Each member is a permutation of its own, window by window."""
+        table = self.epoch(epoch)
+        window = np.searchsorted(table.windows, places, "right") - 1
+        base = table.windows[window]
+        stream = counted.derive(counted.derive(self.stream, np.int64(epoch)), window)
+        if member:
+            stream = counted.derive(stream, np.int64(member))
+        place = base + counted.permute(stream, places - base, table.windows[window + 1] - base)
+        nth = np.searchsorted(table.start, place, "right") - 1
+        return self.first[table.shards[nth]] + place - table.start[nth]
+
+
+def _by_epoch(first: int, count: int, length: int) -> list[tuple[int, np.ndarray]]:
+    """Cut `count` consecutive positions at the ends of epochs: [(epoch, places in it)]."""
+    parts, end = [], first + count
+    while first < end:
+        epoch = first // length
+        stop = min(end, (epoch + 1) * length)
+        parts.append((epoch, np.arange(first, stop, dtype=np.int64) - epoch * length))
+        first = stop
+    return parts
+
+
+class PlainOrder:
+    """Every epoch is a permutation of the set, for each member."""
+
+    unit = 1
+
+    def __init__(self, shards: Shards, seed: int, members: int = 1, *, window: int = WINDOW) -> None:
+        counts = np.diff(np.asarray(shards.shard_start).astype(np.int64))
+        self._windows = _Windows(counts, counted.key(seed, "order"), window)
+        self.epoch_slots, self.members = self._windows.total, members
+        if not self.epoch_slots:
+            raise UserError("data.train holds no samples: pack a set that is not empty")
+
+    def slots(self, first: int, count: int) -> Slots:
+        ids = np.empty((count, self.members), np.int64)
+        done = 0
+        for epoch, places in _by_epoch(first, count, self.epoch_slots):
+            for member in range(self.members):
+                ids[done : done + len(places), member] = self._windows.locate(epoch, places, member)
+            done += len(places)
+        positions = np.arange(first, first + count, dtype=np.int64)
+        return Slots(ids, np.zeros(ids.shape, np.int8), positions, np.zeros(count, bool))
+
+
+class GroupOrder:
+    """P x K batches: K = `group` consecutive slots show one identity, the P groups come from a whole window.
+
+    In each epoch an identity's n pictures are permuted anew and cut into ceil(n / K) groups. The last one is
+    filled up with its first pictures, marked `repeat`: an epoch visits each picture once besides those.
+    """
+
+    members = 1
+
+    def __init__(self, shards: Shards, seed: int, group: int, *, window: int = WINDOW) -> None:
+        if group < 1:
+            raise UserError(f"data.group={group} is not positive: use data.group=4")
+        self.unit = self._group = group
+        self._rows = shards.identity_start
+        num = len(self._rows) - 1
+        self._groups = np.zeros(num + 1, np.int64)  # groups before each identity
+        for low in range(0, num, 1 << 18):  # in parts: no temporary copy of a table of millions of identities
+            high = min(num, low + (1 << 18))
+            sizes = np.diff(np.asarray(self._rows[low : high + 1]).astype(np.int64))
+            np.cumsum((sizes + group - 1) // group, out=self._groups[low + 1 : high + 1])
+            self._groups[low + 1 : high + 1] += self._groups[low]
+        # a group is counted to the shard in which its identity begins
+        owner = np.searchsorted(self._rows, np.asarray(shards.shard_start))
+        counts = np.diff(self._groups[np.minimum(owner, num)])
+        stream = counted.key(seed, "groups")
+        self._windows = _Windows(counts, stream, max(1, window // group))
+        self._pictures = counted.derive(stream, np.int64(-1))
+        self.epoch_slots = self._windows.total * group
+        if not self.epoch_slots:
+            raise UserError("data.train holds no identities: pack identity folders, or use data.order=plain")
+
+    def slots(self, first: int, count: int) -> Slots:
+        ids, repeat = np.empty((count, 1), np.int64), np.empty(count, bool)
+        done = 0
+        for epoch, places in _by_epoch(first, count, self.epoch_slots):
+            part = slice(done, done + len(places))
+            ids[part, 0], repeat[part] = self._pick(epoch, places)
+            done += len(places)
+        positions = np.arange(first, first + count, dtype=np.int64)
+        return Slots(ids, np.zeros(ids.shape, np.int8), positions, repeat)
+
+    def _pick(self, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        number, inverse = np.unique(places // self._group, return_inverse=True)
+        groups = self._windows.locate(epoch, number)
+        identity = np.searchsorted(self._groups, groups, "right") - 1
+        low = self._rows[identity].astype(np.int64)
+        size = self._rows[identity + 1].astype(np.int64) - low
+        nth = (groups - self._groups[identity])[inverse] * self._group + places % self._group
+        identity, low, size = identity[inverse], low[inverse], size[inverse]
+        stream = counted.derive(counted.derive(self._pictures, np.int64(epoch)), identity)
+        return low + counted.permute(stream, nth % size, size), nth >= size
+
+
+class UnpairedOrder:
+    """Two sets side by side (A/B): member 0 runs through A, member 1 through B, each in its own epochs.
+
+    An epoch of this order is one of A. Which pictures stand together changes from epoch to epoch.
+    """
+
+    members = 2
+    unit = 1
+
+    def __init__(self, set_a: Shards, set_b: Shards, seed: int, *, window: int = WINDOW) -> None:
+        self._a = PlainOrder(set_a, seed, window=window)
+        self._b = PlainOrder(set_b, int(counted.key(seed, "unpaired")), window=window)
+        self.epoch_slots = self._a.epoch_slots
+
+    def slots(self, first: int, count: int) -> Slots:
+        a = self._a.slots(first, count)
+        ids = np.concatenate([a.ids, self._b.slots(first, count).ids], axis=1)
+        sets = np.broadcast_to(np.array([0, 1], np.int8), ids.shape)
+        return Slots(ids, sets, a.positions, a.repeat)

@@ -1,10 +1,11 @@
-"""The forward and backward passes of one phase: micro batches, and gradient caching for losses that look at the
-whole global batch.
+"""The forward and backward passes of one phase: micro batches, and gradient caching for losses that look at
+the whole global batch.
 
-A per-sample loss is accumulated with the weight of each micro batch. A coupled loss over several micro batches runs
-twice (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup"): all outputs
-without a graph, the loss and its gradient with respect to the outputs, then each micro batch again with that
-gradient. Random numbers of a micro batch are drawn from a counted seed, so both passes see the same dropout.
+A per-sample loss is accumulated with the weight of each micro batch. A coupled loss over several micro
+batches runs twice (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited
+setup"): all outputs without a graph, the loss and its gradient with respect to the outputs, then each
+micro batch again with that gradient. Random numbers of a micro batch are drawn from a counted seed, so
+both passes see the same dropout.
 """
 
 from collections.abc import Callable
@@ -87,7 +88,9 @@ class Pass:
                         again = self.task.forward(self.phase, self.nets, batch[block], self.clock)
                     surrogate = (again.float() * leaf.grad[block]).sum()
                     if last:
-                        surrogate = surrogate + sum((p.reshape(-1)[0] * 0.0 for p in touched), torch.zeros(()))
+                        surrogate = surrogate + sum(
+                            (p.reshape(-1)[0] * 0.0 for p in touched), torch.zeros(())
+                        )
                     surrogate.backward()
         return loss.detach()
 

@@ -1,8 +1,9 @@
 """Checkpoints: one layout for all engines, committed by rename, verified by hash, never unpickled.
 
-A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights, optimizer
-tensors, EMA), the task's state, and a manifest with the sha256 of every file. A directory named by digits is whole;
-`.tmp-*` was never finished; `.damaged-*` failed its hashes. Which states go in: `hpc/train.py`.
+A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights,
+optimizer tensors, EMA), the task's state, and a manifest with the sha256 of every file. A directory named
+by digits is whole; `.tmp-*` was never finished; `.damaged-*` failed its hashes. Which states go in:
+`hpc/train.py`.
 """
 
 import errno
@@ -136,7 +137,9 @@ def verify(path: Path) -> dict[str, Any]:
     for name, facts in manifest["files"].items():
         file = path / name
         if not file.is_file() or file.stat().st_size != facts["bytes"] or _hash(file) != facts["sha256"]:
-            raise Damaged(f"checkpoint {path} is damaged: {name} does not match its manifest; use another one")
+            raise Damaged(
+                f"checkpoint {path} is damaged: {name} does not match its manifest; use another one"
+            )
     return manifest
 
 
@@ -188,7 +191,8 @@ def best(run: Path, metric: tuple[str, str]) -> Path | None:
 def prune(run: Path, *, last: int, best: int, keep_every: int, metric: tuple[str, str]) -> None:
     """Delete what no rule keeps: the newest `last`, the `best` best, and multiples of `keep_every` images.
 
-    A multiple counts for the first checkpoint at or after it. Unfinished directories of dead processes go too.
+    A multiple counts for the first checkpoint at or after it. Unfinished directories of dead processes go
+    too.
     """
     paths = listing(run)
     kept = set(paths[-max(last, 1) :]) | set(ranked(run, metric)[:best])

@@ -1,8 +1,8 @@
 """Who this rank is, and the few collectives that the suite needs. Nothing happens at import time.
 
-Rank and world come from torchrun (`RANK`, ...), from submitit's local executor, or from nothing (one process).
-Control values travel on the CPU by gloo, gradients and embeddings on the device. With one rank every function here
-returns at once, without a process group.
+Rank and world come from torchrun (`RANK`, ...), from submitit's local executor, or from nothing (one
+process). Control values travel on the CPU by gloo, gradients and embeddings on the device. With one rank
+every function here returns at once, without a process group.
 """
 
 import datetime
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from hpc.errors import UserError
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Dist:
@@ -26,7 +28,7 @@ class Dist:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def main(self) -> bool:
@@ -61,7 +63,10 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
         else:  # ranks of one machine: a file knows no port that another job could hold
             token = os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
             method = f"file://{run.resolve() / f'.rendezvous-{token}'}"
-        if "GLOO_SOCKET_IFNAME" not in os.environ and os.environ.get("MASTER_ADDR", "127.") in ("localhost", "127."):
+        if "GLOO_SOCKET_IFNAME" not in os.environ and os.environ.get("MASTER_ADDR", "127.") in (
+            "localhost",
+            "127.",
+        ):
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name may not resolve on a laptop
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if use_gpu else "gloo",
@@ -79,7 +84,7 @@ def disconnect() -> None:
 
 
 def gather_vector(values: list[float], here: Dist) -> list[list[float]]:
-    """The same short list of numbers of every rank, by rank. float64 on the CPU."""
+    """The same short list of numbers of every rank, by rank. float64."""
     if here.world == 1:
         return [values]
     mine = torch.tensor(values, dtype=torch.float64)
@@ -156,7 +161,7 @@ def sum_grad(tensor: Tensor, here: Dist) -> Tensor:
 
 
 def gather_rows(rows: dict[str, np.ndarray], here: Dist) -> dict[str, np.ndarray]:
-    """Arrays with one row for each sample, ragged over the ranks -> all rows, sorted by `ids`, each id once."""
+    """One row for each sample, ragged over the ranks -> all rows, sorted by `ids`, each id once."""
     if here.world > 1:
         parts = gather_objects(rows, here)
         rows = {name: np.concatenate([part[name] for part in parts]) for name in rows}

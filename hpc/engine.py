@@ -1,9 +1,9 @@
 """Engines: how the gradients of one player meet. One engine for each player, behind one interface.
 
-`Flat` keeps the raw module and sums one flattened tensor for each update: any number of players, any kind of loss.
-`DDP` wraps the module in torch's DistributedDataParallel, which sums gradients while the backward pass still runs.
-With one rank both are the bare module. The order in `hpc/train.py`: `micro` around forward and backward, then
-`reduce`, then the optimizer.
+`Flat` keeps the raw module and sums one flattened tensor for each update: any number of players, any kind
+of loss. `DDP` wraps the module in torch's DistributedDataParallel, which sums gradients while the backward
+pass still runs. With one rank both are the bare module. The order in `hpc/train.py`: `micro` around
+forward and backward, then `reduce`, then the optimizer.
 """
 
 import contextlib
@@ -45,8 +45,9 @@ class Flat:
 
 
 class DDP(Flat):
-    """torch's DistributedDataParallel. Its buckets are laid out anew after the first backward pass, which changes
-    the order of the sums: the trainer makes warm-up passes before a state is loaded."""
+    """torch's DistributedDataParallel. Its buckets are laid out anew after the first backward pass, which
+    changes the order of the sums: the trainer makes warm-up passes before a state is loaded.
+    """
 
     def __init__(self, module: nn.Module, here: Dist, *, bucket_mb: float) -> None:
         super().__init__(module, here)

@@ -1,7 +1,8 @@
-"""The evaluation of a held-out set on all ranks: raw or averaged modules, no padding, no communication in the loop.
+"""The evaluation of a held-out set on all ranks: raw or averaged modules, no padding, no communication in the
+loop.
 
-Each rank walks its own contiguous block of the set; rows meet once, by sample id, so any number of ranks gives the
-same figures. Rank 0 computes them and the others receive the scalars.
+Each rank walks its own contiguous block of the set; rows meet once, by sample id, so any number of ranks
+gives the same figures. Rank 0 computes them and the others receive the scalars.
 """
 
 from collections.abc import Iterable
@@ -22,9 +23,11 @@ def evaluate(
     channels_last: bool,
     thumbnails: int = 0,
 ) -> tuple[Report, tuple[Tensor, Tensor] | None]:
-    """Run `task` over this rank's `batches`; return the report of the whole set and a few pictures with their ids.
+    """Run `task` over this rank's `batches`; return the report of the whole set and a few pictures with their
+    ids.
 
-    Curves and embeddings of the report, and the thumbnails (uint8 [n, 3, h, w], ids [n]), are there on rank 0 only.
+    Curves and embeddings of the report, and the thumbnails (uint8 [n, 3, h, w], ids [n]), are there on
+    rank 0 only.
     """
     meters = task.meters()
     pictures: list[Tensor] = []

@@ -1,8 +1,8 @@
-"""Planned deaths, for audits and tests: `ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first step
-that ends at clock 640 or later; `ROSTRO_FAULT=save3@640` at the fourth write boundary of the first save at or after it;
-`savecommit@640` between its last write and its rename. `/R` at the end names the rank that dies (default 0).
-`ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume: an audit must notice. Unset, as in every real run, nothing
-happens.
+"""Planned deaths, for audits and tests: `ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first
+step that ends at clock 640 or later; `ROSTRO_FAULT=save3@640` at the fourth write boundary of the first
+save at or after it; `savecommit@640` between its last write and its rename. `/R` at the end names the rank
+that dies (default 0). `ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume: an audit must notice.
+Unset, as in every real run, nothing happens.
 """
 
 import os
@@ -11,13 +11,17 @@ import signal
 
 
 def hit(place: str, clock: int, rank: int = 0) -> None:
-    """Die here if the environment says so. `place`: `step`, or `save<n>` for the nth write boundary of a save."""
+    """Die here if the environment says so. `place`: `step`, or `save<n>` for the nth write boundary of a
+    save.
+    """
     plan = os.environ.get("ROSTRO_FAULT")
     if plan is None:
         return
     match = re.fullmatch(r"(\w+)@(\d+)(?:/(\d+))?", plan)
     if match is None:
-        raise ValueError(f"ROSTRO_FAULT={plan} is not understood: write step@CLOCK or save3@CLOCK, then /RANK")
+        raise ValueError(
+            f"ROSTRO_FAULT={plan} is not understood: write step@CLOCK or save3@CLOCK, then /RANK"
+        )
     if match[1] == place and clock >= int(match[2]) and rank == int(match[3] or 0):
         os.kill(os.getpid(), signal.SIGKILL)
 

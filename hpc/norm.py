@@ -1,10 +1,10 @@
 """Batch normalisation whose statistics are stated: over this rank, over fixed groups, or over all ranks.
 
-`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures of the
-global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro batches of all
-ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are collected in the forward pass
-and committed once for each update, averaged over all ranks: every rank holds the same buffers at every clock.
-Ioffe & Szegedy 2015; groups as ghost batches, Hoffer et al. 2017.
+`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures
+of the global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro
+batches of all ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are
+collected in the forward pass and committed once for each update, averaged over all ranks: every rank holds
+the same buffers at every clock. Ioffe & Szegedy 2015; groups as ghost batches, Hoffer et al. 2017.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from hpc.dist import Dist, sum_, sum_grad
 
 
 class Norm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with the same parameters and buffers, so that its weights load into a plain network."""
+    """`nn.BatchNorm2d` with the same parameters and buffers, so its weights load into a plain network."""
 
     stat_mean: Tensor
     stat_var: Tensor
@@ -33,7 +33,7 @@ class Norm(nn.BatchNorm2d):
         self.register_buffer("stat_count", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, c, h, w] -> the same, normalised over the batch in training, by running statistics otherwise."""
+        """[n, c, h, w] -> the same, by batch statistics in training, by running ones otherwise."""
         if not self.training:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -105,7 +105,7 @@ def discard(layers: list[Norm]) -> None:
 
 @torch.no_grad()
 def commit(layers: list[Norm], here: Dist) -> None:
-    """Move the running statistics by the average over all forward passes of the update, on all ranks alike."""
+    """Move the running statistics by the average over all passes of the update, on all ranks alike."""
     if not layers:
         return
     pieces = [buffer.reshape(-1) for m in layers for buffer in (m.stat_mean, m.stat_var, m.stat_count)]
@@ -117,7 +117,8 @@ def commit(layers: list[Norm], here: Dist) -> None:
         count = flat[place + 2 * size]
         place += 2 * size + 1
         if count > 0:  # else the layer took no part: a level that has not grown yet
-            assert layer.running_mean is not None and layer.running_var is not None
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             momentum = layer.momentum or 0.1
             layer.running_mean.lerp_(mean / count, momentum)
             layer.running_var.lerp_(var / count, momentum)

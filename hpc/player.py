@@ -33,7 +33,9 @@ class Player:
         return self.ema.module if self.ema else self.module
 
     def norm_of_gradient(self) -> Tensor:
-        """Euclidean norm over all gradients, a scalar on the device; the same on all ranks after `engine.reduce`."""
+        """Euclidean norm over all gradients, a scalar on the device; the same on all ranks after
+        `engine.reduce`.
+        """
         grads = self.engine.gradients()
         return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=self.here.device)
 

@@ -1,6 +1,8 @@
-"""What the trainer builds before its first step: the task, seeds, threads, loaders, the first lines of the log.
+"""What the trainer builds before its first step: the task, seeds, threads, loaders, the first lines of the
+log.
 
-Everything here is called once (or once for each growth of the batch); the loop itself is in `hpc/train.py`.
+Everything here is called once (or once for each growth of the batch); the loop itself is in
+`hpc/train.py`.
 """
 
 import contextlib
@@ -14,11 +16,11 @@ from typing import Any
 
 import psutil
 import torch
+from data_shards.loader import EvalLoader, RawBatch, TrainLoader
 
 import hpc
 from data_shards import counted, loader, order, stream
 from data_shards.index import ShardSet
-from data_shards.loader import EvalLoader, RawBatch, TrainLoader
 from hpc import dist
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config, identity
@@ -33,7 +35,9 @@ def refuse_foreign_code(run: RunDir) -> None:
     """A rank runs the copy of the code that its run keeps; raise where another `hpc` was imported."""
     mine, wanted = Path(hpc.__file__).resolve().parent.parent, (run.path / "code").resolve()
     if mine != wanted:
-        raise UserError(f"hpc was imported from {mine}, this run's code is {wanted}: start it with `rostro resume`")
+        raise UserError(
+            f"hpc was imported from {mine}, this run's code is {wanted}: start it with `rostro resume`"
+        )
 
 
 def bf16_hardware(here: Dist) -> bool:
@@ -47,7 +51,9 @@ def bf16_hardware(here: Dist) -> bool:
 
 
 def resolved(run: RunDir, here: Dist) -> Config:
-    """The run's config with every `auto` decided: by rank 0 of the first start, and kept in the run ever after."""
+    """The run's config with every `auto` decided: by rank 0 of the first start, and kept in the run ever
+    after.
+    """
     config = run.config()
     choice: dict[str, str] = {}
     if here.main:
@@ -93,7 +99,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def shard_sets(config: Config, job: Task, here: Dist) -> dict[str, ShardSet]:
-    """The opened sets: `train`, and `eval` where there is one. Every rank checks manifest, sizes and index."""
+    """The opened sets: `train`, and `eval` where there is one. Every rank checks them."""
     sets, error = {}, ""
     try:
         if not config.data.stream:
@@ -175,7 +181,7 @@ def meta(config: Config, job: Task, here: Dist) -> dict[str, Any]:
 
 
 def check_checkpoint(saved: Checkpoint, config: Config, job: Task) -> None:
-    """Refuse a checkpoint of another task, backend, precision or config, naming the first key that differs."""
+    """Refuse a checkpoint of another task, backend, precision or config, naming the first such key."""
     mine = {
         "task": config.task["name"],
         "backend": config.data.backend,
@@ -200,9 +206,10 @@ def first_lines(
     pictures = ", ".join(f"{name} {len(found):,} pictures" for name, found in sets.items())
     return "\n".join(
         [
-            f"task {config.task['name']}, players " + ", ".join(f"{n} ({s:,} parameters)" for n, s in sizes.items()),
-            f"ranks {here.world} on {here.device.type}, engine {config.engine.name}, precision {config.precision}, "
-            f"norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
+            f"task {config.task['name']}, players "
+            + ", ".join(f"{n} ({s:,} parameters)" for n, s in sizes.items()),
+            f"ranks {here.world} on {here.device.type}, engine {config.engine.name}, "
+            f"precision {config.precision}, norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
             f"batch {config.batch} = {here.world} x {share}, micro batch {config.micro_batch or share}, "
             f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
             f"data {pictures or config.data.train}",
@@ -217,8 +224,8 @@ def one_line(error: BaseException, run: RunDir, here: Dist) -> str:
     text = " ".join(str(error).split())
     if "Timed out waiting" in text or "Connection closed by peer" in text or "Connection reset" in text:
         return (
-            f"rank {here.rank} lost another rank ({text[:120]}): look for the first error in {run.path}/logs, "
-            "then `rostro resume`"
+            f"rank {here.rank} lost another rank ({text[:120]}): look for the first error in "
+            f"{run.path}/logs, then `rostro resume`"
         )
     return text
 

@@ -1,7 +1,8 @@
-"""The only interface that a new job must know. One file in `hpc/tasks/` implements `Task`; `hpc/train.py` drives it.
+"""The only interface that a new job must know. One file in `hpc/tasks/` implements `Task`; `hpc/train.py`
+drives it.
 
-The trainer knows no task: it asks for players (what one optimizer updates), for the phases due at a clock, and for
-a loss. The clock counts images seen by all ranks together.
+The trainer knows no task: it asks for players (what one optimizer updates), for the phases due at a clock,
+and for a loss. The clock counts images seen by all ranks together.
 """
 
 from collections.abc import Callable
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 from hpc.dist import Dist
 
+
 @dataclass(frozen=True)
 class Phase:
     """One backward and one optimizer step of one player.
 
-    `coupled`: the loss looks at the whole global batch. The trainer then calls `Task.forward` for each micro batch
-    and `Task.couple` once, with gradient caching where there are several micro batches.
+    `coupled`: the loss looks at the whole global batch. The trainer then calls `Task.forward` for each
+    micro batch and `Task.couple` once, with gradient caching where there are several micro batches.
     """
 
     name: str
@@ -81,7 +83,9 @@ class Report:
     """What an evaluation found."""
 
     scalars: dict[str, float] = field(default_factory=dict)
-    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # "pr"/"roc": scores, labels 0/1
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(
+        default_factory=dict
+    )  # "pr"/"roc": scores, labels 0/1
     embeddings: tuple[np.ndarray, np.ndarray] | None = None  # [n, d] float32 and their sample ids [n]
 
 
@@ -89,12 +93,19 @@ class Task:
     """A job. Built from the run's config; holds no distributed code."""
 
     fields: tuple[str, ...] = ()  # labels it needs, checked against the manifest of the shards
-    metric: tuple[str, str] = ("loss", "min")  # the scalar of `Report` that names the best checkpoint, min | max
+    metric: tuple[str, str] = (
+        "loss",
+        "min",
+    )  # the scalar of `Report` that names the best checkpoint, min | max
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.Config; the task's own keys are config.task[...]
-        self.here = Dist()  # this rank's place, for losses that look at the whole global batch; set by the trainer
-        self.report: Callable[[str, Tensor], None] = lambda name, value: None  # scalars of the step; set by the trainer
+        self.here = (
+            Dist()
+        )  # this rank's place, for losses that look at the whole global batch; set by the trainer
+        self.report: Callable[[str, Tensor], None] = lambda name, value: (
+            None
+        )  # scalars of the step; set by the trainer
 
     def players(self) -> dict[str, nn.Module]:
         """The networks, by player name: one optimizer and one engine each. Built under the run's seed."""
@@ -114,7 +125,9 @@ class Task:
         """Coupled phases: what the loss needs of each picture of a micro batch, [n, d]."""
         raise NotImplementedError
 
-    def couple(self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int) -> Tensor:
+    def couple(
+        self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
+    ) -> Tensor:
         """Coupled phases: this rank's loss from the `outputs` [n, d] of its whole share of the global batch.
 
         The mean over the ranks must be the loss of the global batch: gather with `hpc.dist.gather_grad`.

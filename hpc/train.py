@@ -1,12 +1,13 @@
-"""The trainer: build, resume, fit, step, evaluate, save, stop. `python -m hpc.train RUN`. Read this file first.
+"""The trainer: build, resume, fit, step, evaluate, save, stop. `python -m hpc.train RUN`. Read this file
+first.
 
-It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what happens when
-is a function of it. A player (`hpc/player.py`) is one network with its engine and optimizer; the passes of a
-phase are in `hpc/accumulate.py`, batches in `data_shards/loader.py`, the run's folder in `hpc/rundir.py`.
+It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what
+happens when is a function of it. A player (`hpc/player.py`) is one network with its engine and optimizer;
+the passes of a phase are in `hpc/accumulate.py`, batches in `data_shards/loader.py`, the run's folder in
+`hpc/rundir.py`.
 """
 
 import contextlib
-import dataclasses
 import math
 import os
 import sys
@@ -69,8 +70,6 @@ class Trainer:
         self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(setup.first_lines(config, here, self.players, self.sets, self.clock))
 
-    # -- the run -----------------------------------------------------------------------------------------------
-
     def fit(self) -> str:
         """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""
         self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
@@ -116,8 +115,6 @@ class Trainer:
             metrics = self.evaluate()
         if due(config.save.every, before, self.clock) or last or self._is_best(metrics):
             self.save(metrics)
-
-    # -- one phase ---------------------------------------------------------------------------------------------
 
     def _next_batch(self) -> Batch:
         spec = self.task.spec(self.clock)
@@ -175,14 +172,13 @@ class Trainer:
         rank = guilty[0] if guilty else 0
         shown = ids[rank] if guilty else [i for part in ids for i in part]
         raise UserError(
-            f"the {what} is not finite: rank {rank if guilty else 'unknown'}, phase {phase.name}, clock {self.clock}, "
-            f"sample ids {shown}: lower optim.lr={self.config.optim.lr}, set optim.clip=1, or use precision=fp32"
+            f"the {what} is not finite: rank {rank if guilty else 'unknown'}, phase {phase.name}, "
+            f"clock {self.clock}, sample ids {shown}: lower optim.lr={self.config.optim.lr}, set "
+            "optim.clip=1, or use precision=fp32"
         )
 
     def _report(self, name: str, value: Tensor) -> None:
         self.reported[name] = value.detach().float().reshape(())
-
-    # -- ticks, evaluations, saves -----------------------------------------------------------------------------
 
     def _tick(self) -> None:
         (start, clock, waited), now = self._tick_start, time.perf_counter()
@@ -193,7 +189,9 @@ class Trainer:
             self.clock,
             losses={n.partition("/")[2]: v for n, v in means.items() if n.startswith("loss/")},
             rates={name: player.optimizer.param_groups[0]["lr"] for name, player in self.players.items()},
-            grad_norm={n.removeprefix("optim/gradient_norm_"): v for n, v in means.items() if n.startswith("optim/")},
+            grad_norm={
+                n.removeprefix("optim/gradient_norm_"): v for n, v in means.items() if n.startswith("optim/")
+            },
             images_per_s=(self.clock - clock) / max(now - start, 1e-9),
             data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),
             memory_mb=setup.memory_mb(self.here),
@@ -257,7 +255,8 @@ class Trainer:
     def _warm_up(self) -> None:
         """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
 
-        Without it the first step after a resume would sum its gradients in another order than the straight run.
+        Without it the first step after a resume would sum its gradients in another order than the straight
+        run.
         """
         self._ahead = setup.to_batch(self.loader.next())
         if self.here.world == 1 or self.config.engine.name != "ddp":
@@ -280,8 +279,8 @@ class Trainer:
             for rank, sums in enumerate(everyone):
                 if sums[place] != everyone[0][place]:
                     raise UserError(
-                        f"the ranks are out of step at clock {self.clock}: {name} of rank {rank} differs from rank "
-                        "0's; go on from the last checkpoint with `rostro resume`, and report it if it comes back"
+                        f"the ranks are out of step at clock {self.clock}: {name} of rank {rank} differs from "
+                        "rank 0's; go on from the last checkpoint with `rostro resume`, and report it"
                     )
 
     def _say(self, text: str) -> None:

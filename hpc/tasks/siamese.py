@@ -1,8 +1,8 @@
 """The siamese job: one trunk for both pictures, all pairs of the global P x K batch, four losses.
 
-Embeddings are gathered from all ranks with their gradient and every rank computes its own rows of the pair matrix, so
-the number of ranks does not change the loss. Two slots that hold the same picture (a topped-up group) are no pair.
-The network is in `models/siamese.py`, the figures in `hpc/meters/verification.py`.
+Embeddings are gathered from all ranks with their gradient and every rank computes its own rows of the pair
+matrix, so the number of ranks does not change the loss. Two slots that hold the same picture (a topped-up
+group) are no pair. The network is in `models/siamese.py`, the figures in `hpc/meters/verification.py`.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,8 @@ class Pairs:
         return self.own @ self.all.T
 
     def mean(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Mean of `values` over `mask` of the whole batch, as this rank's part: the mean over ranks is the mean.
+        """Mean of `values` over `mask` of the whole batch, as this rank's part: the mean over ranks is the
+        mean.
 
         `values` and `mask` have one row for each own picture.
         """
@@ -62,7 +63,9 @@ def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
 
 
 def triplet(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
-    """Batch-hard triplets: each picture with its farthest genuine and nearest impostor (Hermans et al. 2017, eq. 5)."""
+    """Batch-hard triplets: each picture with its farthest genuine and nearest impostor (Hermans et al. 2017,
+    eq. 5).
+    """
     distance = (2.0 - 2.0 * pairs.cosine).clamp(min=1e-8).sqrt()
     farthest = torch.where(pairs.genuine, distance, -torch.inf).amax(1)
     nearest = torch.where(pairs.impostor, distance, torch.inf).amin(1)
@@ -82,7 +85,8 @@ def supcon(pairs: Pairs, *, temperature: float, **_: float) -> Tensor:
 
 
 def bce(pairs: Pairs, *, same: Callable[[Tensor, Tensor], Tensor], **_: Any) -> Tensor:
-    """Cross-entropy of "the same person or not" from |a - b|, genuine and impostor pairs with half the weight each.
+    """Cross-entropy of "the same person or not" from |a - b|, genuine and impostor pairs with half the weight
+    each.
 
     Koch, Zemel & Salakhutdinov 2015, section 3.
     """
@@ -106,7 +110,9 @@ class Siamese(Task):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.threshold = torch.zeros(())  # cosine midway between the means of genuine and impostor pairs, smoothed
+        self.threshold = torch.zeros(
+            ()
+        )  # cosine midway between the means of genuine and impostor pairs, smoothed
 
     def players(self) -> dict[str, nn.Module]:
         keys = self.config.task
@@ -119,17 +125,21 @@ class Siamese(Task):
     def forward(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
         return nets["net"](batch.images)
 
-    def couple(self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int) -> Tensor:
+    def couple(
+        self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
+    ) -> Tensor:
         keys = self.config.task
         pairs = form_pairs(outputs, batch.labels["identity"], batch.ids.to(outputs.device), self.here)
         net = getattr(nets["net"], "module", nets["net"])  # the head is called outside DDP's forward
-        loss = LOSSES[keys["loss"]](pairs, margin=keys["margin"], temperature=keys["temperature"], same=net.same)
+        loss = LOSSES[keys["loss"]](
+            pairs, margin=keys["margin"], temperature=keys["temperature"], same=net.same
+        )
         self._watch(pairs)
         return loss
 
     @torch.no_grad()
     def _watch(self, pairs: Pairs) -> None:
-        """Report how far apart genuine and impostor pairs are, and how many a running threshold tells apart."""
+        """Report how far apart the two kinds of pairs are, and how many a running threshold tells apart."""
         cosine = pairs.cosine
         means = torch.stack([pairs.mean(cosine, pairs.genuine), pairs.mean(cosine, pairs.impostor)])
         means = sum_(means, self.here) / self.here.world

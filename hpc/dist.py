@@ -61,7 +61,7 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
         if "MASTER_ADDR" in os.environ:
             method = "env://"
         else:  # ranks of one machine: a file knows no port that another job could hold
-            token = os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
+            token = os.environ.get("ROSTRO_ATTEMPT") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
             method = f"file://{run.resolve() / f'.rendezvous-{token}'}"
         if "GLOO_SOCKET_IFNAME" not in os.environ and os.environ.get("MASTER_ADDR", "127.") in (
             "localhost",

@@ -47,6 +47,9 @@ class Trainer:
         setup.threads_and_algorithms(config, here)
         self.clock = self.updates = 0
         self.sums: dict[str, list[float]] = {}  # of the tick under way: [sum, count], equal on all ranks
+        self.digest = (
+            0  # of the sample ids and their positions since the last tick: the same at any world size
+        )
         self.reported: dict[str, Tensor] = {}
         self.stop = ""
         self.task = setup.task(config)
@@ -152,12 +155,14 @@ class Trainer:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
         names = sorted(self.reported)
         mine = torch.stack([loss, norm, *(self.reported[name] for name in names)]).double().tolist()
-        rows = dist.gather_vector([float(bool(self.preemption.asked)), *mine], self.here)
-        if not all(math.isfinite(value) for row in rows for value in row[:3]):
+        head = [float(bool(self.preemption.asked)), float(setup.digest(batch))]
+        rows = dist.gather_vector(head + mine, self.here)
+        if not all(math.isfinite(value) for row in rows for value in row[:4]):
             self._not_finite(phase, rows, batch)
         if any(row[0] for row in rows):
             self.stop = self.preemption.asked or "a signal to another rank"
-        means = [sum(row[place] for row in rows) / len(rows) for place in range(1, len(rows[0]))]
+        self.digest += int(sum(row[1] for row in rows))
+        means = [sum(row[place] for row in rows) / len(rows) for place in range(2, len(rows[0]))]
         shown = {f"loss/{phase.name}": means[0], f"optim/gradient_norm_{phase.player}": means[1]}
         shown |= {f"loss/{name}": value for name, value in zip(names, means[2:], strict=True)}
         for name, value in shown.items():
@@ -167,7 +172,7 @@ class Trainer:
 
     def _not_finite(self, phase: Phase, rows: list[list[float]], batch: Batch) -> None:
         ids = dist.gather_objects(batch.ids.tolist(), self.here)
-        guilty = [rank for rank, row in enumerate(rows) if not math.isfinite(row[1])]
+        guilty = [rank for rank, row in enumerate(rows) if not math.isfinite(row[2])]
         what = "loss" if guilty else "gradient"
         rank = guilty[0] if guilty else 0
         shown = ids[rank] if guilty else [i for part in ids for i in part]
@@ -196,6 +201,8 @@ class Trainer:
             data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),
             memory_mb=setup.memory_mb(self.here),
         )
+        self.monitor.scalars(self.clock, {"samples_digest": self.digest}, group="data")
+        self.digest = 0
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the held-out set, if there is one, on all ranks; show it; return its scalars."""
@@ -230,7 +237,12 @@ class Trainer:
         error = ""
         if self.here.main:
             self.monitor.flush()
-            state = Checkpoint(self.clock, self.updates, task=self.task.state(), monitor={"sums": self.sums})
+            state = Checkpoint(
+                self.clock,
+                self.updates,
+                task=self.task.state(),
+                monitor={"sums": self.sums, "digest": self.digest},
+            )
             state.meta = setup.meta(self.config, self.task, self.here) | {"metrics": metrics or {}}
             for player in self.players.values():
                 player.save_to(state)
@@ -247,6 +259,7 @@ class Trainer:
         setup.check_checkpoint(saved, self.config, self.task)
         self.updates = saved.updates
         self.sums = {name: list(entry) for name, entry in saved.monitor["sums"].items()}
+        self.digest = saved.monitor["digest"]
         for player in self.players.values():
             player.load_from(saved)
         if not faults.forgotten("task"):

@@ -21,7 +21,7 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b [n, d] -> [n], hi
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 SUPPORT = 10  # impostor pairs that a false accept rate needs beyond it
 _BLOCK = 1 << 22  # numbers of one block of gathered embeddings
-_RESAMPLED = 200_000  # impostor pairs of a bootstrap: its interval comes from the people, not from more pairs
+_RESAMPLED = 100_000  # impostor pairs of a bootstrap: its interval comes from the people, not from more pairs
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,0 +1,142 @@
+"""Checkpoints: exact round trip, commit by rename at every write boundary, damage, disk full, retention."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpc import checkpoint
+from hpc.checkpoint import Checkpoint
+from hpc.errors import UserError
+
+METRIC = ("eer", "min")
+
+
+def make(clock: int, **metrics: float) -> Checkpoint:
+    generator = torch.Generator().manual_seed(clock)
+    weights = {"w": torch.randn(8, 3, 3, 3, generator=generator), "b": torch.randn(8, generator=generator)}
+    moments = {"w/exp_avg": torch.randn(8, 3, 3, 3, generator=generator), "w/step": torch.tensor(3.0)}
+    return Checkpoint(
+        clock,
+        clock // 64,
+        players={"net": weights},
+        optim={"net": moments},
+        ema={"net": {key: value * 0.5 for key, value in weights.items()}},
+        task={"threshold": torch.tensor(0.25), "pool": [1, 2]},
+        monitor={"sums": {"loss": [0.1 + 0.2, 3]}},
+        meta={"task": "siamese", "metrics": metrics},
+    )
+
+
+def test_a_round_trip_is_exact(tmp_path: Path) -> None:
+    saved = make(128, eer=0.25)
+    saved.players["net"]["w"] = saved.players["net"]["w"].to(memory_format=torch.channels_last)
+    loaded = checkpoint.read(checkpoint.save(tmp_path, saved))
+    assert (loaded.clock, loaded.updates, loaded.meta["metrics"]) == (128, 2, {"eer": 0.25})
+    for part in ("players", "optim", "ema"):
+        for name, tensor in getattr(saved, part)["net"].items():
+            assert torch.equal(getattr(loaded, part)["net"][name], tensor), (part, name)
+    assert torch.equal(loaded.task["threshold"], torch.tensor(0.25))
+    assert loaded.task["pool"] == [1, 2]
+    assert loaded.monitor == saved.monitor
+
+
+SAVER = """
+import sys
+from pathlib import Path
+from hpc import checkpoint
+from tests.hpc.test_checkpoint import make
+checkpoint.save(Path(sys.argv[1]), make(64))
+checkpoint.save(Path(sys.argv[1]), make(128))
+"""
+
+
+@pytest.mark.parametrize("place", ["save0", "save3", "savecommit"])
+def test_a_kill_inside_a_save_loses_nothing_older(tmp_path: Path, place: str) -> None:
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"ROSTRO_FAULT": f"{place}@128", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", SAVER, str(tmp_path)], env=environment, cwd=root, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in checkpoint.listing(tmp_path)] == [f"{64:012d}"]
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None
+    assert torch.equal(checkpoint.read(newest).players["net"]["w"], make(64).players["net"]["w"])
+    checkpoint.save(tmp_path, make(128))
+    checkpoint.prune(tmp_path, last=2, best=0, keep_every=0, metric=METRIC)
+    assert sorted(path.name for path in checkpoint.folder_of(tmp_path).iterdir()) == [
+        f"{64:012d}",
+        f"{128:012d}",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "manifest"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_taken(tmp_path: Path, damage: str) -> None:
+    checkpoint.save(tmp_path, make(64))
+    newest = checkpoint.save(tmp_path, make(128))
+    file = newest / ("manifest.json" if damage == "manifest" else "player-net.safetensors")
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[-5] ^= 1
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(data[: -1 if damage == "truncate" else None] if damage != "manifest" else b"{")
+    with pytest.raises(UserError, match="000000000128"):
+        checkpoint.read(newest)
+    warnings: list[str] = []
+    found = checkpoint.latest(tmp_path, warnings.append)
+    assert found is not None
+    assert found.name == f"{64:012d}"
+    assert "000000000128" in warnings[0]
+    assert not newest.exists()  # the run may come by this clock again
+
+
+def test_a_full_disk_is_one_line_and_leaves_older_checkpoints(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, make(64))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
+    try:
+        with pytest.raises(UserError, match="was not saved") as caught:
+            checkpoint.save(tmp_path, make(128))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in checkpoint.folder_of(tmp_path).iterdir()] == [f"{64:012d}"]
+    checkpoint.verify(checkpoint.listing(tmp_path)[0])
+
+
+def test_retention_keeps_last_best_and_multiples(tmp_path: Path) -> None:
+    errors = {100: 0.4, 200: 0.1, 300: 0.3, 400: 0.2, 500: 0.5, 600: 0.6}
+    for clock, eer in errors.items():
+        checkpoint.save(tmp_path, make(clock, eer=eer))
+        checkpoint.prune(tmp_path, last=2, best=1, keep_every=300, metric=METRIC)
+    assert [int(path.name) for path in checkpoint.listing(tmp_path)] == [200, 300, 500, 600]
+    best = checkpoint.best(tmp_path, METRIC)
+    assert best is not None
+    assert int(best.name) == 200
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, make(64))
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        checkpoint.verify(path)
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    net = torch.nn.Linear(3, 2)
+    with pytest.raises(UserError, match="lacks weight"):
+        checkpoint.load_module(net, {"bias": torch.zeros(2)}, "player net")
+    with pytest.raises(UserError, match="shape"):
+        checkpoint.load_module(net, {"bias": torch.zeros(2), "weight": torch.zeros(3, 3)}, "player net")

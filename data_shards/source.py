@@ -1,8 +1,8 @@
 """What a data set on disk looks like to the packer: a `Source` lists samples and reads their bytes.
 
 The registry is the folder `sources/`: `sources/<name>.py` has
-    OPTIONS: dict[str, default]                     extra keys of `rostro pack source=<name>`, typed by their defaults
-    def source(src: str, split: str, **options)     -> Source; raises UserError for a folder that is not this data set
+    OPTIONS: dict[str, default]                  keys of its own for `rostro pack`, typed by their defaults
+    def source(src: str, split: str, **options)  -> Source; UserError for a folder that is not this data set
 A source is listed in the parent process and read in the workers, so it must pickle.
 """
 
@@ -24,7 +24,7 @@ class Sample(NamedTuple):
     """One picture. `(identity, stem)` names it: its key in the shards is made of both."""
 
     path: str  # relative to the source's folder, or any name that `read` understands; `rejected.csv` shows it
-    identity: str  # the person, or the class
+    identity: str  # the person, or the class; empty: belongs to nobody, is reported and left out
     stem: str  # name within the identity, without suffix
     num_bytes: int = 0  # size of the file as far as known: shards are cut by it; 0: unknown
     labels: tuple[float, ...] = ()  # in the order of Source.fields; -1: unknown
@@ -60,7 +60,7 @@ class FileSource:
 
 
 def read_file(path: str) -> bytes:
-    """Bytes of a regular file. Raises OSError; never waits on a pipe or device that lies among the pictures."""
+    """Bytes of a regular file. Raises OSError; never waits on a pipe or device among the pictures."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
@@ -77,8 +77,11 @@ def read_file(path: str) -> bytes:
 
 
 def walk(root: str, folder: str = "") -> Iterator[tuple[str, int]]:
-    """(path relative to root, size) of all files below root/folder, sorted. What cannot be listed is yielded as it
-    is, so that reading it fails and the packer reports it. A link that leads back up is not followed again."""
+    """(path relative to root, size) of all files below root/folder, sorted.
+
+    What cannot be listed is yielded as it is, so that reading it fails and the packer reports it. A link that
+    leads back up is not followed again.
+    """
     pending, seen = [folder], set()
     while pending:
         here = pending.pop()
@@ -131,7 +134,9 @@ def source_module(name: str) -> Any:
     return importlib.import_module(f"data_shards.sources.{name}")
 
 
-def open_source(name: str, src: str, *, split: str = "train", options: Mapping[str, Any] | None = None) -> Source:
+def open_source(
+    name: str, src: str, *, split: str = "train", options: Mapping[str, Any] | None = None
+) -> Source:
     """The source `name` on folder src. Raises UserError for an unknown name or option, or a wrong folder."""
     module = source_module(name)
     options = dict(options or {})

@@ -17,7 +17,9 @@ class Folder(FileSource):
         for identity in folders_of(self.root):
             for path, num_bytes in walk(self.root, identity):
                 yield Sample(path, identity, stem(os.path.relpath(path, identity)), num_bytes)
-        # Files beside the identity folders belong to nobody: reading them as pictures would hide a wrong src.
+        for entry in sorted(os.scandir(self.root), key=lambda entry: entry.name):
+            if not entry.is_dir():
+                yield Sample(entry.name, "", stem(entry.name))
 
 
 def source(src: str, split: str) -> Folder:

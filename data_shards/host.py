@@ -1,0 +1,181 @@
+"""The host backend: threads decode with simplejpeg (libjpeg-turbo) and OpenCV, batches ahead of the step.
+
+Both libraries let go of the interpreter lock, so threads scale and nothing is copied between processes. A
+picture is decoded at the DCT scale (1/2, 1/4, 1/8) that its crop needs. Pixels depend on the job alone: not
+on the number of threads, nor on how far ahead they run. The other backend: `dali.py`.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+
+from data_shards.errors import UserError
+from data_shards.supply import Job, Supply
+
+Jobs = Callable[[int], Job | None]  # the k-th batch from the start, a pure function; None: past the end
+
+
+def decode_picture(
+    out: np.ndarray,
+    blob: bytes,
+    size: tuple[int, int],
+    crop: tuple[int, int, int, int],
+    flip: bool,
+    colour: np.ndarray | None,
+) -> None:
+    """Decode `blob`, of `size` (width, height), to `out` [side, side, 3] RGB: crop, resize, recolour, flip.
+
+    Raises ValueError where the bytes are not a sound JPEG of that size.
+    """
+    side, (width, height), (x, y, wide, high) = len(out), size, crop
+    factor = 1
+    while factor < 8 and min(wide, high) >= 2 * factor * side:
+        factor *= 2
+    scaled = (-(-width // factor), -(-height // factor))
+    plain = not flip and colour is None
+    if factor == 1 and plain and crop == (0, 0, side, side) == (0, 0, *size):
+        shape = simplejpeg.decode_jpeg_header(blob)[:2]
+        if shape == (side, side):  # decode in place; another size would not fit into `out`
+            simplejpeg.decode_jpeg(blob, "RGB", fastdct=False, fastupsample=False, buffer=out)
+            return
+    picture = simplejpeg.decode_jpeg(
+        blob,
+        "RGB",
+        fastdct=False,
+        fastupsample=False,
+        min_width=scaled[0] if factor > 1 else 0,
+        min_height=scaled[1] if factor > 1 else 0,
+        min_factor=factor,
+    )
+    if picture.shape[1::-1] != scaled:
+        raise ValueError(f"it is not {width}x{height} pixels as the index says")
+    if factor > 1:
+        left, top = round(x / factor), round(y / factor)
+        wide, high = max(1, round(wide / factor)), max(1, round(high / factor))
+        x, y = min(left, scaled[0] - 1), min(top, scaled[1] - 1)
+    picture = picture[y : y + high, x : x + wide]
+    if picture.shape[:2] != (side, side):
+        # area averaging only where both sides shrink: OpenCV would take nearest pixels on the side that grows
+        shrinks = min(picture.shape[:2]) >= side
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        picture = cv2.resize(picture, (side, side), dst=out if plain else None, interpolation=how)
+    if colour is not None:
+        picture = cv2.transform(picture, colour)
+    if flip:
+        cv2.flip(picture, 1, dst=out)
+    elif picture is not out:
+        out[...] = picture
+
+
+def decode_rows(supply: Supply, job: Job, out: np.ndarray, rows: slice) -> None:
+    """Read and decode some of a job's pictures to `out` [N, side, side, 3]. DecodeError names a bad one."""
+    steps = job.augmentation
+    blobs = supply.read(job, rows)
+    sizes, crops, flips = job.sizes[rows].tolist(), steps.crop[rows].tolist(), steps.flip[rows].tolist()
+    for at, (blob, size, crop, flip) in enumerate(zip(blobs, sizes, crops, flips, strict=True)):
+        row = rows.start + at
+        colour = None if steps.colour is None else steps.colour[row]
+        try:
+            decode_picture(out[row], blob, tuple(size), tuple(crop), flip, colour)
+        except (ValueError, cv2.error) as error:
+            raise supply.broken(job, row, str(error).split("\n")[0]) from error
+
+
+class HostBackend:
+    """Decodes the batches of `jobs` in order, up to `ahead` of them before they are asked for."""
+
+    def __init__(self, supply: Supply, *, size: int, threads: int, ahead: int, pin: bool = False) -> None:
+        if threads < 1 or ahead < 1:
+            key, value = ("threads", threads) if threads < 1 else ("ahead", ahead)
+            raise UserError(f"data.{key}={value} is not positive: use data.{key}=2")
+        self._supply, self._size, self._threads, self._ahead, self._pin = supply, size, threads, ahead, pin
+        self._queue: queue.Queue[Any] = queue.Queue()
+        self._stop = threading.Event()
+        self._feeder: threading.Thread | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._error: BaseException | None = None
+        cv2.setNumThreads(1)  # the pool is the parallelism
+
+    def start(self, jobs: Jobs) -> None:
+        self.close()
+        self._queue, self._stop, self._error = queue.Queue(self._ahead), threading.Event(), None
+        self._pool = ThreadPoolExecutor(self._threads, "decode")
+        arguments = (jobs, self._queue, self._stop, self._pool)
+        self._feeder = threading.Thread(target=self._feed, args=arguments, name="batches", daemon=True)
+        self._feeder.start()
+
+    def next(self) -> tuple[Job, torch.Tensor]:
+        """The next job and its pictures, uint8 [N, side, side, 3]. StopIteration past the end."""
+        if self._feeder is None:
+            raise RuntimeError("next() before start()")
+        if self._error is None:
+            item = self._queue.get()
+            try:
+                if isinstance(item, BaseException):
+                    raise item
+                job, images, futures = item
+                for future in futures:
+                    future.result()
+                return job, images
+            except BaseException as error:
+                self._error = error
+                self._stop.set()
+        raise self._error
+
+    def close(self) -> None:
+        """Stop all threads; what was decoded ahead is thrown away."""
+        self._stop.set()
+        if self._feeder is not None:
+            self._feeder.join()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._feeder = self._pool = None
+
+    def _feed(self, jobs: Jobs, out: queue.Queue, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
+        """The feeder thread: computes jobs, hints storage a look-ahead early, hands pictures to the pool."""
+        try:
+            for job in self._hinted(jobs):
+                if stop.is_set() or not self._put(out, self._submit(job, pool), stop):
+                    return
+            self._put(out, StopIteration(), stop)
+        except BaseException as error:  # surfaces in next()
+            self._put(out, error, stop)
+
+    def _hinted(self, jobs: Jobs) -> Iterator[Job]:
+        coming: deque[Job] = deque()
+        number = 0
+        while True:
+            job = jobs(number)
+            if job is None:
+                break
+            self._supply.hint(job)
+            coming.append(job)
+            number += 1
+            if len(coming) > self._ahead:
+                yield coming.popleft()
+        yield from coming
+
+    def _submit(self, job: Job, pool: ThreadPoolExecutor) -> tuple[Job, torch.Tensor, list[Future]]:
+        images = torch.empty((len(job), self._size, self._size, 3), dtype=torch.uint8, pin_memory=self._pin)
+        out = images.numpy()
+        step = max(1, min(16, -(-len(job) // self._threads)))  # small parts: no thread waits long at the end
+        parts = [slice(low, min(low + step, len(job))) for low in range(0, len(job), step)]
+        return job, images, [pool.submit(decode_rows, self._supply, job, out, rows) for rows in parts]
+
+    @staticmethod
+    def _put(out: queue.Queue, item: Any, stop: threading.Event) -> bool:
+        while not stop.is_set():
+            try:
+                out.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False

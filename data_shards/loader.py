@@ -1,0 +1,227 @@
+"""Batches for training and evaluation: order -> index -> bytes -> pixels, a pure function of the clock.
+
+A loader holds no state that a checkpoint would need: `start(clock)` builds it anew, at any world size. What
+a batch holds is decided in `order.py`, `supply.py` and `augment.py`; the two decoders are `host.py` and
+`dali.py`.
+"""
+
+import importlib.util
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import simplejpeg
+import torch
+from torch import Tensor
+
+from data_shards import augment
+from data_shards.augment import AugmentConfig
+from data_shards.dali import DaliBackend
+from data_shards.errors import DecodeError, UserError
+from data_shards.host import HostBackend, Jobs, decode_picture
+from data_shards.order import Order, evaluation_block, rank_block
+from data_shards.supply import Job, Supply
+
+
+@dataclass
+class RawBatch:
+    """n consecutive slots on one rank. With m > 1 members a slot, images, ids and labels are [n, m, ...]."""
+
+    images: Tensor  # [n, 3, size, size] uint8, permuted view of NHWC memory; on the GPU if DALI decodes there
+    labels: dict[str, Tensor]  # each field [n]: int64, or float32; "repeat" [n] bool
+    ids: Tensor  # [n] int64
+    positions: Tensor  # [n] int64
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class Backend(Protocol):
+    """Decodes jobs in order, ahead of the step."""
+
+    def start(self, jobs: Jobs) -> None: ...
+    def next(self) -> tuple[Job, Tensor]: ...
+    def close(self) -> None: ...
+
+
+def choose_backend(requested: str) -> str:
+    """What `data.backend` means on this machine: `dali` or `host`."""
+    found = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
+    if requested == "auto":
+        return "dali" if found and torch.cuda.is_available() else "host"
+    if requested == "dali" and not found:
+        raise UserError(
+            "data.backend=dali is not installed: pip install nvidia-dali-cuda130, or data.backend=host"
+        )
+    if requested not in ("dali", "host"):
+        raise UserError(f"data.backend={requested} is not known: use auto, dali or host")
+    return requested
+
+
+def to_batch(job: Job, images: Tensor) -> RawBatch:
+    """Hand a decoded job over as tensors."""
+    slots, members = job.slots, job.slots.ids.shape[1]
+    images = images.permute(0, 3, 1, 2)
+    ids = torch.from_numpy(slots.ids)
+    if members > 1:
+        images = images.unflatten(0, (len(ids), members))
+    labels = {name: _label(column) for name, column in job.labels.items()}
+    labels["repeat"] = torch.from_numpy(slots.repeat)
+    ids = ids[:, 0] if members == 1 else ids
+    return RawBatch(images, labels, ids, torch.from_numpy(slots.positions))
+
+
+def _label(column: np.ndarray) -> Tensor:
+    return torch.from_numpy(column.astype(np.float32 if column.dtype.kind == "f" else np.int64))
+
+
+def _backend(
+    name: str,
+    supply: Supply,
+    *,
+    size: int,
+    pictures: int,
+    threads: int,
+    ahead: int,
+    device_id: int | None,
+) -> Backend:
+    if choose_backend(name) == "dali":
+        return DaliBackend(
+            supply, size=size, batch=pictures, threads=threads, ahead=ahead, device_id=device_id
+        )
+    return HostBackend(supply, size=size, threads=threads, ahead=ahead, pin=device_id is not None)
+
+
+class TrainLoader:
+    """This rank's share of one global batch after the other, for ever.
+
+    The same clock gives the same pictures, bit for bit, whatever `threads`, `ahead` and the start were; the
+    ranks' shares put together are the same at any `world`.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        shards: Any,
+        *,
+        seed: int,
+        rank: int,
+        world: int,
+        batch: int,
+        size: int,
+        backend: str,
+        threads: int,
+        ahead: int,
+        augment: AugmentConfig,
+        fields: Sequence[str] = (),
+        device_id: int | None = None,
+    ) -> None:
+        rank_block(0, batch, rank, world, unit=order.unit)
+        self._order, self._seed, self._rank, self._world = order, seed, rank, world
+        self._batch, self._augment = batch, augment
+        self._supply = Supply(shards, fields)
+        self._check_count()
+        share = batch // world * order.members
+        self._backend = _backend(
+            backend,
+            self._supply,
+            size=size,
+            pictures=share,
+            threads=threads,
+            ahead=ahead,
+            device_id=device_id,
+        )
+        self.waited = 0.0  # seconds spent in next(), all together
+
+    def _check_count(self) -> None:
+        samples = len(self._supply.sets[0])
+        if samples < self._world:
+            raise UserError(
+                f"procs x nodes = {self._world} ranks, but {self._supply.sets[0].folder} holds {samples} "
+                f"samples: use at most {samples} ranks"
+            )
+
+    def start(self, clock: int) -> None:
+        """(Re)build from a clock; decodes ahead from here on."""
+
+        def jobs(number: int) -> Job:
+            begin = clock + number * self._batch
+            first, count = rank_block(begin, self._batch, self._rank, self._world, unit=self._order.unit)
+            return self._supply.training(self._order.slots(first, count), self._augment, self._seed)
+
+        self._backend.start(jobs)
+
+    def next(self) -> RawBatch:
+        """This rank's share of the next global batch. DecodeError names a picture that does not decode."""
+        begin = time.perf_counter()
+        batch = to_batch(*self._backend.next())
+        self.waited += time.perf_counter() - begin
+        return batch
+
+    def close(self) -> None:
+        self._backend.close()
+        self._supply.close()
+
+
+class EvalLoader:
+    """This rank's block of a held-out set, each picture once, centre crops; the last batch may be shorter."""
+
+    def __init__(
+        self,
+        shards: Any,
+        *,
+        rank: int,
+        world: int,
+        batch: int,
+        size: int,
+        backend: str = "host",
+        threads: int = 2,
+        ahead: int = 2,
+        fields: Sequence[str] = (),
+        device_id: int | None = None,
+    ) -> None:
+        if batch < 1:
+            raise UserError(f"eval.batch={batch} is not positive: use eval.batch=64")
+        self._rows, self._batch = evaluation_block(len(shards), rank, world), batch
+        self._supply = Supply(shards, fields)
+        self._options = {
+            "size": size,
+            "pictures": batch,
+            "threads": threads,
+            "ahead": ahead,
+            "device_id": device_id,
+        }
+        self._name = backend
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return -(-len(self._rows) // self._batch)
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        def jobs(number: int) -> Job | None:
+            rows = self._rows[number * self._batch : (number + 1) * self._batch]
+            return self._supply.evaluation(rows) if len(rows) else None
+
+        backend = _backend(self._name, self._supply, **self._options)
+        backend.start(jobs)
+        try:
+            for _ in range(len(self)):
+                yield to_batch(*backend.next())
+        finally:
+            backend.close()
+            self._supply.close()
+
+
+def decode_pictures(blobs: Sequence[bytes], size: int) -> np.ndarray:
+    """Loose JPEGs (RGB or grey) -> uint8 [n, size, size, 3]: the centre square, as evaluation sees it."""
+    out = np.empty((len(blobs), size, size, 3), np.uint8)
+    for row, blob in enumerate(blobs):
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(blob)
+            crop = augment.centre(np.array([width]), np.array([height])).crop[0].tolist()
+            decode_picture(out[row], blob, (width, height), tuple(crop), False, None)
+        except ValueError as error:
+            raise DecodeError(f"picture {row} does not decode ({error}): give a JPEG") from error
+    return out

@@ -1,0 +1,110 @@
+"""Random access to members of tar shards: one `pread` a sample by the offset table, hints from the future.
+
+Not a tar reader: the index says where a picture's bytes lie. Safe to call from several threads.
+Who decides what is read: `order.py`. Who decodes: `host.py`, `dali.py`.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from data_shards.errors import UserError
+
+_GAP = 64 * 1024  # bytes between two wanted ranges below which one hint covers both
+
+
+class _Handle:
+    """A file descriptor that closes itself when the last thread that reads from it lets go."""
+
+    def __init__(self, path: os.PathLike) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        fd = getattr(self, "fd", -1)
+        if fd >= 0:
+            os.close(fd)
+
+
+class Reader:
+    """Reads pictures of a packed set (`index.ShardSet`) by sample id."""
+
+    def __init__(self, shards: Any, *, max_open: int = 128) -> None:
+        self._set = shards
+        self._max_open = max_open  # a set may have more shards than a process may have files
+        self._open: OrderedDict[int, _Handle] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, ids: np.ndarray) -> list[bytes]:
+        """The bytes of each picture, in the order of `ids`. UserError naming the member: a short read."""
+        shard, offset, size = self._ranges(ids)
+        out: list[bytes] = [b""] * len(ids)
+        for at in np.lexsort((offset, shard)).tolist():  # in the order in which they lie on the disk
+            number, start, length = int(shard[at]), int(offset[at]), int(size[at])
+            try:
+                out[at] = os.pread(self._handle(number).fd, length, start)
+            except OSError as error:
+                raise UserError(
+                    f"cannot read {self._set.shards[number]} ({error.strerror}): "
+                    f"run `rostro check {self._set.folder}`"
+                ) from error
+            if len(out[at]) != length:
+                raise UserError(
+                    f"{self._set.shards[number]} ends within {self._name(int(ids[at]))}: {len(out[at])} of "
+                    f"{length} bytes at offset {start}; copy the shard again or run `rostro pack`"
+                )
+        return out
+
+    def hint(self, ids: np.ndarray) -> None:
+        """Ask the kernel to load these pictures in the background; neighbours are asked for together."""
+        shard, offset, size = self._ranges(ids)
+        order = np.lexsort((offset, shard))
+        shard, offset, end = shard[order], offset[order], (offset + size)[order]
+        if not len(shard):
+            return
+        new = np.ones(len(shard), bool)
+        new[1:] = (shard[1:] != shard[:-1]) | (offset[1:] > end[:-1] + _GAP)
+        first = np.flatnonzero(new)
+        stop = np.maximum.reduceat(end, first)
+        for number, low, high in zip(
+            shard[first].tolist(), offset[first].tolist(), stop.tolist(), strict=True
+        ):
+            try:
+                os.posix_fadvise(self._handle(number).fd, low, high - low, os.POSIX_FADV_WILLNEED)
+            except OSError:  # only a hint: `read` will say what is wrong with the file
+                return
+
+    def close(self) -> None:
+        with self._lock:
+            self._open.clear()
+
+    def _ranges(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        columns = (self._set.shard, self._set.offset, self._set.size)
+        shard, offset, size = (np.asarray(column[ids]).astype(np.int64) for column in columns)
+        return shard, offset, size
+
+    def _handle(self, number: int) -> _Handle:
+        with self._lock:
+            handle = self._open.get(number)
+            if handle is None:
+                handle = self._open[number] = _Handle(self._set.shards[number])
+                if len(self._open) > self._max_open:
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(number)
+            return handle
+
+    def _name(self, sample_id: int) -> str:
+        return name_of(self._set, sample_id)
+
+
+def name_of(shards: Any, sample_id: int) -> str:
+    """`shard.tar:member (sample id)` for messages, also where the shard itself is damaged."""
+    try:
+        where = shards.key(sample_id)
+    except (OSError, ValueError, EOFError):
+        shard = shards.shards[int(shards.shard[sample_id])]
+        where = f"{os.path.basename(shard)} at offset {int(shards.offset[sample_id])}"
+    return f"{where} (sample {sample_id})"

@@ -1,0 +1,133 @@
+"""What a batch needs before any byte is decoded: ids, labels, sizes, augmentation, names for messages.
+
+Sits between the order (`order.py`), the memory-mapped index (`index.ShardSet`) and the two decoding
+backends (`host.py`, `dali.py`), which see nothing but jobs. Costs about a millisecond a batch at any size
+of the set.
+"""
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_shards import augment
+from data_shards.augment import Augmentation, AugmentConfig
+from data_shards.errors import DecodeError, UserError
+from data_shards.order import Slots
+from data_shards.reader import Reader, name_of
+
+_TRIM = 256  # jobs between two releases of mapped index pages
+
+
+@dataclass(frozen=True)
+class Job:
+    """The pictures of one batch of this rank, members side by side: n slots x m members = N pictures."""
+
+    slots: Slots
+    labels: dict[str, np.ndarray]  # [n], or [n, m] where a slot has several members
+    sizes: np.ndarray  # [N, 2] int32: width, height of the stored pictures
+    augmentation: Augmentation  # of N pictures
+
+    def __len__(self) -> int:
+        return self.slots.ids.size
+
+
+class Supply:
+    """Turns slots into jobs and jobs into bytes, for one set or for the several that slots refer to."""
+
+    def __init__(self, sets: Any, fields: Sequence[str] = ()) -> None:
+        self.sets: list[Any] = list(sets) if isinstance(sets, list | tuple) else [sets]
+        self.fields = tuple(fields)
+        for shards in self.sets:
+            missing = [field for field in self.fields if field not in shards.labels]
+            if missing:
+                known = ", ".join(shards.labels)
+                raise UserError(f"{shards.folder}: has no label `{missing[0]}`, only {known}")
+        self.readers = [Reader(shards) for shards in self.sets]
+        self._jobs = 0
+
+    def training(self, slots: Slots, config: AugmentConfig, seed: int) -> Job:
+        """The job of training slots, with their random augmentation."""
+        sizes = self._sizes(slots)
+        parts = [
+            augment.draw(config, seed, slots.positions, member, sizes[:, member, 0], sizes[:, member, 1])
+            for member in range(sizes.shape[1])
+        ]
+        if len(parts) == 1:
+            merged = parts[0]
+        else:
+            colours = [part.colour for part in parts if part.colour is not None]
+            merged = Augmentation(
+                np.stack([part.crop for part in parts], 1).reshape(-1, 4),
+                np.stack([part.flip for part in parts], 1).reshape(-1),
+                np.stack(colours, 1).reshape(-1, 3, 4) if colours else None,
+            )
+        return self._job(slots, sizes, merged)
+
+    def evaluation(self, rows: range) -> Job:
+        """The job of consecutive rows of the (first) set: centre crops."""
+        ids = np.arange(rows.start, rows.stop, dtype=np.int64)
+        slots = Slots(ids[:, None], np.zeros((len(ids), 1), np.int8), ids, np.zeros(len(ids), bool))
+        sizes = self._sizes(slots)
+        return self._job(slots, sizes, augment.centre(sizes[:, 0, 0], sizes[:, 0, 1]))
+
+    def read(self, job: Job, rows: slice = slice(None)) -> list[bytes]:
+        """The stored bytes of (some of) the pictures of a job."""
+        ids, sets = job.slots.ids.reshape(-1)[rows], job.slots.sets.reshape(-1)[rows]
+        if len(self.sets) == 1:
+            return self.readers[0].read(ids)
+        out: list[bytes] = [b""] * len(ids)
+        for number, reader in enumerate(self.readers):
+            at = np.flatnonzero(sets == number)
+            for place, data in zip(at.tolist(), reader.read(ids[at]), strict=True):
+                out[place] = data
+        return out
+
+    def hint(self, job: Job) -> None:
+        """Tell the kernel that this job will be read soon."""
+        ids, sets = job.slots.ids.reshape(-1), job.slots.sets.reshape(-1)
+        for number, reader in enumerate(self.readers):
+            reader.hint(ids[sets == number])
+
+    def broken(self, job: Job, row: int, reason: str) -> DecodeError:
+        """The error that names picture `row` of a job."""
+        shards = self.sets[int(job.slots.sets.reshape(-1)[row])]
+        name = name_of(shards, int(job.slots.ids.reshape(-1)[row]))
+        return DecodeError(f"{name} does not decode ({reason}): run `rostro check {shards.folder}`")
+
+    def close(self) -> None:
+        for reader in self.readers:
+            reader.close()
+
+    def _job(self, slots: Slots, sizes: np.ndarray, augmentation: Augmentation) -> Job:
+        labels = {}
+        for field in self.fields:
+            column = self._gather([shards.labels[field] for shards in self.sets], slots)
+            labels[field] = column[:, 0] if column.shape[1] == 1 else column
+        self._jobs += 1
+        if self._jobs % _TRIM == 0:
+            self._trim()
+        return Job(slots, labels, sizes.reshape(-1, 2), augmentation)
+
+    def _sizes(self, slots: Slots) -> np.ndarray:
+        columns = ([shards.width for shards in self.sets], [shards.height for shards in self.sets])
+        return np.stack([self._gather(column, slots).astype(np.int32) for column in columns], axis=-1)
+
+    def _gather(self, columns: list[np.ndarray], slots: Slots) -> np.ndarray:
+        if len(columns) == 1:
+            return np.asarray(columns[0][slots.ids])
+        parts = [column[np.where(slots.sets == n, slots.ids, 0)] for n, column in enumerate(columns)]
+        return np.choose(slots.sets, parts)
+
+    def _trim(self) -> None:
+        """Give mapped index pages back: over an epoch a rank would come to hold the whole index."""
+        for shards in self.sets:
+            columns = (shards.shard, shards.offset, shards.size, shards.width, shards.height)
+            for column in (*columns, *shards.labels.values()):
+                base = column
+                while isinstance(base, np.ndarray):
+                    base = base.base
+                if isinstance(base, mmap.mmap):
+                    base.madvise(mmap.MADV_DONTNEED)

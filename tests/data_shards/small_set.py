@@ -1,0 +1,79 @@
+"""A packed set in miniature for the tests of the loading side: real tars, the index in memory."""
+
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+
+
+def photo(number: int, width: int, height: int, *, grain: float = 6.0) -> np.ndarray:
+    """uint8 [height, width, 3] RGB: gradients, blobs and a little grain, like a photograph."""
+    rng = np.random.default_rng(number)
+    coarse = rng.uniform(20, 235, (5, 5, 3)).astype(np.float32)
+    picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(4):
+        centre = (int(rng.integers(width)), int(rng.integers(height)))
+        axes = (int(rng.integers(width // 12, width // 3)), int(rng.integers(height // 12, height // 3)))
+        turn, colour = float(rng.uniform(0, 180)), rng.uniform(0, 255, 3).tolist()
+        cv2.ellipse(picture, centre, axes, turn, 0, 360, colour, -1)
+    picture = cv2.GaussianBlur(picture, (0, 0), 1.0)
+    return np.clip(picture + rng.normal(0, grain, picture.shape), 0, 255).astype(np.uint8)
+
+
+def jpeg(picture: np.ndarray, *, quality: int = 90) -> bytes:
+    grey = picture.ndim == 2
+    pixels = np.ascontiguousarray(picture[..., None] if grey else picture)
+    return simplejpeg.encode_jpeg(pixels, quality, "GRAY" if grey else "RGB", "Gray" if grey else "420")
+
+
+@dataclass
+class SmallSet:
+    """The attributes of `index.ShardSet` that loading uses."""
+
+    folder: Path
+    shards: list[Path]
+    shard: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    labels: dict[str, np.ndarray]
+    identity_start: np.ndarray
+    shard_start: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def key(self, sample_id: int) -> str:
+        with open(self.shards[int(self.shard[sample_id])], "rb") as file:
+            file.seek(int(self.offset[sample_id]) - 512)
+            name = file.read(100).split(b"\0")[0].decode()
+        return f"{self.shards[int(self.shard[sample_id])].name}:{name}"
+
+
+def build(folder: Path, blobs: list[bytes], sizes: list[int], *, shards: int = 3) -> SmallSet:
+    """Write `blobs` to `shards` tars; identity i owns `sizes[i]` consecutive ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = np.repeat(np.arange(len(sizes)), sizes)
+    cuts = np.arange(shards + 1) * len(blobs) // shards
+    paths, rows = [], []
+    for number in range(shards):
+        paths.append(folder / f"small-{number:06d}.tar")
+        with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
+            for at in range(cuts[number], cuts[number + 1]):
+                label = str(int(identity[at])).encode()
+                for ending, data in (("jpg", blobs[at]), ("cls", label)):
+                    info = tarfile.TarInfo(f"{at:06d}.{ending}")
+                    info.size = len(data)
+                    if ending == "jpg":
+                        height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+                        rows.append((number, tar.offset + 512, len(data), width, height))
+                    tar.addfile(info, io.BytesIO(data))
+    shard, offset, size, width, height = np.array(rows).T
+    start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint64)
+    labels = {"identity": identity, "weight": np.linspace(0, 1, len(blobs), dtype=np.float32)}
+    return SmallSet(folder, paths, shard, offset, size, width, height, labels, start, cuts.astype(np.uint64))

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from data_shards.loader import EvalLoader, RawBatch, TrainLoader
 
 import hpc
 from data_shards import counted, loader, order, stream
 from data_shards.index import ShardSet
+from data_shards.loader import EvalLoader, RawBatch, TrainLoader
 from hpc import dist
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config, identity
@@ -162,7 +162,8 @@ def to_batch(raw: RawBatch) -> Batch:
 
 
 def digest(batch: Batch) -> int:
-    """A number that two sets of (position, sample id) share only if they are equal (but for a chance of 1e-6).
+    """A number that two sets of (position, sample id) share only if they are equal (but for a chance of
+    1e-6).
 
     Sums of it are exact in float64, so ranks and ticks may add theirs in any order.
     """

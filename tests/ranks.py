@@ -1,7 +1,8 @@
-"""Ranks for tests: processes forked from one server that has torch imported, so a launch costs a fraction of a second.
+"""Ranks for tests: processes forked from one server that has torch imported, so a launch costs a fraction of
+a second.
 
-`launch(function, world, *args)` runs `function(here, *args)` on every rank of a real gloo group and returns the
-results by rank. Functions must be importable: they live in `tests/`, not in a test's closure.
+`launch(function, world, *args)` runs `function(here, *args)` on every rank of a real gloo group and
+returns the results by rank. Functions must be importable: they live in `tests/`, not in a test's closure.
 """
 
 import multiprocessing

@@ -1,0 +1,219 @@
+"""`rostro audit-resume`: prove that a killed and resumed run equals a straight one, bit for bit.
+
+Each case trains the task's smoke run twice on procedural faces: straight, and killed with SIGKILL as a
+separate process (at a step, inside a save, at another step) and resumed each time. Compared: every file of
+the last checkpoint (weights, optimizer, EMA, task state) and every TensorBoard series but the wall-clock
+ones. Controls that leave out a part of the state must fail. The comparison itself is in
+`launch/audit_compare.py`.
+"""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from data_shards import counted
+from data_shards.errors import UserError
+from launch import args
+
+HELP = """
+usage: rostro audit-resume task=NAME [key=value ...]
+
+Trains the task's smoke run straight, and killed (SIGKILL) and resumed; compares both bit for bit.
+
+  task=siamese      which job
+  procs=1,2         ranks to try
+  engine=ddp,flat   engines to try
+  backend=host,dali decoders to try
+  controls=true     also leave out optimizer, EMA and task state: each must be noticed
+  elastic=true      also resume a run of 2 ranks on 1 (norm_stats=group): same samples, equal within 1e-3
+  seed=0            draws the clocks of the kills
+  keep=DIR          work there and keep the runs (default: a temporary folder)
+
+Exit code 0: all equal and all controls noticed; 1: a difference, which is named.
+Example: rostro audit-resume task=siamese procs=2 engine=ddp backend=host
+"""
+
+TOLERANCE = 1e-3  # of an elastic resume: relative Euclidean distance of the weights
+SAVES = ("save0", "save1", "save2", "save3", "save4", "savecommit")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to run the task."""
+
+    procs: int
+    engine: str
+    backend: str
+
+    @property
+    def label(self) -> str:
+        return f"procs={self.procs} engine={self.engine} backend={self.backend}"
+
+
+class Auditor:
+    """Makes runs of one task under a folder and starts their ranks as separate processes."""
+
+    def __init__(self, task: str, folder: Path, seed: int) -> None:
+        self.task, self.folder, self.seed = task, folder, seed
+
+    def make_data(self) -> None:
+        """Procedural faces, packed; small enough for a smoke run."""
+        if (self.folder / "shards" / "train" / "manifest.json").exists():
+            return
+        from launch import pack
+
+        words = [
+            "source=procedural",
+            "identities=24",
+            "per_identity=8",
+            "size=32",
+            "holdout=0.25",
+            "workers=1",
+        ]
+        if pack.main([*words, f"out={self.folder / 'shards'}", "name=audit"]):
+            raise UserError("the audit's data set could not be packed")
+
+    def make_run(self, name: str, case: Case, *extra: str) -> Path:
+        """A prepared run directory of the smoke run."""
+        from launch import submit
+
+        words = [
+            f"task={self.task}",
+            *submit.smoke(self.task),
+            f"name={name}",
+            f"runs={self.folder / 'runs'}",
+        ]
+        words += [f"procs={case.procs}", f"engine={case.engine}", f"data.backend={case.backend}"]
+        words += [f"data.train={self.folder / 'shards/train'}", f"data.eval={self.folder / 'shards/eval'}"]
+        shutil.rmtree(self.folder / "runs" / name, ignore_errors=True)
+        return submit.prepare([*words, *extra]).path
+
+    def start(self, run: Path, procs: int, **variables: str) -> list[int]:
+        """Run all ranks to their ends; exit codes by rank. Code and data are the run's own."""
+        code = run / "code"
+        attempt = f"audit-{os.getpid()}-{time.monotonic_ns()}"
+        common = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1", "ROSTRO_ATTEMPT": attempt}
+        common |= {"WORLD_SIZE": str(procs)} | variables
+        common.pop("MASTER_ADDR", None)
+        ranks = []
+        (run / "logs").mkdir(exist_ok=True)
+        for rank in range(procs):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            with (run / "logs" / f"rank{rank}.log").open("a") as log:
+                command = [sys.executable, "-m", "hpc.train", str(run)]
+                ranks.append(subprocess.Popen(command, cwd=code, env=common | place, stdout=log, stderr=log))
+        try:
+            return [process.wait(timeout=300) for process in ranks]
+        except subprocess.TimeoutExpired:
+            raise UserError(f"run {run} hangs: its logs are in {run / 'logs'}; keep=DIR keeps them") from None
+        finally:
+            for process in ranks:
+                process.kill()
+
+    def straight(self, name: str, case: Case, *extra: str) -> Path:
+        run = self.make_run(name, case, *extra)
+        self._finish(run, case.procs)
+        return run
+
+    def interrupted(self, name: str, case: Case, *extra: str, last_procs: int = 0, forget: str = "") -> Path:
+        """Killed at a step, inside a save, at another step; resumed each time, at last on `last_procs` ranks.
+        """
+        run = self.make_run(name, case, *extra)
+        for fault in self.faults(case):
+            codes = self.start(run, case.procs, ROSTRO_FAULT=fault)
+            if -9 not in codes:
+                raise UserError(
+                    f"the kill {fault} of {run} did not happen (exit codes {codes}): see {run / 'logs'}"
+                )
+        self._finish(run, last_procs or case.procs, **({"ROSTRO_FORGET": forget} if forget else {}))
+        return run
+
+    def faults(self, case: Case) -> list[str]:
+        """Drawn clocks: each kill comes after the last one's newest checkpoint."""
+        from hpc.config import smoke_overrides
+
+        plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
+        images, every = int(plan["images"]), int(plan["save.every"])
+        draws = counted.uniform(counted.key(self.seed, "audit", case.label), np.arange(3), 2)
+        thirds = [int((third + 0.15 + 0.7 * draws[third, 0]) * images / 3) for third in range(3)]
+        victim = int(draws[0, 1] * case.procs)
+        boundary = SAVES[int(draws[1, 1] * len(SAVES))]
+        last = min(thirds[2], images - every // 2)
+        return [f"step@{max(thirds[0], every + 1)}/{victim}", f"{boundary}@{thirds[1]}", f"step@{last}"]
+
+    def _finish(self, run: Path, procs: int, **variables: str) -> None:
+        codes = self.start(run, procs, **variables)
+        if any(codes):
+            raise UserError(
+                f"run {run} failed with exit codes {codes}: see {run / 'logs'} (keep=DIR keeps them)"
+            )
+
+
+def _cases(found: SimpleNamespace) -> list[Case]:
+    try:
+        procs = [int(word) for word in found.procs.split(",")]
+    except ValueError:
+        raise UserError(f"procs={found.procs} is not a list of numbers: type procs=1,2") from None
+    return [Case(*way) for way in itertools.product(procs, found.engine.split(","), found.backend.split(","))]
+
+
+def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
+    """Run every case and control, print a line for each; whether all came out as they must."""
+    from launch.audit_compare import differences, elastic_differences
+
+    good = True
+    cases = _cases(found)
+    for number, case in enumerate(cases):
+        started = time.monotonic()
+        straight = auditor.straight(f"straight{number}", case)
+        killed = auditor.interrupted(f"killed{number}", case)
+        wrong = differences(straight, killed)
+        good &= not wrong
+        kills = ", ".join(auditor.faults(case))
+        verdict = "equal bit for bit" if not wrong else f"DIFFERENT: {wrong[0]} (+{len(wrong) - 1} more)"
+        print(f"{case.label}: {verdict}  [killed at {kills}; {time.monotonic() - started:.0f} s]", flush=True)
+        if number == 0 and found.controls:
+            for part in ("optim", "ema", "task"):
+                run = auditor.interrupted(f"control-{part}", case, forget=part)
+                wrong = differences(straight, run)
+                good &= bool(wrong)
+                verdict = f"noticed: {wrong[0]}" if wrong else "NOT NOTICED"
+                print(f"control, {part} state left out: {verdict}", flush=True)
+    if found.elastic:
+        case = Case(2, cases[0].engine, cases[0].backend)
+        straight = auditor.straight("elastic-straight", case, "norm_stats=group")
+        resumed = auditor.interrupted("elastic", case, "norm_stats=group", last_procs=1)
+        wrong, distance = elastic_differences(straight, resumed, TOLERANCE)
+        good &= not wrong
+        verdict = "same samples" if not wrong else f"DIFFERENT: {wrong[0]}"
+        print(f"2 ranks resumed on 1, norm_stats=group: {verdict}, weights within {distance:.1e}", flush=True)
+    return good
+
+
+def main(argv: list[str]) -> int:
+    spec = {
+        "task": "siamese",
+        "procs": "1,2",
+        "engine": "ddp,flat",
+        "backend": "host,dali",
+        "controls": True,
+        "elastic": True,
+        "seed": 0,
+        "keep": None,
+    }
+    found = args.parse(argv, spec)
+    with tempfile.TemporaryDirectory(prefix="rostro-audit-") as temporary:
+        auditor = Auditor(found.task, Path(found.keep or temporary).resolve(), found.seed)
+        auditor.make_data()
+        good = audit(auditor, found)
+    print("audit passed" if good else "audit FAILED")
+    return 0 if good else 1

@@ -1,0 +1,29 @@
+"""Learning rate as a pure function of the clock (images seen): nothing to save, nothing to restore."""
+
+import math
+
+from hpc.config import Optim
+from hpc.errors import UserError
+
+SCHEDULES = ("constant", "cosine", "step", "linear")
+
+
+def rate(config: Optim, clock: int, images: int) -> float:
+    """The learning rate of the update that starts at `clock`, in a run of `images`.
+
+    Rises linearly from 0 over `config.warmup` images; cosine and linear then fall over the rest of the run
+    from `lr` to `final * lr`; step multiplies by `gamma` at the shares of the whole run in `config.steps`.
+    """
+    if config.schedule not in SCHEDULES:
+        raise UserError(f"optim.schedule={config.schedule} is not known: use {', '.join(SCHEDULES)}")
+    if config.warmup and clock < config.warmup:
+        return config.lr * clock / config.warmup
+    progress = min(1.0, (clock - config.warmup) / max(1, images - config.warmup))
+    if config.schedule == "cosine":
+        # Loshchilov and Hutter, SGDR (2017), eq. 5, one period
+        return config.lr * (config.final + (1 - config.final) * (1 + math.cos(math.pi * progress)) / 2)
+    if config.schedule == "linear":
+        return config.lr * (1 - (1 - config.final) * progress)
+    if config.schedule == "step":
+        return config.lr * config.gamma ** sum(clock >= share * images for share in config.steps)
+    return config.lr

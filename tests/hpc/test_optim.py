@@ -1,0 +1,188 @@
+"""Optimizers against torch's plain ones and the paper's algorithm; their state by name."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from hpc import optim
+from hpc.config import Optim
+from hpc.errors import UserError
+
+NAMES = ("sgd", "adam", "adamw", "lamb", "rmsprop")
+
+
+def _net(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 16, 5))
+    return net.to(memory_format=torch.channels_last)
+
+
+def _named(net: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return list(net.named_parameters())
+
+
+def _train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for number in steps:
+        images = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        net(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+        optimizer.step()
+
+
+def _reference(config: Optim, net: nn.Module) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    plain = {"lr": config.lr, "foreach": False}
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **plain)
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(groups, momentum=config.momentum, alpha=config.alpha, **plain)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    return kind(groups, betas=tuple(config.betas), eps=config.eps, **plain)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_equals_the_plain_optimizer_of_torch(name: str) -> None:
+    config = Optim(name=name, lr=0.01, momentum=0.8, nesterov=name == "sgd", weight_decay=0.05)
+    ours, theirs = _net(), _net()
+    _train(ours, optim.build(config, _named(ours)), range(6))
+    _train(theirs, _reference(config, theirs), range(6))
+    for (where, mine), other in zip(_named(ours), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6, msg=lambda m, w=where: f"{w}: {m}")
+
+
+def test_lamb_equals_the_paper_by_hand() -> None:
+    lr, beta1, beta2, eps, decay = 0.1, 0.9, 0.99, 1e-6, 0.01
+    weights, grads = [[3.0, 4.0]], [[[0.5, -1.0]], [[0.25, 2.0]], [[-3.0, 0.125]]]
+    p = nn.Parameter(torch.tensor(weights))
+    config = Optim(name="lamb", lr=lr, betas=[beta1, beta2], eps=eps, weight_decay=decay)
+    optimizer = optim.build(config, [("p", p)])
+    x, m, v = list(weights[0]), [0.0, 0.0], [0.0, 0.0]
+    for t, grad in enumerate(grads, start=1):
+        p.grad = torch.tensor(grad)
+        optimizer.step()
+        m = [beta1 * a + (1 - beta1) * g for a, g in zip(m, grad[0], strict=True)]
+        v = [beta2 * a + (1 - beta2) * g * g for a, g in zip(v, grad[0], strict=True)]
+        r = [(a / (1 - beta1**t)) / (math.sqrt(b / (1 - beta2**t)) + eps) for a, b in zip(m, v, strict=True)]
+        u = [a + decay * b for a, b in zip(r, x, strict=True)]
+        x = [b - lr * math.hypot(*x) / math.hypot(*u) * a for a, b in zip(u, x, strict=True)]
+    assert p.detach()[0].tolist() == pytest.approx(x, rel=1e-5)
+
+
+def test_lamb_scales_each_tensor_by_itself_and_takes_zero_weights_unscaled() -> None:
+    big, zero = nn.Parameter(torch.full((2, 2), 8.0)), nn.Parameter(torch.zeros(3))
+    optimizer = optim.build(Optim(name="lamb", lr=0.5, eps=0.0), [("big", big), ("zero", zero)])
+    big.grad, zero.grad = torch.ones(2, 2), torch.ones(3)
+    optimizer.step()
+    # Adam's first step is the sign of the gradient: the first tensor moves by lr |w|, the other by lr.
+    torch.testing.assert_close(big.detach(), torch.full((2, 2), 8.0 - 0.5 * 8.0))
+    torch.testing.assert_close(zero.detach(), torch.full((3,), -0.5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gradient_in_another_memory_layout_reaches_the_right_weights(name: str) -> None:
+    grad = torch.arange(24.0).reshape(2, 3, 2, 2) - 11.5
+    moved = []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        p = nn.Parameter(torch.ones(2, 3, 2, 2).contiguous(memory_format=layout))
+        optimizer = optim.build(Optim(name=name, lr=0.1), [("p", p)])
+        for _ in range(2):
+            p.grad = torch.zeros_like(p, memory_format=torch.contiguous_format).copy_(grad)
+            optimizer.step()
+        moved.append(p.detach())
+    torch.testing.assert_close(moved[0], moved[1], rtol=0, atol=1e-6)
+
+
+def test_norms_and_biases_have_no_weight_decay_and_groups_keep_names() -> None:
+    groups = optim.build(Optim(weight_decay=0.3), _named(_net())).param_groups
+    decay = {name: group["weight_decay"] for group in groups for name in group["param_names"]}
+    assert decay == {name: 0.3 if name in ("0.weight", "3.weight") else 0.0 for name, _ in _named(_net())}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("stepped", [0, 3])
+def test_state_by_name_continues_bit_for_bit(name: str, stepped: int) -> None:
+    config = Optim(name=name, lr=0.01, weight_decay=0.05)
+    net = _net()
+    optimizer = optim.build(config, _named(net))
+    _train(net, optimizer, range(stepped))
+    weights = copy.deepcopy(net.state_dict())
+    state = {key: tensor.clone() for key, tensor in optim.export_state(optimizer, _named(net)).items()}
+    # contiguous, as a file gives it back
+    state = {
+        key: torch.frombuffer(bytearray(_bytes(v)), dtype=v.dtype).view(v.shape) for key, v in state.items()
+    }
+    _train(net, optimizer, range(stepped, stepped + 3))
+
+    again = _net(seed=9)
+    again.load_state_dict(weights)
+    resumed = optim.build(config, _named(again))
+    _train(again, resumed, range(50, 51))  # something to be overwritten
+    again.load_state_dict(weights)
+    optim.import_state(resumed, _named(again), state)
+    _train(again, resumed, range(stepped, stepped + 3))
+    for (where, mine), other in zip(_named(net), again.parameters(), strict=True):
+        assert torch.equal(mine, other), where
+    ours, theirs = (optim.export_state(o, _named(n)) for o, n in ((optimizer, net), (resumed, again)))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_without_gradient_keep_no_state_and_may_join_later(name: str) -> None:
+    config = Optim(name=name, lr=0.1, weight_decay=0.1)
+    old, late = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    named = [("old", old), ("late", late)]
+    optimizer = optim.build(config, named)
+    old.grad = torch.ones(2, 2)
+    optimizer.step()
+    assert torch.equal(late.detach(), torch.ones(2, 2))
+    state = optim.export_state(optimizer, named)
+    assert [key for key in state if key.startswith("late/")] == ["late/unstepped"]
+    optim.import_state(optimizer, named, state)
+    old.grad, late.grad = torch.ones(2, 2), torch.ones(2, 2)
+    optimizer.step()
+    alone = nn.Parameter(torch.ones(2, 2))
+    fresh = optim.build(config, [("alone", alone)])
+    alone.grad = torch.ones(2, 2)
+    fresh.step()
+    assert torch.equal(late.detach(), alone.detach())
+
+
+def test_a_misfit_state_is_refused_by_name() -> None:
+    net = _net()
+    optimizer = optim.build(Optim(), _named(net))
+    _train(net, optimizer, range(1))
+    state = optim.export_state(optimizer, _named(net))
+    lacking = {key: v for key, v in state.items() if key != "3.weight/exp_avg"}
+    with pytest.raises(UserError, match=r"lacks 3\.weight/exp_avg:"):
+        optim.import_state(optimizer, _named(net), lacking)
+    with pytest.raises(UserError, match=r"lacks 3\.bias/exp_avg:"):
+        optim.import_state(
+            optimizer, _named(net), {key: v for key, v in state.items() if not key.startswith("3.bias/")}
+        )
+    with pytest.raises(UserError, match=r"unknown 4\.weight/step"):
+        optim.import_state(optimizer, _named(net), state | {"4.weight/step": torch.zeros(())})
+    with pytest.raises(UserError, match=r"3\.weight/exp_avg has shape \[2\]"):
+        optim.import_state(optimizer, _named(net), state | {"3.weight/exp_avg": torch.zeros(2)})
+    other = optim.build(Optim(name="sgd"), _named(net))
+    with pytest.raises(UserError, match="another network or optimizer"):
+        optim.import_state(other, _named(net), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "adamax"}, "optim.name=adamax is not known: use sgd, adam"),
+        ({"name": "sgd", "momentum": 0.0, "nesterov": True}, "set optim.momentum=0.9"),
+    ],
+)
+def test_wrong_keys_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        optim.build(replace(Optim(), **change), _named(_net()))

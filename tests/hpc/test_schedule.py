@@ -1,0 +1,72 @@
+"""The learning rate as a function of the clock."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpc.config import Optim
+from hpc.errors import UserError
+from hpc.schedule import SCHEDULES, rate
+
+IMAGES = 1_000_000
+
+
+@st.composite
+def configs(draw: st.DrawFn, schedules: tuple[str, ...] = SCHEDULES) -> Optim:
+    return Optim(
+        lr=draw(st.floats(1e-6, 10.0)),
+        schedule=draw(st.sampled_from(schedules)),
+        warmup=draw(st.sampled_from([0, 1, 64, 10_000, IMAGES // 2])),
+        steps=sorted(draw(st.lists(st.floats(0.51, 0.99), max_size=3))),
+        gamma=draw(st.floats(0.01, 1.0)),
+        final=draw(st.floats(0.0, 1.0)),
+    )
+
+
+@given(configs(), st.integers(0, IMAGES))
+def test_lies_between_zero_and_the_stated_rate(config: Optim, clock: int) -> None:
+    assert 0.0 <= rate(config, clock, IMAGES) <= config.lr * (1 + 1e-12)
+
+
+@given(configs())
+def test_starts_at_zero_with_warmup_and_peaks_at_its_end(config: Optim) -> None:
+    assert rate(config, 0, IMAGES) == (0.0 if config.warmup else config.lr)
+    assert rate(config, config.warmup, IMAGES) == pytest.approx(config.lr)
+
+
+@given(configs(("constant", "cosine", "linear")), st.integers(0, IMAGES - 1))
+def test_has_no_jumps(config: Optim, clock: int) -> None:
+    steepest = max(1 / max(config.warmup, 1), 4 / (IMAGES - config.warmup)) * config.lr
+    gap = abs(rate(config, clock + 1, IMAGES) - rate(config, clock, IMAGES))
+    assert gap <= steepest * (1 + 1e-6) + 1e-15
+
+
+@given(configs(), st.integers(0, IMAGES), st.integers(0, IMAGES))
+def test_never_rises_after_the_warmup(config: Optim, first: int, second: int) -> None:
+    early, late = sorted((max(first, config.warmup), max(second, config.warmup)))
+    assert rate(config, late, IMAGES) <= rate(config, early, IMAGES) * (1 + 1e-12)
+
+
+@given(configs())
+def test_ends_where_it_should(config: Optim) -> None:
+    ends = {
+        "constant": config.lr,
+        "cosine": config.lr * config.final,
+        "linear": config.lr * config.final,
+        "step": config.lr * config.gamma ** len(config.steps),
+    }
+    for clock in (IMAGES, IMAGES + 64):
+        assert rate(config, clock, IMAGES) == pytest.approx(ends[config.schedule], rel=1e-9, abs=1e-15)
+
+
+def test_cosine_is_half_way_in_the_middle_and_step_falls_at_its_shares() -> None:
+    cosine = Optim(lr=2.0, schedule="cosine", warmup=200, final=0.0)
+    assert rate(cosine, 600, 1000) == pytest.approx(1.0)
+    step = Optim(lr=1.0, schedule="step", steps=[0.5, 0.75], gamma=0.1)
+    found = [rate(step, clock, 1000) for clock in (0, 499, 500, 749, 750, 999)]
+    assert found == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(UserError, match=r"optim\.schedule=plateau is not known: use constant"):
+        rate(Optim(schedule="plateau"), 0, IMAGES)

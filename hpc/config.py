@@ -4,8 +4,19 @@ A task adds its own closed block of keys under `task` (`launch/conf/task/<name>.
 composes both with Hydra and writes the result, `RUN/config.yaml`, which is all that a rank reads.
 """
 
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+from data_shards.errors import UserError
 
 
 @dataclass
@@ -114,6 +125,7 @@ class Config:
     hang_timeout: int = 600  # seconds without an answer from a rank before the run ends
     wait: bool = False  # submit.py follows the run to its end
     dry_run: bool = False  # submit.py prints the plan and submits nothing
+    prepare: bool = False  # submit.py makes the run directory and prints the torchrun line; starts nothing
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     ema: Ema = field(default_factory=Ema)
@@ -122,4 +134,139 @@ class Config:
     log: Log = field(default_factory=Log)
     engine: Engine = field(default_factory=Engine)
     cluster: Cluster = field(default_factory=Cluster)
-    task: dict[str, Any] = field(default_factory=dict)  # closed by conf/task/<name>.yaml; task.name is the job
+    task: dict[str, Any] = field(
+        default_factory=dict
+    )  # closed by conf/task/<name>.yaml; task.name is the job
+
+
+# Keys that change no number of the run, or only the order in which the same numbers are summed. Everything else is
+# part of the run's identity. Folders of data may move; their content is held by the manifests' digests.
+FREE = frozenset(
+    [
+        "name",
+        "runs",
+        "procs",
+        "nodes",
+        "wait",
+        "dry_run",
+        "prepare",
+        "micro_batch",
+        "desync_every",
+        "hang_timeout",
+        "log",
+        "engine",
+        "cluster",
+        "eval.batch",
+        "save.last",
+        "save.best",
+        "save.keep_every",
+        "data.set",
+        "data.train",
+        "data.eval",
+        "data.threads",
+        "data.ahead",
+    ]
+)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def is_free(key: str) -> bool:
+    """Whether a dotted key may change when a run is resumed."""
+    return key in FREE or key.split(".")[0] in FREE
+
+
+def numbers(config: Config) -> dict[str, Any]:
+    """The dotted keys that change the numbers of a run, with their values."""
+    return {key: value for key, value in flatten(dataclasses.asdict(config)).items() if not is_free(key)}
+
+
+def identity(config: Config) -> str:
+    """Hash of the keys that change numbers: equal for a run and its resumed continuation."""
+    text = json.dumps(numbers(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def changed(before: Config, after: Config) -> list[str]:
+    """The keys that change numbers and differ between two configs, as `key=new (was old)`."""
+    old, new = numbers(before), numbers(after)
+    keys = sorted(set(old) | set(new))
+    return [f"{key}={new.get(key)} (was {old.get(key)})" for key in keys if old.get(key) != new.get(key)]
+
+
+def near(word: str, known: Iterable[str], *, what: str = "key") -> str:
+    """The remedy of an unknown word: the nearest known one, or all of them."""
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not match and "." in word:  # optim.learning: show what optim has
+        group = word.rsplit(".", 1)[0] + "."
+        known = [key for key in known if key.startswith(group)] or known
+    if match:
+        return f"did you mean {match[0]}?"
+    return f"known {what}s: {', '.join(known)}" if known else f"there is no {what} here"
+
+
+def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") -> Any:
+    """Build the dataclass `kind` from nested mappings, strictly: an unknown key or a wrong type is a UserError."""
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    default = kind()
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise UserError(f"unknown key {prefix}{key}={value}: {near(key, fields)}")
+        like = getattr(default, key)
+        if dataclasses.is_dataclass(like):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{prefix}{key}={value} is a group of keys: write {prefix}{key}.KEY=VALUE")
+            built[key] = from_dict(value, type(like), f"{prefix}{key}.")
+        else:
+            built[key] = as_type(f"{prefix}{key}", value, like)
+    return kind(**built)
+
+
+def as_type(key: str, value: Any, like: Any) -> Any:
+    """`value` if it has the type of the default `like` (whole numbers pass as float), else UserError."""
+    if like is None or isinstance(like, Mapping):
+        return value
+    if isinstance(like, list):
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{key}={value} is not a list: write {key}=[{value}]")
+        return [as_type(key, item, like[0]) if like else item for item in value]
+    if isinstance(like, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(like):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[type(like)]
+        example = json.dumps(like) if isinstance(like, bool) else like or "..."
+        raise UserError(f"{key}={value} is not {wanted}: type for example {key}={example}")
+    return value
+
+
+def load_config(path: Path | str) -> Config:
+    """Read a resolved config back, strictly."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        reason = str(error).replace(chr(10), " ")
+        raise UserError(f"{path} cannot be read as a run's config ({reason}): give a run directory") from None
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path} holds no config: give a run directory")
+    config: Config = from_dict(values)
+    return config
+
+
+def save_config(config: Config, path: Path | str) -> None:
+    """Write the config whole, under a temporary name first."""
+    path = Path(path)
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    os.replace(draft, path)

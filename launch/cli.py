@@ -1,0 +1,66 @@
+"""The `rostro` command: a table of subcommands, each loaded only when it is called.
+
+A subcommand is a module of this package with `HELP` (its usage text) and `main(argv) -> exit code`.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {  # name: (module, one line)
+    "demo": ("launch.demo", "faces from nothing: generate, pack, train, evaluate"),
+    "pack": ("launch.pack", "a data set in its original layout -> tar shards with index and manifest"),
+    "check": ("launch.check", "verify hashes and decode every sample of a packed set"),
+    "info": ("launch.info", "what a packed set holds, and a contact sheet of it"),
+    "submit": ("launch.submit", "start a training run; `python launch/submit.py` is the same"),
+    "status": ("launch.status", "list runs: state, images, rate, time left, last metrics"),
+    "stop": ("launch.stop", "ask a run to save and leave"),
+    "resume": ("launch.resume", "go on with a run that stopped, in its directory and with its code"),
+    "evaluate": ("launch.evaluate", "held-out identities or a pair list: EER, AUC, accuracy, curves"),
+    "verify": ("launch.verify", "are two pictures of the same person?"),
+    "export": ("launch.export", "the network of a run as safetensors and ONNX"),
+    "audit-resume": ("launch.audit_resume", "prove that a killed and resumed run equals a straight one"),
+}
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:<14}{text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: rostro COMMAND [key=value ...]\n\n"
+        f"{rows}\n\n"
+        "`rostro COMMAND --help` shows the keys of a command. All of them are typed key=value.\n"
+        "Start here: rostro demo"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors that a user can mend are one line on stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    name, rest = words[0], words[1:]
+    from data_shards.errors import UserError
+
+    try:
+        if name not in COMMANDS:
+            from hpc.config import near
+
+            raise UserError(f"unknown command {name}: {near(name, COMMANDS, what='command')}")
+        module = importlib.import_module(COMMANDS[name][0])
+        if rest and rest[0] in ("-h", "--help") and name != "submit":
+            print(module.HELP.strip())
+            return 0
+        return int(module.main(rest) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `rostro status | head`: the reader left
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

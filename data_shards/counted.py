@@ -34,7 +34,7 @@ def key(seed: int, *purpose: int | str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
 
 
-def derive(stream: np.uint64 | np.ndarray, values: np.ndarray) -> np.ndarray:
+def derive(stream: np.uint64 | np.ndarray, values: np.ndarray | np.integer) -> np.ndarray:
     """Sub-streams of `stream`, one for each integer in `values`: the vectorised form of `key`."""
     counters = np.atleast_1d(np.asarray(values)).astype(np.uint64)
     return mix(mix(counters * _GOLDEN + _GOLDEN) ^ np.asarray(stream, np.uint64))

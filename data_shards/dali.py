@@ -6,6 +6,7 @@ world size). DALI is imported when a pipeline is built, not before. Pixels diffe
 interpolation only.
 """
 
+import importlib
 from collections import deque
 from typing import Any
 
@@ -102,13 +103,14 @@ class DaliBackend:
         return (*inputs, np.ascontiguousarray(colour))
 
     def _build(self, source: Any) -> Any:
-        from nvidia.dali import fn, pipeline_def, types
+        dali: Any = importlib.import_module("nvidia.dali")
+        fn, types = dali.fn, dali.types
 
         on_gpu = self._device is not None
         dtypes = [types.UINT8, types.FLOAT, types.FLOAT, types.BOOL, types.INT32, types.FLOAT][: 5 + on_gpu]
         ndim = [1, 1, 1, 0, 0, 2][: 5 + on_gpu]
 
-        @pipeline_def(
+        @dali.pipeline_def(
             batch_size=self._batch,
             num_threads=self._threads,
             device_id=self._device,

@@ -10,17 +10,25 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import simplejpeg
 import torch
 
-from data_shards.errors import UserError
-from data_shards.supply import Job, Supply
+from data_shards.errors import DecodeError, UserError
+from data_shards.supply import Job
 
 Jobs = Callable[[int], Job | None]  # the k-th batch from the start, a pure function; None: past the end
+
+
+class Source(Protocol):
+    """Where the bytes of a job come from: `supply.Supply`, or a stream."""
+
+    def read(self, job: Job, rows: slice = ...) -> list[bytes]: ...
+    def hint(self, job: Job) -> None: ...
+    def broken(self, job: Job, row: int, reason: str) -> DecodeError: ...
 
 
 def decode_picture(
@@ -75,7 +83,7 @@ def decode_picture(
         out[...] = picture
 
 
-def decode_rows(supply: Supply, job: Job, out: np.ndarray, rows: slice) -> None:
+def decode_rows(supply: Source, job: Job, out: np.ndarray, rows: slice) -> None:
     """Read and decode some of a job's pictures to `out` [N, side, side, 3]. DecodeError names a bad one."""
     steps = job.augmentation
     blobs = supply.read(job, rows)
@@ -92,7 +100,7 @@ def decode_rows(supply: Supply, job: Job, out: np.ndarray, rows: slice) -> None:
 class HostBackend:
     """Decodes the batches of `jobs` in order, up to `ahead` of them before they are asked for."""
 
-    def __init__(self, supply: Supply, *, size: int, threads: int, ahead: int, pin: bool = False) -> None:
+    def __init__(self, supply: Source, *, size: int, threads: int, ahead: int, pin: bool = False) -> None:
         if threads < 1 or ahead < 1:
             key, value = ("threads", threads) if threads < 1 else ("ahead", ahead)
             raise UserError(f"data.{key}={value} is not positive: use data.{key}=2")

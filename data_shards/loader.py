@@ -186,7 +186,7 @@ class EvalLoader:
             raise UserError(f"eval.batch={batch} is not positive: use eval.batch=64")
         self._rows, self._batch = evaluation_block(len(shards), rank, world), batch
         self._supply = Supply(shards, fields)
-        self._options = {
+        self._options: dict[str, Any] = {
             "size": size,
             "pictures": batch,
             "threads": threads,

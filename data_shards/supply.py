@@ -18,7 +18,7 @@ from data_shards.errors import DecodeError, UserError
 from data_shards.order import Slots
 from data_shards.reader import Reader, name_of
 
-_TRIM = 256  # jobs between two releases of mapped index pages
+_TRIM = 16  # jobs between two releases of mapped index pages
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,204 @@
+"""Simulated scale: a sparse synthetic index of 260 million samples in 26,000 shards, seen by a rank of 1,024.
+
+`python bench/scale.py` measures, for plain and P x K order, each in a process of its own: time to the first
+batch (open the index, build the order, compute one rank's job), resident memory, the cost of a batch beside
+a 100 times smaller set (interleaved medians), and the balance of the ranks. Nothing is decoded: there are
+no pictures. Prints one table and one JSON line; exit code 1 where a bar is missed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_shards.order import GroupOrder, Order, PlainOrder, rank_block
+from data_shards.supply import Supply
+
+COLUMNS = {
+    "shard": "u4",
+    "offset": "u8",
+    "size": "u4",
+    "width": "u2",
+    "height": "u2",
+    "labels.identity": "i8",
+}
+WORLD, SHARE, GROUP = 1024, 64, 4
+AUGMENT = SimpleNamespace(
+    crop_area=[0.5, 1.0],
+    crop_ratio=[0.75, 1.3333],
+    flip=0.5,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+    hue=0.0,
+)
+BARS = {"first_batch_s": 2.0, "resident_mb": 300.0, "cost_ratio": 1.2, "imbalance": 1}
+
+
+def write_index(folder: Path, *, samples: int, shards: int, identities: int) -> None:
+    """The files of an index: columns are sparse (all zero), the two tables of starts are real."""
+    for name, dtype in COLUMNS.items():
+        with open(folder / f"{name}.npy", "wb") as file:
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (samples,)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + samples * np.dtype(dtype).itemsize)
+    rng = np.random.default_rng(0)
+    for name, count in (("identity_start", identities), ("shard_start", shards)):
+        cuts = np.sort(rng.integers(0, samples, count - 1)) if count > 1 else np.empty(0)
+        np.save(folder / f"{name}.npy", np.concatenate([[0], cuts, [samples]]).astype(np.uint64))
+
+
+class SparseSet:
+    """The attributes of `index.ShardSet` that loading uses, over the files of `write_index`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        columns = {path.name[:-4]: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+        self.labels = {"identity": columns.pop("labels.identity")}
+        self.identity_start, self.shard_start = columns.pop("identity_start"), columns.pop("shard_start")
+        self.shard, self.offset, self.size = columns["shard"], columns["offset"], columns["size"]
+        self.width, self.height = columns["width"], columns["height"]  # 0 x 0: the cost is that of any size
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+
+class Rank:
+    """One rank's view of a set: everything of a batch but reading and decoding its bytes."""
+
+    def __init__(self, folder: Path, kind: str, rank: int) -> None:
+        self.shards, self.rank = SparseSet(folder), rank
+        self.order: Order = (
+            PlainOrder(self.shards, 0) if kind == "plain" else GroupOrder(self.shards, 0, group=GROUP)
+        )
+        self.supply = Supply(self.shards, ("identity",))
+
+    def batch(self, step: int) -> np.ndarray:
+        first, count = rank_block(step * WORLD * SHARE, WORLD * SHARE, self.rank, WORLD, unit=self.order.unit)
+        job = self.supply.training(self.order.slots(first, count), AUGMENT, 0)
+        ids = job.slots.ids[:, 0]
+        np.asarray(self.shards.offset[ids]), np.asarray(self.shards.size[ids])  # what the reader looks up
+        return ids
+
+
+def resident_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmRSS in /proc/self/status")
+
+
+def measure(big: Path, small: Path, kind: str, batches: int) -> dict[str, float]:
+    """Run in a fresh process: the figures of one order."""
+    before = resident_mb()
+    begin = time.perf_counter()
+    rank = Rank(big, kind, WORLD // 3)
+    rank.batch(0)
+    first = time.perf_counter() - begin
+    cold, peak = [], resident_mb()
+    for step in range(batches):
+        cold.append(_timed(rank, step))
+        peak = max(peak, resident_mb())
+    # compared with the index in the page cache, as the ranks of a node share it; `cold` is the first touch
+    other = Rank(small, kind, WORLD // 3)
+    for step in range(batches):
+        other.batch(step)
+    cost: dict[str, list[float]] = {"big": [], "small": []}
+    for step in range(batches):
+        for name, seen in (("big", rank), ("small", other))[:: 1 if step % 2 else -1]:
+            cost[name].append(_timed(seen, step))
+    medians = {name: statistics.median(values) for name, values in cost.items()}
+    return {
+        "first_batch_s": first,
+        "resident_mb": peak,
+        "growth_mb": peak - before,
+        "cold_batch_ms": statistics.median(cold) * 1e3,
+        "batch_ms": medians["big"] * 1e3,
+        "small_batch_ms": medians["small"] * 1e3,
+        "cost_ratio": medians["big"] / medians["small"],
+        "imbalance": _imbalance(rank.order),
+    }
+
+
+def _timed(rank: Rank, step: int) -> float:
+    begin = time.perf_counter()
+    rank.batch(step)
+    return time.perf_counter() - begin
+
+
+def _imbalance(order: Order) -> int:
+    """Largest less smallest number of samples that ranks take of one global batch; blocks must tile it."""
+    blocks = [rank_block(0, WORLD * SHARE, rank, WORLD, unit=order.unit) for rank in range(WORLD)]
+    expected = 0
+    for first, count in blocks:
+        if first != expected:
+            raise AssertionError(f"ranks leave a gap or overlap at {first}")
+        expected = first + count
+    counts = [count for _, count in blocks]
+    return max(counts) - min(counts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=260_000_000)
+    parser.add_argument("--shards", type=int, default=26_000)
+    parser.add_argument("--identities", type=int, default=4_000_000)
+    parser.add_argument("--batches", type=int, default=300)
+    parser.add_argument("--measure", nargs=3, metavar=("BIG", "SMALL", "ORDER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        big, small, kind = args.measure
+        print(json.dumps(measure(Path(big), Path(small), kind, args.batches)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        sets = []
+        for name, divisor in (("big", 1), ("small", 100)):
+            sets.append(Path(folder, name))
+            sets[-1].mkdir()
+            write_index(
+                sets[-1],
+                samples=args.samples // divisor,
+                shards=max(1, args.shards // divisor),
+                identities=max(1, args.identities // divisor),
+            )
+        results = {}
+        for kind in ("plain", "groups"):
+            command = [
+                sys.executable,
+                __file__,
+                "--batches",
+                str(args.batches),
+                "--measure",
+                *map(str, sets),
+                kind,
+            ]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+            results[kind] = json.loads(done.stdout.splitlines()[-1])
+    return report(results)
+
+
+def report(results: dict[str, dict[str, float]]) -> int:
+    print(f"| {'figure':<16} | {'plain':>8} | {'groups':>8} | bar |\n|---|---|---|---|")
+    for name in results["plain"]:
+        bar = f"<= {BARS[name]:g}" if name in BARS else ""
+        print(f"| {name:<16} | {results['plain'][name]:8.3f} | {results['groups'][name]:8.3f} | {bar} |")
+    passed = all(figures[name] <= bar for figures in results.values() for name, bar in BARS.items())
+    print(json.dumps({"bench": "scale", "passed": passed, **results}))
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""What a run shows: TensorBoard, `metrics.jsonl`, the log line and bar of rank 0, `status.json`.
+
+Every series stands against images seen. Groups `loss`, `optim`, `data` and `eval` follow from the config and
+are the same after a resume; `perf` depends on the machine. Event files: `hpc/events.py`.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch import Tensor
+
+from hpc import console, events, projector
+from hpc.config import Config
+from hpc.rundir import RunDir
+from hpc.task import Report
+
+OF_NO_NUMBER = ("name", "runs", "procs", "nodes", "wait", "dry_run", "hang_timeout", "log", "save", "cluster")
+
+
+def _rank0(method: Callable[..., None]) -> Callable[..., None]:
+    """Other ranks may call every method; only rank 0 acts."""
+
+    @functools.wraps(method)
+    def wrapped(self: "Monitor", *args: Any, **kwargs: Any) -> None:
+        if self.main:
+            method(self, *args, **kwargs)
+
+    return wrapped
+
+
+def trim_lines(path: Path, clock: int) -> None:
+    """Cut a file of JSON lines back to `clock`; a torn last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            if line.endswith(b"\n") and json.loads(line)["clock"] <= clock:
+                kept.append(line)
+        except ValueError:
+            continue
+    if sum(map(len, kept)) != path.stat().st_size:
+        events.replace(path, b"".join(kept))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `a.b` -> plain value; lists become text."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat
+
+
+class Monitor:
+    """Built by every rank. `resume_clock`: of the checkpoint that the run goes on from; None: it begins."""
+
+    def __init__(self, run: Path, config: Config, *, rank: int, resume_clock: int | None) -> None:
+        self.main = rank == 0
+        self.run, self.config = run, config
+        self._resume_clock = resume_clock
+        self._reached = resume_clock or 0
+        self._metrics: dict[str, float] = {}
+        self._speed = 0.0
+        self._open()
+
+    @_rank0
+    def _open(self) -> None:
+        lines = self.run / "metrics.jsonl"
+        if self._resume_clock is None:
+            events.remove(self.run)
+            lines.unlink(missing_ok=True)
+        else:
+            events.trim(self.run, self._resume_clock)
+            trim_lines(lines, self._resume_clock)
+        self._events = events.EventFile(self.run, resume_clock=self._resume_clock)
+        from torch.utils.tensorboard import summary  # after `events`, which keeps TensorFlow out
+
+        self._summary = summary
+        self._lines = lines.open("a")
+        self._console = console.Console(self._reached, self.config.images)
+        if self._resume_clock is None:
+            self._describe()
+
+    def _describe(self) -> None:
+        """The config as text and as the hyperparameters of this run, once in its life."""
+        settings = dataclasses.asdict(self.config)
+        text = yaml.safe_dump(settings, sort_keys=False)
+        quoted = "".join(f"    {line}\n" for line in text.splitlines())
+        self._events.add(self._summary.text("config", quoted), 0)
+        chosen = {key: value for key, value in settings.items() if key not in OF_NO_NUMBER}
+        # The start record in the run's own file: torch's add_hparams would make a run of its own for it.
+        self._events.add(self._summary.hparams(flatten(chosen), {})[1], 0)
+
+    @_rank0
+    def note(self, text: str) -> None:
+        """A line (or lines) in the log."""
+        self._console.say(text)
+
+    @_rank0
+    def scalars(self, clock: int, values: Mapping[str, float], *, group: str) -> None:
+        """One point of each series `<group>/<name>`."""
+        for name, value in values.items():
+            self._events.add(self._summary.scalar(f"{group}/{name}", float(value)), clock)
+        line: dict[str, Any] = {"clock": clock, "group": group}
+        line |= {n: float(v) if math.isfinite(v) else None for n, v in values.items()}
+        self._lines.write(json.dumps(line) + "\n")
+        self._reached = max(self._reached, clock)
+
+    @_rank0
+    def tick(
+        self,
+        clock: int,
+        *,
+        losses: Mapping[str, float],
+        rates: Mapping[str, float],
+        grad_norm: Mapping[str, float],
+        images_per_s: float,
+        data_wait: float,
+        memory_mb: float,
+    ) -> None:
+        """The regular report. `rates`, `grad_norm`: by player; `data_wait`: share of the time 0..1."""
+        # Of the last dozen ticks or so: one slow tick must not double the time left.
+        self._speed = 0.85 * self._speed + 0.15 * images_per_s if self._speed else images_per_s
+        left = (self.config.images - clock) / max(self._speed, 1e-9)
+        rate, norm = _by_player("lr", rates), _by_player("grad_norm", grad_norm)
+        self.scalars(clock, losses, group="loss")
+        self.scalars(clock, rate | norm, group="optim")
+        machine = {"images_per_s": images_per_s, "data_wait": data_wait, "memory_mb": memory_mb}
+        self.scalars(clock, machine, group="perf")
+        self._show()
+        self._console.say(
+            console.tick_line(
+                clock, self.config.images, losses=losses, rates=rate, norms=norm, left=left, **machine
+            )
+        )
+        self._console.advance(clock, self._speed, left)
+        status: dict[str, Any] = {"state": "running", "clock": clock, "images": self.config.images}
+        status |= {"rate": self._speed, "loss": next(iter(losses.values()), None)}
+        RunDir(self.run).write_status(**status)
+
+    @_rank0
+    def report(
+        self,
+        clock: int,
+        report: Report,
+        shown: tuple[Tensor, Tensor] | None = None,
+        *,
+        labels: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        """An evaluation: scalars, PR and ROC curves, the embedding projector.
+
+        `shown`: thumbnails (uint8 [n, 3, h, w]) and their sample ids [n]; `labels`: name -> n values that
+        the projector can colour by.
+        """
+        self.scalars(clock, report.scalars, group="eval")
+        for name, (scores, positive) in report.curves.items():
+            self._curve(clock, "" if name in ("pr", "roc") else f"{name}_", scores, positive.astype(bool))
+        if report.embeddings is not None and shown is not None and self.config.log.projector:
+            self._project(clock, report.embeddings, shown, labels or {})
+        self._show()
+        self._console.say(f"{clock:>11,} evaluated  {console.figures(report.scalars)}")
+        RunDir(self.run).write_status(metrics={n: v for n, v in report.scalars.items() if math.isfinite(v)})
+
+    def _curve(self, clock: int, prefix: str, scores: np.ndarray, positive: np.ndarray) -> None:
+        """Scores [n] (higher: more likely positive) as a PR curve and as a drawing of the ROC."""
+        if positive.all() or not positive.any():
+            return  # neither curve is defined
+        low, high = float(scores.min()), float(scores.max())
+        share = (scores.astype(np.float64) - low) / max(high - low, 1e-12)  # the PR plugin wants [0, 1]
+        self._events.add(self._summary.pr_curve(f"eval/{prefix}pr", positive.astype(np.int64), share), clock)
+        from hpc import plots  # matplotlib is slow to load
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "roc.png"
+            plots.draw_roc(path, {"held-out set": (scores, positive)}, title=f"{clock:,} images seen")
+            self._image(clock, f"eval/{prefix}roc", path.read_bytes())
+
+    def _project(
+        self,
+        clock: int,
+        embeddings: tuple[np.ndarray, np.ndarray],
+        shown: tuple[Tensor, Tensor],
+        labels: Mapping[str, Sequence[Any]],
+    ) -> None:
+        vectors, ids = embeddings
+        place = {sample: row for row, sample in enumerate(ids.tolist())}
+        wanted = shown[1].tolist()
+        keep = [row for row, sample in enumerate(wanted) if sample in place][: self.config.log.projector]
+        columns: dict[str, list[Any]] = {
+            name: [values[row] for row in keep] for name, values in labels.items()
+        }
+        columns["sample"] = [wanted[row] for row in keep]
+        if keep:
+            rows = [place[wanted[row]] for row in keep]
+            projector.write(self.run, clock, vectors[rows], shown[0][keep], columns)
+
+    @_rank0
+    def pictures(self, clock: int, name: str, images: Tensor) -> None:
+        """A grid of `images` [n, 3 or 1, h, w] in [-1, 1]."""
+        pixels = images.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
+        self._image(clock, f"pictures/{name}", projector.png(projector.grid(pixels, gap=2)))
+
+    def _image(self, clock: int, tag: str, encoded: bytes) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width = (int.from_bytes(encoded[at : at + 4], "big") for at in (20, 16))  # PNG's header
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+        self._events.add(Summary(value=[Summary.Value(tag=tag, image=image)]), clock)
+
+    @_rank0
+    def histograms(self, clock: int, tensors: Mapping[str, Tensor]) -> None:
+        """The values of named tensors."""
+        for name, tensor in tensors.items():
+            values = tensor.detach().float().cpu().numpy()
+            self._events.add(self._summary.histogram(f"weights/{name}", values, bins=64), clock)
+
+    def _show(self) -> None:
+        self._events.show()
+        self._lines.flush()
+
+    @_rank0
+    def flush(self) -> None:
+        """Return when all that was logged is on disk; comes before each checkpoint."""
+        self._events.flush()
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+
+    @_rank0
+    def close(self) -> None:
+        if self._lines.closed:
+            return
+        if self._reached >= self.config.images > (self._resume_clock or 0):
+            self._events.add(self._summary.hparams({}, {})[2], self._reached)
+        self.flush()
+        self._events.close()
+        self._lines.close()
+        self._console.close()
+
+
+def _by_player(name: str, values: Mapping[str, float]) -> dict[str, float]:
+    """`name` for the only player, `name_<player>` where there are several."""
+    if len(values) == 1:
+        return {name: next(iter(values.values()))}
+    return {f"{name}_{player}": value for player, value in values.items()}

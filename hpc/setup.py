@@ -24,11 +24,11 @@ from data_shards.index import ShardSet
 from data_shards.loader import EvalLoader, RawBatch, TrainLoader
 from hpc import dist
 from hpc.checkpoint import Checkpoint
-from hpc.config import Config, identity
+from hpc.config import Config, identity, numbers
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.player import Player
-from hpc.rundir import RunDir
+from hpc.rundir import RunDir, mark
 from hpc.task import Batch, Spec, Task
 
 
@@ -58,13 +58,13 @@ def resolved(run: RunDir, here: Dist) -> Config:
     config = run.config()
     choice: dict[str, str] = {}
     if here.main:
-        choice = run.read_resolved()
+        choice = run.resolved()
         if not choice:
             precision = config.precision
             if precision == "auto":
                 precision = "bf16" if bf16_hardware(here) else "fp32"
-            choice = {"precision": precision, "backend": loader.choose_backend(config.data.backend)}
-            run.write_resolved(choice)
+            backend = loader.choose_backend(config.data.backend)
+            choice = run.resolve({"precision": precision, "backend": backend})
     choice = dist.broadcast(choice, here)
     data = dataclasses.replace(config.data, backend=choice["backend"])
     return dataclasses.replace(config, precision=choice["precision"], data=data)
@@ -185,27 +185,21 @@ def meta(config: Config, job: Task, here: Dist) -> dict[str, Any]:
     return {
         "task": config.task["name"],
         "identity": identity(config),
+        "numbers": numbers(config),
         "metric": list(job.metric),
-        "backend": config.data.backend,
-        "precision": config.precision,
         "world": here.world,
         "torch": torch.__version__,
     }
 
 
 def check_checkpoint(saved: Checkpoint, config: Config, job: Task) -> None:
-    """Refuse a checkpoint of another task, backend, precision or config, naming the first such key."""
-    mine = {
-        "task": config.task["name"],
-        "backend": config.data.backend,
-        "precision": config.precision,
-    } | identity(config)
-    theirs = {key: saved.meta.get(key) for key in ("task", "backend", "precision")} | saved.meta["identity"]
-    for key, value in mine.items():
-        if theirs.get(key) != value:
+    """Refuse a checkpoint of another task, backend or config, naming the first such key."""
+    mine, theirs = numbers(config), saved.meta["numbers"]
+    for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "task.name", key)):
+        if theirs.get(key) != mine.get(key):
             raise UserError(
                 f"the checkpoint of clock {saved.clock} was made with {key}={theirs.get(key)}, the run says "
-                f"{key}={value}: set it back, or start a new run under another name"
+                f"{key}={mine.get(key)}: set it back, or start a new run under another name"
             )
 
 
@@ -249,11 +243,15 @@ def locked(run: RunDir, here: Dist) -> Iterator[None]:
     error = ""
     if here.main:
         try:
-            run.acquire()
+            run.take()
+            run.write_status(state="starting", pids={})
         except UserError as failure:
             error = str(failure)
     try:
         dist.agree_or_raise(error, here)
+        places = dist.gather_objects(mark(), here)
+        if here.main:
+            run.write_status(pids={str(rank): place for rank, place in enumerate(places)}, message="")
         yield
     finally:
         if here.main and not error:

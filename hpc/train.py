@@ -313,7 +313,7 @@ def _recorded(run: RunDir, here: Dist) -> Iterator[None]:
         text = setup.one_line(error, run, here)
         print(f"error: {text}", file=sys.stderr, flush=True)
         if here.main:
-            run.update_status(state="failed", message=text)
+            run.write_status(state="failed", message=text)
         if not isinstance(error, UserError):
             raise
         raise SystemExit(1) from None
@@ -330,7 +330,7 @@ def main(run: str) -> int:
         try:
             state = trainer.fit()
             if here.main:
-                folder.update_status(state=state, clock=trainer.clock)
+                folder.write_status(state=state, clock=trainer.clock)
         finally:
             trainer.close()
     dist.disconnect()

@@ -1,4 +1,4 @@
-"""ShardSet: the read side of a packed set. Memory-mapped tables, one row a sample, ordered by (shard, offset).
+"""ShardSet: the read side of a packed set. Memory-mapped tables, a row a sample, ordered by (shard, offset).
 
 Opening costs one stat a file, whatever the number of samples: sizes are compared, bytes are not (that is
 `rostro check`). Row numbers are the ids of samples everywhere.
@@ -103,12 +103,11 @@ class ShardSet:
 
     def identity_names(self) -> list[str]:
         """Name of every identity, by its number."""
-        with open(self.folder / "identities.txt", encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().splitlines()
+        return (self.folder / "identities.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raises UserError for the first file of the set that is missing or has another size than the manifest's."""
+    """Raises UserError for the first file that is missing or has another size than the manifest says."""
     for entry in (*manifest["shards"], *manifest["files"]):
         path = os.path.join(folder, entry["name"])
         try:
@@ -117,7 +116,8 @@ def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
             raise UserError(f"{path}: {error.strerror}; copy it again or pack the set again") from None
         if found != entry["bytes"]:
             raise UserError(
-                f"{path}: {found} bytes, the manifest says {entry['bytes']}; copy it again or pack the set again"
+                f"{path}: {found} bytes, the manifest says {entry['bytes']}; "
+                "copy it again or pack the set again"
             )
 
 

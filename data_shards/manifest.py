@@ -1,19 +1,22 @@
-"""manifest.json of a packed set: what the set is and what every file of it must be. Written last, by rename.
+"""manifest.json of a packed set: what the set is and what every file of it must be. Written last.
 
-A folder without it is not a set, whatever else lies there. The file carries its own hash, so a changed byte in
-it is found as surely as one in a shard.
+A folder without it is not a set, whatever else lies there. The file carries its own hash, so a changed byte
+in it is found as surely as one in a shard.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from data_shards.errors import UserError
 
 SCHEMA = 1
 NAME = "manifest.json"
+TEMPORARY = ".tmp-"  # a file whose name starts so is not finished
 
 
 def _own_hash(manifest: dict[str, Any]) -> str:
@@ -25,11 +28,12 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Commits the set in `folder`: adds schema and hash, then writes manifest.json durably."""
     manifest = {"schema": SCHEMA, **manifest}
     manifest["sha256"] = _own_hash(manifest)
-    write_durably(folder / NAME, (json.dumps(manifest, indent=1) + "\n").encode())
+    with durable(folder / NAME) as file:
+        file.write((json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
-    """(manifest, sha256 of the file). Raises UserError for a folder that is not a whole set of this schema."""
+    """(manifest, sha256 of the file). Raises UserError for a folder that is no whole set of this schema."""
     path = folder / NAME
     try:
         data = path.read_bytes()
@@ -52,11 +56,12 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     return manifest, hashlib.sha256(data).hexdigest()
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes a file so that after a crash either all of it is there or nothing: temporary name, fsync, rename."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+@contextmanager
+def durable(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, of which a crash leaves all or nothing: temporary name, fsync, rename."""
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     with open(temporary, "wb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

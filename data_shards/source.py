@@ -11,7 +11,6 @@ import os
 import pkgutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from data_shards import sources
@@ -23,12 +22,13 @@ LARGEST_FILE = 1 << 29  # bytes; a larger one is no picture, and reading it woul
 class Sample(NamedTuple):
     """One picture. `(identity, stem)` names it: its key in the shards is made of both."""
 
-    path: str  # relative to the source's folder, or any name that `read` understands; `rejected.csv` shows it
-    identity: str  # the person, or the class; empty: belongs to nobody, is reported and left out
+    path: str  # unique; relative to the source's folder, or any name that `read` understands
+    identity: str  # the person, or the class
     stem: str  # name within the identity, without suffix
     num_bytes: int = 0  # size of the file as far as known: shards are cut by it; 0: unknown
     labels: tuple[float, ...] = ()  # in the order of Source.fields; -1: unknown
     crop: tuple[int, int, int, int] | None = None  # x, y, width, height in pixels of the upright picture
+    unfit: str = ""  # why this file must not be packed; it is listed in rejected.csv
 
 
 class Source(Protocol):
@@ -46,14 +46,26 @@ class Source(Protocol):
 
 
 class FileSource:
-    """Base of the sources whose samples are files under one folder."""
+    """Base of the sources whose samples are files under one folder, root/<identity>/**/<file>."""
 
     name = ""
     licence = ""
     fields: Mapping[str, str] = {}
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root)
+
+    def samples(self) -> Iterator[Sample]:
+        for entry in sorted(os.scandir(self.root), key=lambda entry: entry.name):
+            if not entry.is_dir():
+                yield Sample(entry.name, "", stem(entry.name), unfit="lies beside the identity folders")
+                continue
+            for path, num_bytes in walk(self.root, entry.name):
+                yield self.sample(entry.name, path, num_bytes)
+
+    def sample(self, identity: str, path: str, num_bytes: int) -> Sample:
+        """The sample of one file, path relative to root."""
+        return Sample(path, identity, stem(path[len(identity) + 1 :]), num_bytes)
 
     def read(self, sample: Sample) -> bytes:
         return read_file(os.path.join(self.root, sample.path))
@@ -108,13 +120,14 @@ def walk(root: str, folder: str = "") -> Iterator[tuple[str, int]]:
         pending.extend(reversed(folders))
 
 
-def folders_of(root: str, *, key: str = "src") -> list[str]:
+def folders_of(root: str | os.PathLike[str]) -> list[str]:
     """Names of the folders directly below root, sorted. Raises UserError if root is no folder or has none."""
-    if not os.path.isdir(root):
-        raise UserError(f"{key}={root}: no such folder; give the folder that holds the pictures")
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    try:
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    except OSError as error:
+        raise UserError(f"src={root}: {error.strerror}; give the folder that holds the pictures") from None
     if not names:
-        raise UserError(f"{key}={root}: holds no folders; give the folder that has one folder an identity")
+        raise UserError(f"src={root}: holds no folders; give the folder that has one folder an identity")
     return names
 
 

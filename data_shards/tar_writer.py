@@ -1,8 +1,8 @@
-"""TarWriter: one shard, written once, as plain POSIX ustar. Not a general tar library; `check.py` reads it back.
+"""TarWriter: one shard, written once, as plain POSIX ustar. No general tar library; `check.py` reads it back.
 
-A Python tar library spends about 40 us a member; here a header is a template in which only name, size and checksum
-change, and 64 members go out in one write that is hashed on the way. The writer knows every offset, so the DALI
-index (v1.2) comes for free. All other header fields are constant: same members, same bytes.
+A Python tar library spends about 40 us a member; here a header is a template in which only name, size and
+checksum change, and 64 members go out in one write that is hashed on the way. The writer knows every offset,
+so the DALI index (v1.2) comes for free. All other header fields are constant: same members, same bytes.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _PADDING = [bytes(-size % BLOCK) for size in range(BLOCK)]
 
 
 def _template() -> bytes:
-    """Header of a read-only regular file of root at time 0, with empty name, size and checksum (POSIX.1-1988)."""
+    """Header of a read-only file of root at time 0; name, size and checksum are empty (POSIX.1-1988)."""
     head = bytearray(BLOCK)
     head[100:108] = b"0000444\0"  # mode
     head[108:116] = head[116:124] = b"0000000\0"  # uid, gid
@@ -59,8 +59,11 @@ def header_name(head: bytes) -> str:
 
 
 class TarWriter:
-    """Writes `path` and, with index_path, its DALI index. Both are whole only after `close`; the caller gives
-    temporary names and renames. digest: sha256 of the tar, known after `close` unless sha256=False."""
+    """Writes `path` and, with index_path, its DALI index.
+
+    Both are whole only after `close`: the caller gives temporary names and renames. `digest` is the sha256 of
+    the tar, known after `close` unless sha256=False.
+    """
 
     def __init__(self, path: Path, *, index_path: Path | None = None, sha256: bool = True) -> None:
         self.samples = 0

@@ -1,0 +1,69 @@
+"""Names of samples in the shards: `<identity>/<stem>`, readable, ASCII, without a dot, at most 90 bytes.
+
+Pair lists find pictures by these keys, so a plain name must come out as it went in.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+LONGEST = 90  # leaves room for `.` and an extension in the 100 bytes of a tar header
+_LONGEST_IDENTITY = 45
+_STRANGE = re.compile(r"[^A-Za-z0-9_/-]")
+
+
+def slug(name: str, *, longest: int = LONGEST) -> str:
+    """The name with accents removed and every other strange character as `_`.
+
+    A name that loses letters or is too long ends in a hash of the original: two such names stay apart.
+    """
+    plain = unicodedata.normalize("NFKD", name)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    found = _STRANGE.sub("_", plain)
+    if not plain.isascii() or len(found) > longest or not found:
+        return _marked(found, name, longest)
+    return found
+
+
+def _marked(found: str, name: str, longest: int) -> str:
+    mark = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{found[: longest - 9]}_{mark}"
+
+
+def unique_slugs(names: Sequence[str], *, wholes: Sequence[str], longest: int) -> list[str]:
+    """A slug for each name; of two names with one slug the later one is marked with the hash of its whole.
+
+    wholes: what tells the names apart, such as their paths.
+    """
+    taken: set[str] = set()
+    slugs = []
+    for name, whole in zip(names, wholes, strict=True):
+        found = slug(name, longest=longest)
+        if found in taken:
+            found = _marked(found, whole, longest)
+        taken.add(found)
+        slugs.append(found)
+    return slugs
+
+
+def identity_slugs(identities: Sequence[str]) -> dict[str, str]:
+    """{identity: first part of its keys}."""
+    names = [_flat(name) for name in identities]
+    slugs = unique_slugs(names, wholes=identities, longest=_LONGEST_IDENTITY)
+    return dict(zip(identities, slugs, strict=True))
+
+
+def stem_slugs(first: str, stems: Sequence[str], *, paths: Sequence[str]) -> list[str]:
+    """Second parts of the keys that begin with `first`."""
+    return unique_slugs(stems, wholes=paths, longest=LONGEST - 1 - len(first))
+
+
+def member_key(identity: str, stem: str) -> str:
+    """The key of a sample whose names collide with no other's, as those of a pair list do."""
+    first = slug(_flat(identity), longest=_LONGEST_IDENTITY)
+    return f"{first}/{slug(stem, longest=LONGEST - 1 - len(first))}"
+
+
+def _flat(identity: str) -> str:
+    return identity.replace("/", "_")

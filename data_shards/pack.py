@@ -1,0 +1,129 @@
+"""A source -> packed sets: OUT/<split>/ with tar shards, index, DALI index and, last of all, the manifest.
+
+`pack` plans (plan.py), lets workers write shards (shard.py), keeps a journal of them (workplace.py), then has
+the index written (set_maker.py) and commits. Killed at any point it leaves no manifest, hence no set; the
+same call again goes on from the finished shards.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_shards.errors import UserError
+from data_shards.index import check_sizes
+from data_shards.keys import slug
+from data_shards.manifest import NAME, read_manifest, write_manifest
+from data_shards.plan import fingerprint, group, split_identities
+from data_shards.pool import run_jobs
+from data_shards.set_maker import Request, SetMaker, request_facts, source_kind
+from data_shards.shard import pack_shard
+from data_shards.source import Source
+from data_shards.workplace import FOLDER, Workplace, locked, remove_journal
+
+Progress = Callable[[int, int], None]  # samples done, samples in all
+
+
+@dataclass
+class Packed:
+    """One set as it lies on disk."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    already: bool  # it was there before
+
+
+def pack(
+    source: Source, out: Path, request: Request, *, workers: int = 2, progress: Progress | None = None
+) -> list[Packed]:
+    """Packs the source into sets below `out`. Same source and request, same bytes, whatever `workers` is.
+
+    progress is called after every shard. Raises UserError: nothing to pack, `out` holds something else, the
+    disk is full.
+    """
+    if workers < 1:
+        raise UserError(f"workers={workers}: type the number of processes, 1 or more")
+    identities, unfit = group(source.samples())
+    if not identities:
+        raise UserError(
+            f"source={source_kind(source)}: found no pictures; give src= the folder that holds them"
+        )
+    name = request.name or slug(source.name).replace("/", "_")
+    digest = fingerprint(identities, unfit, request_facts(source, request, name))
+    splits = split_identities(
+        list(identities), holdout=request.holdout, split=request.split, seed=request.seed
+    )
+    _refuse_set(out)
+    with locked(out):
+        there = [split for split, _ in splits if _is_there(out / split, digest)]
+        makers = []
+        for split, people in splits:
+            if split in there:
+                remove_journal(out / split)
+                continue
+            members = {person: identities[person] for person in people}
+            reported = unfit if split == splits[0][0] else []
+            place = Workplace(out / split, digest)
+            makers.append(SetMaker(source, request, members, place, name=name, unfit=reported))
+        try:
+            _write_shards(source, request, makers, workers=workers, progress=progress)
+            manifests = [maker.write_index() for maker in makers]
+            for maker, manifest in zip(makers, manifests, strict=True):
+                write_manifest(maker.place.folder, manifest)
+        except OSError as error:
+            raise UserError(
+                f"out={out}: {error.strerror or error}; mend it and type the same again: finished shards stay"
+            ) from None
+        finally:
+            for maker in makers:
+                maker.place.remove_unfinished()
+        for maker in makers:
+            maker.place.remove()
+    return [Packed(out / split, read_manifest(out / split)[0], split in there) for split, _ in splits]
+
+
+def _refuse_set(out: Path) -> None:
+    if (out / NAME).exists():
+        raise UserError(f"out={out}: is a packed set itself; choose another folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out}: is a file; choose a folder")
+
+
+def _is_there(folder: Path, digest: str) -> bool:
+    """Whether this very set lies in `folder`. Raises UserError if anything else does."""
+    if (folder / NAME).exists():
+        manifest, _ = read_manifest(folder)
+        if manifest["request"] != digest:
+            raise UserError(
+                f"out: {folder} holds another set ({manifest['name']}, {manifest['samples']} samples, of "
+                "another source or with other keys); choose another out= or remove it"
+            )
+        check_sizes(folder, manifest)
+        return True
+    if folder.exists() and any(folder.iterdir()) and not (folder / FOLDER).is_dir():
+        raise UserError(f"out: {folder} is not empty and holds no packed set; choose another out=")
+    return False
+
+
+def _write_shards(
+    source: Source, request: Request, makers: list[SetMaker], *, workers: int, progress: Progress | None
+) -> None:
+    """Has all missing shards of all sets written, again and again until no identity is left empty."""
+    pending = makers
+    while pending:
+        todo = [
+            (maker, number)
+            for maker in pending
+            for number in range(len(maker.plan.shards))
+            if number not in maker.results
+        ]
+        total = sum(len(shard) for maker in makers for shard in maker.plan.shards)
+        done = total - sum(len(maker.plan.shards[number]) for maker, number in todo)
+        jobs = [maker.job(number) for maker, number in todo]
+        for index, result in run_jobs(pack_shard, jobs, workers=workers):
+            maker, number = todo[index]
+            maker.accept(number, result)
+            done += len(maker.plan.shards[number])
+            if progress:
+                progress(done, total)
+        pending = [maker for maker in pending if maker.drop_empty()]

@@ -1,0 +1,214 @@
+"""Any picture file -> the JPEG that is stored: 8 bits, RGB or grey, upright, whole. Or Rejected, with a reason.
+
+A JPEG that is all of that already keeps its bytes. Everything else is decoded and encoded again at quality 95
+without chroma subsampling.
+"""
+
+import io
+import warnings
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from data_shards.jpeg import Head, read_head
+
+QUALITY = 95
+LARGEST = 100_000_000  # pixels; more is a mistake or an attack on the memory
+LONGEST = 65_500  # pixels of a side that JPEG holds
+
+# Formats read through Pillow; the name of the file does not count, its first bytes do.
+FORMATS = ("PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
+
+# libjpeg's warnings that leave every pixel intact. The picture is stored anew, so that no reader warns again.
+HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform")
+
+Crop = tuple[int, int, int, int]
+
+
+class Rejected(ValueError):
+    """A file that cannot become a sample; the message is the reason that rejected.csv states."""
+
+
+class Picture(NamedTuple):
+    jpeg: bytes
+    width: int
+    height: int
+    converted: str | None  # what had to be done; None: the file's own bytes
+
+
+def normalise(
+    data: bytes, *, size: int | None = None, crop: Crop | None = None, verify: bool = True
+) -> Picture:
+    """The JPEG to store for a picture file.
+
+    size: cut the centre square and resize it (area filter) to size x size. crop: x, y, width, height in pixels
+    of the upright picture, cut first. verify: also decode the bytes that are kept as they are. Raises Rejected.
+    """
+    if not data:
+        raise Rejected("empty file")
+    if data[:2] != b"\xff\xd8":
+        image, done = _read_other(data)
+    else:
+        head = _jpeg_head(data)
+        done = _needs(head)
+        if not done and not crop and size in (None, head.width) and (not size or size == head.height):
+            warning = _verify(data) if verify else None
+            if warning is None:
+                return Picture(data, head.width, head.height, None)
+            done = [warning]
+        image = _decode_jpeg(data, head)
+    if crop:
+        image = _cut(image, crop)
+        done.append("cut")
+    if size and image.shape[:2] != (size, size):
+        image = _square(image, size)
+        done.append("resized")
+    height, width = image.shape[:2]
+    return Picture(encode(image), width, height, ", ".join(done))
+
+
+def encode(image: np.ndarray) -> bytes:
+    """uint8 [h, w, 3] RGB or [h, w, 1] grey -> JPEG bytes."""
+    image = np.ascontiguousarray(image)
+    if image.shape[2] == 1:
+        return simplejpeg.encode_jpeg(image, QUALITY, "GRAY", "Gray", fastdct=False)
+    return simplejpeg.encode_jpeg(image, QUALITY, "RGB", "444", fastdct=False)
+
+
+def _jpeg_head(data: bytes) -> Head:
+    try:
+        head = read_head(data)
+    except ValueError as error:
+        raise Rejected(str(error)) from None
+    if head.width * head.height > LARGEST:
+        raise Rejected(f"{head.width} x {head.height} pixels are too many")
+    return head
+
+
+def _needs(head: Head) -> list[str]:
+    """Why the file's own bytes cannot be stored; empty: they can."""
+    needs = []
+    if head.components == 4:
+        needs.append("CMYK")
+    elif head.components == 3 and head.adobe == 0:
+        needs.append("RGB coding")  # legal, and read as YCbCr by some decoders
+    if not head.common:
+        needs.append("rare JPEG coding")
+    if head.orientation != 1:
+        needs.append("EXIF orientation")
+    return needs
+
+
+def _verify(data: bytes) -> str | None:
+    """Decodes once. Raises Rejected for damage; returns a warning that asks for a new encoding, else None.
+
+    Grey output skips the colour conversion only: all of the entropy-coded data, where damage shows, is read.
+    """
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY")
+    except Exception as error:
+        if str(error).startswith(HARMLESS):
+            return str(error)
+        raise Rejected(_reason(error)) from None
+    return None
+
+
+def _decode_jpeg(data: bytes, head: Head) -> np.ndarray:
+    """uint8 [h, w, 3 or 1], upright."""
+    space = {1: "GRAY", 4: "CMYK"}.get(head.components, "RGB")
+
+    def decode(strict: bool) -> np.ndarray:
+        return simplejpeg.decode_jpeg(data, space, fastdct=False, fastupsample=False, strict=strict)
+
+    try:
+        try:
+            image = decode(True)
+        except ValueError as error:
+            if not str(error).startswith(HARMLESS):
+                raise
+            image = decode(False)
+    except Exception as error:  # whatever a decoder does on hostile bytes, one file must not end the packing
+        raise Rejected(_reason(error)) from None
+    if space == "CMYK":  # stored inverted, as Adobe does and all readers assume: 255 is no ink
+        image = (image[..., :3].astype(np.uint16) * image[..., 3:] + 127) // 255
+    return _upright(image.astype(np.uint8, copy=False), head.orientation)
+
+
+def _read_other(data: bytes) -> tuple[np.ndarray, list[str]]:
+    """(uint8 [h, w, 3 or 1] upright, what was done) of a file that is no JPEG."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are measured here
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            done = [str(image.format)]
+            if image.width * image.height > LARGEST or max(image.size) > LONGEST:
+                raise Rejected(f"{image.width} x {image.height} pixels are too many")
+            image.load()
+            orientation = image.getexif().get(0x0112, 1)
+            pixels = _pixels(image, done)
+    except Rejected:
+        raise
+    except Image.UnidentifiedImageError:
+        raise Rejected(f"not a picture (JPEG, {', '.join(FORMATS)})") from None
+    except Exception as error:  # as above
+        raise Rejected(_reason(error)) from None
+    if orientation in range(2, 9):
+        done.append("EXIF orientation")
+        pixels = _upright(pixels, orientation)
+    return pixels, done
+
+
+def _pixels(image: Image.Image, done: list[str]) -> np.ndarray:
+    """uint8 [h, w, 3 or 1] of an image in any of Pillow's modes; alpha is laid on white."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise Rejected("more than 16 bits a pixel")
+        done.append("16 bits")
+        return ((values * 255 + 32767) // 65535).astype(np.uint8)[..., None]
+    if image.mode == "F":
+        raise Rejected("floating-point pixels: their range is not stated")
+    if image.has_transparency_data:
+        done.append("alpha")
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    elif image.mode in ("L", "1"):
+        return np.asarray(image.convert("L"))[..., None]
+    return np.asarray(image.convert("RGB"))
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies an EXIF orientation (Exif 2.3, table 4.6.5.1)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
+
+
+def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:
+    """The part of the crop that lies inside the picture."""
+    x, y, width, height = crop
+    part = image[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
+    if not part.size:
+        raise Rejected(f"crop {crop} lies outside the picture of {image.shape[1]} x {image.shape[0]}")
+    return part
+
+
+def _square(image: np.ndarray, size: int) -> np.ndarray:
+    """Centre square, resized: area filter when it shrinks, cubic when it grows."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
+    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return cv2.resize(square, (size, size), interpolation=how).reshape(size, size, image.shape[2])
+
+
+def _reason(error: Exception) -> str:
+    return f"does not decode: {' '.join(str(error).split()) or type(error).__name__}"

@@ -1,0 +1,225 @@
+"""One set on its way: its plan, the results of its shards, then its index and the text of its manifest.
+
+Nothing here decides when a set is committed; pack.py does.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data_shards.errors import UserError
+from data_shards.index import COLUMNS
+from data_shards.keys import slug
+from data_shards.manifest import SCHEMA, durable, file_entry
+from data_shards.plan import plan_split
+from data_shards.shard import ShardResult
+from data_shards.source import Sample, Source
+from data_shards.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to pack. Everything here but workers is part of what a set is."""
+
+    split: str = "train"  # name of the set when nothing is held out
+    size: int = 0  # side of the stored squares in pixels; 0: pictures keep their size
+    holdout: float = 0.0  # share of the identities that goes to OUT/eval
+    shard_mb: float = 100.0  # largest shard, in 10^6 bytes
+    verify: str = "decode"  # decode | none
+    seed: int = 0  # of the order of identities and of who is held out
+    name: str = ""  # of the set and its files; empty: the source's
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the source
+
+    def __post_init__(self) -> None:
+        checks = {
+            "holdout": (0 <= self.holdout < 1, "a share of the identities, from 0 to below 1, e.g. 0.2"),
+            "size": (
+                self.size == 0 or 8 <= self.size <= 8192,
+                "pixels from 8 to 8192, or 0 to keep all sizes",
+            ),
+            "shard_mb": (0.01 <= self.shard_mb <= 8000, "megabytes from 0.01 to 8000, e.g. 100"),
+            "verify": (self.verify in ("decode", "none"), "decode or none"),
+            "split": (self.split == slug(self.split), "a plain name such as train or test"),
+            "name": (
+                not self.name or (slug(self.name) == self.name and "/" not in self.name),
+                "a plain name",
+            ),
+        }
+        for key, (good, wanted) in checks.items():
+            if not good:
+                raise UserError(f"{key}={getattr(self, key)}: type {wanted}")
+
+
+def source_kind(source: Source) -> str:
+    """What the user typed as source=: the name of its file."""
+    return type(source).__module__.rpartition(".")[2]
+
+
+def request_facts(source: Source, request: Request, name: str) -> dict[str, Any]:
+    """All that decides what is written, beside the samples themselves."""
+    return {
+        "schema": SCHEMA,
+        "source": source_kind(source),
+        "fields": dict(source.fields),
+        **{key: value for key, value in vars(request).items() if key != "options"},
+        "options": dict(request.options),
+        "name": name,
+    }
+
+
+class SetMaker:
+    """One set on its way: its plan, the results of its shards, then its index and manifest."""
+
+    def __init__(
+        self,
+        source: Source,
+        request: Request,
+        identities: Mapping[str, list[Sample]],
+        place: Workplace,
+        *,
+        name: str,
+        unfit: Sequence[Sample] = (),
+    ) -> None:
+        """identities: the samples of this split, in packing order. unfit: files to report with a reason."""
+        self.source, self.request, self.identities, self.place = source, request, identities, place
+        self.name, self.unfit = name, unfit
+        self.plan_again()
+
+    def plan_again(self) -> None:
+        """The plan without the files that are known to be bad, and what is done of it already."""
+        bad = {path for path, _ in self.place.rejected}
+        good = {
+            name: [each for each in members if each.path not in bad]
+            for name, members in self.identities.items()
+        }
+        self.plan = plan_split(
+            {name: members for name, members in good.items() if members},
+            shard_bytes=int(self.request.shard_mb * 1e6),
+            size=self.request.size or None,
+        )
+        self.results: dict[int, ShardResult] = {}
+        for number in range(len(self.plan.shards)):
+            if (result := self.place.finished(self.stem(number), number)) is not None:
+                self.results[number] = result
+
+    def stem(self, number: int) -> str:
+        return f"{self.name}-{number:06d}"
+
+    def job(self, number: int) -> tuple[Any, ...]:
+        tar, idx = (self.place.temporary(f"{self.stem(number)}.{end}") for end in ("tar", "idx"))
+        verify = self.request.verify == "decode"
+        return self.source, self.plan.shards[number], tar, idx, self.request.size or None, verify
+
+    def accept(self, number: int, result: ShardResult) -> None:
+        self.place.commit(self.stem(number), number, result)
+        self.results[number] = result
+
+    def drop_empty(self) -> bool:
+        """Plans anew without the bad files where an identity or a shard came out empty; False: none did.
+
+        An identity without pictures would be a hole that every user of identity numbers had to know of.
+        """
+        counts = np.bincount(self.column("labels.identity"), minlength=len(self.plan.identities))
+        if counts.all() and all(len(result) for result in self.results.values()):
+            return False
+        bad = [pair for result in self.results.values() for pair in result.rejected]
+        if not counts.any():
+            path, why = bad[0]
+            self.place.discard()
+            raise UserError(
+                f"{self.place.folder.name}: none of its {len(bad)} files is a usable picture (the first, {path}: {why}); "
+                "give src= another folder"
+            )
+        self.place.drop(bad)
+        self.plan_again()
+        return True
+
+    def column(self, name: str) -> np.ndarray:
+        return np.concatenate([self.results[number].table[name] for number in sorted(self.results)])
+
+    def rejected(self) -> list[tuple[str, str]]:
+        found = [pair for result in self.results.values() for pair in result.rejected]
+        return sorted([*found, *self.place.rejected, *((sample.path, sample.unfit) for sample in self.unfit)])
+
+    def write_index(self) -> dict[str, Any]:
+        """Writes tables and lists; returns the manifest."""
+        folder = self.place.folder
+        (folder / "index").mkdir(exist_ok=True)
+        counts = [len(self.results[number]) for number in sorted(self.results)]
+        identity = self.column("labels.identity")
+        tables = {name: self.column(name).astype(kind) for name, kind in COLUMNS.items() if name != "shard"}
+        tables["shard"] = np.repeat(np.arange(len(counts), dtype="u4"), counts)
+        tables["identity_start"] = _starts(np.bincount(identity, minlength=len(self.plan.identities)))
+        tables["shard_start"] = _starts(np.array(counts))
+        tables["labels.identity"] = identity.astype("i4")
+        for name in self.source.fields:
+            tables[f"labels.{name}"] = self.column(f"labels.{name}")
+        rejected = self.rejected()
+        files = {f"index/{name}.npy": table for name, table in sorted(tables.items())}
+        for path, table in files.items():
+            with durable(folder / path) as file:
+                np.save(file, table, allow_pickle=False)
+        for path, text in (
+            ("identities.txt", "".join(f"{_printable(name)}\n" for name in self.plan.identities)),
+            ("rejected.csv", _csv([("source", "reason"), *rejected])),
+        ):
+            with durable(folder / path) as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+        return self.manifest(tables, [*files, "identities.txt", "rejected.csv"], num_rejected=len(rejected))
+
+    def manifest(
+        self, tables: Mapping[str, np.ndarray], files: list[str], *, num_rejected: int
+    ) -> dict[str, Any]:
+        place, numbers = self.place, sorted(self.results)
+        converted: Counter[str] = Counter()
+        for result in self.results.values():
+            converted.update(result.converted)
+        fields = {
+            name.removeprefix("labels."): {"dtype": str(table.dtype.str[1:]), "largest": table.max().item()}
+            for name, table in tables.items()
+            if name.startswith("labels.")
+        }
+        return {
+            **request_facts(self.source, self.request, self.name),
+            "split": self.place.folder.name,
+            "licence": self.source.licence,
+            "request": place.request,
+            "samples": len(tables["shard"]),
+            "identities": len(self.plan.identities),
+            "fields": fields,
+            "picture_bytes": int(tables["size"].sum(dtype=np.int64)),
+            "converted": dict(sorted(converted.items())),
+            "rejected": num_rejected,
+            "shards": [
+                {
+                    "name": f"{self.stem(number)}.tar",
+                    "samples": len(self.results[number]),
+                    "bytes": self.results[number].num_bytes,
+                    "sha256": self.results[number].sha256,
+                }
+                for number in numbers
+            ],
+            "files": [
+                file_entry(place.folder / name, name=name)
+                for name in [*files, *(f"{self.stem(number)}.idx" for number in numbers)]
+            ],
+        }
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype("u8")
+
+
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def _csv(rows: list[tuple[str, str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

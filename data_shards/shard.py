@@ -1,0 +1,70 @@
+"""One shard of a pack: read, normalise and write its samples. This runs in the workers."""
+
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.pictures import Rejected, normalise
+from data_shards.plan import Entry
+from data_shards.source import Source
+from data_shards.tar_writer import TarWriter
+
+COLUMNS = ("offset", "size", "width", "height", "crc", "labels.identity")
+
+
+@dataclass
+class ShardResult:
+    """What a written shard holds. All arrays have a row a sample, in the order of the tar."""
+
+    num_bytes: int  # of the tar
+    sha256: str
+    table: dict[str, np.ndarray]  # offset, size, width, height, crc, labels.<field>
+    rejected: list[tuple[str, str]]  # path, reason
+    converted: dict[str, int] = field(default_factory=dict)  # {what was done: how many}
+
+    def __len__(self) -> int:
+        return len(self.table["offset"])
+
+
+def pack_shard(
+    source: Source, entries: list[Entry], tar: Path, idx: Path, size: int | None, verify: bool
+) -> ShardResult:
+    """Writes the samples to `tar` and its DALI index to `idx`, on disk when this returns.
+
+    A picture that cannot be read or decoded is left out and listed. Raises OSError if the shard cannot be
+    written.
+    """
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    labels: list[tuple[float, ...]] = []
+    rejected: list[tuple[str, str]] = []
+    converted: dict[str, int] = {}
+    writer = TarWriter(tar, index_path=idx)
+    try:
+        for key, identity, sample in entries:
+            try:
+                picture = normalise(source.read(sample), size=size, crop=sample.crop, verify=verify)
+            except (Rejected, OSError) as error:
+                rejected.append((sample.path, reason(error)))
+                continue
+            jpeg = picture.jpeg
+            offset = writer.add(key, {"jpg": jpeg, "cls": b"%d" % identity})
+            rows.append((offset, len(jpeg), picture.width, picture.height, zlib.crc32(jpeg), identity))
+            labels.append(sample.labels)
+            if picture.converted:
+                converted[picture.converted] = converted.get(picture.converted, 0) + 1
+        writer.close()
+    finally:
+        writer.abandon()
+    table = dict(zip(COLUMNS, np.array(rows, np.int64).reshape(-1, len(COLUMNS)).T, strict=True))
+    values = np.array(labels, np.float64).reshape(len(rows), len(source.fields)).T
+    for (name, kind), column in zip(source.fields.items(), values, strict=True):
+        table[f"labels.{name}"] = column.astype(kind)
+    return ShardResult(writer.offset, writer.digest, table, rejected, converted)
+
+
+def reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return str(error)

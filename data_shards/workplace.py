@@ -1,0 +1,133 @@
+"""An unfinished pack on disk: what is done already, so that the next identical run goes on from there.
+
+`SET/.pack/plan.json` says whose work this is, `SET/.pack/<shard>.npz` that a shard lies whole under its final
+name, and what it holds. Only the parent process of a pack gives names, so a worker that outlives it changes
+nothing.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_shards.errors import UserError
+from data_shards.manifest import TEMPORARY, durable, sync_folder
+from data_shards.shard import ShardResult
+
+FOLDER = ".pack"
+_OURS = re.compile(r"[A-Za-z0-9_-]+-\d{6}\.(tar|idx)|identities\.txt|rejected\.csv")
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Nobody else packs into `out` meanwhile. The lock goes with the process, however it ends."""
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(
+            f"out={out}: another pack is writing there; wait for it or choose another out="
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+class Workplace:
+    """The journal of one set while it is being packed. `request`: fingerprint of the pack."""
+
+    def __init__(self, folder: Path, request: str) -> None:
+        self.folder, self.request = folder, request
+        self.journal = folder / FOLDER
+        self.rejected: list[tuple[str, str]] = []  # path, reason: files that the plan leaves out
+        self.journal.mkdir(parents=True, exist_ok=True)
+        self.remove_unfinished()
+        state = self._state()
+        if state.get("request") == request:
+            self.rejected = [(path, why) for path, why in state["rejected"]]
+        else:
+            self._restart()
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.journal / "plan.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def remove_unfinished(self) -> None:
+        for folder in (self.folder, self.folder / "index", self.journal):
+            for path in folder.glob(f"{TEMPORARY}*"):
+                path.unlink()
+
+    def _restart(self) -> None:
+        """Forgets all shards; the plan that they belong to is not this one."""
+        for path in (*self.journal.glob("*.npz"), *self.folder.iterdir()):
+            if path.parent == self.journal or _OURS.fullmatch(path.name):
+                path.unlink()
+        shutil.rmtree(self.folder / "index", ignore_errors=True)
+        state = {"request": self.request, "rejected": self.rejected}
+        with durable(self.journal / "plan.json") as file:
+            file.write(json.dumps(state).encode())
+
+    def drop(self, rejected: list[tuple[str, str]]) -> None:
+        """Starts again without these files: shards and numbers of identities change."""
+        self.rejected += rejected
+        self._restart()
+
+    def temporary(self, name: str) -> Path:
+        return self.folder / f"{TEMPORARY}{os.getpid()}-{name}"
+
+    def commit(self, stem: str, number: int, result: ShardResult) -> None:
+        """Gives a finished shard its name, then notes what it holds."""
+        for name in (f"{stem}.tar", f"{stem}.idx"):
+            os.replace(self.temporary(name), self.folder / name)
+        sync_folder(self.folder)
+        meta = {
+            "num_bytes": result.num_bytes,
+            "sha256": result.sha256,
+            "rejected": result.rejected,
+            "converted": result.converted,
+        }
+        text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        with durable(self.journal / f"{number:06d}.npz") as file:
+            np.savez(file, allow_pickle=False, meta=text, **result.table)
+
+    def finished(self, stem: str, number: int) -> ShardResult | None:
+        """What an earlier run left of this shard, if all of it is there."""
+        try:
+            with np.load(self.journal / f"{number:06d}.npz", allow_pickle=False) as file:
+                table = dict(file)
+            meta = json.loads(bytes(table.pop("meta")))
+            whole = os.path.getsize(self.folder / f"{stem}.tar") == meta["num_bytes"]
+            whole = whole and (self.folder / f"{stem}.idx").exists()
+        except (OSError, ValueError, KeyError):
+            return None
+        rejected = [(path, why) for path, why in meta["rejected"]]
+        return (
+            ShardResult(meta["num_bytes"], meta["sha256"], table, rejected, meta["converted"])
+            if whole
+            else None
+        )
+
+    def remove(self) -> None:
+        """The set is committed: the journal has served."""
+        shutil.rmtree(self.journal, ignore_errors=True)
+
+    def discard(self) -> None:
+        """There will be no set: nothing stays."""
+        self._restart()
+        self.remove()
+        self.folder.rmdir()
+
+
+def remove_journal(folder: Path) -> None:
+    """Clears what a run that was killed right after committing the set has left."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)

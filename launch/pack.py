@@ -1,0 +1,126 @@
+"""`rostro pack`: a data set in its original layout -> tar shards with index and manifest."""
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_shards.errors import UserError
+from launch.args import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from data_shards.pack import Packed, Progress
+
+HELP = """
+usage: rostro pack source=NAME src=DIR out=DIR [key=value ...]
+
+Packs the pictures of a data set into WebDataset tar shards with index, DALI index and manifest, below
+OUT/<split>. What is no usable picture is listed with its reason in OUT/<split>/rejected.csv. Killed at any
+point, the same command goes on where it stopped; given again on a finished set, it changes nothing.
+
+  source=          vggface2 | lfw | orl | folder (one for each identity or class) | procedural (from nothing)
+  src=             folder of the data set as published
+  out=             folder of the packed sets
+  holdout=0        share of the identities, never of the pictures, that goes to OUT/eval; the rest: OUT/train
+  size=0           store squares of this side in pixels (centre, area filter, quality 95); 0 keeps the files
+  split=train      split of the source (vggface2: train or test); names the set where nothing is held out
+  shard_mb=100     largest shard; small sets are cut into up to 8 even shards
+  workers=2        processes; they do not change a byte
+  verify=decode    decode every picture once; none only copies
+  seed=0           of the order of the identities and of who is held out
+  name=            of the set and its files; default: the source's
+
+A source may have keys of its own, as vggface2 has crop=true (cut the boxes of loose_bb_<split>.csv):
+`rostro pack source=NAME --help` lists them.
+
+example: rostro pack source=lfw src=data/lfw out=shards/lfw size=112 holdout=0.2
+"""
+
+SPEC = {
+    "source": "",
+    "src": "",
+    "out": "",
+    "split": "train",
+    "size": 0,
+    "holdout": 0.0,
+    "shard_mb": 100.0,
+    "workers": 2,
+    "verify": "decode",
+    "seed": 0,
+    "name": "",
+}
+
+
+def main(argv: list[str]) -> int:
+    from data_shards.pack import pack
+    from data_shards.set_maker import Request
+    from data_shards.source import open_source, source_module
+
+    named = next((word.partition("=")[2] for word in argv if word.startswith("source=")), "")
+    if not named:
+        raise UserError("source is missing: add source=folder, or another of `rostro pack --help`")
+    module = source_module(named)
+    if any(word in ("-h", "--help") for word in argv):
+        print(HELP.strip(), f"\nKeys of source={named}:", *_lines(module.OPTIONS), sep="\n")
+        return 0
+    needs_folder = getattr(module, "NEEDS_SRC", True)
+    args = parse(
+        argv, {**module.OPTIONS, **SPEC}, required=("source", "out", *(("src",) if needs_folder else ()))
+    )
+    options = {key: getattr(args, key) for key in module.OPTIONS}
+    out = Path(args.out)
+    if needs_folder and Path(args.src).resolve() in (out.resolve(), *out.resolve().parents):
+        raise UserError(f"out={out}: lies in src={args.src}; choose a folder outside it")
+    source = open_source(named, args.src, split=args.split, options=options)
+    request = Request(
+        split=args.split,
+        size=args.size,
+        holdout=args.holdout,
+        shard_mb=args.shard_mb,
+        verify=args.verify,
+        seed=args.seed,
+        name=args.name,
+        options=options,
+    )
+    with _progress() as progress:
+        sets = pack(source, out, request, workers=args.workers, progress=progress)
+    for made in sets:
+        print(_summary(made))
+    return 0
+
+
+def _lines(options: dict[str, object]) -> list[str]:
+    return [f"  {key}={value}" for key, value in options.items()] or ["  none"]
+
+
+def _summary(made: "Packed") -> str:
+    manifest = made.manifest
+    size = sum(shard["bytes"] for shard in manifest["shards"])
+    lines = [
+        f"{made.folder}: {'is there already: ' if made.already else ''}"
+        f"{manifest['samples']} pictures of {manifest['identities']} identities "
+        f"in {len(manifest['shards'])} shards ({size / 1e6:.1f} MB)"
+    ]
+    converted = sum(manifest["converted"].values())
+    kinds = ", ".join(f"{count} {what}" for what, count in manifest["converted"].items())
+    lines.append(f"  converted {converted}{f' ({kinds})' if kinds else ''}, rejected {manifest['rejected']}")
+    if manifest["rejected"]:
+        lines[-1] += f": see {made.folder / 'rejected.csv'}"
+    return "\n".join(lines)
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress | None]":
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("packing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pack", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

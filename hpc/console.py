@@ -7,9 +7,9 @@ from typing import Any, TextIO
 
 
 def number(value: float) -> str:
-    """A figure in at most four digits: 0.4123, 12.35, 1.0e-05."""
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e5):
-        return f"{value:.1e}"
+    """A figure in few digits: 0.4123, 12.35, 1.00e-03."""
+    if value and (abs(value) < 1e-2 or abs(value) >= 1e5):
+        return f"{value:.2e}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 

@@ -1,0 +1,115 @@
+"""Event files after a kill, as TensorBoard's own reader sees them."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from torch.utils.tensorboard import summary
+
+from hpc import events
+
+
+def _points(run: Path) -> list[tuple[int, float]]:
+    reader = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in reader.Scalars("loss")] if reader.Tags()["scalars"] else []
+
+
+def _log(run: Path, clocks: range, *, resume_clock: int | None = None) -> events.EventFile:
+    file = events.EventFile(run, resume_clock=resume_clock)
+    for clock in clocks:
+        file.add(summary.scalar("loss", float(clock % 97)), clock)
+    file.flush()
+    return file
+
+
+def test_records_are_those_of_tensorboards_reader(tmp_path: Path) -> None:
+    file = _log(tmp_path, range(1, 20))
+    file.close()
+    assert list(events.records(file.path)) == list(RawEventFileLoader(str(file.path)).Load())
+
+
+@pytest.mark.parametrize("torn", [1, 3, 11, 12, 13, 30])
+def test_a_torn_record_ends_the_file(tmp_path: Path, torn: int) -> None:
+    file = _log(tmp_path, range(1, 4))
+    file.close()
+    whole = list(events.records(file.path))
+    last = len(events.framed(whole[-1]))
+    os.truncate(file.path, file.path.stat().st_size - last + torn)
+    assert list(events.records(file.path)) == whole[:-1]
+
+
+@pytest.mark.parametrize("place", [0, 9, 14, -1])
+def test_a_damaged_record_ends_the_file(tmp_path: Path, place: int) -> None:
+    file = _log(tmp_path, range(1, 4))
+    file.close()
+    whole = list(events.records(file.path))
+    content = bytearray(file.path.read_bytes())
+    content[place - len(events.framed(whole[-1])) if place >= 0 else place] ^= 1
+    file.path.write_bytes(content)
+    assert list(events.records(file.path)) == whole[:-1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_series_are_single_valued_after_any_row_of_kills(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    saved: int | None = None
+    for _ in range(data.draw(st.integers(1, 4), label="kills")):
+        start = saved or 0
+        file = _log(run, range(start + 1, start + 21), resume_clock=saved)
+        flushed = file.path.stat().st_size
+        saved = start + 20
+        for clock in range(saved + 1, saved + data.draw(st.integers(1, 9), label="after the save")):
+            file.add(summary.scalar("loss", -1.0), clock)
+        file.close()
+        os.truncate(file.path, data.draw(st.integers(flushed, file.path.stat().st_size), label="torn at"))
+        if data.draw(st.booleans(), label="the newest checkpoint is damaged") and saved > 20:
+            saved -= 20
+        events.trim(run, saved)
+        assert _points(run) == [(clock, float(clock % 97)) for clock in range(1, saved + 1)]
+    _log(run, range((saved or 0) + 1, 101), resume_clock=saved).close()
+    assert _points(run) == [(clock, float(clock % 97)) for clock in range(1, 101)]
+
+
+def test_a_file_with_nothing_to_cut_is_not_written_again(tmp_path: Path) -> None:
+    file = _log(tmp_path, range(1, 10))
+    file.close()
+    before = file.path.stat()
+    events.trim(tmp_path, 9)
+    after = file.path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_file_that_loses_all_its_points_is_deleted(tmp_path: Path) -> None:
+    first = _log(tmp_path, range(1, 10))
+    first.close()
+    _log(tmp_path, range(11, 15), resume_clock=10).close()
+    events.trim(tmp_path, 9)
+    assert events.files(tmp_path) == [first.path]
+
+
+def test_a_later_file_sorts_last_though_the_clock_went_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _log(tmp_path, range(1, 3))
+    first.close()
+    monkeypatch.setattr(events.time, "time", lambda: 1_000_000.0)
+    second = _log(tmp_path, range(3, 5), resume_clock=2)
+    second.close()
+    assert events.files(tmp_path) == [first.path, second.path]
+
+
+def test_a_reader_that_holds_the_cut_points_forgets_them(tmp_path: Path) -> None:
+    first = _log(tmp_path, range(1, 31))
+    reader = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    assert len(reader.Scalars("loss")) == 30
+    first.close()
+    events.trim(tmp_path, 20)
+    _log(tmp_path, range(21, 26), resume_clock=20).close()
+    assert [event.step for event in reader.Reload().Scalars("loss")] == list(range(1, 26))

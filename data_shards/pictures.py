@@ -1,4 +1,4 @@
-"""Any picture file -> the JPEG that is stored: 8 bits, RGB or grey, upright, whole. Or Rejected, with a reason.
+"""Any picture file -> the JPEG that is stored: 8 bits, RGB or grey, upright, whole. Or Rejected, with why.
 
 A JPEG that is all of that already keeps its bytes. Everything else is decoded and encoded again at quality 95
 without chroma subsampling.
@@ -44,8 +44,9 @@ def normalise(
 ) -> Picture:
     """The JPEG to store for a picture file.
 
-    size: cut the centre square and resize it (area filter) to size x size. crop: x, y, width, height in pixels
-    of the upright picture, cut first. verify: also decode the bytes that are kept as they are. Raises Rejected.
+    size: cut the centre square and resize it (area filter) to size x size. crop: x, y, width, height in
+    pixels of the upright picture, cut first. verify: also decode the bytes that are kept as they are.
+    Raises Rejected.
     """
     if not data:
         raise Rejected("empty file")

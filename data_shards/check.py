@@ -1,0 +1,181 @@
+"""Every byte of a packed set against what it must be; every picture decoded once.
+
+Headers, padding and labels of a shard follow from the index, pictures have their crc32 there: so a changed byte
+is not only noticed (sha256 of the shard) but named by the member that it lies in.
+"""
+
+import hashlib
+import mmap
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_shards.errors import UserError
+from data_shards.index import ShardSet
+from data_shards.manifest import NAME, read_manifest
+from data_shards.pictures import Rejected, normalise
+from data_shards.pool import run_jobs
+from data_shards.tar_writer import BLOCK, END, header
+from data_shards.workplace import FOLDER
+
+MANY = 20  # problems of one shard that are listed; the rest is counted
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong. member is empty where no member is concerned."""
+
+    file: str
+    member: str
+    reason: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in self if part)
+
+
+def find_sets(folder: Path) -> list[Path]:
+    """The set in `folder`, or all sets one or two levels below, unfinished ones too. UserError for none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a packed set or a folder of sets")
+    if _is_set(folder):
+        return [folder]
+    below = [path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir()]
+    found = sorted(path for path in below if _is_set(path))
+    if not found:
+        raise UserError(f"{folder}: holds no packed set; give a folder that `rostro pack` wrote")
+    return found
+
+
+def _is_set(folder: Path) -> bool:
+    return (folder / NAME).exists() or (folder / FOLDER).is_dir()
+
+
+def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
+    """All that is wrong with one set. Reads and decodes all of it."""
+    try:
+        manifest, _ = read_manifest(folder)
+    except UserError as error:
+        yield Problem(str(folder), "", _without(str(error), folder))
+        return
+    whole = True
+    for entry in manifest["files"]:
+        for problem in _check_file(folder, entry):
+            whole = whole and not entry["name"].startswith("index/")
+            yield problem
+    yield from _strange_files(folder, manifest)
+    shards = manifest["shards"]
+    if not whole:  # the index cannot be trusted to say where members lie
+        for entry in shards:
+            yield from _check_file(folder, entry)
+        return
+    jobs = [(folder, number) for number in range(len(shards))]
+    for _, problems in sorted(run_jobs(check_shard, jobs, workers=workers), key=lambda pair: pair[0]):
+        yield from problems
+
+
+def _check_file(folder: Path, entry: dict[str, Any]) -> list[Problem]:
+    try:
+        with open(folder / entry["name"], "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError as error:
+        return [Problem(entry["name"], "", error.strerror or str(error))]
+    if size != entry["bytes"]:
+        return [Problem(entry["name"], "", f"{size} bytes, the manifest says {entry['bytes']}")]
+    return (
+        []
+        if digest == entry["sha256"]
+        else [Problem(entry["name"], "", "sha256 differs from the manifest's")]
+    )
+
+
+def _strange_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
+    """Shards that the manifest does not know would be read by any program that takes *.tar."""
+    known = {entry["name"] for entry in manifest["shards"]}
+    for path in sorted(folder.glob("*.tar")):
+        if path.name not in known:
+            yield Problem(path.name, "", "is not in the manifest")
+
+
+def check_shard(folder: Path, number: int) -> list[Problem]:
+    """Problems of one shard: hash, structure against the index, pictures."""
+    manifest, digest = read_manifest(folder)
+    shards = ShardSet(folder, manifest, digest)
+    entry = manifest["shards"][number]
+    problems = _check_file(folder, entry)
+    if problems and problems[0].reason[0].isupper():  # it cannot be opened at all
+        return problems
+    names = _index_names(folder / f"{Path(entry['name']).stem}.idx")
+    start, stop = int(shards.shard_start[number]), int(shards.shard_start[number + 1])
+    found: list[Problem] = []
+    with (
+        open(folder / entry["name"], "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tar,
+    ):
+        end = 0
+        for row in range(start, stop):
+            name = names[row - start] if row - start < len(names) else f"sample {row}"
+            reasons, end = _check_sample(tar, shards, row, name, end)
+            found += [Problem(entry["name"], member, reason) for member, reason in reasons]
+        if tar[end:] != END:
+            found.append(Problem(entry["name"], "", f"end of the archive (from byte {end}) is damaged"))
+    if found:
+        problems = found[:MANY]
+        if len(found) > MANY:
+            problems.append(Problem(entry["name"], "", f"and {len(found) - MANY} more problems"))
+    return problems
+
+
+def _index_names(path: Path) -> list[str]:
+    """Keys in the DALI index. A damaged one is reported as a file; here it only costs names."""
+    try:
+        lines = path.read_text("ascii").splitlines()[1:]
+        return [line.split(" ")[3].removesuffix(".jpg") for line in lines]
+    except (OSError, ValueError, IndexError):
+        return []
+
+
+def _check_sample(
+    tar: mmap.mmap, shards: ShardSet, row: int, key: str, position: int
+) -> tuple[list[tuple[str, str]], int]:
+    """([(member, reason)], where the next sample begins). `position`: where this one must begin."""
+    problems = []
+    offset, size = int(shards.offset[row]), int(shards.size[row])
+    if offset != position + BLOCK:
+        problems.append(
+            (f"{key}.jpg", f"index says byte {offset}, in the tar it begins at {position + BLOCK}")
+        )
+    label = b"%d" % int(shards.labels["identity"][row])
+    jpeg = tar[offset : offset + size]
+    for member, length in ((f"{key}.jpg", size), (f"{key}.cls", len(label))):
+        last, end = offset + length, offset + length + -length % BLOCK
+        if tar[offset - BLOCK : offset] != header(member.encode(), length):
+            problems.append((member, f"header (bytes {offset - BLOCK} to {offset}) is damaged"))
+        if tar[last:end] != bytes(end - last):
+            problems.append((member, f"padding (bytes {last} to {end}) is damaged"))
+        if member.endswith(".cls") and tar[offset:last] != label:
+            problems.append((member, f"label is not {label.decode()} as in the index"))
+        offset = end + BLOCK
+    problems += [(f"{key}.jpg", reason) for reason in _picture_reasons(jpeg, shards, row)]
+    return problems, end
+
+
+def _picture_reasons(jpeg: bytes, shards: ShardSet, row: int) -> Iterator[str]:
+    if zlib.crc32(jpeg) != shards.crc[row]:
+        yield "picture bytes were changed (crc32 differs)"
+    try:
+        picture = normalise(jpeg)
+    except Rejected as error:
+        yield str(error)
+        return
+    if picture.converted:
+        yield f"is no plain upright JPEG: {picture.converted}"
+    elif not np.array_equal((picture.width, picture.height), (shards.width[row], shards.height[row])):
+        said = f"{shards.width[row]} x {shards.height[row]}"
+        yield f"is {picture.width} x {picture.height}, the index says {said}"
+
+
+def _without(text: str, folder: Path) -> str:
+    return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}/")

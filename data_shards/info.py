@@ -1,0 +1,107 @@
+"""A look at a packed set: its facts as rows, its pictures as a contact sheet."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageDraw, ImageFont
+
+from data_shards.index import ShardSet
+
+CELL = 96  # pixels of a picture's side
+GAP = 4
+CAPTION = 168  # pixels of the names' column
+PAPER, INK = (255, 255, 255), (40, 40, 40)
+
+
+def facts(shards: ShardSet) -> list[tuple[str, str]]:
+    """(what, value) rows about the set."""
+    manifest = shards.manifest
+    counts = np.diff(shards.identity_start.astype(np.int64))
+    tar_bytes = sum(shard["bytes"] for shard in manifest["shards"])
+    rows = [
+        ("source", f"{manifest['source']}, split {manifest['split']}"),
+        ("licence", manifest["licence"]),
+        ("pictures", f"{len(shards)} ({_sizes(shards)})"),
+        ("identities", f"{len(counts)}, {_spread(counts)} pictures each"),
+        ("singles", f"{int((counts == 1).sum())} identities with one picture: no genuine pair"),
+        ("shards", f"{len(manifest['shards'])}, {tar_bytes / 1e6:.1f} MB"),
+        ("held out", f"{manifest['holdout']:g} of the identities (seed {manifest['seed']})"),
+        ("verified", f"{manifest['verify']} while packing"),
+        ("converted", ", ".join(f"{count} {what}" for what, count in manifest["converted"].items()) or "0"),
+        ("rejected", f"{manifest['rejected']} (rejected.csv)"),
+        ("sha256", shards.digest),
+    ]
+    for field, labels in shards.labels.items():
+        if field != "identity":
+            rows.append((f"label {field}", _values(np.asarray(labels))))
+    return rows
+
+
+def _sizes(shards: ShardSet) -> str:
+    width, height = shards.width, shards.height
+    if width.min() == width.max() and height.min() == height.max():
+        return f"all {width[0]} x {height[0]}"
+    return f"{width.min()} to {width.max()} wide, {height.min()} to {height.max()} high"
+
+
+def _spread(counts: np.ndarray) -> str:
+    return f"{counts.min()} to {counts.max()} (median {int(np.median(counts))})"
+
+
+def _values(labels: np.ndarray) -> str:
+    values, counts = np.unique(labels, return_counts=True)
+    if len(values) <= 12:
+        return ", ".join(f"{value}: {count}" for value, count in zip(values, counts, strict=True))
+    return f"{len(values)} values, {values[0]} to {values[-1]}"
+
+
+def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> np.ndarray:
+    """uint8 [h, w, 3]: a row an identity with its name and first pictures; identities evenly over the set."""
+    people = len(shards.identity_start) - 1
+    shown = np.unique(np.linspace(0, people - 1, min(rows, people)).round().astype(int))
+    names = shards.identity_names()
+    step = CELL + GAP
+    sheet = Image.new("RGB", (CAPTION + columns * step + GAP, len(shown) * step + GAP), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for line, identity in enumerate(shown.tolist()):
+        start, stop = (int(edge) for edge in shards.identity_start[identity : identity + 2])
+        top = GAP + line * step
+        caption = "\n".join(_folded(names[identity], font))
+        draw.multiline_text((GAP, top), f"{caption}\n{stop - start} pictures", fill=INK, font=font)
+        for column, row in enumerate(range(start, min(stop, start + columns))):
+            sheet.paste(Image.fromarray(_thumbnail(shards, row)), (CAPTION + column * step, top))
+    return np.asarray(sheet)
+
+
+def _folded(name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> list[str]:
+    """The name in lines that fit the caption's column, at most four."""
+    lines = [""]
+    for letter in name:
+        if font.getlength(lines[-1] + letter) > CAPTION - 3 * GAP:
+            lines.append("")
+        lines[-1] += letter
+    return lines[:4]
+
+
+def _thumbnail(shards: ShardSet, row: int) -> np.ndarray:
+    """The whole picture in a CELL x CELL square of paper."""
+    with open(shards.shards[int(shards.shard[row])], "rb") as file:
+        file.seek(int(shards.offset[row]))
+        image = simplejpeg.decode_jpeg(file.read(int(shards.size[row])))
+    scale = CELL / max(image.shape[:2])
+    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    cell = np.full((CELL, CELL, 3), PAPER, np.uint8)
+    top, left = (CELL - height) // 2, (CELL - width) // 2
+    cell[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=how)
+    return cell
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes uint8 [h, w, 3] RGB."""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG")
+    path.write_bytes(data.getvalue())

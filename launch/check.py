@@ -1,0 +1,39 @@
+"""`rostro check`: hashes, structure and every picture of packed sets."""
+
+from pathlib import Path
+
+from launch.args import parse
+
+HELP = """
+usage: rostro check DIR [workers=2]
+
+Compares every byte of a packed set (or of all sets in a folder) with its manifest and index, and decodes
+every picture. Each problem is one line: shard, member, reason. Exit code 1 if there is any, else 0.
+
+  workers=2   processes
+
+example: rostro check shards/lfw
+"""
+
+
+def main(argv: list[str]) -> int:
+    from data_shards.check import check_set, find_sets
+    from data_shards.errors import UserError
+    from data_shards.manifest import read_manifest
+
+    args = parse(argv, {"workers": 2}, positional=("DIR",), required=("DIR",))
+    if args.workers < 1:
+        raise UserError(f"workers={args.workers}: type the number of processes, 1 or more")
+    bad = 0
+    for folder in find_sets(Path(args.DIR)):
+        problems = 0
+        for problem in check_set(folder, workers=args.workers):
+            print(problem if str(folder) in str(problem) else f"{folder}/{problem}", flush=True)
+            problems += 1
+        if not problems:
+            manifest, _ = read_manifest(folder)
+            print(f"{folder}: good, {manifest['samples']} pictures in {len(manifest['shards'])} shards")
+        bad += problems
+    if bad:
+        print(f"{bad} problem{'s' if bad > 1 else ''} found: copy or pack the set again")
+    return 1 if bad else 0

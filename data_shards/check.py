@@ -1,7 +1,7 @@
 """Every byte of a packed set against what it must be; every picture decoded once.
 
-Headers, padding and labels of a shard follow from the index, pictures have their crc32 there: so a changed byte
-is not only noticed (sha256 of the shard) but named by the member that it lies in.
+Headers, padding and labels of a shard follow from the index, pictures have their crc32 there: so a changed
+byte is not only noticed (sha256 of the shard) but named by the member that it lies in.
 """
 
 import hashlib

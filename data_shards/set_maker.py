@@ -132,7 +132,7 @@ class SetMaker:
             path, why = bad[0]
             self.place.discard()
             raise UserError(
-                f"{self.place.folder.name}: none of its {len(bad)} files is usable (the first, {path}: {why}); "
+                f"{self.place.folder.name}: none of its {len(bad)} files is usable ({path}: {why}, ...); "
                 "give src= another folder"
             )
         self.place.drop(bad)

@@ -7,8 +7,8 @@ from launch.args import parse
 HELP = """
 usage: rostro info DIR [out=FOLDER]
 
-Prints what a packed set (or each set in a folder) holds, and writes a contact sheet of its pictures, one row an
-identity: <name>-<split>-contact.png.
+Prints what a packed set (or each set in a folder) holds, and writes a contact sheet of its pictures, one row
+an identity: <name>-<split>-contact.png.
 
   out=    folder of the contact sheets; default: the current one
 

@@ -92,8 +92,8 @@ PLACES = ("", "meta", "data", "bb_landmark")
 def read_genders(path: str) -> dict[str, int]:
     """{class: gender} of identity_meta.csv, as published or saved again by a spreadsheet.
 
-    The second column, the name, holds commas and comes with one to three layers of quotes; the class is the first
-    column and the gender the last, whatever stands between them.
+    The name in the second column may hold commas and comes in one to three layers of quotes; the class is the
+    first column and the gender the last, whatever stands between them.
     """
     genders = {}
     with open(path, encoding="utf-8-sig", errors="replace") as file:

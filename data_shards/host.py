@@ -65,22 +65,37 @@ def decode_picture(
     )
     if picture.shape[1::-1] != scaled:
         raise ValueError(f"it is not {width}x{height} pixels as the index says")
+    dst = out if plain else None
     if factor > 1:
-        left, top = round(x / factor), round(y / factor)
-        wide, high = max(1, round(wide / factor)), max(1, round(high / factor))
-        x, y = min(left, scaled[0] - 1), min(top, scaled[1] - 1)
-    picture = picture[y : y + high, x : x + wide]
-    if picture.shape[:2] != (side, side):
-        # area averaging only where both sides shrink: OpenCV would take nearest pixels on the side that grows
-        shrinks = min(picture.shape[:2]) >= side
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        picture = cv2.resize(picture, (side, side), dst=out if plain else None, interpolation=how)
+        picture = _cut_scaled(picture, tuple(value / factor for value in crop), side, dst)
+    else:
+        picture = picture[y : y + high, x : x + wide]
+        if picture.shape[:2] != (side, side):
+            # area averaging only where both sides shrink: OpenCV takes nearest pixels on a side that grows
+            how = cv2.INTER_AREA if min(wide, high) >= side else cv2.INTER_LINEAR
+            picture = cv2.resize(picture, (side, side), dst=dst, interpolation=how)
     if colour is not None:
         picture = cv2.transform(picture, colour)
     if flip:
         cv2.flip(picture, 1, dst=out)
     elif picture is not out:
         out[...] = picture
+
+
+def _cut_scaled(
+    picture: np.ndarray, crop: tuple[float, ...], side: int, dst: np.ndarray | None
+) -> np.ndarray:
+    """Cut a crop with fractional edges: whole pixels of a picture at 1/8 scale would shift it visibly."""
+    x, y, wide, high = crop
+    if max(wide, high) >= 2 * side:  # bilinear samples would alias; whole pixels are small here
+        left, top, right, bottom = (round(edge) for edge in (x, y, x + wide, y + high))
+        cut = picture[top : max(bottom, top + 1), left : max(right, left + 1)]
+        how = cv2.INTER_AREA if min(cut.shape[:2]) >= side else cv2.INTER_LINEAR
+        return cv2.resize(cut, (side, side), dst=dst, interpolation=how)
+    across, down = wide / side, high / side
+    to_source = np.array([[across, 0, x + across / 2 - 0.5], [0, down, y + down / 2 - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(picture, to_source, (side, side), dst, flags, cv2.BORDER_REPLICATE)
 
 
 def decode_rows(supply: Source, job: Job, out: np.ndarray, rows: slice) -> None:

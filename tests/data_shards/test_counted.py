@@ -1,0 +1,110 @@
+"""Counted randomness: uniform, independent of neighbours, bijective."""
+
+from collections import Counter
+from math import factorial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from data_shards import counted
+
+
+def test_values_are_fixed_for_ever():
+    """A checkpoint of an older version must find the same order again."""
+    assert int(counted.key(7, "order")) == 5957790447667098552
+    draws = counted.uniform(np.uint64(1), np.array([0, 1, 2**40]), 2)
+    again = counted.uniform(np.uint64(1), np.array([2**40, 0]), 2)
+    np.testing.assert_array_equal(draws[[2, 0]], again)
+    assert counted.permute(np.uint64(1), np.arange(10), 10).tolist() == [2, 6, 0, 4, 7, 9, 8, 5, 3, 1]
+
+
+def test_keys_of_different_purposes_differ():
+    purposes = [(0,), (1,), (0, "a"), (0, "b"), (0, "a", 1), (0, "a", "1"), (0, "a1"), (-1,)]
+    assert len({int(counted.key(*purpose)) for purpose in purposes}) == len(purposes)
+
+
+@pytest.mark.parametrize("start", [0, 2**40])
+def test_uniform_is_uniform_in_rows_and_columns(start):
+    draws = counted.uniform(counted.key(3, "test"), start + np.arange(20_000), 8)
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    for column in draws.T:
+        cells = np.bincount((column * 100).astype(int), minlength=100)
+        assert stats.chisquare(cells).pvalue > 1e-4
+        assert stats.kstest(column, "uniform").pvalue > 1e-4
+
+
+def test_neighbours_are_not_correlated():
+    draws = counted.uniform(counted.key(3, "test"), np.arange(50_000), 4)
+    bound = 5 / np.sqrt(len(draws))
+    for lag in (1, 2, 64):
+        for one in range(4):
+            for other in range(4):
+                assert abs(np.corrcoef(draws[:-lag, one], draws[lag:, other])[0, 1]) < bound
+    between = np.corrcoef(draws.T) - np.eye(4)
+    assert np.abs(between).max() < bound
+
+
+def test_neighbouring_streams_are_not_correlated():
+    columns = np.stack([counted.uniform(counted.key(s, "x"), np.arange(20_000), 1)[:, 0] for s in range(6)])
+    assert np.abs(np.corrcoef(columns) - np.eye(6)).max() < 5 / np.sqrt(20_000)
+
+
+@given(st.integers(1, 5000), st.integers(0, 2**32))
+@settings(max_examples=80, deadline=None)
+def test_permute_is_a_bijection(size, seed):
+    out = counted.permute(counted.key(seed), np.arange(size), size)
+    np.testing.assert_array_equal(np.sort(out), np.arange(size))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 64, 65, 127, 128, 1009, 65_536, 65_537])
+def test_permute_is_a_bijection_at_special_sizes(size):
+    for seed in range(3):
+        out = counted.permute(counted.key(seed), np.arange(size), size)
+        np.testing.assert_array_equal(np.sort(out), np.arange(size))
+
+
+def test_permute_of_a_part_is_the_part_of_the_whole():
+    stream, size = counted.key(5), 1000
+    whole = counted.permute(stream, np.arange(size), size)
+    some = np.array([999, 3, 3, 500])
+    np.testing.assert_array_equal(counted.permute(stream, some, size), whole[some])
+    assert len(counted.permute(stream, np.empty(0, np.int64), size)) == 0
+
+
+def test_permute_takes_streams_and_sizes_by_element():
+    sizes = np.array([3, 50, 1, 7])
+    streams = counted.derive(counted.key(1), np.arange(4))
+    indices = np.array([2, 49, 0, 3])
+    together = counted.permute(streams, indices, sizes)
+    alone = [counted.permute(streams[i], indices[i : i + 1], int(sizes[i]))[0] for i in range(4)]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_permute_refuses_an_index_outside():
+    for index in (-1, 5):
+        with pytest.raises(IndexError, match="outside"):
+            counted.permute(np.uint64(0), np.array([index]), 5)
+
+
+def test_permute_of_a_huge_domain_spreads_evenly():
+    size = 10**12
+    out = counted.permute(counted.key(2), np.arange(20_000), size)
+    assert len(np.unique(out)) == len(out)
+    assert stats.kstest(out / size, "uniform").pvalue > 1e-4
+    steps = np.diff(out) % size
+    assert stats.kstest(steps / size, "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_all_permutations_of_few_elements_are_about_equally_likely(size):
+    """Identities have few pictures. The tolerance is 12 % beyond the counting error."""
+    expected, number = 400, factorial(size)
+    streams = counted.derive(counted.key(0, "few"), np.arange(expected * number))
+    columns = [counted.permute(streams, np.full(len(streams), i), size) for i in range(size)]
+    counts = np.array(list(Counter(map(tuple, np.stack(columns, 1).tolist())).values()))
+    assert len(counts) == number
+    assert counts.var() < expected + (0.12 * expected) ** 2

@@ -19,11 +19,9 @@ import yaml
 from torch import Tensor
 
 from hpc import console, events, projector
-from hpc.config import Config
+from hpc.config import Config, numbers
 from hpc.rundir import RunDir
 from hpc.task import Report
-
-OF_NO_NUMBER = ("name", "runs", "procs", "nodes", "wait", "dry_run", "hang_timeout", "log", "save", "cluster")
 
 
 def _rank0(method: Callable[..., None]) -> Callable[..., None]:
@@ -50,17 +48,6 @@ def trim_lines(path: Path, clock: int) -> None:
             continue
     if sum(map(len, kept)) != path.stat().st_size:
         events.replace(path, b"".join(kept))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `a.b` -> plain value; lists become text."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
 
 
 class Monitor:
@@ -95,13 +82,12 @@ class Monitor:
 
     def _describe(self) -> None:
         """The config as text and as the hyperparameters of this run, once in its life."""
-        settings = dataclasses.asdict(self.config)
-        text = yaml.safe_dump(settings, sort_keys=False)
+        text = yaml.safe_dump(dataclasses.asdict(self.config), sort_keys=False)
         quoted = "".join(f"    {line}\n" for line in text.splitlines())
         self._events.add(self._summary.text("config", quoted), 0)
-        chosen = {key: value for key, value in settings.items() if key not in OF_NO_NUMBER}
+        chosen = {key: _plain(value) for key, value in numbers(self.config).items()}
         # The start record in the run's own file: torch's add_hparams would make a run of its own for it.
-        self._events.add(self._summary.hparams(flatten(chosen), {})[1], 0)
+        self._events.add(self._summary.hparams(chosen, {})[1], 0)
 
     @_rank0
     def note(self, text: str) -> None:
@@ -254,3 +240,8 @@ def _by_player(name: str, values: Mapping[str, float]) -> dict[str, float]:
     if len(values) == 1:
         return {name: next(iter(values.values()))}
     return {f"{name}_{player}": value for player, value in values.items()}
+
+
+def _plain(value: Any) -> int | float | str:
+    """A setting as the hyperparameter table can show it: numbers stay, the rest is text."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -13,12 +13,14 @@ from hpc.config import Optim
 from hpc.errors import UserError
 
 NAMES = ("sgd", "adam", "adamw", "lamb", "rmsprop")
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 
 
-def _net(seed: int = 0) -> nn.Sequential:
+def _net(seed: int = 0, device: str = "cpu") -> nn.Sequential:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 16, 5))
-    return net.to(memory_format=torch.channels_last)
+    return net.to(device, memory_format=torch.channels_last)
 
 
 def _named(net: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -29,7 +31,9 @@ def _train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> No
     for number in steps:
         images = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(number))
         optimizer.zero_grad()
-        net(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+        images = images.to(next(net.parameters()).device, memory_format=torch.channels_last)
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+            net(images).square().mean().backward()
         optimizer.step()
 
 
@@ -48,9 +52,10 @@ def _reference(config: Optim, net: nn.Module) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
-def test_equals_the_plain_optimizer_of_torch(name: str) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_equals_the_plain_optimizer_of_torch(name: str, device: str) -> None:
     config = Optim(name=name, lr=0.01, momentum=0.8, nesterov=name == "sgd", weight_decay=0.05)
-    ours, theirs = _net(), _net()
+    ours, theirs = _net(device=device), _net(device=device)
     _train(ours, optim.build(config, _named(ours)), range(6))
     _train(theirs, _reference(config, theirs), range(6))
     for (where, mine), other in zip(_named(ours), theirs.parameters(), strict=True):
@@ -107,18 +112,19 @@ def test_norms_and_biases_have_no_weight_decay_and_groups_keep_names() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("stepped", [0, 3])
-def test_state_by_name_continues_bit_for_bit(name: str, stepped: int) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_state_by_name_continues_bit_for_bit(name: str, stepped: int, device: str) -> None:
     config = Optim(name=name, lr=0.01, weight_decay=0.05)
-    net = _net()
+    net = _net(device=device)
     optimizer = optim.build(config, _named(net))
     _train(net, optimizer, range(stepped))
     weights = copy.deepcopy(net.state_dict())
     state = optim.export_state(optimizer, _named(net))
-    # cloned row by row: a file does not keep channels_last
-    state = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in state.items()}
+    # as from a file: on the CPU, and not in channels_last
+    state = {key: v.cpu().clone(memory_format=torch.contiguous_format) for key, v in state.items()}
     _train(net, optimizer, range(stepped, stepped + 3))
 
-    again = _net(seed=9)
+    again = _net(seed=9, device=device)
     again.load_state_dict(weights)
     resumed = optim.build(config, _named(again))
     _train(again, resumed, range(50, 51))  # something to be overwritten

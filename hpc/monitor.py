@@ -20,17 +20,27 @@ from torch import Tensor
 
 from hpc import console, events, projector
 from hpc.config import Config, numbers
+from hpc.errors import UserError
 from hpc.rundir import RunDir
 from hpc.task import Report
 
 
 def _rank0(method: Callable[..., None]) -> Callable[..., None]:
-    """Other ranks may call every method; only rank 0 acts."""
+    """Other ranks may call every method; only rank 0 acts. A full disk is a UserError."""
 
     @functools.wraps(method)
     def wrapped(self: "Monitor", *args: Any, **kwargs: Any) -> None:
-        if self.main:
+        if not self.main:
+            return
+        try:
             method(self, *args, **kwargs)
+        except BrokenPipeError:  # whoever read stdout has gone
+            raise
+        except OSError as error:
+            raise UserError(
+                f"the logs in {self.run} cannot be written ({error.strerror or error}): free space or give "
+                f"rights there, then `rostro resume {self.run.name}`"
+            ) from None
 
     return wrapped
 

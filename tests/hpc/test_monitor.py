@@ -1,5 +1,6 @@
 """What a run shows, read back by TensorBoard's own reader and by eye of the files."""
 
+import errno
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hpc import console, events, projector
 from hpc.config import Config
+from hpc.errors import UserError
 from hpc.monitor import Monitor, trim_lines
 from hpc.task import Report
 
@@ -220,6 +222,17 @@ def test_flush_leaves_nothing_in_memory(tmp_path: Path) -> None:
         "b": None,
     }
     monitor.close()
+
+
+def test_a_full_disk_is_one_line_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = _monitor(tmp_path)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(events.os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\): free space"):
+        monitor.flush()
 
 
 def test_lines_are_cut_back_to_the_clock(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ group) are no pair. The network is in `models/siamese.py`, the figures in `hpc/m
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpc.dist import Dist, gather, gather_grad, sum_
-from hpc.meters.verification import Verification
+from hpc.meters.verification import Score, Verification, cosine, probability
 from hpc.task import Batch, Meter, Phase, Task
 from models.siamese import SiameseNet, build_trunk
 
@@ -140,11 +140,11 @@ class Siamese(Task):
     @torch.no_grad()
     def _watch(self, pairs: Pairs) -> None:
         """Report how far apart the two kinds of pairs are, and how many a running threshold tells apart."""
-        cosine = pairs.cosine
-        means = torch.stack([pairs.mean(cosine, pairs.genuine), pairs.mean(cosine, pairs.impostor)])
+        similarity = pairs.cosine
+        means = torch.stack([pairs.mean(similarity, pairs.genuine), pairs.mean(similarity, pairs.impostor)])
         means = sum_(means, self.here) / self.here.world
-        threshold = self.threshold.to(cosine.device)
-        accepted = (cosine > threshold).float()
+        threshold = self.threshold.to(similarity.device)
+        accepted = (similarity > threshold).float()
         right = 0.5 * (pairs.mean(accepted, pairs.genuine) + pairs.mean(1.0 - accepted, pairs.impostor))
         self.threshold = torch.lerp(threshold, means.mean(), 0.02).cpu()
         self.report("cosine_genuine", means[0])
@@ -157,12 +157,25 @@ class Siamese(Task):
     def load_state(self, state: dict[str, Any]) -> None:
         self.threshold = state["threshold"]
 
+    @property
+    def unit(self) -> str:
+        """What a score of two embeddings is: the cosine, or the head's probability of "the same person"."""
+        return "probability" if self.config.task["loss"] == "bce" else "cosine"
+
+    def score(self, nets: dict[str, nn.Module]) -> Score:
+        """How two embeddings are compared; higher = the same person."""
+        head = cast(SiameseNet, nets["net"]).head
+        if head is None:
+            return cosine
+        return probability(head.weight[0].detach().float().cpu().numpy(), float(head.bias[0]))
+
     def meters(self) -> dict[str, Meter]:
         return {"verification": Verification()}
 
-    def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Meter]) -> None:
+    def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Any]) -> None:
         embeddings = nets["net"](batch.images).float().cpu().numpy()
         identity = batch.labels["identity"].cpu().numpy()
+        meters["verification"].score = self.score(nets)
         meters["verification"].add(batch.ids.numpy(), embeddings=embeddings, identity=identity)
 
     def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,172 @@
+"""A run judged on a set: the figures of its network beside the untrained network and plain pixels.
+
+`rostro evaluate` prints what this returns. The evaluation while training is `hpc/evaluation.py`; here one
+process reads the pictures, adds intervals, draws curves, and stores the threshold for `rostro verify`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data_shards.index import ShardSet
+from hpc import plots
+from hpc.meters.pairs import Pairs, all_pairs, read_list, resolve
+from hpc.meters.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
+from hpc.predict import PictureBlocks, Predictor, untrained
+from hpc.rundir import write_json
+
+PIXELS = "pixels (32x32 grey)"
+Progress = Callable[[str, PictureBlocks], Any]  # what wraps the loop over pictures: a progress bar
+
+
+@dataclass
+class Trial:
+    """What is compared: pairs of rows, the samples of the rows, their people, and how it was chosen."""
+
+    pairs: Pairs
+    ids: np.ndarray  # [m] ascending sample ids
+    identity: np.ndarray  # [m]
+    note: dict[str, Any]
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """The baseline: pictures uint8 [n, s, s, 3] as grey 32x32 vectors less their mean, float32 [n, 1024]."""
+    small = [
+        cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+        for image in images
+    ]
+    flat = np.stack(small).reshape(len(images), -1).astype(np.float32)
+    return flat - flat.mean(1, keepdims=True)
+
+
+def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> Trial:
+    """All pairs of the set, or those of a list."""
+    identity = np.asarray(shards.labels["identity"], np.int64)
+    if pairs is None:
+        return Trial(all_pairs(identity), np.arange(len(shards)), identity, {"kind": "all pairs of the set"})
+    found = resolve(read_list(pairs), finder(shards), path=pairs, skip=skip)
+    note = {
+        "kind": "pair list",
+        "file": pairs.name,
+        "listed": found.listed,
+        "usable": found.listed - found.absent,
+    }
+    if found.absent:
+        note["first_absent"] = found.first_absent
+    return Trial(found.pairs, found.ids, identity[found.ids], note)
+
+
+def finder(shards: ShardSet) -> Callable[[str], Mapping[str, int]]:
+    """Name of an identity -> {stem of the picture: sample id}, from the tar headers of that identity."""
+    index = {name: number for number, name in enumerate(shards.identity_names())}
+
+    def find(name: str) -> Mapping[str, int]:
+        if name not in index:
+            return {}
+        start, end = (int(row) for row in shards.identity_start[index[name] : index[name] + 2])
+        return {Path(shards.member(row)).stem: row for row in range(start, end)}
+
+    return find
+
+
+def judge(
+    embeddings: np.ndarray, on: Trial, *, score: Score, rounds: int, seed: int
+) -> tuple[Verdict, np.ndarray]:
+    """All figures of one set of embeddings [m, d], and the scores of the pairs."""
+    scores = score_pairs(embeddings, on.pairs, score)
+    verdict = measure(scores, on.pairs)
+    if rounds:
+        verdict.intervals = bootstrap(scores, on.pairs, on.identity, rounds=rounds, seed=seed)
+    return verdict, scores
+
+
+def assess(
+    model: Predictor,
+    shards: ShardSet,
+    *,
+    pairs: Path | None = None,
+    skip: bool = False,
+    rounds: int = 1000,
+    progress: Progress = lambda text, blocks: blocks,
+) -> dict[str, Any]:
+    """Judge `model` and the baselines on `shards`; write RUN/evaluations/<name>/ and RUN/threshold.json.
+
+    Returns the report: {"rows": [{"name", figures}], "set", "trial", "folder", "threshold", ...}.
+    """
+    started = time.perf_counter()
+    on = trial(shards, pairs=pairs, skip=skip)
+    plain = untrained(model)
+    parts: list[tuple[np.ndarray, ...]] = []
+    for images in progress("embedding pictures", PictureBlocks(shards, on.ids, model.config.data.size)):
+        parts.append((model.embed(images), plain.embed(images), pixels(images)))
+    embeddings = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    names = (model.name, plain.name, PIXELS)
+    scorers = (model.score, plain.score, cosine)
+    judged = {
+        name: judge(found, on, score=score, rounds=rounds, seed=model.config.seed)
+        for name, found, score in zip(names, embeddings, scorers, strict=True)
+    }
+    rows = [{"name": name} | verdict.plain() for name, (verdict, _) in judged.items()]
+    report = _describe(model, shards, on) | {"bootstrap": rounds, "rows": rows}
+    folder = model.run / "evaluations" / _name(shards, pairs)
+    folder.mkdir(parents=True, exist_ok=True)
+    report |= {"folder": str(folder), "threshold": rows[0]["thresholds"]["eer"]}
+    _draw(folder, model, on, {name: scores for name, (_, scores) in judged.items()}, report)
+    report["seconds"] = round(time.perf_counter() - started, 2)
+    write_json(folder / "report.json", report)
+    write_json(model.run / "threshold.json", _threshold(report))
+    return report
+
+
+def _name(shards: ShardSet, pairs: Path | None) -> str:
+    split = shards.manifest.get("split") or ""
+    return "-".join(part for part in (shards.name, split, pairs.stem if pairs else "") if part)
+
+
+def _describe(model: Predictor, shards: ShardSet, on: Trial) -> dict[str, Any]:
+    return {
+        "run": model.run.name,
+        "checkpoint": model.clock,
+        "weights": model.weights,
+        "set": shards.name,
+        "split": shards.manifest.get("split"),
+        "manifest_sha256": shards.digest,
+        "pictures": len(on.ids),
+        "identities": len(np.unique(on.identity)),
+        "trial": on.note
+        | {
+            "genuine": [int(on.pairs.same.sum()), on.pairs.total_genuine],
+            "impostors": [int((~on.pairs.same).sum()), on.pairs.total_impostors],
+            "accuracy": "mean of both kinds of pairs" if on.pairs.balanced else "share of the listed pairs",
+        },
+        "decoder": "host, centre square",
+        "score": model.unit,
+    }
+
+
+def _draw(
+    folder: Path, model: Predictor, on: Trial, scores: dict[str, np.ndarray], report: dict[str, Any]
+) -> None:
+    where = f"{folder.name}: {report['pictures']:,} pictures of {report['identities']:,} people"
+    plots.draw_roc(
+        folder / "roc.png", {name: (found, on.pairs.same) for name, found in scores.items()}, title=where
+    )
+    plots.draw_scores(
+        folder / "scores.png",
+        scores[model.name],
+        on.pairs.same,
+        threshold=report["threshold"],
+        title=f"{model.name}\n{where}",
+        unit=model.unit,
+    )
+
+
+def _threshold(report: dict[str, Any]) -> dict[str, Any]:
+    kept = ("checkpoint", "weights", "score", "set", "split", "manifest_sha256", "trial", "threshold")
+    row = report["rows"][0]
+    return {key: report[key] for key in kept} | {"thresholds": row["thresholds"], "eer": row["eer"]}

@@ -1,0 +1,67 @@
+"""Pictures of an evaluation, drawn without a display: ROC curves and the histogram of scores."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hpc.meters import roc
+
+# Okabe & Ito's palette: told apart in every common kind of colour blindness.
+COLOURS = ("#0072B2", "#E69F00", "#999999", "#009E73", "#CC79A7")
+GENUINE, IMPOSTOR = "#0072B2", "#D55E00"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".tmp-{path.name}")
+    FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=130)
+    temporary.replace(path)
+
+
+def _axes(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> None:
+    """One ROC for each name -> (scores, same); false accepts on a log axis down to one impostor pair."""
+    figure, axes = _axes(title)
+    floor = 1.0
+    for (name, (scores, same)), colour in zip(curves.items(), COLOURS, strict=False):
+        curve = roc.rank(scores, same).roc()
+        floor = min(floor, 1.0 / curve.impostors)
+        at = np.geomspace(1.0 / curve.impostors, 1.0, 400)
+        tar = curve.tar[np.searchsorted(curve.far, at * (1 + 1e-9), side="right") - 1]
+        label = f"{name}: EER {roc.equal_error(curve)[0]:.3f}"
+        axes.plot(at, tar, color=colour, linewidth=2, label=label)
+    at = np.geomspace(floor, 1.0, 400)
+    axes.plot(at, 1 - at, color="black", linewidth=0.8, linestyle=":", label="equal error")
+    axes.set(xscale="log", xlim=(floor, 1), ylim=(0, 1.005))
+    axes.set(xlabel="false accept rate (impostor pairs)", ylabel="true accept rate (genuine pairs)")
+    axes.grid(alpha=0.25, which="major")
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def draw_scores(
+    path: Path, scores: np.ndarray, same: np.ndarray, *, threshold: float, title: str, unit: str
+) -> None:
+    """Histograms of genuine and impostor scores, each of area 1, with the threshold between them."""
+    figure, axes = _axes(title)
+    low, high = float(scores.min()), float(scores.max())
+    edges = np.linspace(low, high if high > low else low + 1e-6, 81)
+    for kind, mask, colour in (("impostor", ~same, IMPOSTOR), ("genuine", same, GENUINE)):
+        label = f"{kind} ({int(mask.sum()):,} pairs)"
+        heights, _ = np.histogram(scores[mask], edges, density=True)
+        axes.stairs(heights, edges, fill=True, color=colour, alpha=0.45, label=label)
+        axes.stairs(heights, edges, color=colour, linewidth=1.2)
+    axes.axvline(threshold, color="black", linewidth=1, linestyle="--", label=f"threshold {threshold:.3f}")
+    axes.set(xlabel=f"{unit} of the two embeddings", ylabel="density", xlim=(edges[0], edges[-1]))
+    axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)

@@ -1,0 +1,166 @@
+"""A trained network, loaded back from its run: what `evaluate`, `verify` and `export` share.
+
+Pictures go through the preprocessing of the run (centre square, data.size, RGB in [-1, 1]) and one pinned
+decoder. Weights come from a verified checkpoint; nothing is unpickled.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_shards.index import ShardSet
+from data_shards.loader import decode_pictures
+from data_shards.reader import Reader
+from hpc import checkpoint, setup
+from hpc.checkpoint import Damaged
+from hpc.config import Config
+from hpc.errors import UserError
+from hpc.meters.verification import Score, cosine
+from hpc.rundir import RunDir
+from hpc.task import Task
+from hpc.tasks.siamese import Siamese
+
+BATCH = 64  # pictures at a time
+
+
+@dataclass
+class Predictor:
+    """The networks of a run in evaluation mode."""
+
+    task: Task
+    nets: dict[str, nn.Module]
+    config: Config
+    run: Path
+    clock: int  # images seen; 0: untrained
+    weights: str  # ema | raw | untrained
+    meta: dict[str, Any]  # manifest of the checkpoint
+
+    @property
+    def name(self) -> str:
+        """For tables: the run and which of its weights."""
+        return f"{self.run.name} at {self.clock:,} ({self.weights})" if self.clock else "untrained network"
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The task's outputs for pictures uint8 [n, size, size, 3] (RGB)."""
+        parts = [self._block(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def _block(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(_device()).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            found = self.task.predict(self.nets, tensor.float().div_(127.5).sub_(1.0))
+        return {key: value.float().cpu().numpy() for key, value in found.items()}
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Embeddings float32 [n, d] of pictures uint8 [n, size, size, 3] (RGB)."""
+        if "embedding" not in (found := self.predict(images)):
+            raise UserError(f"task {self.config.task['name']} gives no embedding: use a run of task=siamese")
+        return found["embedding"]
+
+    @property
+    def unit(self) -> str:
+        """What a score is: cosine | probability."""
+        return self.task.unit if isinstance(self.task, Siamese) else "cosine"
+
+    @property
+    def score(self) -> Score:
+        """How this network compares embeddings; higher = the same person."""
+        return self.task.score(self.nets) if isinstance(self.task, Siamese) else cosine
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _candidates(run: Path, which: str, task: Task) -> list[Path]:
+    """Checkpoints to try in turn: `best`, `last`, or the one of a clock."""
+    paths = checkpoint.listing(run)
+    if not paths:
+        raise UserError(f"run {run} has no checkpoint yet: wait for the first, or lower save.every")
+    if which == "last":
+        return paths[::-1]
+    if which == "best":
+        ranked = checkpoint.ranked(run, task.metric)
+        return ranked + [path for path in reversed(paths) if path not in ranked]
+    chosen = [path for path in paths if which.isdigit() and int(path.name) == int(which)]
+    if not chosen:
+        known = ", ".join(str(int(path.name)) for path in paths)
+        raise UserError(f"checkpoint={which} is not in {run}: use best, last or one of {known}")
+    return chosen
+
+
+def _read(paths: list[Path]) -> checkpoint.Checkpoint:
+    """The first of `paths` that has its hashes; a warning for each one that has not."""
+    for path in paths[:-1]:
+        try:
+            return checkpoint.read(path)
+        except Damaged as error:
+            print(f"warning: {error}")
+    return checkpoint.read(paths[-1])
+
+
+def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:
+    task = setup.task(config)
+    with setup.seeded(config.seed):
+        nets = task.players()
+    return task, nets
+
+
+def _ready(nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    return {name: net.to(_device()).eval().requires_grad_(False) for name, net in nets.items()}
+
+
+def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto") -> Predictor:
+    """The networks of a run directory. `weights`: ema | raw | auto (the average where one was kept)."""
+    if weights not in ("auto", "ema", "raw"):
+        raise UserError(f"weights={weights} is not known: use ema, raw or auto")
+    found = RunDir.open(run)
+    folder, config = found.path, found.config()
+    task, nets = _build(config)
+    saved = _read(_candidates(folder, checkpoint, task))
+    if weights == "ema" and not saved.ema:
+        raise UserError(f"weights=ema: {folder} kept no average (ema.half_life=0): use weights=raw")
+    averaged = bool(saved.ema) and weights != "raw"
+    _load(nets, saved, averaged=averaged, where=f"{folder.name} at {saved.clock}")
+    task.load_state(saved.task)
+    return Predictor(
+        task, _ready(nets), config, folder, saved.clock, "ema" if averaged else "raw", saved.meta
+    )
+
+
+def _load(nets: dict[str, nn.Module], saved: checkpoint.Checkpoint, *, averaged: bool, where: str) -> None:
+    for name, net in nets.items():
+        if name not in saved.players:
+            raise UserError(f"checkpoint {where} has no player {name}: it belongs to another task")
+        tensors = saved.players[name] | (saved.ema.get(name, {}) if averaged else {})
+        checkpoint.load_module(net, tensors, f"checkpoint {where}, player {name}")
+
+
+def untrained(trained: Predictor) -> Predictor:
+    """The same networks as their run began: initial weights of the run's seed."""
+    task, nets = _build(trained.config)
+    return Predictor(task, _ready(nets), trained.config, trained.run, 0, "untrained", {})
+
+
+class PictureBlocks:
+    """The samples `ids` of a set, decoded: iterates uint8 blocks [<= 64, size, size, 3] in their order."""
+
+    def __init__(self, shards: ShardSet, ids: np.ndarray, size: int) -> None:
+        self.shards, self.ids, self.size = shards, ids, size
+
+    def __len__(self) -> int:
+        return -(-len(self.ids) // BATCH)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        reader = Reader(self.shards)
+        try:
+            for start in range(0, len(self.ids), BATCH):
+                blobs = reader.read(self.ids[start : start + BATCH])
+                yield decode_pictures([bytes(blob) for blob in blobs], self.size)
+        finally:
+            reader.close()

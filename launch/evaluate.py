@@ -1,0 +1,126 @@
+"""`rostro evaluate`: the figures of a run on held-out people or a pair list, beside two baselines."""
+
+from pathlib import Path
+from typing import Any
+
+from launch.args import parse
+
+HELP = """
+usage: rostro evaluate RUN [key=value ...]
+
+Judges the siamese network of a run on people it has not seen: EER and AUC with 95 % intervals, accuracy by
+LFW's 10-fold protocol, TAR at fixed FAR, beside the untrained network and plain pixels. Writes
+RUN/evaluations/<set>/report.json, roc.png and scores.png, and RUN/threshold.json for `rostro verify`.
+
+  RUN                 a run directory, e.g. runs/faces
+  data=DIR            a packed set                                (default: the run's held-out set)
+  pairs=FILE          a pair list in LFW's format                 (default: all pairs of the set)
+  missing=error       skip: leave out listed pairs whose pictures are not in the set
+  checkpoint=best     best | last | a clock
+  weights=auto        ema | raw | auto: the average where the run kept one
+  bootstrap=1000      rounds of the intervals; 0: none
+
+example: rostro evaluate runs/faces data=shards/lfw/eval
+         rostro evaluate runs/faces data=shards/lfw pairs=pairs.txt missing=skip
+"""
+SPEC = {
+    "data": "",
+    "pairs": "",
+    "missing": "error",
+    "checkpoint": "best",
+    "weights": "auto",
+    "bootstrap": 1000,
+}
+
+
+def main(argv: list[str]) -> int:
+    keys = parse(argv, SPEC, positional=("run",), required=("run",))
+    from data_shards.errors import UserError
+
+    if keys.missing not in ("error", "skip"):
+        raise UserError(f"missing={keys.missing} is not known: use error or skip")
+    if keys.bootstrap < 0:
+        raise UserError(f"bootstrap={keys.bootstrap} is negative: use 0 for no intervals, or 1000")
+    from data_shards.index import ShardSet
+    from hpc.assess import assess
+    from hpc.predict import load_run
+    from hpc.rundir import RunDir
+
+    data = keys.data or RunDir.open(keys.run).config().data.eval
+    if not data:
+        raise UserError(f"data is missing: {keys.run} held no people out; add data=DIR, a packed set")
+    shards = ShardSet.open(data, fields=("identity",))
+    model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
+    report = assess(
+        model,
+        shards,
+        pairs=Path(keys.pairs) if keys.pairs else None,
+        skip=keys.missing == "skip",
+        rounds=keys.bootstrap,
+        progress=progress,
+    )
+    show(report)
+    return 0
+
+
+def progress(text: str, blocks: Any) -> Any:
+    """A bar on stderr where a person looks on."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(blocks, description=text, console=console, transient=True, disable=not console.is_terminal)
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report as one table and a few lines."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    trial = report["trial"]
+    console.print(title(report))
+    table = Table()
+    table.add_column("")
+    rates = list(report["rows"][0]["tar"])
+    for head in ("EER", "AUC", "accuracy", *(f"TAR@{rate.upper()}" for rate in rates)):
+        table.add_column(head, justify="right")
+    for row in report["rows"]:
+        tars = [f"{row['tar'][rate]:.3f}" if row["tar"][rate] is not None else "-" for rate in rates]
+        table.add_row(row["name"], figure(row, "eer"), figure(row, "auc"), accuracy(row), *tars)
+    wide = Console(highlight=False, width=max(console.width, 120))
+    wide.print(table)
+    notes = [f"accuracy: {trial['accuracy']}, threshold from the other folds"]
+    if any(rate is None for rate in report["rows"][0]["tar"].values()):
+        notes.append("TAR -: fewer impostor pairs than 10 / FAR")
+    if report["bootstrap"]:
+        notes.append(f"[lo hi]: 95 %, {report['bootstrap']} resamples of the people")
+    for line in notes:
+        console.print(f"  {line}", markup=False)
+    console.print(
+        f"threshold {report['threshold']:.4f} ({report['score']}), kept for `rostro verify`", markup=False
+    )
+    console.print(f"{report['folder']}/report.json, roc.png, scores.png", markup=False)
+
+
+def title(report: dict[str, Any]) -> str:
+    trial = report["trial"]
+    (genuine, _), (impostors, all_impostors) = trial["genuine"], trial["impostors"]
+    drawn = f" drawn of {all_impostors:,}" if all_impostors > impostors else ""
+    text = f"{report['set']} {report['split'] or ''}".strip()
+    text += f": {report['pictures']:,} pictures of {report['identities']:,} people, "
+    text += f"{genuine:,} genuine and {impostors:,} impostor pairs{drawn}"
+    if "listed" in trial:
+        text += f"; {trial['usable']:,} of {trial['listed']:,} pairs of {trial['file']} are usable"
+    return text
+
+
+def figure(row: dict[str, Any], name: str) -> str:
+    interval = row["intervals_95"].get(name)
+    spread = f" \\[{interval[0]:.3f} {interval[1]:.3f}]" if interval else ""
+    return f"{row[name]:.3f}{spread}"
+
+
+def accuracy(row: dict[str, Any]) -> str:
+    found = row["accuracy"]
+    return f"{found['mean']:.3f} ± {found['std']:.3f}" if found else "-"

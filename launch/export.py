@@ -1,0 +1,32 @@
+"""`rostro export`: the network of a run as safetensors, a JSON card, and ONNX."""
+
+from pathlib import Path
+
+from launch.args import parse
+
+HELP = """
+usage: rostro export RUN [key=value ...]
+
+Writes model.safetensors (weights by name), model.json (task, preprocessing, metrics, threshold, the training
+data's manifest hash and licence note) and model.onnx (any batch size).
+
+  RUN                 a run directory
+  out=DIR             where to                                    (default: RUN/export)
+  checkpoint=best     best | last | a clock
+  weights=auto        ema | raw | auto: the average where the run kept one
+  onnx=true           false: no ONNX file (it needs `pip install 'rostro[onnx]'`)
+
+example: rostro export runs/faces out=faces-net
+"""
+SPEC = {"out": "", "checkpoint": "best", "weights": "auto", "onnx": True}
+
+
+def main(argv: list[str]) -> int:
+    keys = parse(argv, SPEC, positional=("run",), required=("run",))
+    from hpc.export import export
+    from hpc.predict import load_run
+
+    model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
+    for path in export(model, Path(keys.out) if keys.out else model.run / "export", onnx=keys.onnx):
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    return 0

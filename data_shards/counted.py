@@ -14,8 +14,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 _S11, _S27, _S30, _S31, _S32 = (np.uint64(n) for n in (11, 27, 30, 31, 32))
-_ROUNDS = 12  # of the Feistel network: domains of a few elements need this many (see the tests)
-_COUNTERS = np.arange(1, _ROUNDS + 1, dtype=np.uint64) << _S32  # keeps the rounds apart: halves are < 2^32
+_ROUNDS, _FEW_ROUNDS = (
+    6,
+    12,
+)  # of the Feistel network: small domains need more to be mixed well (see the tests)
+_SMALL = 1024
+_COUNTERS = np.arange(1, 13, dtype=np.uint64) << _S32  # keeps the rounds apart: halves are < 2^32
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -65,22 +69,41 @@ def permute(
     if (indices < 0).any() or (indices >= sizes).any():
         raise IndexError(f"index outside [0, size): {indices.min()}..{indices.max()} for size {sizes.min()}")
     streams = np.broadcast_to(np.asarray(stream, np.uint64), indices.shape)
+    limits = sizes.astype(np.uint64)
+    small = sizes < _SMALL
+    if small.all() or not small.any():
+        rounds = _FEW_ROUNDS if small[0] else _ROUNDS
+        return _walk(streams, indices.astype(np.uint64), limits, rounds).astype(np.int64)
+    out = np.empty_like(indices)
+    for part, rounds in ((small, _FEW_ROUNDS), (~small, _ROUNDS)):
+        out[part] = _walk(streams[part], indices[part].astype(np.uint64), limits[part], rounds)
+    return out
+
+
+def _walk(streams: np.ndarray, values: np.ndarray, limits: np.ndarray, rounds: int) -> np.ndarray:
     # a x b is the smallest near-square domain that holds `size`: hardly any element leaves it and walks on
-    a = np.ceil(np.sqrt(sizes)).astype(np.uint64)
-    b = (sizes.astype(np.uint64) + a - np.uint64(1)) // a
-    out = _feistel(streams, indices.astype(np.uint64), a, b)
-    limit = sizes.astype(np.uint64)
-    outside = np.flatnonzero(out >= limit)
+    a = np.ceil(np.sqrt(limits)).astype(np.uint64)
+    b = (limits + a - np.uint64(1)) // a
+    out = _feistel(streams, values, a, b, rounds)
+    outside = np.flatnonzero(out >= limits)
     while len(outside):
-        out[outside] = _feistel(streams[outside], out[outside], a[outside], b[outside])
-        outside = outside[out[outside] >= limit[outside]]
-    return out.astype(np.int64)
+        out[outside] = _feistel(streams[outside], out[outside], a[outside], b[outside], rounds)
+        outside = outside[out[outside] >= limits[outside]]
+    return out
 
 
-def _feistel(streams: np.ndarray, values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _feistel(
+    streams: np.ndarray, values: np.ndarray, a: np.ndarray, b: np.ndarray, rounds: int
+) -> np.ndarray:
     left, right = values % a, values // a  # left in [0, a), right in [0, b)
-    for number in range(_ROUNDS):
-        modulus = a if number % 2 == 0 else b
-        noise = mix((right + _COUNTERS[number]) * _GOLDEN ^ streams)
-        left, right = right, (left + (noise >> _S32)) % modulus
+    for number in range(rounds):
+        noise = right + _COUNTERS[number]  # a shorter hash than `mix`: the rounds do the rest
+        noise *= _GOLDEN
+        noise ^= streams
+        noise ^= noise >> _S32
+        noise *= _MIX1
+        noise >>= _S32
+        noise += left
+        noise %= b if number % 2 else a
+        left, right = right, noise
     return left + a * right

@@ -59,18 +59,17 @@ class DaliBackend:
 
     def _source(self, jobs: Jobs) -> Any:
         """The callable that DALI asks for batch `info.iteration`."""
-        hinted = 0
+        coming: deque[Job | None] = deque()  # computed and hinted, not fed yet
 
         def source(info: Any) -> tuple[Any, ...]:
-            nonlocal hinted
-            job = jobs(info.iteration)
+            while len(coming) <= self._ahead:
+                job = jobs(info.iteration + len(coming))
+                coming.append(job)
+                if job is not None:
+                    self._supply.hint(job)
+            job = coming.popleft()
             if job is None:
                 raise StopIteration
-            while hinted <= info.iteration + self._ahead:
-                coming = jobs(hinted) if hinted > info.iteration else job
-                if coming is not None:
-                    self._supply.hint(coming)
-                hinted += 1
             self._fed.append(job)
             return self._inputs(job)
 

@@ -41,19 +41,26 @@ class Reader:
         """The bytes of each picture, in the order of `ids`. UserError naming the member: a short read."""
         shard, offset, size = self._ranges(ids)
         out: list[bytes] = [b""] * len(ids)
-        for at in np.lexsort((offset, shard)).tolist():  # in the order in which they lie on the disk
-            number, start, length = int(shard[at]), int(offset[at]), int(size[at])
+        current, handle = -1, None
+        order = np.lexsort((offset, shard))  # in the order in which they lie on the disk
+        rows = zip(
+            order.tolist(), shard[order].tolist(), offset[order].tolist(), size[order].tolist(), strict=True
+        )
+        for at, number, start, length in rows:
             try:
-                out[at] = os.pread(self._handle(number).fd, length, start)
+                if handle is None or number != current:
+                    current, handle = number, self._handle(number)
+                out[at] = os.pread(handle.fd, length, start)
             except OSError as error:
                 raise UserError(
                     f"cannot read {self._set.shards[number]} ({error.strerror}): "
                     f"run `rostro check {self._set.folder}`"
                 ) from error
             if len(out[at]) != length:
+                name = name_of(self._set, int(ids[at]))
                 raise UserError(
-                    f"{self._set.shards[number]} ends within {self._name(int(ids[at]))}: {len(out[at])} of "
-                    f"{length} bytes at offset {start}; copy the shard again or run `rostro pack`"
+                    f"{self._set.shards[number]} ends within {name}: {len(out[at])} of {length} bytes at "
+                    f"offset {start}; copy the shard again or run `rostro pack`"
                 )
         return out
 
@@ -95,9 +102,6 @@ class Reader:
             else:
                 self._open.move_to_end(number)
             return handle
-
-    def _name(self, sample_id: int) -> str:
-        return name_of(self._set, sample_id)
 
 
 def name_of(shards: Any, sample_id: int) -> str:

@@ -7,7 +7,7 @@ weaker than those of `loader.py`:
 - Samples are shuffled in a buffer; the order is a function of (seed, world, clock of the last start) only.
 - A start at a clock above 0 goes back to the front of the shard in which that clock fell (counts known from
   the manifest) or begins a new pass (bare URLs): a resumed run is not bit-equal to a straight one.
-- Only the label of the set's main field is there, and no identity batches (`data.order=groups`).
+- `identity` is the only label (member `.cls`), and there are no identity batches (`data.order=groups`).
 """
 
 import time
@@ -39,7 +39,6 @@ class Sources:
 
     urls: list[str]
     counts: list[int] | None
-    fields: tuple[str, ...]  # names of the label in `.cls`; empty: unknown
 
     @classmethod
     def find(cls, source: str) -> "Sources":
@@ -52,8 +51,8 @@ class Sources:
             manifest, _ = read_manifest(Path(source))
             shards = manifest["shards"]
             urls = [str(Path(source, shard["name"]).absolute()) for shard in shards]
-            return cls(urls, [shard["samples"] for shard in shards], tuple(manifest["fields"])[:1])
-        return cls(expand_urls(source), None, ())
+            return cls(urls, [shard["samples"] for shard in shards])
+        return cls(expand_urls(source), None)
 
 
 @dataclass(frozen=True)
@@ -109,13 +108,11 @@ class StreamLoader:
         num = len(self._sources.urls)
         if num < world:
             raise UserError(f"data.stream=true deals {num} shards to {world} ranks: use at most {num} ranks")
-        known = self._sources.fields or tuple(fields)[:1]
-        if tuple(fields) != known:
+        if set(fields) - {"identity"}:
             raise UserError(
-                f"data.stream=true reads the label {', '.join(known)}, not {', '.join(fields)}: "
-                "use data.stream=false"
+                f"data.stream=true reads the label identity, not {', '.join(fields)}: use data.stream=false"
             )
-        self._field, self._seed, self._rank, self._world = fields[0], seed, rank, world
+        self._seed, self._rank, self._world = seed, rank, world
         self._batch, self._augment, self._buffer = batch, augment, buffer
         self._backend = HostBackend(_Bytes(), size=size, threads=threads, ahead=ahead)
         self.waited = 0.0  # seconds spent in next(), all together
@@ -147,7 +144,7 @@ class StreamLoader:
         positions = np.arange(first, first + count, dtype=np.int64)
         slots = Slots(ids, np.zeros((count, 1), np.int8), positions, np.zeros(count, bool))
         steps = augment.draw(self._augment, self._seed, positions, 0, sizes[:, 0], sizes[:, 1])
-        labels = {self._field: np.array([sample.label for sample in samples], np.int64)}
+        labels = {"identity": np.array([sample.label for sample in samples], np.int64)}
         return _StreamJob(slots, labels, sizes, steps, samples)
 
     def _shuffled(self, clock: int) -> Iterator[_Sample]:

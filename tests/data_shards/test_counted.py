@@ -18,7 +18,7 @@ def test_values_are_fixed_for_ever():
     draws = counted.uniform(np.uint64(1), np.array([0, 1, 2**40]), 2)
     again = counted.uniform(np.uint64(1), np.array([2**40, 0]), 2)
     np.testing.assert_array_equal(draws[[2, 0]], again)
-    assert counted.permute(np.uint64(1), np.arange(10), 10).tolist() == [2, 6, 0, 4, 7, 9, 8, 5, 3, 1]
+    assert counted.permute(np.uint64(1), np.arange(10), 10).tolist() == [6, 2, 3, 5, 9, 8, 7, 0, 1, 4]
 
 
 def test_keys_of_different_purposes_differ():
@@ -82,6 +82,14 @@ def test_permute_takes_streams_and_sizes_by_element():
     together = counted.permute(streams, indices, sizes)
     alone = [counted.permute(streams[i], indices[i : i + 1], int(sizes[i]))[0] for i in range(4)]
     np.testing.assert_array_equal(together, alone)
+
+
+def test_small_and_large_sizes_mix_in_one_call():
+    sizes = np.array([5, 5000, 1023, 1024] * 8)
+    indices = np.arange(32) % 5
+    together = counted.permute(counted.key(4), indices, sizes)
+    alone = [int(counted.permute(counted.key(4), [i], s)[0]) for i, s in zip(indices, sizes, strict=True)]
+    assert together.tolist() == alone
 
 
 def test_permute_refuses_an_index_outside():

@@ -74,9 +74,12 @@ def _send(pipe: Connection, waiting: Iterator[tuple[int, Any]], running: dict[Co
 
 def _work(pipe: Connection, function: Callable[..., Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
+    parent = os.getppid()
     try:
         while True:
             job = pipe.recv()
+            if os.getppid() != parent:  # it died after sending the job
+                os._exit(1)
             answer: tuple[str, Any]
             try:
                 answer = ("result", function(*job))

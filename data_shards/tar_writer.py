@@ -30,7 +30,6 @@ def _template() -> bytes:
     head[148:156] = b" " * 8  # the checksum counts its own field as blanks
     head[156:157] = b"0"  # regular file
     head[257:265] = b"ustar\x0000"
-    head[329:337] = head[337:345] = b"0000000\0"  # device numbers
     return bytes(head)
 
 

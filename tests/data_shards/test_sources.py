@@ -1,0 +1,194 @@
+import os
+import pickle
+
+import pytest
+
+from data_shards.errors import UserError
+from data_shards.keys import LONGEST, identity_slugs, member_key, slug, stem_slugs
+from data_shards.source import open_source, read_file, source_names
+from tests.data_shards.pictures_on_disk import REAL, identity_folders, needs_real
+
+
+def listed(source) -> dict[str, tuple[str, str, str]]:
+    return {sample.path: (sample.identity, sample.stem, sample.unfit) for sample in source.samples()}
+
+
+def test_registry_is_the_folder():
+    assert {"folder", "lfw", "orl", "vggface2"} <= set(source_names())
+    with pytest.raises(UserError, match="source=imagenet: unknown; choose one of folder, lfw"):
+        open_source("imagenet", "x")
+    with pytest.raises(UserError, match="colour=1: source=folder has no such key"):
+        open_source("folder", "x", options={"colour": 1})
+
+
+@pytest.mark.parametrize("name", ["folder", "lfw", "orl", "vggface2"])
+def test_wrong_folders_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"src=.*: No such file"):
+        open_source(name, str(tmp_path / "absent"))
+    with pytest.raises(UserError, match=r"src=.*: holds no folders"):
+        open_source(name, str(tmp_path))
+
+
+def test_folder_lists_everything(tmp_path):
+    identity_folders(tmp_path, identities=2, pictures=2)
+    (tmp_path / "person_00" / "2019" / "may").mkdir(parents=True)
+    (tmp_path / "person_00" / "2019" / "may" / "x.y.JPG").write_bytes(b"1")
+    (tmp_path / "person_00" / "loop").symlink_to(tmp_path / "person_00")
+    (tmp_path / "person_00" / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "readme.txt").write_text("hello")
+    os.mkfifo(tmp_path / "person_01" / "pipe")
+    source = open_source("folder", str(tmp_path))
+    assert listed(source) == {
+        "person_00/p_0.jpg": ("person_00", "p_0", ""),
+        "person_00/p_1.jpg": ("person_00", "p_1", ""),
+        "person_00/nowhere.jpg": ("person_00", "nowhere", ""),
+        "person_00/2019/may/x.y.JPG": ("person_00", "2019/may/x.y", ""),
+        "person_01/p_0.jpg": ("person_01", "p_0", ""),
+        "person_01/p_1.jpg": ("person_01", "p_1", ""),
+        "person_01/pipe": ("person_01", "pipe", ""),
+        "readme.txt": ("", "readme", "lies beside the identity folders"),
+    }
+    by_path = {sample.path: sample for sample in source.samples()}
+    good = by_path["person_01/p_0.jpg"]
+    data = pickle.loads(pickle.dumps(source)).read(good)
+    assert data == (tmp_path / good.path).read_bytes()
+    assert good.num_bytes == len(data)
+    with pytest.raises(OSError, match="not a regular file"):
+        source.read(by_path["person_01/pipe"])
+    with pytest.raises(FileNotFoundError):
+        source.read(by_path["person_00/nowhere.jpg"])
+
+
+def test_reading_takes_all_and_no_more_than_a_picture(tmp_path):
+    (tmp_path / "big").write_bytes(b"x")
+    os.truncate(tmp_path / "big", 1 << 30)
+    with pytest.raises(OSError, match="1024 MB are too many"):
+        read_file(str(tmp_path / "big"))
+    (tmp_path / "empty").write_bytes(b"")
+    assert read_file(str(tmp_path / "empty")) == b""
+
+
+def test_lfw_is_found_below_its_archive_folder(tmp_path):
+    root = tmp_path / "lfw-deepfunneled" / "lfw-deepfunneled"
+    (root / "Ann_Lee").mkdir(parents=True)
+    (root / "Ann_Lee" / "Ann_Lee_0001.jpg").write_bytes(b"1")
+    (tmp_path / "pairs.txt").write_text("10 300")
+    found = listed(open_source("lfw", str(tmp_path)))
+    assert found == {"Ann_Lee/Ann_Lee_0001.jpg": ("Ann_Lee", "Ann_Lee_0001", "")}
+
+
+def test_orl_takes_subject_folders_only(tmp_path):
+    for name in ("s1", "s12", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.pgm").write_bytes(b"1")
+    found = listed(open_source("orl", str(tmp_path)))
+    assert {path: bool(unfit) for path, (_, _, unfit) in found.items()} == {
+        "s1/1.pgm": False,
+        "s12/1.pgm": False,
+        "other/1.pgm": True,
+    }
+    (tmp_path / "other" / "inner").mkdir()
+    with pytest.raises(UserError, match="has no folders s1"):
+        open_source("orl", str(tmp_path / "other"))
+
+
+META = {
+    "published": 'Class_ID, Name, Sample_Num, Flag, Gender\nn000001, "Ann, Lee", 4, 1, f\n'
+    'n000002, "Bo", 4, 0, m\n',
+    "spreadsheet": 'Class_ID, Name, Sample_Num, Flag, Gender\r\nn000001," ""Ann, Lee""",4,1, f\r\n'
+    'n000002," ""Bo""",4,0, m\r\n',
+    "semicolons": "\ufeffClass_ID;Name;Sample_Num;Flag;Gender\nn000001;Ann;4;1;F\nn000002;Bo;4;0;M\n",
+}
+
+
+@pytest.fixture
+def vggface2(tmp_path):
+    for person in ("n000001", "n000002", "n000003"):
+        (tmp_path / "train" / person).mkdir(parents=True)
+        for number in (1, 2):
+            (tmp_path / "train" / person / f"000{number}_01.jpg").write_bytes(b"1")
+    return tmp_path
+
+
+@pytest.mark.parametrize("meta", META.values(), ids=META)
+def test_vggface2_genders(vggface2, meta):
+    (vggface2 / "identity_meta.csv").write_bytes(meta.encode())
+    source = open_source("vggface2", str(vggface2))
+    assert dict(source.fields) == {"gender": "i4"}
+    found = {sample.identity: sample.labels for sample in source.samples()}
+    assert found == {"n000001": (0,), "n000002": (1,), "n000003": (-1,)}
+
+
+def test_vggface2_list_decides(vggface2):
+    (vggface2 / "train_list.txt").write_text(
+        "n000001/0001_01.jpg\nn000001/0001_01.jpg\nn000002/0002_01.jpg\nn000009/0001_01.jpg\n"
+    )
+    source = open_source("vggface2", str(vggface2))
+    found = listed(source)
+    assert sorted(path for path, (_, _, unfit) in found.items() if not unfit) == [
+        "n000001/0001_01.jpg",
+        "n000002/0002_01.jpg",
+        "n000009/0001_01.jpg",
+    ]
+    assert found["n000001/0002_01.jpg"][2] == "is not in the list of the split"
+    missing = next(sample for sample in source.samples() if sample.identity == "n000009")
+    with pytest.raises(FileNotFoundError):
+        source.read(missing)
+
+
+def test_vggface2_boxes(vggface2):
+    with pytest.raises(UserError, match=r"crop=true: .*loose_bb_train.csv"):
+        open_source("vggface2", str(vggface2), options={"crop": True})
+    (vggface2 / "bb_landmark").mkdir()
+    table = vggface2 / "bb_landmark" / "loose_bb_train.csv"
+    table.write_text('NAME_ID,X,Y,W,H\n"n000001/0001_01",16,14,22,32\n"n000002/0001_01",-3,0,9,9\n')
+    samples = open_source("vggface2", str(vggface2), options={"crop": True}).samples()
+    found = {sample.path: (sample.crop, sample.unfit) for sample in samples}
+    assert found["n000001/0001_01.jpg"] == ((16, 14, 22, 32), "")
+    assert found["n000002/0001_01.jpg"] == ((-3, 0, 9, 9), "")
+    assert found["n000003/0001_01.jpg"] == (None, "has no row in loose_bb")
+    table.write_text("NAME_ID,X,Y\n1,2,3\n")
+    with pytest.raises(UserError, match="line 2: is not NAME_ID"):
+        open_source("vggface2", str(vggface2), options={"crop": True})
+
+
+def test_vggface2_names_the_split_that_is_there(vggface2):
+    with pytest.raises(UserError, match="of split=test; type split=train"):
+        open_source("vggface2", str(vggface2), split="test")
+    inner = open_source("vggface2", str(vggface2 / "train"))
+    assert len(list(inner.samples())) == 6
+
+
+def test_keys_are_readable_short_and_apart():
+    assert member_key("Aaron_Peirsol", "Aaron_Peirsol_0001") == "Aaron_Peirsol/Aaron_Peirsol_0001"
+    assert slug("José Núñez.v2") == "Jose_Nunez_v2"
+    names = ["A.B", "A_B", "A B", "李明", "王明", "x" * 200, "x" * 201, "", "a/b", "ß"]
+    slugs = list(identity_slugs(names).values())
+    assert len(set(slugs)) == len(names)
+    stems = stem_slugs(
+        slugs[5], ["1", "1", "y" * 300, "y" * 301, "d/é"], paths=["1.jpg", "1.png", "a", "b", "c"]
+    )
+    assert len(set(stems)) == len(stems)
+    for key in (f"{slugs[5]}/{stem}" for stem in stems):
+        assert len(key) <= LONGEST
+        assert key.isascii()
+        assert "." not in key
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("name", "folder", "split", "samples", "identities"),
+    [
+        ("lfw", "lfw", "train", 750, 125),
+        ("folder", "lfw_train_112", "train", 4517, 1184),
+        ("orl", "orl_att", "train", 200, 20),
+        ("vggface2", "vggface2", "test", 32, 3),
+    ],
+)
+def test_real_layouts(name, folder, split, samples, identities):
+    found = list(open_source(name, str(REAL / folder), split=split).samples())
+    assert not [sample for sample in found if sample.unfit]
+    assert len(found) == samples
+    assert len({sample.identity for sample in found}) == identities
+    if name == "vggface2":  # the broken identity_meta.csv says that all three are women
+        assert {sample.labels for sample in found} == {(0,)}

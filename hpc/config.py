@@ -142,30 +142,12 @@ class Config:
 # Keys that change no number of the run, or only the order in which the same numbers are summed. Everything else is
 # part of the run's identity. Folders of data may move; their content is held by the manifests' digests.
 FREE = frozenset(
-    [
-        "name",
-        "runs",
-        "procs",
-        "nodes",
-        "wait",
-        "dry_run",
-        "prepare",
-        "micro_batch",
-        "desync_every",
-        "hang_timeout",
-        "log",
-        "engine",
-        "cluster",
-        "eval.batch",
-        "save.last",
-        "save.best",
-        "save.keep_every",
-        "data.set",
-        "data.train",
-        "data.eval",
-        "data.threads",
-        "data.ahead",
-    ]
+    (
+        *("name", "runs", "procs", "nodes", "wait", "dry_run", "prepare", "log", "engine", "cluster"),
+        *("micro_batch", "desync_every", "hang_timeout", "eval.batch"),
+        *("save.last", "save.best", "save.keep_every"),
+        *("data.set", "data.train", "data.eval", "data.threads", "data.ahead"),
+    )
 )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from data_shards import counted
 
 _ATTEMPTS = 10
-_DRAWS = 2 * _ATTEMPTS + 2 + 1 + 4  # area and ratio of each attempt, place, flip, four colour strengths
+# draws of a picture: flip, four colour strengths, then the crop: its place, area and ratio of each attempt
+_CROP_FROM, _DRAWS = 5, 5 + 2 + 2 * _ATTEMPTS
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _RGB = np.linalg.inv(_YIQ)
@@ -57,13 +58,13 @@ def draw(
     heights: np.ndarray,
 ) -> Augmentation:
     """Parameters of the pictures at `positions`: row i depends on nothing but its own arguments."""
-    noise = counted.uniform(counted.key(seed, "augment", member), positions, _DRAWS)
-    if list(config.crop_area) == [1, 1]:
+    whole = list(config.crop_area) == [1, 1]
+    noise = counted.uniform(counted.key(seed, "augment", member), positions, _CROP_FROM if whole else _DRAWS)
+    if whole:
         crop = _centre_square(widths, heights)
     else:
-        crop = _random_crop(config, noise[:, : 2 * _ATTEMPTS + 2], widths, heights)
-    flip = noise[:, 2 * _ATTEMPTS + 2] < config.flip
-    return Augmentation(crop, flip, _colour(config, noise[:, -4:]))
+        crop = _random_crop(config, noise[:, _CROP_FROM:], widths, heights)
+    return Augmentation(crop, noise[:, 0] < config.flip, _colour(config, noise[:, 1:_CROP_FROM]))
 
 
 def _centre_square(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
@@ -77,16 +78,16 @@ def _random_crop(
 ) -> np.ndarray:
     wide, high = (np.asarray(sides).astype(np.float64)[:, None] for sides in (widths, heights))
     (area_low, area_high), (ratio_low, ratio_high) = config.crop_area, config.crop_ratio
-    area = wide * high * (area_low + (area_high - area_low) * noise[:, 0 : 2 * _ATTEMPTS : 2])
+    area = wide * high * (area_low + (area_high - area_low) * noise[:, 2::2])
     low, up = np.log(ratio_low), np.log(ratio_high)
-    ratio = np.exp(low + (up - low) * noise[:, 1 : 2 * _ATTEMPTS : 2])
+    ratio = np.exp(low + (up - low) * noise[:, 3::2])
     width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     fits = (width >= 1) & (width <= wide) & (height >= 1) & (height <= high)
     rows, first = np.arange(len(noise)), fits.argmax(axis=1)
     width, height = width[rows, first], height[rows, first]
     wide, high = wide[:, 0], high[:, 0]
-    x = np.floor(noise[:, -2] * (wide - width + 1))
-    y = np.floor(noise[:, -1] * (high - height + 1))
+    x = np.floor(noise[:, 0] * (wide - width + 1))
+    y = np.floor(noise[:, 1] * (high - height + 1))
     # none of the attempts fits: the largest crop of an allowed ratio, in the middle
     central_width = np.minimum(wide, np.maximum(1, np.rint(high * ratio_high)))
     central_height = np.minimum(high, np.maximum(1, np.rint(wide / ratio_low)))

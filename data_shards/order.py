@@ -70,6 +70,7 @@ def evaluation_block(n: int, rank: int, world: int) -> range:
 class _Epoch:
     """One epoch's permutation of shards, cut into windows. Units are samples (plain) or groups (P x K)."""
 
+    stream: np.ndarray  # of the randomness inside windows
     shards: np.ndarray  # [S] shard numbers in this epoch's order
     start: np.ndarray  # [S + 1] units before each of them
     windows: np.ndarray  # [W + 1] units before each window
@@ -97,14 +98,14 @@ class _Windows:
         shards = counted.permute(stream, np.arange(num_shards), num_shards)
         counts = self.first[shards + 1] - self.first[shards]
         start = np.concatenate([[0], np.cumsum(counts)])
-        return _Epoch(shards, start, start[self.cuts])
+        return _Epoch(stream, shards, start, start[self.cuts])
 
     def locate(self, epoch: int, places: np.ndarray, member: int = 0) -> np.ndarray:
         """The units at `places` of an epoch. Each member is a permutation of its own, window by window."""
         table = self.epoch(epoch)
         window = np.searchsorted(table.windows, places, "right") - 1
         base = table.windows[window]
-        stream = counted.derive(counted.derive(self.stream, np.int64(epoch)), window)
+        stream = counted.derive(table.stream, window)
         if member:
             stream = counted.derive(stream, np.int64(member))
         place = base + counted.permute(stream, places - base, table.windows[window + 1] - base)

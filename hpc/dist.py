@@ -19,6 +19,7 @@ from torch import Tensor
 from hpc.errors import UserError
 
 CPU = torch.device("cpu")
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.13
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def gather_vector(values: list[float], here: Dist) -> list[list[float]]:
         return [values]
     mine = torch.tensor(values, dtype=torch.float64)
     everyone = torch.empty(here.world * len(values), dtype=torch.float64)
-    dist.all_gather_into_tensor(everyone, mine)
+    _all_gather(everyone, mine)
     return everyone.view(here.world, len(values)).tolist()
 
 
@@ -123,7 +124,7 @@ def gather(tensor: Tensor, here: Dist) -> Tensor:
     if here.world == 1:
         return tensor
     everyone = tensor.new_empty((here.world * tensor.shape[0], *tensor.shape[1:]))
-    dist.all_gather_into_tensor(everyone, tensor.detach().contiguous())
+    _all_gather(everyone, tensor.detach().contiguous())
     return everyone
 
 

@@ -7,7 +7,9 @@ forward and backward, then `reduce`, then the optimizer.
 """
 
 import contextlib
+import inspect
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hpc.dist import Dist, sum_
 from hpc.errors import UserError
+
+
+# hpc/norm.py keeps the buffers equal. torch 2.13 renamed the argument.
+_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 class Flat:
@@ -55,7 +62,7 @@ class DDP(Flat):
             self.net = DistributedDataParallel(
                 module,
                 device_ids=[here.device.index] if here.device.type == "cuda" else None,
-                broadcast_buffers=False,  # hpc/norm.py keeps the buffers equal
+                **_BUFFERS,
                 bucket_cap_mb=bucket_mb,
                 gradient_as_bucket_view=True,
             )

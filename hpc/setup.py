@@ -226,15 +226,15 @@ def first_lines(
     )
 
 
-def one_line(error: BaseException, run: RunDir, here: Dist) -> str:
-    """An error's text as one line; a rank that went silent is named for what it is."""
+def lost_rank(error: BaseException, run: RunDir, here: Dist) -> str:
+    """One line where `error` says that another rank died or went silent, else nothing."""
     text = " ".join(str(error).split())
-    if "Timed out waiting" in text or "Connection closed by peer" in text or "Connection reset" in text:
-        return (
-            f"rank {here.rank} lost another rank ({text[:120]}): look for the first error in "
-            f"{run.path}/logs, then `rostro resume`"
-        )
-    return text
+    if isinstance(error, UserError) or not ("gloo" in text or "NCCL" in text or "Timed out waiting" in text):
+        return ""
+    return (
+        f"rank {here.rank} lost another rank ({text[:160]}): look for the first error in "
+        f"{run.path}/logs, then `rostro resume {run.name}`"
+    )
 
 
 @contextlib.contextmanager

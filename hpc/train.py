@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -310,12 +311,13 @@ def _recorded(run: RunDir, here: Dist) -> Iterator[None]:
     try:
         yield
     except (UserError, RuntimeError, OSError) as error:
-        text = setup.one_line(error, run, here)
+        lost = setup.lost_rank(error, run, here)
+        text = lost or " ".join(str(error).split())
+        if not (lost or isinstance(error, UserError)):
+            traceback.print_exc()
         print(f"error: {text}", file=sys.stderr, flush=True)
         if here.main:
             run.write_status(state="failed", message=text)
-        if not isinstance(error, UserError):
-            raise
         raise SystemExit(1) from None
 
 

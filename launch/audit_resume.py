@@ -59,6 +59,29 @@ class Case:
         return f"procs={self.procs} engine={self.engine} backend={self.backend}"
 
 
+def start_ranks(run: Path, procs: int, *, timeout: float = 300, **variables: str) -> list[int]:
+    """Run all ranks to their ends; exit codes by rank. Code and data are the run's own."""
+    code = run / "code"
+    attempt = f"audit-{os.getpid()}-{time.monotonic_ns()}"
+    common = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1", "ROSTRO_ATTEMPT": attempt}
+    common |= {"WORLD_SIZE": str(procs)} | variables
+    common.pop("MASTER_ADDR", None)
+    ranks = []
+    (run / "logs").mkdir(exist_ok=True)
+    for rank in range(procs):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with (run / "logs" / f"rank{rank}.log").open("a") as log:
+            command = [sys.executable, "-m", "hpc.train", str(run)]
+            ranks.append(subprocess.Popen(command, cwd=code, env=common | place, stdout=log, stderr=log))
+    try:
+        return [process.wait(timeout=timeout) for process in ranks]
+    except subprocess.TimeoutExpired:
+        raise UserError(f"run {run} hangs: its logs are in {run / 'logs'}; keep=DIR keeps them") from None
+    finally:
+        for process in ranks:
+            process.kill()
+
+
 class Auditor:
     """Makes runs of one task under a folder and starts their ranks as separate processes."""
 
@@ -97,39 +120,16 @@ class Auditor:
         shutil.rmtree(self.folder / "runs" / name, ignore_errors=True)
         return submit.prepare([*words, *extra]).path
 
-    def start(self, run: Path, procs: int, **variables: str) -> list[int]:
-        """Run all ranks to their ends; exit codes by rank. Code and data are the run's own."""
-        code = run / "code"
-        attempt = f"audit-{os.getpid()}-{time.monotonic_ns()}"
-        common = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1", "ROSTRO_ATTEMPT": attempt}
-        common |= {"WORLD_SIZE": str(procs)} | variables
-        common.pop("MASTER_ADDR", None)
-        ranks = []
-        (run / "logs").mkdir(exist_ok=True)
-        for rank in range(procs):
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            with (run / "logs" / f"rank{rank}.log").open("a") as log:
-                command = [sys.executable, "-m", "hpc.train", str(run)]
-                ranks.append(subprocess.Popen(command, cwd=code, env=common | place, stdout=log, stderr=log))
-        try:
-            return [process.wait(timeout=300) for process in ranks]
-        except subprocess.TimeoutExpired:
-            raise UserError(f"run {run} hangs: its logs are in {run / 'logs'}; keep=DIR keeps them") from None
-        finally:
-            for process in ranks:
-                process.kill()
-
     def straight(self, name: str, case: Case, *extra: str) -> Path:
         run = self.make_run(name, case, *extra)
         self._finish(run, case.procs)
         return run
 
     def interrupted(self, name: str, case: Case, *extra: str, last_procs: int = 0, forget: str = "") -> Path:
-        """Killed at a step, inside a save, at another step; resumed each time, at last on `last_procs` ranks.
-        """
+        """Killed at a step, inside a save, at another step; resumed each time, at last on `last_procs` ranks."""
         run = self.make_run(name, case, *extra)
         for fault in self.faults(case):
-            codes = self.start(run, case.procs, ROSTRO_FAULT=fault)
+            codes = start_ranks(run, case.procs, ROSTRO_FAULT=fault)
             if -9 not in codes:
                 raise UserError(
                     f"the kill {fault} of {run} did not happen (exit codes {codes}): see {run / 'logs'}"
@@ -151,7 +151,7 @@ class Auditor:
         return [f"step@{max(thirds[0], every + 1)}/{victim}", f"{boundary}@{thirds[1]}", f"step@{last}"]
 
     def _finish(self, run: Path, procs: int, **variables: str) -> None:
-        codes = self.start(run, procs, **variables)
+        codes = start_ranks(run, procs, **variables)
         if any(codes):
             raise UserError(
                 f"run {run} failed with exit codes {codes}: see {run / 'logs'} (keep=DIR keeps them)"

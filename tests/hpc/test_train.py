@@ -1,0 +1,211 @@
+"""The trainer as real processes: signals, dead and hanging ranks, NaN, a full disk, locks, evaluation on any
+world.
+"""
+
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpc import checkpoint, train
+from hpc.config import Data, Log, Optim
+from hpc.dist import Dist
+from hpc.errors import UserError
+from hpc.rundir import RunDir
+from launch.audit_compare import differences, series
+from tests.ranks import launch
+from tests.runs import finish, make_run, start, wait_for
+from tests.sets import pack_set
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
+    """An undisturbed run of 2 ranks."""
+    run = make_run(tmp_path_factory.mktemp("runs") / "straight", shards, procs=2)
+    assert [code for code, *_ in finish(start(run, 2))] == [0, 0]
+    return run
+
+
+def clock(run: Path) -> int:
+    return int(RunDir(run).status().get("clock", 0) or 0)
+
+
+def test_a_straight_run_leaves_everything_a_user_looks_for(straight: Path) -> None:
+    status = json.loads((straight / "status.json").read_text())
+    assert (status["state"], status["clock"]) == ("finished", 320)
+    assert 0.0 <= status["metrics"]["eer"] <= 0.5
+    assert int(checkpoint.listing(straight)[-1].name) == 320
+    curves = series(straight)
+    assert {"loss/embed", "optim/lr", "optim/grad_norm", "eval/eer", "data/samples_digest"} <= curves.keys()
+    assert [step for step, _ in curves["loss/embed"]] == list(range(32, 321, 32))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_the_step_boundary_and_the_resumed_run_is_the_same(
+    tmp_path: Path, shards: Path, straight: Path, number: signal.Signals
+) -> None:
+    run = make_run(tmp_path / "run", shards, procs=2)
+    ranks = start(run, 2)
+    wait_for(lambda: clock(run) >= 64)
+    ranks[1].send_signal(number)  # one rank is told; both leave
+    assert [code for code, *_ in finish(ranks)] == [0, 0]
+    stopped = RunDir(run).status()
+    assert stopped["state"] == "stopped"
+    assert int(checkpoint.listing(run)[-1].name) == stopped["clock"] < 320
+    assert [code for code, *_ in finish(start(run, 2))] == [0, 0]
+    assert differences(straight, run) == []
+
+
+def test_a_dead_rank_ends_the_others_and_nothing_older_is_lost(
+    tmp_path: Path, shards: Path, straight: Path
+) -> None:
+    run = make_run(tmp_path / "run", shards, procs=2)
+    found = finish(start(run, 2, variables={"ROSTRO_FAULT": "step@200/1"}))
+    assert found[1][0] == -signal.SIGKILL
+    assert found[0][0] == 1
+    assert "lost another rank" in found[0][2].splitlines()[-1]
+    assert RunDir(run).status()["state"] == "failed"
+    assert [code for code, *_ in finish(start(run, 2))] == [0, 0]
+    assert differences(straight, run) == []
+
+
+def test_a_hanging_rank_ends_the_run_after_the_timeout(tmp_path: Path, shards: Path) -> None:
+    run = make_run(tmp_path / "run", shards, procs=2, hang_timeout=5, images=100_000, log=Log(every=16))
+    ranks = start(run, 2)
+    wait_for(lambda: clock(run) >= 32)
+    ranks[1].send_signal(signal.SIGSTOP)
+    code, _, err = finish(ranks[:1])[0]
+    ranks[1].kill()
+    ranks[1].communicate()
+    assert code == 1
+    assert "lost another rank" in err.splitlines()[-1]
+
+
+def test_a_loss_that_is_not_finite_stops_all_ranks_at_once(tmp_path: Path, shards: Path) -> None:
+    run = make_run(tmp_path / "run", shards, procs=2, optim=Optim(lr=1e30, name="sgd"))
+    found = finish(start(run, 2))
+    assert [code for code, *_ in found] == [1, 1]
+    for _, _, err in found:
+        line = err.strip().splitlines()[-1]
+        assert line.startswith("error: ")
+        assert all(word in line for word in ("not finite", "rank", "phase embed", "clock", "sample ids"))
+    assert not checkpoint.listing(run)
+
+
+def test_a_full_disk_while_saving_is_one_line_and_loses_nothing(tmp_path: Path, shards: Path) -> None:
+    run = make_run(tmp_path / "run", shards)
+    assert finish(start(run, variables={"ROSTRO_FAULT": "step@112"}))[0][0] == -signal.SIGKILL
+    assert [int(path.name) for path in checkpoint.listing(run)] == [96]
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (350_000, 350_000))
+
+    code, _, err = finish(start(run, preexec_fn=small_files))[0]
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    assert "was not saved" in err
+    assert "free space" in err
+    assert [path.name for path in checkpoint.folder_of(run).iterdir()] == [f"{96:012d}"]
+    checkpoint.verify(checkpoint.listing(run)[0])
+
+
+def test_a_run_in_use_is_refused(tmp_path: Path, shards: Path) -> None:
+    run = make_run(tmp_path / "run", shards, images=100_000, log=Log(every=16))
+    first = start(run)
+    wait_for(lambda: clock(run) >= 16)
+    code, _, err = finish(start(run))[0]
+    assert code == 1
+    assert "in use by a living job" in err.strip().splitlines()[-1]
+    first[0].send_signal(signal.SIGTERM)
+    assert finish(first)[0][0] == 0
+    assert RunDir(run).status()["state"] == "stopped"
+
+
+@pytest.mark.parametrize("backend", ["host", "dali"])
+def test_a_picture_that_does_not_decode_stops_the_run_and_is_named(tmp_path: Path, backend: str) -> None:
+    shards = pack_set(tmp_path / "set", identities=8, each=3)
+    tar = next(iter((shards / "train").glob("*.tar")))
+    data = bytearray(tar.read_bytes())
+    start_of_picture = data.index(b"\xff\xd8\xff")
+    data[start_of_picture : start_of_picture + 300] = bytes(300)
+    tar.write_bytes(data)
+    settings = Data(train=str(shards / "train"), size=32, order="groups", backend=backend, threads=1)
+    code, _, err = finish(start(make_run(tmp_path / "run", shards, data=settings)))[0]
+    assert code == 1
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert tar.name in line
+
+
+def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, shards: Path, straight: Path) -> None:
+    run = make_run(tmp_path / "run", shards, seed=7)
+    os.symlink(straight / "checkpoints", run / "checkpoints")
+    code, _, err = finish(start(run))[0]
+    assert code == 1
+    assert "seed=0" in err
+    assert "seed=7" in err
+
+
+def test_foreign_code_is_refused(tmp_path: Path, shards: Path) -> None:
+    run = make_run(tmp_path / "run", shards)
+    (run / "code").unlink()
+    (run / "code").mkdir()
+    code, _, err = finish(start(run))[0]
+    assert code == 1
+    assert "this run's code is" in err
+
+
+def out_of_step(here: Dist, run: str) -> str:
+    trainer = train.Trainer(RunDir(Path(run)), here)
+    try:
+        trainer._compare_ranks()
+        if here.rank == 1:
+            with torch.no_grad():
+                trainer.players["net"].module.embed.bias[3] += 1e-7
+        trainer._compare_ranks()
+    except UserError as error:
+        return str(error)
+    finally:
+        trainer.close()
+    return "nothing noticed"
+
+
+def test_ranks_out_of_step_are_noticed_by_tensor_and_rank(tmp_path: Path, shards: Path) -> None:
+    run = make_run(tmp_path / "run", shards, procs=2)
+    for text in launch(out_of_step, 2, str(run)):
+        assert "net.embed.bias of rank 1 differs" in text
+
+
+def evaluated(here: Dist, run: str) -> dict[str, float]:
+    trainer = train.Trainer(RunDir(Path(run)), here)
+    try:
+        return trainer.evaluate()
+    finally:
+        trainer.close()
+
+
+def test_evaluation_gives_the_same_figures_on_any_number_of_ranks(
+    tmp_path: Path, shards: Path, straight: Path
+) -> None:
+    found = []
+    for world in (1, 2, 5):
+        run = make_run(tmp_path / f"run{world}", shards, procs=world, batch=20, data=_data(shards))
+        found += launch(evaluated, world, str(run))
+    assert len(found) == 8
+    assert found[0]["eer"] > 0
+    for scalars in found[1:]:  # convolutions of other batch sizes round differently in the last bit
+        assert scalars == pytest.approx(found[0], rel=1e-5)
+        assert scalars["eer"] == found[0]["eer"]
+
+
+def _data(shards: Path) -> Data:
+    return Data(train=str(shards / "train"), eval=str(shards / "eval"), size=32, order="plain", threads=1)

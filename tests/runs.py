@@ -1,0 +1,93 @@
+"""Prepared runs for tests: a run directory made from a Config, its code being this checkout."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hpc.config import Config, Data, Ema, Evaluate, Log, Optim, Save, save_config
+
+ROOT = Path(__file__).parents[1]
+TASK = {
+    "name": "siamese",
+    "trunk": "small",
+    "embedding": 16,
+    "loss": "contrastive",
+    "margin": 1.0,
+    "temperature": 0.1,
+}
+
+
+def make_run(path: Path, shards: Path, **changes: Any) -> Path:
+    """A run of 320 images in batches of 16 on the set under `shards`; `changes`: fields of Config."""
+    data = Data(
+        train=str(shards / "train"),
+        eval=str(shards / "eval"),
+        size=32,
+        order="groups",
+        backend="host",
+        threads=1,
+    )
+    values: dict[str, Any] = {
+        "images": 320,
+        "batch": 16,
+        "data": data,
+        "ema": Ema(half_life=100),
+        "save": Save(every=96),
+        "eval": Evaluate(every=160, batch=16),
+        "log": Log(every=32, projector=8),
+        "optim": Optim(warmup=64),
+        "task": dict(TASK),
+    }
+    path.mkdir(parents=True)
+    save_config(Config(**(values | changes)), path / "config.yaml")
+    (path / "code").symlink_to(ROOT)
+    return path
+
+
+def environment(rank: int = 0, world: int = 1, attempt: str = "test") -> dict[str, str]:
+    """The variables of one rank."""
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "ROSTRO_ATTEMPT": attempt}
+    rest = {key: value for key, value in os.environ.items() if key != "MASTER_ADDR"}
+    return rest | place | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def start(run: Path, world: int = 1, **options: Any) -> list[subprocess.Popen]:
+    """The ranks of a run as processes, their output as text in pipes."""
+    attempt = f"test-{time.monotonic_ns()}"
+    command = [sys.executable, "-m", "hpc.train", str(run)]
+    return [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(rank, world, attempt) | options.get("variables", {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=options.get("preexec_fn"),
+        )
+        for rank in range(world)
+    ]
+
+
+def finish(ranks: list[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str, str]]:
+    """(exit code, stdout, stderr) of every rank."""
+    try:
+        found = []
+        for process in ranks:
+            out, err = process.communicate(timeout=timeout)
+            found.append((process.returncode, out, err))
+        return found
+    finally:
+        for process in ranks:
+            process.kill()
+
+
+def wait_for(condition: Any, timeout: float = 120) -> None:
+    """Poll until `condition()` holds; AssertionError after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.02)

@@ -1,0 +1,36 @@
+"""Small packed sets for tests: coloured blobs, one pattern for each identity, varied within it."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+
+
+def write_folders(folder: Path, *, identities: int, each: int, size: int = 40) -> Path:
+    """Identity folders of JPEGs of `size` x `size` pixels."""
+    for identity in range(identities):
+        fixed = np.random.default_rng(identity)
+        pattern = cv2.resize(fixed.uniform(40, 215, (5, 5, 3)), (size, size), interpolation=cv2.INTER_CUBIC)
+        (folder / f"person{identity:03d}").mkdir(parents=True, exist_ok=True)
+        for number in range(each):
+            varied = np.random.default_rng((identity, number))
+            light = varied.uniform(0.6, 1.4) * (
+                1 + 0.3 * varied.standard_normal((1, size, 1)).cumsum(1) / size
+            )
+            picture = np.clip(pattern * light + varied.normal(0, 8, pattern.shape), 0, 255).astype(np.uint8)
+            data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=92)
+            (folder / f"person{identity:03d}" / f"person{identity:03d}_{number:04d}.jpg").write_bytes(data)
+    return folder
+
+
+def pack_set(
+    folder: Path, *, identities: int = 20, each: int = 5, holdout: float = 0.25, size: int = 40
+) -> Path:
+    """A packed set under `folder`/shards, with train/ and eval/."""
+    from launch import pack
+
+    source = write_folders(folder / "pictures", identities=identities, each=each, size=size)
+    words = ["source=folder", f"src={source}", f"out={folder / 'shards'}", f"holdout={holdout}", "workers=1"]
+    assert pack.main(words) == 0
+    return folder / "shards"

@@ -1,0 +1,137 @@
+"""Synthetic faces with known labels: identity, box, parts, landmarks, age, expression, attributes.
+
+For the demo, for tests and for measuring what no real set lets one measure. `draw` is a pure function of (seed, identity,
+sample): an identity fixes some 45 continuous traits, a sample draws pose, light, expression, what is worn, background, blur
+and noise. The people do not exist; `gender` and `tone` are what the generator drew, not a claim about anybody.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_shards.errors import UserError
+from data_shards.faces import features
+from data_shards.faces.canvas import FACE_PARTS, PARTS, Canvas, background, expose, occlude
+from data_shards.faces.head import Head
+from data_shards.faces.traits import (
+    ATTRIBUTES,
+    BEARDS,
+    EMOTIONS,
+    HAIR_STYLES,
+    TONES,
+    Conditions,
+    Draws,
+    Traits,
+    identity_traits,
+    sample_conditions,
+)
+
+__all__ = ["ATTRIBUTES", "EMOTIONS", "FACE_PARTS", "PARTS", "TONES", "Face", "draw"]
+
+MIN_SIZE, MAX_SIZE = 16, 1024
+
+
+@dataclass(frozen=True)
+class Face:
+    """One picture and all that is known of it. Pixels: x to the right, y down, (0, 0) the outer corner of the first."""
+
+    image: np.ndarray  # uint8 [h, w, 3], RGB
+    identity: int
+    sample: int
+    box: np.ndarray  # float32 [4]: x, y, width, height of the face, hairline to chin; may leave the picture
+    parts: np.ndarray  # uint8 [h, w]: index into PARTS of what is seen there
+    landmarks: np.ndarray  # float32 [68, 2], order of iBUG 300-W; hidden ones are where they would be
+    age: int  # years
+    gender: int  # 0 female, 1 male
+    tone: int  # group of skin tone, 0 (light) to TONES - 1 (dark)
+    emotion: int  # index into EMOTIONS
+    attributes: np.ndarray  # uint8 [len(ATTRIBUTES)], 0 or 1
+    pose: np.ndarray  # float32 [3]: yaw, pitch, roll in degrees
+
+    @property
+    def person(self) -> np.ndarray:
+        """bool [h, w]: head, hair, clothes and what is worn."""
+        return self.parts > 0
+
+    @property
+    def face(self) -> np.ndarray:
+        """bool [h, w]: the face without hair, ears and neck."""
+        return np.isin(self.parts, FACE_PARTS)
+
+    @property
+    def five_points(self) -> np.ndarray:
+        """float32 [5, 2]: eye, eye, nose tip, mouth corner, mouth corner (left in the picture first): for alignment."""
+        points = self.landmarks
+        eyes = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
+        return np.stack([*eyes, points[33], points[48], points[54]])
+
+
+def draw(identity: int, sample: int, *, seed: int = 0, size: int = 112) -> Face:
+    """The face of `identity` in its picture number `sample`, `size` pixels square."""
+    for name, value in (("identity", identity), ("sample", sample), ("seed", seed)):
+        if value < 0:
+            raise UserError(f"{name}={value} is negative: use 0 or more")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise UserError(f"size={size} is out of range: use {MIN_SIZE} to {MAX_SIZE}")
+    traits = identity_traits(seed, identity)
+    draws = Draws(seed, 1, identity, sample)
+    now = sample_conditions(traits, draws)
+    canvas = Canvas(background(size, draws))
+    head = Head(traits, now, size)
+    landmarks = features.paint(canvas, head, traits, now, draws)
+    if now.occluder:
+        occlude(canvas, head, now.occluder, draws)
+    image = expose(canvas.image, canvas.parts, head, now, draws)
+    outline = np.concatenate(
+        [
+            landmarks,
+            head.on_face(np.array(((0.0, traits.hairline), (-0.3, traits.hairline), (0.3, traits.hairline)))),
+        ]
+    )
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    return Face(
+        image=image,
+        identity=identity,
+        sample=sample,
+        box=np.concatenate([low, high - low]).astype(np.float32),
+        parts=canvas.parts,
+        landmarks=landmarks.astype(np.float32),
+        age=now.age,
+        gender=int(traits.male),
+        tone=traits.tone,
+        emotion=now.emotion,
+        attributes=_attributes(traits, now),
+        pose=np.degrees((now.yaw, now.pitch, now.roll)).astype(np.float32),
+    )
+
+
+def _attributes(traits: Traits, now: Conditions) -> np.ndarray:
+    style, beard = HAIR_STYLES[traits.style], BEARDS[traits.beard]
+    red, green, blue = traits.hair
+    spread, bright = max(traits.hair) - min(traits.hair), (red + green + blue) / 3
+    grey, ginger = spread < 45 and bright > 95, red > 2 * green
+    held = {
+        "glasses": now.glasses or now.shades,
+        "sunglasses": now.shades,
+        "hat": now.hat > 0,
+        "beard": beard in ("goatee", "full"),
+        "moustache": beard in ("moustache", "goatee", "full"),
+        "stubble": beard == "stubble",
+        "bald": style == "bald",
+        "long_hair": style == "long",
+        "fringe": traits.fringe,
+        "curly_hair": style == "curly",
+        "dark_hair": bright < 65 and style != "bald",
+        "blond_hair": bright > 110 and not grey and not ginger and style != "bald",
+        "red_hair": ginger and style != "bald",
+        "grey_hair": grey and style != "bald",
+        "makeup": traits.makeup,
+        "earrings": traits.earrings,
+        "freckles": len(traits.freckles) > 0,
+        "smiling": now.expression.smile > 0.35,
+        "mouth_open": now.expression.mouth > 0.2,
+        "young": now.age < 40,
+        "male": traits.male,
+        "occluded": now.occluder > 0,
+    }
+    return np.array([held[name] for name in ATTRIBUTES], np.uint8)

@@ -146,7 +146,7 @@ class Task:
 
     def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
         """What the monitor shows: name -> [n, 3, h, w] in [-1, 1]."""
-        return {"batch": batch.images}
+        return {"batch": batch.images[:32]}
 
     def state(self) -> dict[str, Any]:
         """Task state: tensors and plain values, the same at any world size."""

@@ -89,7 +89,7 @@ class Trainer:
 
     def step(self) -> None:
         """One update of every player whose phase is due; the clock advances by the global batch."""
-        batch = self._next_batch()
+        self.batch = batch = self._next_batch()
         for index, phase in enumerate(self.task.phases(self.clock)):
             if self.updates % phase.every == 0:
                 player = self.players[phase.player]
@@ -117,6 +117,9 @@ class Trainer:
         metrics: dict[str, float] = {}
         if due(config.eval.every, before, self.clock) or last:
             metrics = self.evaluate()
+            nets = {name: player.evaluated for name, player in self.players.items()}
+            for name, images in self.task.pictures(nets, self.batch, self.clock).items():
+                self.monitor.pictures(self.clock, name, images)
         if due(config.save.every, before, self.clock) or last or self._is_best(metrics):
             self.save(metrics)
 
@@ -219,7 +222,11 @@ class Trainer:
             channels_last=self.config.channels_last,
             thumbnails=self.config.log.projector,
         )
-        self.monitor.report(self.clock, report, shown)
+        labels = {}
+        if shown:
+            source = self.sets["eval"]
+            labels = {field: source.labels[field][shown[1].numpy()] for field in self.task.fields}
+        self.monitor.report(self.clock, report, shown, labels=labels)
         self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
         return report.scalars
 

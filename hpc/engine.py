@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 from hpc.dist import Dist, sum_
 from hpc.errors import UserError
 
-
 # hpc/norm.py keeps the buffers equal. torch 2.13 renamed the argument.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}

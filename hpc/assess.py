@@ -140,8 +140,10 @@ def _describe(model: Predictor, shards: ShardSet, on: Trial) -> dict[str, Any]:
         "identities": len(np.unique(on.identity)),
         "trial": on.note
         | {
-            "genuine": [int(on.pairs.same.sum()), on.pairs.total_genuine],
-            "impostors": [int((~on.pairs.same).sum()), on.pairs.total_impostors],
+            "genuine": int(on.pairs.same.sum()),
+            "impostors": int((~on.pairs.same).sum()),
+            "genuine_in_all": on.pairs.total_genuine,
+            "impostors_in_all": on.pairs.total_impostors,
             "accuracy": "mean of both kinds of pairs" if on.pairs.balanced else "share of the listed pairs",
         },
         "decoder": "host, centre square",

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hpc.meters import roc
+from hpc.meters.verification import SUPPORT
 
 # Okabe & Ito's palette: told apart in every common kind of colour blindness.
 COLOURS = ("#0072B2", "#E69F00", "#999999", "#009E73", "#CC79A7")
@@ -30,13 +31,14 @@ def _axes(title: str) -> tuple[Figure, Axes]:
 
 
 def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> None:
-    """One ROC for each name -> (scores, same); false accepts on a log axis down to one impostor pair."""
+    """One ROC for each name -> (scores, same); false accepts on a log axis down to ten impostor pairs."""
     figure, axes = _axes(title)
     floor = 1.0
     for (name, (scores, same)), colour in zip(curves.items(), COLOURS, strict=False):
         curve = roc.rank(scores, same).roc()
-        floor = min(floor, 1.0 / curve.impostors)
-        at = np.geomspace(1.0 / curve.impostors, 1.0, 400)
+        low = min(SUPPORT / curve.impostors, 0.5)
+        floor = min(floor, low)
+        at = np.geomspace(low, 1.0, 400)
         tar = curve.tar[np.searchsorted(curve.far, at * (1 + 1e-9), side="right") - 1]
         label = f"{name}: EER {roc.equal_error(curve)[0]:.3f}"
         axes.plot(at, tar, color=colour, linewidth=2, label=label)
@@ -45,7 +47,7 @@ def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *,
     axes.set(xscale="log", xlim=(floor, 1), ylim=(0, 1.005))
     axes.set(xlabel="false accept rate (impostor pairs)", ylabel="true accept rate (genuine pairs)")
     axes.grid(alpha=0.25, which="major")
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.legend(loc="best", frameon=False, fontsize=9)
     _save(figure, path)
 
 
@@ -62,6 +64,6 @@ def draw_scores(
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.45, label=label)
         axes.stairs(heights, edges, color=colour, linewidth=1.2)
     axes.axvline(threshold, color="black", linewidth=1, linestyle="--", label=f"threshold {threshold:.3f}")
-    axes.set(xlabel=f"{unit} of the two embeddings", ylabel="density", xlim=(edges[0], edges[-1]))
+    axes.set(xlabel=f"score of a pair ({unit})", ylabel="density", xlim=(edges[0], edges[-1]))
     axes.legend(frameon=False, fontsize=9)
     _save(figure, path)

@@ -81,18 +81,18 @@ def show(report: dict[str, Any]) -> None:
     trial = report["trial"]
     console.print(title(report))
     table = Table()
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     rates = list(report["rows"][0]["tar"])
-    for head in ("EER", "AUC", "accuracy", *(f"TAR@{rate.upper()}" for rate in rates)):
-        table.add_column(head, justify="right")
+    for head in ("EER", "AUC", "accuracy", *(f"TAR@{rate.removeprefix('far=')}" for rate in rates)):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in report["rows"]:
         tars = [f"{row['tar'][rate]:.3f}" if row["tar"][rate] is not None else "-" for rate in rates]
         table.add_row(row["name"], figure(row, "eer"), figure(row, "auc"), accuracy(row), *tars)
-    wide = Console(highlight=False, width=max(console.width, 120))
+    wide = Console(highlight=False, width=max(console.width, 150))
     wide.print(table)
     notes = [f"accuracy: {trial['accuracy']}, threshold from the other folds"]
-    if any(rate is None for rate in report["rows"][0]["tar"].values()):
-        notes.append("TAR -: fewer impostor pairs than 10 / FAR")
+    few = "; -: fewer impostor pairs than 10 / FAR" if None in report["rows"][0]["tar"].values() else ""
+    notes.append(f"TAR@x: true accept rate where the false accept rate is x{few}")
     if report["bootstrap"]:
         notes.append(f"[lo hi]: 95 %, {report['bootstrap']} resamples of the people")
     for line in notes:
@@ -105,8 +105,8 @@ def show(report: dict[str, Any]) -> None:
 
 def title(report: dict[str, Any]) -> str:
     trial = report["trial"]
-    (genuine, _), (impostors, all_impostors) = trial["genuine"], trial["impostors"]
-    drawn = f" drawn of {all_impostors:,}" if all_impostors > impostors else ""
+    genuine, impostors = trial["genuine"], trial["impostors"]
+    drawn = f" drawn of {trial['impostors_in_all']:,}" if trial["impostors_in_all"] > impostors else ""
     text = f"{report['set']} {report['split'] or ''}".strip()
     text += f": {report['pictures']:,} pictures of {report['identities']:,} people, "
     text += f"{genuine:,} genuine and {impostors:,} impostor pairs{drawn}"

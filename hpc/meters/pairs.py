@@ -174,22 +174,27 @@ def resolve(
         first_absent = first_absent or next(
             f"{n}/{s}" for (n, s), row in zip(stems, here, strict=True) if row is None
         )
-    kinds = {pair.same for *_, pair in usable}
-    if absent and (not skip or len(kinds) < 2):
-        remedy = (
-            "type missing=skip to use the others"
-            if len(kinds) == 2
-            else "give data= the set that it was made for"
-        )
-        raise UserError(
-            f"pairs={path} names pictures that are not in the set, first {first_absent}: "
-            f"{absent} of {len(listed)} pairs are unusable; {remedy}"
-        )
+    _check_usable(path, usable=[pair for *_, pair in usable], absent=absent, first=first_absent, skip=skip)
     columns = np.array([(a, b) for a, b, _ in usable], np.int64)
     ids, rows = np.unique(columns, return_inverse=True)
     rows = rows.reshape(columns.shape)
     same = np.array([pair.same for *_, pair in usable])
     fold = np.array([pair.fold for *_, pair in usable], np.int64)
     genuine = int(same.sum())
-    pairs = Pairs(rows[:, 0], rows[:, 1], same, fold, genuine, len(same) - genuine, balanced=False)
+    # The whole list is balanced by its makers; what is left of it need not be.
+    kept = len(same) - genuine
+    pairs = Pairs(rows[:, 0], rows[:, 1], same, fold, genuine, kept, balanced=absent > 0)
     return Resolved(pairs, ids, len(listed), absent, first_absent)
+
+
+def _check_usable(path: Path, *, usable: list[Listed], absent: int, first: str, skip: bool) -> None:
+    """Refuse a list with absent pictures, unless they may be skipped and both kinds of pairs are left."""
+    both = len({pair.same for pair in usable}) == 2
+    if not absent or (skip and both):
+        return
+    count = f"only {len(usable)} of {len(usable) + absent} pairs are usable"
+    remedy = "type missing=skip to use them"
+    if not both:
+        kind = "" if not usable else (", all genuine" if usable[0].same else ", all impostors")
+        count, remedy = count + kind, "give data= a set that holds the people of the list"
+    raise UserError(f"pairs={path} names pictures that are not in the set, first {first}; {count}: {remedy}")

@@ -151,6 +151,21 @@ FREE = frozenset(
 )
 
 
+CONF = Path(__file__).resolve().parents[1] / "launch" / "conf"
+
+
+def smoke_overrides(task: str) -> list[str]:
+    """The `smoke` block of conf/task/<task>.yaml as `key=value` words: small sizes, the same code paths."""
+    path = CONF / "task" / f"{task}.yaml"
+    if not path.is_file():
+        known = [other.stem for other in path.parent.glob("*.yaml")]
+        raise UserError(f"task={task} is not known: {near(task, known, what='task')}")
+    block = (yaml.safe_load(path.read_text()) or {}).get("smoke") or {}
+    return [
+        f"{key}={json.dumps(value) if isinstance(value, bool) else value}" for key, value in block.items()
+    ]
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one level of dotted keys."""
     flat: dict[str, Any] = {}
@@ -194,6 +209,8 @@ def near(word: str, known: Iterable[str], *, what: str = "key") -> str:
         known = [key for key in known if key.startswith(group)] or known
     if match:
         return f"did you mean {match[0]}?"
+    if len(known) > 20:
+        known = sorted({key.split(".")[0] + (".*" if "." in key else "") for key in known})
     return f"known {what}s: {', '.join(known)}" if known else f"there is no {what} here"
 
 
@@ -227,7 +244,7 @@ def as_type(key: str, value: Any, like: Any) -> Any:
         return float(value)
     if type(value) is not type(like):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[type(like)]
-        example = json.dumps(like) if isinstance(like, bool) else like or "..."
+        example = json.dumps(like) if isinstance(like, bool) else "..." if like == "" else like
         raise UserError(f"{key}={value} is not {wanted}: type for example {key}={example}")
     return value
 

@@ -1,0 +1,168 @@
+"""Every refusal of a config that needs neither data nor torch, and the sizes that follow from it.
+
+A task's own refusals are in `hpc/tasks/<name>_check.py`: `check(config)`, and `counts(config, memory)` for the plan.
+"""
+
+import importlib
+import importlib.util
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from hpc.config import Config, near
+from hpc.errors import UserError
+
+CHOICES = {
+    "data.order": ("plain", "groups"),
+    "data.backend": ("auto", "dali", "host"),
+    "optim.name": ("sgd", "adam", "adamw", "lamb", "rmsprop"),
+    "optim.schedule": ("constant", "cosine", "step", "linear"),
+    "engine.name": ("ddp", "flat"),
+    "precision": ("auto", "fp32", "bf16"),
+    "norm_stats": ("local", "group", "sync"),
+}
+POSITIVE = (
+    *("images", "batch", "procs", "nodes", "norm_group", "hang_timeout", "optim.lr", "optim.eps"),
+    *("data.size", "data.group", "data.threads", "data.ahead", "save.every", "save.last", "eval.every"),
+    *("eval.batch", "log.every", "engine.bucket_mb"),
+)
+NOT_NEGATIVE = (
+    *("micro_batch", "desync_every", "seed", "optim.weight_decay", "optim.clip", "optim.warmup"),
+    *("optim.momentum", "ema.half_life", "ema.rampup", "save.best", "save.keep_every", "log.histograms"),
+    *("log.projector", "data.augment.brightness", "data.augment.contrast", "data.augment.saturation"),
+    *("data.augment.hue",),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How a global batch is cut, and how often things happen in the run."""
+
+    world: int
+    share: int  # pictures of a rank in one update
+    micro: tuple[int, ...]  # pictures of its micro batches; they add up to `share`
+    updates: int
+    evaluations: int
+    saves: int
+
+
+def sizes(config: Config) -> Sizes:
+    """Derived sizes of a config that `check` accepts."""
+    world = config.procs * config.nodes
+    share = config.batch // world
+    most = min(config.micro_batch or share, share)
+    full, rest = divmod(share, most)
+    return Sizes(
+        world=world,
+        share=share,
+        micro=(most,) * full + ((rest,) if rest else ()),
+        updates=math.ceil(config.images / config.batch),
+        evaluations=math.ceil(config.images / config.eval.every),
+        saves=math.ceil(config.images / config.save.every),
+    )
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    return value
+
+
+def check(config: Config) -> None:
+    """Raise UserError for the first thing that cannot work; the message names key, value and remedy."""
+    for key, choices in CHOICES.items():
+        if value_of(config, key) not in choices:
+            raise UserError(f"{key}={value_of(config, key)} is not known: use {' or '.join(choices)}")
+    for key in POSITIVE:
+        if not value_of(config, key) > 0:
+            raise UserError(f"{key}={value_of(config, key)} is not positive: use 1 or more")
+    for key in NOT_NEGATIVE:
+        if not value_of(config, key) >= 0:
+            raise UserError(f"{key}={value_of(config, key)} is negative: use 0 or more")
+    _check_numbers(config)
+    _check_batch(config)
+    if "/" in config.name or config.name.startswith("."):
+        raise UserError(
+            f"name={config.name} is not a folder's name: leave out / and a leading dot; runs=... is the place"
+        )
+    task = task_checks(config)
+    if task is not None:
+        task.check(config)
+
+
+def _check_numbers(config: Config) -> None:
+    optim, augment = config.optim, config.data.augment
+    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+        raise UserError(
+            f"optim.betas={optim.betas} are not two numbers in [0, 1): use optim.betas=[0.9,0.999]"
+        )
+    if optim.nesterov and not optim.momentum:
+        raise UserError("optim.nesterov=true needs optim.momentum above 0: set optim.momentum=0.9")
+    if optim.schedule == "step" and (
+        not optim.steps or sorted(optim.steps) != optim.steps or not 0 < optim.steps[0] <= optim.steps[-1] < 1
+    ):
+        raise UserError(
+            f"optim.steps={optim.steps} are not rising shares of the run: use optim.steps=[0.5,0.75]"
+        )
+    if optim.warmup >= config.images:
+        raise UserError(f"optim.warmup={optim.warmup} is not below images={config.images}: lower it")
+    if not 0 <= augment.flip <= 1:
+        raise UserError(f"data.augment.flip={augment.flip} is no probability: use 0 to 1")
+    for key in ("crop_area", "crop_ratio"):
+        bounds = getattr(augment, key)
+        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+            raise UserError(f"data.augment.{key}={bounds} is no range: use two rising numbers, as [0.5,1.0]")
+    if augment.crop_area[1] > 1:
+        raise UserError(f"data.augment.crop_area={augment.crop_area} is more than the picture: end it at 1.0")
+
+
+def _check_batch(config: Config) -> None:
+    world = config.procs * config.nodes
+    unit, what = world, f"{world} ranks"
+    if config.data.order == "groups":
+        unit, what = world * config.data.group, f"{world} ranks x data.group={config.data.group}"
+    _divisible(config.batch, world, f"{world} ranks", unit)
+    _divisible(config.batch, unit, what, unit)
+    share = config.batch // world
+    if config.micro_batch > share:
+        raise UserError(
+            f"micro_batch={config.micro_batch} is more than a rank's share, {config.batch} / {world} = {share}: "
+            f"use micro_batch={share} or 0"
+        )
+    if config.norm_stats == "group":
+        each = math.lcm(unit, world * config.norm_group)
+        _divisible(
+            config.batch, world * config.norm_group, f"{world} ranks x norm_group={config.norm_group}", each
+        )
+        if config.micro_batch % config.norm_group:
+            _refuse("micro_batch", config.micro_batch, config.norm_group, f"norm_group={config.norm_group}")
+
+
+def _divisible(batch: int, by: int, what: str, unit: int) -> None:
+    if batch % by:
+        _refuse("batch", batch, unit, what)
+
+
+def _refuse(key: str, value: int, unit: int, what: str) -> None:
+    lower, upper = value // unit * unit, (value // unit + 1) * unit
+    use = f"{lower} or {upper}" if lower else f"{upper}"
+    raise UserError(f"{key}={value} is not divisible by {what}: use {use}")
+
+
+def task_checks(config: Config) -> ModuleType | None:
+    """The torch-free module beside the task, or None where the task needs none."""
+    name = config.task.get("name", "")
+    if importlib.util.find_spec(f"hpc.tasks.{name}") is None:
+        import pkgutil
+
+        import hpc.tasks
+
+        known = [
+            entry.name for entry in pkgutil.iter_modules(hpc.tasks.__path__) if "_check" not in entry.name
+        ]
+        raise UserError(f"task.name={name} is no file in hpc/tasks: {near(name, known, what='task')}")
+    module = f"hpc.tasks.{name}_check"
+    return importlib.import_module(module) if importlib.util.find_spec(module) else None

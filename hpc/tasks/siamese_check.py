@@ -1,0 +1,48 @@
+"""What the siamese job refuses, and what it counts for the plan. Imports no torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpc.config import Config
+from hpc.errors import UserError
+
+LOSSES = ("contrastive", "triplet", "supcon", "bce")
+TRUNKS = ("googlenet", "small")
+
+fields = ("identity",)  # labels that the shards must hold
+
+
+def check(config: Config) -> None:
+    """Raise UserError for keys that cannot make a siamese run."""
+    keys = config.task
+    for key, choices in (("loss", LOSSES), ("trunk", TRUNKS)):
+        if keys[key] not in choices:
+            raise UserError(f"task.{key}={keys[key]} is not known: use {' or '.join(choices)}")
+    for key in ("embedding", "margin", "temperature"):
+        if not keys[key] > 0:
+            raise UserError(f"task.{key}={keys[key]} is not positive: leave it out for its default")
+    if keys["loss"] in ("contrastive", "triplet") and keys["margin"] >= 2:
+        raise UserError(
+            f"task.margin={keys['margin']} is never reached, unit embeddings are at most 2 apart: "
+            "use a margin below 2"
+        )
+    if config.data.order != "groups":
+        raise UserError(
+            f"data.order={config.data.order} gives hardly a genuine pair in a batch: use data.order=groups"
+        )
+    if config.data.group < 2:
+        raise UserError(f"data.group={config.data.group} gives no genuine pair: use data.group=2 or more")
+    if config.batch < 2 * config.data.group:
+        raise UserError(
+            f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} pictures: "
+            f"use batch={2 * config.data.group} or more"
+        )
+
+
+def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
+    """(parameters of all networks, fp32 bytes that a picture keeps for backward), from the yaml's `memory`."""
+    keys, trunk = config.task, memory[config.task["trunk"]]
+    head = keys["embedding"] + 1 if keys["loss"] == "bce" else 0
+    parameters = trunk["parameters"] + (trunk["features"] + 1) * keys["embedding"] + head
+    scale = (config.data.size / memory["reference_size"]) ** 2
+    return parameters, trunk["activations"] * scale

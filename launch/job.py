@@ -1,0 +1,124 @@
+"""What a rank runs, and how ranks are started on this machine. The pickled object holds a path and nothing else.
+
+The job outlives the terminal: it has its own session, its output goes to RUN/logs, and its code is RUN/code.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from hpc.rundir import RunDir
+
+VISIBLE = "ROSTRO_VISIBLE_DEVICES"  # CUDA_VISIBLE_DEVICES of the terminal, which submitit would hide
+FOREVER = 60 * 24 * 3650  # minutes: the local executor wants a limit
+
+
+class Job:
+    """The pickled call of one rank: train the run in `path`. Returns the rank's exit code."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self) -> int:
+        run = RunDir(self.path)
+        rank = int(os.environ["SUBMITIT_LOCAL_GLOBALID"])
+        self._log_to(run.log(rank))
+        self._share_machine(int(os.environ["SUBMITIT_LOCAL_NTASKS"]))
+        from hpc.train import main
+
+        try:
+            return main(self.path)
+        except SystemExit as leaving:
+            if isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)
+            return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def _log_to(self, log: Path) -> None:
+        """Send both streams, of libraries too, to the rank's log."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+        os.close(descriptor)
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+    def _share_machine(self, ranks: int) -> None:
+        """Before torch is loaded: one thread a rank where ranks share the cores; the terminal's GPUs."""
+        if ranks > 1:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+        visible = os.environ.pop(VISIBLE, None)
+        if visible is None:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
+
+
+def environment(run: RunDir) -> Mapping[str, str]:
+    """Variables of the ranks: their code first on the path, nothing of another job's place."""
+    foreign = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ROSTRO_ATTEMPT")
+    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        kept[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
+    rest = os.environ.get("PYTHONPATH")
+    return kept | {"PYTHONPATH": os.pathsep.join([str(run.code), *([rest] if rest else [])])}
+
+
+def start(run: RunDir, procs: int) -> int:
+    """Start the ranks by submitit's local executor; the pid of the process that watches over them.
+
+    A child with a session of its own submits, so that closing the terminal ends nothing.
+    """
+    for left in run.path.glob(".rendezvous-*"):  # of a start that died; the lock is ours
+        left.unlink()
+    run.submitit.mkdir(exist_ok=True)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.close(reader)
+            os.write(writer, str(_submit(run, procs)).encode())
+            code = 0
+        except BaseException as error:  # this is a fork: nothing may run on into the caller's code
+            os.write(writer, f"error: {error}".encode())
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    if not answer.isdigit():
+        raise RuntimeError(f"submitit could not start the ranks of {run.path}: {answer or 'no answer'}")
+    return int(answer)
+
+
+def _submit(run: RunDir, procs: int) -> int:
+    os.setsid()
+    with open(run.submitit / "controller.log", "a") as log, open(os.devnull) as nothing:
+        for stream, file in ((0, nothing), (1, log), (2, log)):
+            os.dup2(file.fileno(), stream)
+    os.chdir(run.code)
+    os.environ.clear()
+    os.environ.update(environment(run))
+    import submitit
+
+    executor = submitit.LocalExecutor(folder=run.submitit)
+    executor.update_parameters(tasks_per_node=procs, timeout_min=FOREVER)
+    return int(executor.submit(Job(str(run.path))).job_id)
+
+
+def exit_code(run: RunDir, job: int, procs: int) -> int:
+    """The worst exit code of the ranks of an ended job; a rank that left no answer was killed: 1."""
+    import pickle
+
+    codes = []
+    for rank in range(procs):
+        answer = run.submitit / f"{job}_{rank}_result.pkl"
+        kind, value = pickle.loads(answer.read_bytes()) if answer.exists() else ("killed", 1)
+        codes.append(int(value) if kind == "success" else 1)
+    return max(codes)

@@ -1,0 +1,155 @@
+"""Where a run's data lies and what the run will do: the checks before anything is made, and the table of `dry_run`."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_shards.errors import UserError
+from hpc.config import Config
+from hpc.config_check import Sizes, sizes, task_checks
+
+# fp32 numbers that an optimizer keeps for each parameter
+MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "rmsprop": 1, "sgd": 0}
+
+
+def locate_data(config: Config) -> Config:
+    """The config with absolute `data.train` and `data.eval`. Nothing is opened.
+
+    `data.set` stands for $ROSTRO_SHARDS/<set>/train and /eval; beside a given `data.train`, ../eval is taken if there.
+    """
+    data = config.data
+    train = data.train
+    if not train and data.set and os.environ.get("ROSTRO_SHARDS"):
+        train = str(Path(os.environ["ROSTRO_SHARDS"]) / data.set / "train")
+    plain = train and not (train.startswith("pipe:") or "://" in train)
+    if plain:
+        train = os.path.abspath(os.path.expanduser(train))
+    held_out = data.eval and os.path.abspath(os.path.expanduser(data.eval))
+    if not held_out and plain:
+        beside = Path(train).parent / "eval"
+        held_out = str(beside) if (beside / "manifest.json").is_file() and str(beside) != train else ""
+    return dataclasses.replace(config, data=dataclasses.replace(data, train=train, eval=held_out))
+
+
+def check_data(config: Config) -> dict[str, Any]:
+    """Open the sets of a located config; UserError for the first thing that a training would fail on.
+
+    Returns {"train": ShardSet, "eval": ShardSet}, each where it is read by index.
+    """
+    data, world = config.data, config.procs * config.nodes
+    if not data.train:
+        where = (
+            f"data.set={data.set} needs ROSTRO_SHARDS, the folder of the packed sets"
+            if data.set
+            else "data.train is empty"
+        )
+        raise UserError(
+            f"{where}: type data.train=FOLDER" + (", or export ROSTRO_SHARDS=FOLDER" if data.set else "")
+        )
+    from data_shards.index import ShardSet  # numpy: not needed for a plan without data
+
+    module = task_checks(config)
+    wanted = tuple(getattr(module, "fields", ()))
+    sets: dict[str, Any] = {}
+    for split, folder in (("train", data.train), ("eval", data.eval)):
+        if not folder or (split == "train" and data.stream):
+            continue
+        if not os.path.isdir(folder):
+            raise UserError(
+                f"data.{split}={folder} does not exist: `rostro pack` makes it, or give another folder"
+            )
+        if not os.listdir(folder):
+            raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
+        try:
+            sets[split] = ShardSet.open(folder, fields=wanted)
+        except UserError as error:
+            raise UserError(f"data.{split}={error}") from None
+        samples = len(sets[split])
+        if not samples:
+            raise UserError(f"data.{split}={folder} holds no samples: pack it again")
+        if split == "train" and samples < world:
+            raise UserError(
+                f"procs={config.procs} x nodes={config.nodes} = {world} ranks, but {folder} holds {samples} samples: "
+                f"use at most {samples} ranks"
+            )
+    return sets
+
+
+def memory(config: Config, counts: Mapping[str, Any]) -> dict[str, float]:
+    """Estimated bytes of one rank by what holds them, from the counts of the task's yaml. {} where it has none."""
+    module = task_checks(config)
+    if module is None or not counts:
+        return {}
+    parameters, picture = module.counts(config, counts)
+    half = 0.5 if config.precision == "bf16" else 1.0
+    world, copy = config.procs * config.nodes, 4.0 * parameters
+    moments = MOMENTS[config.optim.name] + (
+        config.optim.name in ("sgd", "rmsprop") and config.optim.momentum > 0
+    )
+    return {
+        "weights": copy,
+        "gradients": copy,
+        "gradients on their way": copy if world > 1 and config.engine.name == "flat" else 0.0,
+        "optimizer": copy * moments,
+        "EMA": copy if config.ema.half_life else 0.0,
+        "activations": picture * half * sizes(config).micro[0],
+    }
+
+
+def micro_text(found: Sizes) -> str:
+    """`16 + 16 + 8` or `40 x 16`."""
+    first, last, count = found.micro[0], found.micro[-1], len(found.micro)
+    if count == 1:
+        return str(first)
+    return f"{count} x {first}" if first == last else f"{count - 1} x {first} + {last}"
+
+
+def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The resolved plan as (what, text)."""
+    found, data = sizes(config), config.data
+    held = memory(config, counts)
+    parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in held.items() if size)
+    described = {
+        split: f"{folder} ({len(sets[split]):,} pictures, {len(sets[split].identity_start) - 1:,} identities)"
+        if split in sets
+        else folder or "none"
+        for split, folder in (("train", data.train), ("eval", data.eval))
+    }
+    order = f"groups of {data.group}" if data.order == "groups" else data.order
+    plan = [
+        ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
+        ("ranks", f"{found.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
+        (
+            "batch",
+            f"{config.batch} = {found.world} x {found.share}; micro batches of a rank: {micro_text(found)}",
+        ),
+        ("run", f"{config.images:,} images = {found.updates:,} updates"),
+        ("saves", f"{found.saves:,} checkpoints, every {config.save.every:,} images"),
+        ("train", described["train"]),
+        ("eval", described["eval"] + (f", {found.evaluations:,} evaluations" if data.eval else "")),
+        ("pictures", f"{data.size} x {data.size}, order {order}, backend {data.backend}"),
+        ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
+        ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
+    ]
+    if sets.get("train") is not None:
+        plan.insert(4, ("epochs", f"{config.images / len(sets['train']):.1f}"))
+    if held:
+        plan.append(
+            ("memory", f"about {sum(held.values()) / 1e6:,.0f} MB a rank ({parts}), besides the libraries")
+        )
+    return [(f"task {config.task['name']}" if what == "task" else what, text) for what, text in plan]
+
+
+def show(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> None:
+    """Print the plan."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for what, text in rows(config, counts, sets):
+        table.add_row(what, text)
+    Console(highlight=False, markup=False, width=None if os.isatty(1) else 160).print(table)

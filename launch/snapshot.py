@@ -1,0 +1,60 @@
+"""The copy of the code that a run keeps and runs: our packages as they are now, committed or not.
+
+An edit in the checkout, or a checkout of another commit, changes nothing in a run that stands.
+"""
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("hpc", "models", "data_shards", "launch", "slurm", "pyproject.toml")
+SKIPPED = ("__pycache__", ".pyc", ".so", ".egg-info")
+
+
+def git(*words: str) -> str | None:
+    """Output of a git command in the checkout; None where there is no git or no repository."""
+    try:
+        found = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout
+
+
+def files() -> list[Path]:
+    """The files of our packages, relative to the root: tracked or new, without what git ignores."""
+    parts = [part for part in PARTS if (ROOT / part).exists()]
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *parts)
+    inside = git("rev-parse", "--show-toplevel")
+    if listed and inside and Path(inside.strip()).resolve() == ROOT:
+        return [Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file()]
+    found = [
+        path
+        for part in parts
+        for path in ([ROOT / part] if (ROOT / part).is_file() else (ROOT / part).rglob("*"))
+    ]
+    return [
+        path.relative_to(ROOT)
+        for path in found
+        if path.is_file() and not any(s in str(path) for s in SKIPPED)
+    ]
+
+
+def copy_code(target: Path) -> None:
+    """Copy our packages into the new folder `target`."""
+    for name in files():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, target / name)
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and state of the checkout; every value is None where it is no repository."""
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", *PARTS)
+    diff = git("diff", "HEAD", "--", *PARTS)
+    return {
+        "commit": commit.strip() if commit else None,
+        "dirty": bool(changes.strip()) if changes is not None else None,
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+    }

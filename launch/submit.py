@@ -1,0 +1,238 @@
+"""Start a training run: `python launch/submit.py task=siamese procs=2`, which is `rostro submit ...`.
+
+Resolves the config, refuses what cannot work, makes the run directory, starts the ranks and returns. Nothing here
+imports torch. Composition is in `launch/compose.py`, the plan in `launch/plan.py`, the ranks in `launch/job.py`.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__ in (
+    None,
+    "",
+):  # run as a script from a checkout: this folder is on the path, its parent is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data_shards.errors import UserError
+from hpc.config import Config, save_config
+from hpc.config_check import check
+from hpc.rundir import RunDir
+
+HELP = """
+usage: rostro submit [task=NAME] [key=value ...]        (the same: python launch/submit.py ...)
+
+Starts a run and returns at once; the run goes on when the terminal closes.
+
+  task=siamese          what to train: {tasks}
+  engine=ddp            how ranks share gradients: {engines}
+  cluster=local         where: {clusters}
+  procs=1               ranks on this machine
+  name=                 of the run directory runs/<name>; default <task>-<date>-<time>
+  data.train=FOLDER     packed shards (`rostro pack`); beside it, ../eval is the held-out set
+  data.set=NAME         the same as data.train=$ROSTRO_SHARDS/NAME/train
+  wait=true             follow the run to its end and return its exit code; Ctrl-C saves and stops it
+  dry_run=true          print the plan: batches per rank, updates, memory; start nothing
+  prepare=true          make the run directory and print how to start it by torchrun
+  -m key=a,b            a run for each value (a sweep)
+
+examples:
+  rostro submit task=siamese procs=2 data.train=shards/lfw/train wait=true
+  rostro submit task=siamese task.loss=supcon optim.lr=3e-4 batch=128 dry_run=true
+  rostro submit -m task=siamese task.loss=contrastive,triplet seed=0,1 data.set=lfw
+
+completion: eval "$(python launch/submit.py -sc install=bash)", then python launch/submit.py <TAB>
+
+keys and defaults of task={task}:
+{keys}
+"""
+HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--version")
+HELP_FLAGS = ("-h", "--help")
+SWEEP_FLAGS = ("-m", "--multirun")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if any(word in HELP_FLAGS for word in words):
+        return _help(words)
+    if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
+        return _hydra(words)
+    if any(word in SWEEP_FLAGS for word in words):
+        points = _points([word for word in words if word not in SWEEP_FLAGS])
+        configs = [
+            (point, _resolved(point)) for point in points
+        ]  # all are checked before the first one starts
+        named = "".join(config.name for _, config in configs)
+        codes = []
+        for number, (point, config) in enumerate(configs):
+            if named:
+                config = dataclasses.replace(config, name=f"{config.name}-{number}")
+            print(f"{' '.join(point)}:")
+            codes.append(_one(config, point))
+        return max(codes)
+    return _one(_resolved(words), words)
+
+
+def prepare(words: Sequence[str]) -> RunDir:
+    """Make the run directory that the words ask for, and start nothing."""
+    return _make(_resolved(words), words)
+
+
+def _resolved(words: Sequence[str]) -> Config:
+    """The checked config; its data are located, and opened unless this is a dry run."""
+    from launch import plan
+    from launch.compose import composed
+
+    config = composed(words)
+    check(config)
+    config = plan.locate_data(config)
+    if not config.dry_run:
+        plan.check_data(config)
+        if config.name and (Path(config.runs) / config.name).exists():
+            raise UserError(
+                f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume {config.name}` "
+                "to go on with it, or another name"
+            )
+    return config
+
+
+def _one(config: Config, words: Sequence[str]) -> int:
+    """Do with one resolved config what it asks for."""
+    if config.dry_run:
+        return _dry_run(config, words)
+    run = _make(config, words)
+    if config.prepare:
+        print(f"run          {run.path}")
+        print(f"start it     cd {run.code} && PYTHONPATH=. {_torchrun(run, config)}")
+        return 0
+    return start(run, config)
+
+
+def start(run: RunDir, config: Config) -> int:
+    """Start the ranks of a run directory, say where to look, and follow the run if it says `wait`."""
+    from launch import job
+
+    run.take()
+    try:
+        run.write_status(state="starting", images=config.images, pids={}, message="")
+        pid = job.start(run, config.procs)
+    except BaseException:
+        run.write_status(state="failed", message="the ranks could not be started")
+        run.release()
+        raise
+    run.hand_over(pid)
+    print(f"run          {run.path}")
+    print(f"log          tail -F {run.log(0)}")
+    print(f"TensorBoard  tensorboard --logdir {run.path.parent}")
+    print(f"state        rostro status{_runs_word(run)}", flush=True)
+    if not config.wait:
+        return 0
+    from launch.follow import follow
+
+    return follow(run, pid, config.procs)
+
+
+def _runs_word(run: RunDir) -> str:
+    return "" if run.path.parent == Path("runs").absolute() else f" runs={run.path.parent}"
+
+
+def _torchrun(run: RunDir, config: Config) -> str:
+    return f"torchrun --nproc-per-node={config.procs} -m hpc.train {run.path}"
+
+
+def _dry_run(config: Config, words: Sequence[str]) -> int:
+    from launch import plan
+    from launch.compose import chosen_task, task_yaml
+
+    sets: dict[str, Any] = {}
+    try:
+        sets = plan.check_data(config)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+    plan.show(config, task_yaml(chosen_task(words)).get("memory", {}), sets)
+    return 0
+
+
+def _make(config: Config, words: Sequence[str]) -> RunDir:
+    """Create the run directory: under a temporary name until it is whole, so that no half one is ever seen."""
+    from launch import snapshot
+    from launch.compose import chosen_task
+
+    runs = Path(config.runs).absolute()
+    name = config.name or f"{chosen_task(words)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while not config.name and (runs / name).exists():  # two in one second
+        number += 1
+        name = f"{name.rsplit('+', 1)[0]}+{number}"
+    config = dataclasses.replace(config, name=name, runs=str(runs))
+    draft = RunDir(runs / f".tmp-{name}-{time.time_ns()}")
+    try:
+        draft.logs.mkdir(parents=True)
+        draft.checkpoints.mkdir()
+        snapshot.copy_code(draft.code)
+        state = snapshot.git_state() | {"command": ["rostro", "submit", *words]}
+        draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
+        save_config(config, draft.config_file)
+        draft.write_status(state="prepared", clock=0, images=config.images)
+        draft.path.rename(runs / name)
+    except OSError as error:
+        import shutil
+
+        shutil.rmtree(draft.path, ignore_errors=True)
+        raise UserError(
+            f"runs={config.runs}: {runs / name} cannot be made ({error.strerror}): use runs=FOLDER"
+        ) from None
+    return RunDir(runs / name)
+
+
+def _points(words: Sequence[str]) -> list[list[str]]:
+    """The words of each point of a sweep, by Hydra's grammar: a,b  range(1,4)  glob(*)."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(words))
+        return [list(point) for batch in BasicSweeper.split_arguments(parsed, None) for point in batch]
+    except HydraException as error:
+        raise UserError(f"{' '.join(words)}: {' '.join(str(error).split())[:200]}") from None
+
+
+def _help(words: Sequence[str]) -> int:
+    """Our own page; Hydra's flags are behind `--hydra-help`."""
+    from launch.compose import choices, chosen_task, known_keys
+
+    task = chosen_task([word for word in words if "=" in word])
+    keys = "\n".join(
+        f"  {key}={_shown(value)}" for key, value in known_keys(task).items() if key != "task.name"
+    )
+    groups = {group + "s": " | ".join(choices(group)) for group in ("task", "engine", "cluster")}
+    print(HELP.format(**groups, task=task, keys=keys).strip())
+    print("\nHydra's own flags (--cfg job prints the composed config): --hydra-help")
+    return 0
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+
+
+def _hydra(words: Sequence[str]) -> int:
+    """Completion, --cfg and the like, by Hydra itself; none of them runs anything."""
+    import hydra
+
+    from launch.compose import CONF, register
+
+    register()
+    sys.argv[1:] = words
+    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(lambda config: None)()
+    return 0
+
+
+if __name__ == "__main__":
+    from launch.cli import main as run_command
+
+    sys.exit(run_command(["submit", *sys.argv[1:]]))

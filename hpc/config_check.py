@@ -88,6 +88,8 @@ def check(config: Config) -> None:
         raise UserError(
             f"name={config.name} is not a folder's name: leave out / and a leading dot; runs=... is the place"
         )
+    if config.nodes > 1 and config.cluster.name == "local":
+        raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")
     task = task_checks(config)
     if task is not None:
         task.check(config)

@@ -59,11 +59,10 @@ def draw(
 ) -> Augmentation:
     """Parameters of the pictures at `positions`: row i depends on nothing but its own arguments."""
     whole = list(config.crop_area) == [1, 1]
-    noise = counted.uniform(counted.key(seed, "augment", member), positions, _CROP_FROM if whole else _DRAWS)
-    if whole:
-        crop = _centre_square(widths, heights)
-    else:
-        crop = _random_crop(config, noise[:, _CROP_FROM:], widths, heights)
+    draws = _CROP_FROM if whole else _DRAWS
+    noise = counted.uniform(counted.key(seed, "augment", member), positions, draws)
+    random_crop = noise[:, _CROP_FROM:]
+    crop = _centre_square(widths, heights) if whole else _random_crop(config, random_crop, widths, heights)
     return Augmentation(crop, noise[:, 0] < config.flip, _colour(config, noise[:, 1:_CROP_FROM]))
 
 

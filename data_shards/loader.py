@@ -9,6 +9,7 @@ import importlib.util
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,8 @@ from data_shards.errors import DecodeError, UserError
 from data_shards.host import HostBackend, Jobs, decode_picture
 from data_shards.order import Order, evaluation_block, rank_block
 from data_shards.supply import Job, Supply
+
+_BLOCK = 4  # batches whose order and augmentation are computed in one go: fewer, larger arrays
 
 
 @dataclass
@@ -146,10 +149,18 @@ class TrainLoader:
     def start(self, clock: int) -> None:
         """(Re)build from a clock; decodes ahead from here on."""
 
+        @lru_cache(maxsize=2)
+        def block(number: int) -> Job:
+            begins = clock + (number * _BLOCK + np.arange(_BLOCK)) * self._batch
+            first, count = rank_block(0, self._batch, self._rank, self._world, unit=self._order.unit)
+            positions = (begins[:, None] + first + np.arange(count)).reshape(-1)
+            return self._supply.training(self._order.at(positions), self._augment, self._seed)
+
+        share = self._batch // self._world
+
         def jobs(number: int) -> Job:
-            begin = clock + number * self._batch
-            first, count = rank_block(begin, self._batch, self._rank, self._world, unit=self._order.unit)
-            return self._supply.training(self._order.slots(first, count), self._augment, self._seed)
+            nth = number % _BLOCK
+            return block(number // _BLOCK)[nth * share : (nth + 1) * share]
 
         self._backend.start(jobs)
 

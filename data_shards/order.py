@@ -47,6 +47,7 @@ class Order(Protocol):
     unit: int  # slots that must not be split between ranks: batches are multiples of it
 
     def slots(self, first: int, count: int) -> Slots: ...
+    def at(self, positions: np.ndarray) -> Slots: ...
 
 
 def rank_block(clock: int, batch: int, rank: int, world: int, *, unit: int = 1) -> tuple[int, int]:
@@ -113,18 +114,29 @@ class _Windows:
         return self.first[table.shards[nth]] + place - table.start[nth]
 
 
-def _by_epoch(first: int, count: int, length: int) -> list[tuple[int, np.ndarray]]:
-    """Cut `count` consecutive positions at the ends of epochs: [(epoch, places in it)]."""
-    parts, end = [], first + count
-    while first < end:
-        epoch = first // length
-        stop = min(end, (epoch + 1) * length)
-        parts.append((epoch, np.arange(first, stop, dtype=np.int64) - epoch * length))
-        first = stop
+def _by_epoch(positions: np.ndarray, length: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Sort positions into epochs: [(epoch, which of the positions, their places in it)]."""
+    epochs = positions // length
+    parts = []
+    for epoch in np.unique(epochs).tolist():
+        rows = np.flatnonzero(epochs == epoch)
+        parts.append((epoch, rows, positions[rows] - epoch * length))
     return parts
 
 
-class PlainOrder:
+class _Stream:
+    """An order that computes slots at any positions; consecutive ones are the common case."""
+
+    def slots(self, first: int, count: int) -> Slots:
+        """The `count` slots from position `first` on."""
+        return self.at(np.arange(first, first + count, dtype=np.int64))
+
+    def at(self, positions: np.ndarray) -> Slots:
+        """The slots at `positions` [count] int64."""
+        raise NotImplementedError
+
+
+class PlainOrder(_Stream):
     """Every epoch is a permutation of the set, for each member."""
 
     unit = 1
@@ -136,18 +148,15 @@ class PlainOrder:
         if not self.epoch_slots:
             raise UserError("data.train holds no samples: pack a set that is not empty")
 
-    def slots(self, first: int, count: int) -> Slots:
-        ids = np.empty((count, self.members), np.int64)
-        done = 0
-        for epoch, places in _by_epoch(first, count, self.epoch_slots):
+    def at(self, positions: np.ndarray) -> Slots:
+        ids = np.empty((len(positions), self.members), np.int64)
+        for epoch, rows, places in _by_epoch(positions, self.epoch_slots):
             for member in range(self.members):
-                ids[done : done + len(places), member] = self._windows.locate(epoch, places, member)
-            done += len(places)
-        positions = np.arange(first, first + count, dtype=np.int64)
-        return Slots(ids, np.zeros(ids.shape, np.int8), positions, np.zeros(count, bool))
+                ids[rows, member] = self._windows.locate(epoch, places, member)
+        return Slots(ids, np.zeros(ids.shape, np.int8), positions, np.zeros(len(ids), bool))
 
 
-class GroupOrder:
+class GroupOrder(_Stream):
     """P x K batches: K = `group` consecutive slots show one identity, the P groups come from a whole window.
 
     In each epoch an identity's n pictures are permuted anew and cut into ceil(n / K) groups. The last one is
@@ -178,14 +187,10 @@ class GroupOrder:
         if not self.epoch_slots:
             raise UserError("data.train holds no identities: pack identity folders, or use data.order=plain")
 
-    def slots(self, first: int, count: int) -> Slots:
-        ids, repeat = np.empty((count, 1), np.int64), np.empty(count, bool)
-        done = 0
-        for epoch, places in _by_epoch(first, count, self.epoch_slots):
-            part = slice(done, done + len(places))
-            ids[part, 0], repeat[part] = self._pick(epoch, places)
-            done += len(places)
-        positions = np.arange(first, first + count, dtype=np.int64)
+    def at(self, positions: np.ndarray) -> Slots:
+        ids, repeat = np.empty((len(positions), 1), np.int64), np.empty(len(positions), bool)
+        for epoch, rows, places in _by_epoch(positions, self.epoch_slots):
+            ids[rows, 0], repeat[rows] = self._pick(epoch, places)
         return Slots(ids, np.zeros(ids.shape, np.int8), positions, repeat)
 
     def _pick(self, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +205,7 @@ class GroupOrder:
         return low + counted.permute(stream, nth % size, size), nth >= size
 
 
-class UnpairedOrder:
+class UnpairedOrder(_Stream):
     """Two sets side by side (A/B): member 0 runs through A, member 1 through B, each in its own epochs.
 
     An epoch of this order is one of A. Which pictures stand together changes from epoch to epoch.
@@ -214,8 +219,8 @@ class UnpairedOrder:
         self._b = PlainOrder(set_b, int(counted.key(seed, "unpaired")), window=window)
         self.epoch_slots = self._a.epoch_slots
 
-    def slots(self, first: int, count: int) -> Slots:
-        a = self._a.slots(first, count)
-        ids = np.concatenate([a.ids, self._b.slots(first, count).ids], axis=1)
+    def at(self, positions: np.ndarray) -> Slots:
+        a = self._a.at(positions)
+        ids = np.concatenate([a.ids, self._b.at(positions).ids], axis=1)
         sets = np.broadcast_to(np.array([0, 1], np.int8), ids.shape)
         return Slots(ids, sets, a.positions, a.repeat)

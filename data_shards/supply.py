@@ -33,6 +33,22 @@ class Job:
     def __len__(self) -> int:
         return self.slots.ids.size
 
+    def __getitem__(self, rows: slice) -> "Job":
+        """Some consecutive slots."""
+        slots, steps, members = self.slots, self.augmentation, self.slots.ids.shape[1]
+        low, high, _ = rows.indices(len(slots.ids))
+        pictures = slice(low * members, high * members)
+        return Job(
+            Slots(slots.ids[rows], slots.sets[rows], slots.positions[rows], slots.repeat[rows]),
+            {name: column[rows] for name, column in self.labels.items()},
+            self.sizes[pictures],
+            Augmentation(
+                steps.crop[pictures],
+                steps.flip[pictures],
+                None if steps.colour is None else steps.colour[pictures],
+            ),
+        )
+
 
 class Supply:
     """Turns slots into jobs and jobs into bytes, for one set or for the several that slots refer to."""

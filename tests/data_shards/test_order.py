@@ -121,6 +121,14 @@ def test_killed_anywhere_the_stream_goes_on_where_it_stood(order, data):
     np.testing.assert_array_equal(straight.repeat[kill : kill + count], rest.repeat)
 
 
+@given(ORDERS, st.lists(st.integers(0, 3000), min_size=1, max_size=50))
+@settings(max_examples=40, deadline=None)
+def test_scattered_positions_give_the_slots_of_the_stream(order, positions):
+    straight, scattered = order.slots(0, 3001), order.at(np.array(positions))
+    for name in ("ids", "sets", "positions", "repeat"):
+        np.testing.assert_array_equal(getattr(scattered, name), getattr(straight, name)[positions])
+
+
 def test_epochs_and_seeds_differ():
     shards = shards_of([10] * 30, 6)
     for make in (PlainOrder, lambda shards, seed: GroupOrder(shards, seed, group=2)):

@@ -4,7 +4,7 @@ The card says where the network comes from and how pictures must be prepared; it
 modules of `models/`. Files are written under temporary names and renamed, the card last.
 """
 
-import json
+import contextlib
 import logging
 import os
 import warnings
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from data_shards.manifest import read_manifest
 from hpc.errors import UserError
 from hpc.predict import Predictor
-from hpc.rundir import write_json
+from hpc.rundir import read_json, write_json
 
 OPSET = 18
 
@@ -40,24 +40,25 @@ class Exported(nn.Module):
 
 def export(model: Predictor, out: Path, *, onnx: bool) -> list[Path]:
     """Write the network to the folder `out`; return the files."""
-    out.mkdir(parents=True, exist_ok=True)
     weights, card, graph = (out / name for name in ("model.safetensors", "model.json", "model.onnx"))
     written = [weights]
+    content = describe(model)
     temporary = weights.with_name(f".tmp-{os.getpid()}-{weights.name}")
     try:
+        out.mkdir(parents=True, exist_ok=True)
         save_file(_tensors(model), temporary)
         temporary.replace(weights)
-        outputs = None
         if onnx:
-            outputs = _write_onnx(model, graph)
+            content["onnx"] = _write_onnx(model, graph)
             written.append(graph)
-        write_json(card, describe(model) | ({"onnx": outputs} if outputs else {}))
+        write_json(card, content)
     except OSError as error:
         raise UserError(
             f"out={out}: {error.strerror or error}: give a folder with space that you may write"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return [*written, card]
 
 
@@ -110,7 +111,7 @@ def _write_onnx(model: Predictor, path: Path) -> dict[str, Any]:
 def describe(model: Predictor) -> dict[str, Any]:
     """The card: what the network is, what it saw, how to prepare pictures, how good it is."""
     config = model.config
-    threshold = model.run / "threshold.json"
+    threshold = read_json(model.run / "threshold.json")
     reports = sorted(model.run.glob("evaluations/*/report.json"))
     return {
         "format": 1,
@@ -129,25 +130,29 @@ def describe(model: Predictor) -> dict[str, Any]:
         },
         "score": model.unit,
         "metrics": model.meta.get("metrics", {}),
-        "evaluations": [_figures(path, model) for path in reports],
-        "threshold": _matching(json.loads(threshold.read_text()), model) if threshold.is_file() else None,
+        "evaluations": [found for path in reports if (found := _figures(path, model))],
+        "threshold": _matching(threshold, model),
         "data": _data(config.data.train),
     }
 
 
 def _matching(found: dict[str, Any], model: Predictor) -> dict[str, Any] | None:
-    return found if (found["checkpoint"], found["weights"]) == (model.clock, model.weights) else None
+    same = (found.get("checkpoint"), found.get("weights")) == (model.clock, model.weights)
+    return found if same else None
 
 
 def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
-    report = json.loads(path.read_text())
+    report = read_json(path)
     if _matching(report, model) is None:
         return None
     return {key: report[key] for key in ("set", "split", "manifest_sha256", "trial")} | report["rows"][0]
 
 
 def _data(folder: str) -> dict[str, Any]:
-    """The passport of the training set; UserError where the set is gone."""
-    manifest, digest = read_manifest(Path(folder))
+    """The passport of the training set; `missing` says why there is none (a stream, a set that moved)."""
+    try:
+        manifest, digest = read_manifest(Path(folder))
+    except UserError as error:
+        return {"folder": folder, "missing": str(error)}
     kept = ("name", "source", "licence", "split", "samples", "identities")
     return {key: manifest.get(key) for key in kept} | {"manifest_sha256": digest}

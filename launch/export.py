@@ -1,5 +1,6 @@
 """`rostro export`: the network of a run as safetensors, a JSON card, and ONNX."""
 
+import sys
 from pathlib import Path
 
 from launch.args import parse
@@ -25,8 +26,16 @@ def main(argv: list[str]) -> int:
     keys = parse(argv, SPEC, positional=("run",), required=("run",))
     from hpc.export import export
     from hpc.predict import load_run
+    from hpc.rundir import read_json
 
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
-    for path in export(model, Path(keys.out) if keys.out else model.run / "export", onnx=keys.onnx):
+    files = export(model, Path(keys.out) if keys.out else model.run / "export", onnx=keys.onnx)
+    for path in files:
         print(f"{path}  {path.stat().st_size:,} bytes")
+    missing = read_json(files[-1])["data"].get("missing")
+    if missing:
+        print(
+            f"warning: the card has no licence note and no hash of the training data: {missing}",
+            file=sys.stderr,
+        )
     return 0

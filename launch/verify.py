@@ -52,11 +52,12 @@ def picture(path: str) -> bytes:
 
 def verdict(run: Path, answer: dict[str, Any]) -> dict[str, Any]:
     """Threshold and answer, or why there is none: a threshold serves the checkpoint it was made with."""
-    file = run / "threshold.json"
+    from hpc.rundir import read_json
+
     command = f"`rostro evaluate {run}`"
-    if not file.is_file():
+    stored = read_json(run / "threshold.json")
+    if not stored:
         return {"threshold": None, "same": None, "why": f"no threshold yet: {command} finds it"}
-    stored = json.loads(file.read_text())
     if (stored["checkpoint"], stored["weights"]) != (answer["checkpoint"], answer["weights"]):
         made = f"checkpoint {stored['checkpoint']} ({stored['weights']})"
         now = f"checkpoint={answer['checkpoint']} weights={answer['weights']}"

@@ -1,0 +1,40 @@
+"""A run with two checkpoints, made without training: initial weights, moved a little."""
+
+from pathlib import Path
+
+import torch
+
+from hpc import checkpoint, setup
+from hpc.checkpoint import Checkpoint
+from hpc.rundir import RunDir
+from tests.runs import TASK, make_run
+
+
+def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged: bool = True) -> Path:
+    """Checkpoints at 160 (the best) and 320 images, with an average if `averaged`."""
+    run = make_run(path, shards, task=TASK | {"loss": loss})
+    config = RunDir(run).config()
+    task = setup.task(config)
+    for clock, eer in ((160, 0.1), (320, 0.2)):
+        with setup.seeded(config.seed):
+            raw = task.players()["net"]
+        move(raw, clock)
+        saved = Checkpoint(clock, clock // 16, players={"net": raw.state_dict()}, task=task.state())
+        saved.monitor = {"sums": {}, "digest": ""}
+        saved.meta = {"task": "siamese", "metrics": {"eer": eer}}
+        if averaged:
+            with setup.seeded(config.seed + 1):
+                saved.ema["net"] = task.players()["net"].state_dict()
+        checkpoint.save(run, saved)
+    return run
+
+
+def move(net: torch.nn.Module, seed: int) -> None:
+    """Batch norm as after some training: statistics that are not 0 and 1, weights that differ by clock."""
+    drawn = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            if name.endswith("running_mean"):
+                tensor.copy_(0.1 * torch.randn(tensor.shape, generator=drawn))
+            elif name.endswith("weight"):
+                tensor.mul_(1 + 0.05 * torch.randn(tensor.shape, generator=drawn))

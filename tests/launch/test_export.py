@@ -1,0 +1,93 @@
+"""`rostro export`: weights that load into the plain modules, an honest card, ONNX that gives the same numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data_shards.index import ShardSet
+from hpc.predict import load_run
+from launch.cli import main
+from models.siamese import SiameseNet, build_trunk
+from tests.launch.judged import judged_run
+from tests.sets import pack_set
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return pack_set(tmp_path_factory.mktemp("set"), identities=12, each=4, holdout=0.5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, shards) -> Path:
+    run = judged_run(tmp_path_factory.mktemp("runs") / "faces", shards)
+    assert main(["evaluate", str(run), "bootstrap=20"]) == 0
+    return run
+
+
+def images(seed: int, n: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+
+
+def tensor(pictures: np.ndarray, card: dict) -> torch.Tensor:
+    """As the card says: RGB, n c h w, x / 127.5 - 1."""
+    assert card["preprocessing"]["from_8_bit"] == "x / 127.5 - 1"
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def test_weights_and_card_rebuild_the_network(run, shards, tmp_path, capsys):
+    assert main(["export", str(run), f"out={tmp_path / 'net'}", "onnx=false"]) == 0
+    shown = capsys.readouterr().out
+    assert "model.safetensors" in shown
+    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["model.json", "model.safetensors"]
+    card = json.loads((tmp_path / "net" / "model.json").read_text())
+    net = SiameseNet(*build_trunk(card["task"]["trunk"]), card["task"]["embedding"]).eval()
+    net.load_state_dict(load_file(tmp_path / "net" / "model.safetensors"))
+    wanted = load_run(run).embed(images(0, 3))
+    with torch.no_grad():
+        np.testing.assert_allclose(net(tensor(images(0, 3), card)).numpy(), wanted, atol=1e-6)
+    assert card["checkpoint"] == {"images": 160, "weights": "ema", "updates": 10}
+    assert card["data"]["manifest_sha256"] == ShardSet.open(shards / "train").digest
+    assert card["data"]["licence"]
+    assert card["metrics"] == {"eer": 0.1}
+    assert card["evaluations"][0]["split"] == "eval"
+    assert card["threshold"]["threshold"] == card["evaluations"][0]["thresholds"]["eer"]
+
+
+def test_figures_of_another_checkpoint_stay_out_of_the_card(run, tmp_path):
+    assert main(["export", str(run), f"out={tmp_path}", "onnx=false", "checkpoint=last"]) == 0
+    card = json.loads((tmp_path / "model.json").read_text())
+    assert card["checkpoint"]["images"] == 320
+    assert (card["evaluations"], card["threshold"]) == ([], None)
+
+
+def test_onnx_gives_the_same_embeddings_at_any_batch_size(run):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert main(["export", str(run)]) == 0
+    folder = run / "export"
+    card = json.loads((folder / "model.json").read_text())
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    model = load_run(run)
+    for n in (1, 2, 5):
+        found = session.run(card["onnx"]["outputs"], {"images": tensor(images(n, n), card).numpy()})
+        np.testing.assert_allclose(found[0], model.embed(images(n, n)), atol=1e-4)
+    assert not list(folder.glob(".tmp-*"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["export", str(run), f"out={tmp_path / 'file' / 'net'}", "onnx=false"]) == 2
+    error = capsys.readouterr().err
+    assert "out=" in error
+    assert error.count("\n") == 1
+
+
+def test_a_training_set_that_moved_is_said_not_hidden(shards, tmp_path, capsys):
+    run = judged_run(tmp_path / "run", tmp_path / "moved")
+    assert main(["export", str(run), "onnx=false"]) == 0
+    assert "warning: the card has no licence note" in capsys.readouterr().err
+    card = json.loads((run / "export" / "model.json").read_text())
+    assert "has no manifest.json" in card["data"]["missing"]

@@ -17,7 +17,9 @@ class Player:
         norm.convert(module, mode=config.norm_stats, group=config.norm_group, here=here)
         module = module.to(here.device)
         if config.channels_last:
-            module = module.to(memory_format=torch.channels_last)
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.dim() == 4:
+                    tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self.module = module.train()
         self.layers = norm.norms(module)
         self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None

@@ -69,6 +69,7 @@ class RunDir:
         self.config_file = self.path / "config.yaml"
         self.resolved_file = self.path / "resolved.yaml"
         self.code = self.path / "code"
+        self.data_file = self.path / "data.json"
         self.git_file = self.path / "git.json"
         self.logs = self.path / "logs"
         self.submitit = self.path / "submitit"
@@ -151,7 +152,7 @@ class RunDir:
         heir = bool(lock) and self._heir(lock, number)
         requeued = bool(job) and lock.get("job") == job
         if lock and not heir and not requeued and self.in_use():
-            raise UserError(self._refusal(lock))
+            raise UserError(self.refusal())
         restarts = int(lock.get("restarts", 0)) + (not heir) if lock else 0
         wanted = {"host": host, "pid": number, "started": started, "job": job, "restarts": restarts}
         self._replace_lock(lock, wanted)
@@ -178,7 +179,12 @@ class RunDir:
         found = parents.get(lock["pid"])
         return found is not None and abs(found - lock["started"]) <= START_TOLERANCE
 
-    def _refusal(self, lock: Mapping[str, Any]) -> str:
+    def refusal(self) -> str:
+        """Why a living job keeps this directory closed, and what to do about it."""
+        lock = self.owner() or dict(zip(("host", "pid"), next(iter(self.ranks().values())), strict=False))
+        if not alive(lock["host"], lock["pid"], lock.get("started")):
+            rank = next((place for place in self.ranks().values() if alive(*place) is not False), None)
+            lock = lock if rank is None else {"host": rank[0], "pid": rank[1]}
         here = lock["host"] == socket.gethostname()
         who = f"process {lock['pid']}" + ("" if here else f" on {lock['host']}")
         remedy = (

@@ -10,11 +10,10 @@ import dataclasses
 import importlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 
@@ -113,10 +112,10 @@ def shard_sets(config: Config, job: Task, here: Dist) -> dict[str, ShardSet]:
     return sets
 
 
-def train_loader(config: Config, sets: dict[str, ShardSet], spec: Spec, here: Dist) -> Any:
+def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, here: Dist) -> Any:
     """This rank's loader of the training set, not started."""
     data = config.data
-    shared = {
+    shared: dict[str, Any] = {
         "seed": config.seed,
         "rank": here.rank,
         "world": here.world,
@@ -125,23 +124,22 @@ def train_loader(config: Config, sets: dict[str, ShardSet], spec: Spec, here: Di
         "threads": data.threads,
         "ahead": data.ahead,
         "augment": data.augment,
+        "fields": job.fields,
     }
     if data.stream:
         return stream.StreamLoader(data.train, **shared)
     source = sets["train"]
-    make = {
+    orders: dict[str, Callable[[], order.Order]] = {
         "groups": lambda: order.GroupOrder(source, config.seed, group=data.group),
         "plain": lambda: order.PlainOrder(source, config.seed),
     }
-    if data.order not in make:
-        raise UserError(f"data.order={data.order} is not known: use {' or '.join(make)}")
+    if data.order not in orders:
+        raise UserError(f"data.order={data.order} is not known: use {' or '.join(orders)}")
     device = here.device.index if here.device.type == "cuda" else None
-    return TrainLoader(
-        make[data.order](), source, backend=data.backend, fields=("identity",), device_id=device, **shared
-    )
+    return TrainLoader(orders[data.order](), source, backend=data.backend, device_id=device, **shared)
 
 
-def eval_loader(config: Config, sets: dict[str, ShardSet], here: Dist) -> EvalLoader | None:
+def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], here: Dist) -> EvalLoader | None:
     """This rank's block of the held-out set, or None where the run has none."""
     if "eval" not in sets:
         return None
@@ -153,24 +151,12 @@ def eval_loader(config: Config, sets: dict[str, ShardSet], here: Dist) -> EvalLo
         size=config.data.size,
         backend="host",  # one pinned decoder for every figure, whatever feeds the training
         threads=config.data.threads,
-        fields=("identity",),
+        fields=job.fields,
     )
 
 
 def to_batch(raw: RawBatch) -> Batch:
     return Batch(raw.images, dict(raw.labels), raw.ids, raw.positions)
-
-
-def digest(batch: Batch) -> int:
-    """A number that two sets of (position, sample id) share only if they are equal (but for a chance of
-    1e-6).
-
-    Sums of it are exact in float64, so ranks and ticks may add theirs in any order.
-    """
-    hashed = counted.derive(counted.key(0, "digest"), batch.positions.numpy()) ^ batch.ids.numpy().astype(
-        "u8"
-    )
-    return int((counted.mix(hashed) >> np.uint64(44)).sum())
 
 
 def memory_mb(here: Dist) -> float:

@@ -8,7 +8,7 @@ the passes of a phase are in `hpc/accumulate.py`, batches in `data_shards/loader
 """
 
 import contextlib
-import math
+import dataclasses
 import os
 import sys
 import time
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from data_shards import counted
-from hpc import checkpoint, dist, faults, optim, setup
+from hpc import agree, checkpoint, dist, faults, optim, setup
 from hpc.accumulate import Pass, blocks_of
 from hpc.checkpoint import Checkpoint
 from hpc.dist import Dist
@@ -64,9 +64,9 @@ class Trainer:
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)
         self.sets = setup.shard_sets(config, self.task, here)
-        self.loader = setup.train_loader(config, self.sets, self.spec, here)
+        self.loader = setup.train_loader(config, self.task, self.sets, self.spec, here)
         self.loader.start(self.clock)
-        self.held_out = setup.eval_loader(config, self.sets, here)
+        self.held_out = setup.eval_loader(config, self.task, self.sets, here)
         self._ahead: Batch | None = None
         self._warm_up()
         if saved:
@@ -108,12 +108,12 @@ class Trainer:
         config, last = self.config, self.clock >= self.config.images
         faults.hit("step", self.clock, self.here.rank)
         if due(config.log.every, before, self.clock) or last:
-            self._tick()
+            self._show_tick()
         if due(config.log.histograms, before, self.clock):
             for player in self.players.values():
                 self.monitor.histograms(self.clock, dict(player.named))
         if config.desync_every and self.updates % config.desync_every == 0:
-            self._compare_ranks()
+            agree.compare_ranks(self.players, self.clock, self.here)
         metrics: dict[str, float] = {}
         if due(config.eval.every, before, self.clock) or last:
             metrics = self.evaluate()
@@ -128,7 +128,7 @@ class Trainer:
         if spec != self.spec:  # growth: another batch or resolution from here on
             self.loader.close()
             self.spec = spec
-            self.loader = setup.train_loader(self.config, self.sets, spec, self.here)
+            self.loader = setup.train_loader(self.config, self.task, self.sets, spec, self.here)
             self.loader.start(self.clock)
         raw, self._ahead = self._ahead or setup.to_batch(self.loader.next()), None
         return raw.prepare(self.here.device, channels_last=self.config.channels_last)
@@ -157,56 +157,33 @@ class Trainer:
 
     def _agree(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
-        names = sorted(self.reported)
-        mine = torch.stack([loss, norm, *(self.reported[name] for name in names)]).double().tolist()
-        head = [float(bool(self.preemption.asked)), float(setup.digest(batch))]
-        rows = dist.gather_vector(head + mine, self.here)
-        if not all(math.isfinite(value) for row in rows for value in row[:4]):
-            self._not_finite(phase, rows, batch)
-        if any(row[0] for row in rows):
+        scalars = {"loss": loss, "norm": norm} | {name: self.reported[name] for name in sorted(self.reported)}
+        found = agree.exchange(bool(self.preemption.asked), scalars, batch, self.here)
+        agree.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
+        if found.stop:
             self.stop = self.preemption.asked or "a signal to another rank"
-        self.digest += int(sum(row[1] for row in rows))
-        means = [sum(row[place] for row in rows) / len(rows) for place in range(2, len(rows[0]))]
-        shown = {f"loss/{phase.name}": means[0], f"optim/gradient_norm_{phase.player}": means[1]}
-        shown |= {f"loss/{name}": value for name, value in zip(names, means[2:], strict=True)}
-        for name, value in shown.items():
-            entry = self.sums.setdefault(name, [0.0, 0])
-            entry[0] += value
-            entry[1] += 1
-
-    def _not_finite(self, phase: Phase, rows: list[list[float]], batch: Batch) -> None:
-        ids = dist.gather_objects(batch.ids.tolist(), self.here)
-        guilty = [rank for rank, row in enumerate(rows) if not math.isfinite(row[2])]
-        what = "loss" if guilty else "gradient"
-        rank = guilty[0] if guilty else 0
-        shown = ids[rank] if guilty else [i for part in ids for i in part]
-        raise UserError(
-            f"the {what} is not finite: rank {rank if guilty else 'unknown'}, phase {phase.name}, "
-            f"clock {self.clock}, sample ids {shown}: lower optim.lr={self.config.optim.lr}, set "
-            "optim.clip=1, or use precision=fp32"
-        )
+        self.tick.digest += found.digest
+        for name, value in found.means.items():
+            shown = {"loss": f"loss/{phase.name}", "norm": f"norm/{phase.player}"}.get(name, f"loss/{name}")
+            self.tick.add(shown, value)
 
     def _report(self, name: str, value: Tensor) -> None:
         self.reported[name] = value.detach().float().reshape(())
 
-    def _tick(self) -> None:
+    def _show_tick(self) -> None:
         (start, clock, waited), now = self._tick_start, time.perf_counter()
         self._tick_start = (now, self.clock, self.loader.waited)
-        means = {name: total / count for name, (total, count) in self.sums.items()}
-        self.sums = {}
         self.monitor.tick(
             self.clock,
-            losses={n.partition("/")[2]: v for n, v in means.items() if n.startswith("loss/")},
+            losses=self.tick.means("loss"),
             rates={name: player.optimizer.param_groups[0]["lr"] for name, player in self.players.items()},
-            grad_norm={
-                n.removeprefix("optim/gradient_norm_"): v for n, v in means.items() if n.startswith("optim/")
-            },
+            grad_norm=self.tick.means("norm"),
             images_per_s=(self.clock - clock) / max(now - start, 1e-9),
             data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),
             memory_mb=setup.memory_mb(self.here),
         )
-        self.monitor.scalars(self.clock, {"samples_digest": self.digest}, group="data")
-        self.digest = 0
+        self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
+        self.tick = agree.Tick()
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the held-out set, if there is one, on all ranks; show it; return its scalars."""
@@ -249,7 +226,7 @@ class Trainer:
                 self.clock,
                 self.updates,
                 task=self.task.state(),
-                monitor={"sums": self.sums, "digest": self.digest},
+                monitor=dataclasses.asdict(self.tick),
             )
             state.meta = setup.meta(self.config, self.task, self.here) | {"metrics": metrics or {}}
             for player in self.players.values():
@@ -266,8 +243,7 @@ class Trainer:
     def _restore(self, saved: Checkpoint) -> None:
         setup.check_checkpoint(saved, self.config, self.task)
         self.updates = saved.updates
-        self.sums = {name: list(entry) for name, entry in saved.monitor["sums"].items()}
-        self.digest = saved.monitor["digest"]
+        self.tick = agree.Tick(**saved.monitor)
         for player in self.players.values():
             player.load_from(saved)
         if not faults.forgotten("task"):
@@ -290,19 +266,6 @@ class Trainer:
         for player in self.players.values():
             player.forget_pass()
         self.task.load_state(state)
-
-    def _compare_ranks(self) -> None:
-        """Raise where a rank's parameters or buffers differ from rank 0's: name the first tensor and rank."""
-        mine = [value for player in self.players.values() for value in player.checksums()]
-        everyone = dist.gather_objects(mine, self.here)
-        names = [name for player in self.players.values() for name in player.tensor_names()]
-        for place, name in enumerate(names):
-            for rank, sums in enumerate(everyone):
-                if sums[place] != everyone[0][place]:
-                    raise UserError(
-                        f"the ranks are out of step at clock {self.clock}: {name} of rank {rank} differs from "
-                        "rank 0's; go on from the last checkpoint with `rostro resume`, and report it"
-                    )
 
     def _say(self, text: str) -> None:
         print(text, flush=True)

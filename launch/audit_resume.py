@@ -107,11 +107,12 @@ class Auditor:
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         """A prepared run directory of the smoke run."""
+        from hpc.config import smoke_overrides
         from launch import submit
 
         words = [
             f"task={self.task}",
-            *submit.smoke(self.task),
+            *smoke_overrides(self.task),
             f"name={name}",
             f"runs={self.folder / 'runs'}",
         ]
@@ -125,10 +126,12 @@ class Auditor:
         self._finish(run, case.procs)
         return run
 
-    def interrupted(self, name: str, case: Case, *extra: str, last_procs: int = 0, forget: str = "") -> Path:
-        """Killed at a step, inside a save, at another step; resumed each time, at last on `last_procs` ranks."""
+    def interrupted(
+        self, name: str, case: Case, *extra: str, kills: int = 3, last_procs: int = 0, forget: str = ""
+    ) -> Path:
+        """Killed at the last `kills` of the drawn places and resumed each time, at last on `last_procs` ranks."""
         run = self.make_run(name, case, *extra)
-        for fault in self.faults(case):
+        for fault in self.faults(case)[-kills:]:
             codes = start_ranks(run, case.procs, ROSTRO_FAULT=fault)
             if -9 not in codes:
                 raise UserError(
@@ -183,7 +186,7 @@ def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
         print(f"{case.label}: {verdict}  [killed at {kills}; {time.monotonic() - started:.0f} s]", flush=True)
         if number == 0 and found.controls:
             for part in ("optim", "ema", "task"):
-                run = auditor.interrupted(f"control-{part}", case, forget=part)
+                run = auditor.interrupted(f"control-{part}", case, kills=1, forget=part)
                 wrong = differences(straight, run)
                 good &= bool(wrong)
                 verdict = f"noticed: {wrong[0]}" if wrong else "NOT NOTICED"
@@ -191,7 +194,7 @@ def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
     if found.elastic:
         case = Case(2, cases[0].engine, cases[0].backend)
         straight = auditor.straight("elastic-straight", case, "norm_stats=group")
-        resumed = auditor.interrupted("elastic", case, "norm_stats=group", last_procs=1)
+        resumed = auditor.interrupted("elastic", case, "norm_stats=group", kills=1, last_procs=1)
         wrong, distance = elastic_differences(straight, resumed, TOLERANCE)
         good &= not wrong
         verdict = "same samples" if not wrong else f"DIFFERENT: {wrong[0]}"

@@ -50,7 +50,7 @@ def test_a_perfect_embedding_costs_less_than_a_random_one(name: str) -> None:
     found = []
     for own in (perfect, embeddings(12).detach()):
         pairs = siamese.form_pairs(own, identity, torch.arange(12), Dist())
-        found.append(float(siamese.LOSSES[name](pairs, same=net.same, **KEYS)))
+        found.append(siamese.LOSSES[name](pairs, same=net.same, **KEYS).item())
     assert found[0] < found[1]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpc import checkpoint, train
+from hpc import agree, checkpoint, train
 from hpc.config import Data, Log, Optim
 from hpc.dist import Dist
 from hpc.errors import UserError
@@ -167,11 +167,11 @@ def test_foreign_code_is_refused(tmp_path: Path, shards: Path) -> None:
 def out_of_step(here: Dist, run: str) -> str:
     trainer = train.Trainer(RunDir(Path(run)), here)
     try:
-        trainer._compare_ranks()
+        agree.compare_ranks(trainer.players, trainer.clock, here)
         if here.rank == 1:
             with torch.no_grad():
                 trainer.players["net"].module.embed.bias[3] += 1e-7
-        trainer._compare_ranks()
+        agree.compare_ranks(trainer.players, trainer.clock, here)
     except UserError as error:
         return str(error)
     finally:

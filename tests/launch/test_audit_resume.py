@@ -1,0 +1,64 @@
+"""Resume is proved by equality: every task, by the command that users have."""
+
+from pathlib import Path
+
+import pytest
+
+from hpc.config import CONF
+from launch import audit_resume
+from launch.audit_compare import differences
+
+TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_a_killed_run_equals_a_straight_one(task: str, capfd: pytest.CaptureFixture[str]) -> None:
+    words = [f"task={task}", "procs=2", "engine=ddp", "backend=dali"]
+    assert audit_resume.main(words) == 0
+    out = capfd.readouterr().out
+    assert "equal bit for bit" in out
+    for part in ("optim", "ema", "task"):
+        assert f"control, {part} state left out: noticed" in out
+    assert "same samples" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_flat_and_host_too_on_one_rank(task: str) -> None:
+    words = [
+        f"task={task}",
+        "procs=1",
+        "engine=flat",
+        "backend=host",
+        "controls=false",
+        "elastic=false",
+        "seed=1",
+    ]
+    assert audit_resume.main(words) == 0
+
+
+def test_the_comparison_names_what_differs(tmp_path: Path) -> None:
+    import json
+
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    runs = []
+    for number in range(2):
+        place = tmp_path / str(number) / "checkpoints" / "000000000064"
+        place.mkdir(parents=True)
+        save_file(
+            {"w": np.ones(3, np.float32), "b": np.full(2, number, np.float32)},
+            place / "player-net.safetensors",
+        )
+        (place / "manifest.json").write_text(json.dumps({"files": {"player-net.safetensors": number}}))
+        (place.parents[1] / "metrics.jsonl").write_text(
+            json.dumps({"clock": 64, "group": "loss", "x": number})
+        )
+        runs.append(place.parents[1])
+    assert differences(runs[0], runs[1]) == [
+        "player-net.safetensors: b differs by up to 1.00e+00",
+        "metrics.jsonl differs",
+    ]
+    assert differences(runs[0], runs[0]) == []

@@ -1,0 +1,99 @@
+"""What the ranks tell each other at every step, and what they find out by comparing.
+
+One exchange of a few numbers a step carries signals, the loss of each rank and what the task reports: every rank
+then takes the same decision at the same step. Called by `hpc/train.py`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_shards import counted
+from hpc import dist
+from hpc.config import Config
+from hpc.dist import Dist
+from hpc.errors import UserError
+from hpc.player import Player
+from hpc.task import Batch, Phase
+
+
+@dataclass
+class Tick:
+    """What is summed between two log lines. Equal on all ranks, and part of a checkpoint."""
+
+    sums: dict[str, list[float]] = field(default_factory=dict)  # "<group>/<name>": [sum, count]
+    digest: int = 0  # of (position, sample id): the same at any world size
+
+    def add(self, name: str, value: float) -> None:
+        entry = self.sums.setdefault(name, [0.0, 0])
+        entry[0] += value
+        entry[1] += 1
+
+    def means(self, group: str) -> dict[str, float]:
+        """name -> mean of every series of the group."""
+        found = {name.partition("/"): total / count for name, (total, count) in self.sums.items()}
+        return {name: value for (head, _, name), value in found.items() if head == group}
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """The same on all ranks."""
+
+    stop: bool  # some rank was asked to
+    digest: int  # of the step's samples, all ranks
+    means: dict[str, float]  # over the ranks
+    losses: list[float]  # by rank
+
+
+def digest(batch: Batch) -> int:
+    """A number that two sets of (position, sample id) share only if they are equal (but for a chance of 1e-6).
+
+    Sums of it are exact in float64, so ranks and ticks may add theirs in any order.
+    """
+    hashed = counted.derive(counted.key(0, "digest"), batch.positions.numpy()) ^ batch.ids.numpy().astype(
+        "u8"
+    )
+    return int((counted.mix(hashed) >> np.uint64(44)).sum())
+
+
+def exchange(asked: bool, scalars: Mapping[str, Tensor], batch: Batch, here: Dist) -> Exchanged:
+    """Share this rank's `scalars` (`loss`, `norm` and what the task reported) and whether it was asked to stop."""
+    mine = torch.stack([value.reshape(()).double() for value in scalars.values()]).tolist()
+    rows = dist.gather_vector([float(asked), float(digest(batch)), *mine], here)
+    columns = list(zip(*rows, strict=True))
+    means = {name: sum(column) / here.world for name, column in zip(scalars, columns[2:], strict=True)}
+    return Exchanged(any(columns[0]), int(sum(columns[1])), means, list(columns[2]))
+
+
+def refuse_not_finite(
+    found: Exchanged, phase: Phase, clock: int, batch: Batch, config: Config, here: Dist
+) -> None:
+    """Raise on all ranks where a loss or the gradient is not finite; name rank, phase, clock and sample ids."""
+    guilty = [rank for rank, loss in enumerate(found.losses) if not math.isfinite(loss)]
+    if not guilty and math.isfinite(found.means["norm"]):
+        return
+    ids = dist.gather_objects(batch.ids.tolist(), here)
+    what = f"loss of rank {guilty[0]}" if guilty else "gradient (summed over all ranks)"
+    shown = ids[guilty[0]] if guilty else [sample for part in ids for sample in part]
+    raise UserError(
+        f"the {what} is not finite: phase {phase.name}, clock {clock}, sample ids {shown}: lower "
+        f"optim.lr={config.optim.lr}, set optim.clip=1, or use precision=fp32"
+    )
+
+
+def compare_ranks(players: Mapping[str, Player], clock: int, here: Dist) -> None:
+    """Raise where a rank's parameters or buffers differ from rank 0's: name the first tensor and rank."""
+    mine = [value for player in players.values() for value in player.checksums()]
+    everyone = dist.gather_objects(mine, here)
+    names = [name for player in players.values() for name in player.tensor_names()]
+    for place, name in enumerate(names):
+        for rank, sums in enumerate(everyone):
+            if sums[place] != everyone[0][place]:
+                raise UserError(
+                    f"the ranks are out of step at clock {clock}: {name} of rank {rank} differs from rank 0's; "
+                    "go on from the last checkpoint with `rostro resume`, and report it"
+                )

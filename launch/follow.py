@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from hpc.rundir import RunDir, alive, mark
+from hpc.rundir import RunDir, alive, mark, read_json
+from launch.status import duration
 
 POLL = 0.2  # seconds
 
@@ -31,37 +32,76 @@ def ask_to_stop(run: RunDir, controller: int | None = None) -> int:
     return asked
 
 
-@contextmanager
-def tail(path: Path) -> Iterator["Tail"]:
-    following = Tail(path)
-    try:
-        yield following
-    finally:
-        following.close()
+class Bar:
+    """A progress bar below the log where stdout is a terminal; plain text elsewhere."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._run, self._progress = run, None
+        if sys.stdout.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
+            self._progress = Progress(
+                *columns, console=Console(highlight=False, markup=False), transient=True
+            )
+            self._bar = self._progress.add_task("", total=None, more="starting")
+            self._progress.start()
+
+    def write(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(text, end="", soft_wrap=True)
+        else:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def advance(self) -> None:
+        if self._progress is None:
+            return
+        status = read_json(self._run.status_file)
+        clock, images, rate = (status.get(key) or 0 for key in ("clock", "images", "rate"))
+        running = status.get("state") in ("running", "saving") and rate
+        more = (
+            f"{rate:,.0f} img/s  left {duration((images - clock) / rate)}" if running else status.get("state")
+        )
+        self._progress.update(self._bar, completed=clock, total=images or None, more=more)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
 
 
 class Tail:
     """What is added to a file from now on; the file may appear later."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._file = path, None
+    def __init__(self, path: Path, bar: Bar) -> None:
+        self._path, self._bar = path, bar
+        self._file: IO[bytes] | None = None
         self._from = path.stat().st_size if path.exists() else 0
 
-    _file: IO[bytes] | None
-
     def copy(self) -> None:
-        """Write what is new to stdout."""
+        """Show what is new."""
         if self._file is None and self._path.exists():
             self._file = open(self._path, "rb")  # noqa: SIM115 - closed by `close`
             self._file.seek(self._from)
         new = self._file.read() if self._file else b""
         if new:
-            sys.stdout.write(new.decode(errors="replace"))
-            sys.stdout.flush()
+            self._bar.write(new.decode(errors="replace"))
+        self._bar.advance()
 
     def close(self) -> None:
+        self._bar.close()
         if self._file:
             self._file.close()
+
+
+@contextmanager
+def tail(path: Path, bar: Bar) -> Iterator[Tail]:
+    following = Tail(path, bar)
+    try:
+        yield following
+    finally:
+        following.close()
 
 
 def follow(run: RunDir, controller: int, procs: int) -> int:
@@ -73,7 +113,7 @@ def follow(run: RunDir, controller: int, procs: int) -> int:
     except Exception:  # it ended before we looked
         whole = [*mark()[:1], 0, 0.0]
     interrupted = False
-    with tail(run.log(0)) as log:
+    with tail(run.log(0), bar=Bar(run)) as log:
         while alive(*whole):
             try:
                 log.copy()

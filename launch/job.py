@@ -3,6 +3,7 @@
 The job outlives the terminal: it has its own session, its output goes to RUN/logs, and its code is RUN/code.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ class Job:
 
     def __call__(self) -> int:
         run = RunDir(self.path)
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # its remarks are no part of a training's log
         rank = int(os.environ["SUBMITIT_LOCAL_GLOBALID"])
         self._log_to(run.log(rank))
         self._share_machine(int(os.environ["SUBMITIT_LOCAL_NTASKS"]))

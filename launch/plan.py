@@ -9,6 +9,7 @@ from typing import Any
 from data_shards.errors import UserError
 from hpc.config import Config
 from hpc.config_check import Sizes, sizes, task_checks
+from hpc.rundir import RunDir, read_json
 
 # fp32 numbers that an optimizer keeps for each parameter
 MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "rmsprop": 1, "sgd": 0}
@@ -75,6 +76,26 @@ def check_data(config: Config) -> dict[str, Any]:
                 f"use at most {samples} ranks"
             )
     return sets
+
+
+def digests(config: Config) -> dict[str, str]:
+    """What the sets of a located config are, wherever they lie: sha256 of their manifests."""
+    from data_shards.manifest import read_manifest
+
+    folders = {"train": "" if config.data.stream else config.data.train, "eval": config.data.eval}
+    return {split: read_manifest(Path(folder))[1] for split, folder in folders.items() if folder}
+
+
+def check_digests(run: RunDir, config: Config) -> None:
+    """Refuse to go on with other pictures than the run began with."""
+    before = read_json(run.data_file)
+    for split, digest in digests(config).items():
+        if before.get(split, digest) != digest:
+            folder = getattr(config.data, split)
+            raise UserError(
+                f"data.{split}={folder} is not the set that run {run.name} began with (its manifest differs): give "
+                "that one, or start another run"
+            )
 
 
 def memory(config: Config, counts: Mapping[str, Any]) -> dict[str, float]:

@@ -21,7 +21,7 @@ if __package__ in (
 from data_shards.errors import UserError
 from hpc.config import Config, save_config
 from hpc.config_check import check
-from hpc.rundir import RunDir
+from hpc.rundir import RunDir, write_json
 
 HELP = """
 usage: rostro submit [task=NAME] [key=value ...]        (the same: python launch/submit.py ...)
@@ -159,7 +159,7 @@ def _dry_run(config: Config, words: Sequence[str]) -> int:
 
 def _make(config: Config, words: Sequence[str]) -> RunDir:
     """Create the run directory: under a temporary name until it is whole, so that no half one is ever seen."""
-    from launch import snapshot
+    from launch import plan, snapshot
     from launch.compose import chosen_task
 
     runs = Path(config.runs).absolute()
@@ -176,6 +176,7 @@ def _make(config: Config, words: Sequence[str]) -> RunDir:
         snapshot.copy_code(draft.code)
         state = snapshot.git_state() | {"command": ["rostro", "submit", *words]}
         draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
+        write_json(draft.data_file, plan.digests(config))
         save_config(config, draft.config_file)
         draft.write_status(state="prepared", clock=0, images=config.images)
         draft.path.rename(runs / name)

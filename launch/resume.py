@@ -1,0 +1,81 @@
+"""`rostro resume`: go on with a run in its directory, with the code that it keeps."""
+
+import dataclasses
+from typing import Any
+
+from data_shards.errors import UserError
+from hpc.config import Config, flatten, from_dict, is_free, near, save_config
+from hpc.config_check import check
+from hpc.rundir import RunDir
+from launch import args, plan
+
+HELP = """
+usage: rostro resume RUN [key=value ...]
+
+Goes on from the newest good checkpoint. The run keeps its code; edits in the checkout do not reach it.
+
+  RUN          a name or a run directory
+  runs=runs    folder of the run directories
+  wait=false   follow the run to its end
+
+Keys that change no numbers may be given a new value, and keep it: procs, micro_batch, engine.name, log.every,
+save.last, data.train (the same set at another place), ... All others are refused by name.
+Example: rostro resume siamese-20260101-120000 procs=4 wait=true
+"""
+ONE_OFF = {"wait": False, "dry_run": False, "prepare": False}  # of one start, not of the run
+
+
+def main(argv: list[str]) -> int:
+    from launch.submit import start
+
+    place = [word for word in argv if word.startswith("runs=")]
+    words = [word for word in argv if word not in place]
+    if not words or "=" in words[0].lstrip("/.~"):
+        raise UserError("RUN is missing: type rostro resume RUN; `rostro status` lists them")
+    run = RunDir.open(words[0], runs=place[-1][5:] if place else "runs")
+    before = run.config()
+    config = changed_config(run, before, words[1:])
+    if run.in_use():
+        raise UserError(run.refusal())
+    status = run.status()
+    if status["state"] == "finished":
+        raise UserError(
+            f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer one is "
+            f"another run, type `rostro submit images=...`"
+        )
+    check(config)
+    config = plan.locate_data(config)
+    plan.check_data(config)
+    plan.check_digests(run, config)
+    save_config(dataclasses.replace(config, **ONE_OFF), run.config_file)
+    return start(run, config)
+
+
+def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
+    """The run's config with the given free keys changed; UserError for any other key."""
+    values = dataclasses.asdict(before) | ONE_OFF
+    known = flatten(values)
+    for word in words:
+        key, equals, text = word.partition("=")
+        key = {"engine": "engine.name"}.get(key, key)
+        if not equals:
+            raise UserError(f"{word}: one word too many: keys are typed key=value")
+        if key in ("name", "runs") or (key in known and not is_free(key)):
+            raise UserError(
+                f"{word} would change run {run.name}, where it is {key}={known[key]}: leave it out, or start another "
+                "run by `rostro submit`"
+            )
+        if key not in known:
+            raise UserError(f"unknown key {key} in {word}: {near(key, known)}")
+        if key in ("dry_run", "prepare"):
+            raise UserError(f"{word} belongs to `rostro submit`: leave it out")
+        _put(values, key, args.convert(key, text, known[key]))
+    config: Config = from_dict(values)
+    return config
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values[part]
+    values[last] = value

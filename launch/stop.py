@@ -1,0 +1,58 @@
+"""`rostro stop`: ask the ranks of a run to save and leave, and wait until they have."""
+
+import sys
+import time
+
+from data_shards.errors import UserError
+from hpc.rundir import RunDir, alive
+from launch import args
+from launch.follow import ask_to_stop, living_ranks
+
+HELP = """
+usage: rostro stop RUN [key=value ...]
+
+The ranks save at the end of their step and leave; `rostro resume RUN` goes on from there.
+
+  RUN           a name or a run directory
+  runs=runs     folder of the run directories
+  timeout=600   seconds to wait for the ranks
+
+Example: rostro stop siamese-20260101-120000
+"""
+
+
+def main(argv: list[str]) -> int:
+    keys = args.parse(argv, {"runs": "runs", "timeout": 600.0}, positional=("run",), required=("run",))
+    run = RunDir.open(keys.run, runs=keys.runs)
+    if not run.in_use():
+        state = run.status()["state"]
+        raise UserError(f"run {run.name} is not running, it is {state}: `rostro status {run.path}` shows it")
+    stop(run, timeout=keys.timeout)
+    status = run.status()
+    print(
+        f"{run.name}: {status['state']} at {status.get('clock', 0):,} of {status.get('images', 0):,} images"
+    )
+    if status["state"] in ("stopped", "finished"):
+        return 0
+    print(f"error: {status.get('message') or f'it left no word, see {run.logs}'}", file=sys.stderr)
+    return 1
+
+
+def stop(run: RunDir, *, timeout: float) -> None:
+    """Ask, and wait until nobody is left. UserError where nobody can be asked, or nobody leaves in time."""
+    lock = run.owner()
+    owner = lock["pid"] if lock and alive(lock["host"], lock["pid"], lock.get("started")) is True else None
+    if not ask_to_stop(run, owner):
+        elsewhere = sorted({place[0] for place in run.ranks().values()} | ({lock["host"]} if lock else set()))
+        raise UserError(f"run {run.name} runs on {', '.join(elsewhere)}: type `rostro stop {run.path}` there")
+    end, asked = time.monotonic() + timeout, time.monotonic()
+    while run.in_use():
+        if time.monotonic() > end:
+            pids = " ".join(map(str, living_ranks(run)))
+            raise UserError(
+                f"run {run.name} did not leave in timeout={timeout:g} seconds: type kill -9 {pids}"
+            )
+        if run.status()["state"] in ("starting", "prepared") and time.monotonic() > asked + 1:
+            ask_to_stop(run, owner)  # ranks that load their libraries do not listen yet
+            asked = time.monotonic()
+        time.sleep(0.1)

@@ -1,26 +1,18 @@
 """Any picture file -> the JPEG that is stored: 8 bits, RGB or grey, upright, whole. Or Rejected, with why.
 
 A JPEG that is all of that already keeps its bytes. Everything else is decoded and encoded again at quality 95
-without chroma subsampling.
+without chroma subsampling. What needs more than a JPEG decoder is in foreign.py.
 """
 
-import io
-import warnings
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from data_shards.jpeg import Head, read_head
 
 QUALITY = 95
 LARGEST = 100_000_000  # pixels; more is a mistake or an attack on the memory
-LONGEST = 65_500  # pixels of a side that JPEG holds
-
-# Formats read through Pillow; the name of the file does not count, its first bytes do.
-FORMATS = ("PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
 
 # libjpeg's warnings that leave every pixel intact. The picture is stored anew, so that no reader warns again.
 HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform")
@@ -51,7 +43,10 @@ def normalise(
     if not data:
         raise Rejected("empty file")
     if data[:2] != b"\xff\xd8":
-        image, done = _read_other(data)
+        # Here and not above: OpenCV and Pillow double the time that a worker needs to start.
+        from data_shards.foreign import read_other
+
+        image, done = read_other(data)
     else:
         head = _jpeg_head(data)
         done = _needs(head)
@@ -65,7 +60,9 @@ def normalise(
         image = _cut(image, crop)
         done.append("cut")
     if size and image.shape[:2] != (size, size):
-        image = _square(image, size)
+        from data_shards.foreign import square
+
+        image = square(image, size)
         done.append("resized")
     height, width = image.shape[:2]
     return Picture(encode(image), width, height, ", ".join(done))
@@ -113,7 +110,7 @@ def _verify(data: bytes) -> str | None:
     except Exception as error:
         if str(error).startswith(HARMLESS):
             return str(error)
-        raise Rejected(_reason(error)) from None
+        raise Rejected(reason(error)) from None
     return None
 
 
@@ -132,56 +129,13 @@ def _decode_jpeg(data: bytes, head: Head) -> np.ndarray:
                 raise
             image = decode(False)
     except Exception as error:  # whatever a decoder does on hostile bytes, one file must not end the packing
-        raise Rejected(_reason(error)) from None
+        raise Rejected(reason(error)) from None
     if space == "CMYK":  # stored inverted, as Adobe does and all readers assume: 255 is no ink
         image = (image[..., :3].astype(np.uint16) * image[..., 3:] + 127) // 255
-    return _upright(image.astype(np.uint8, copy=False), head.orientation)
+    return upright(image.astype(np.uint8, copy=False), head.orientation)
 
 
-def _read_other(data: bytes) -> tuple[np.ndarray, list[str]]:
-    """(uint8 [h, w, 3 or 1] upright, what was done) of a file that is no JPEG."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are measured here
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            done = [str(image.format)]
-            if image.width * image.height > LARGEST or max(image.size) > LONGEST:
-                raise Rejected(f"{image.width} x {image.height} pixels are too many")
-            image.load()
-            orientation = image.getexif().get(0x0112, 1)
-            pixels = _pixels(image, done)
-    except Rejected:
-        raise
-    except Image.UnidentifiedImageError:
-        raise Rejected(f"not a picture (JPEG, {', '.join(FORMATS)})") from None
-    except Exception as error:  # as above
-        raise Rejected(_reason(error)) from None
-    if orientation in range(2, 9):
-        done.append("EXIF orientation")
-        pixels = _upright(pixels, orientation)
-    return pixels, done
-
-
-def _pixels(image: Image.Image, done: list[str]) -> np.ndarray:
-    """uint8 [h, w, 3 or 1] of an image in any of Pillow's modes; alpha is laid on white."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise Rejected("more than 16 bits a pixel")
-        done.append("16 bits")
-        return ((values * 255 + 32767) // 65535).astype(np.uint8)[..., None]
-    if image.mode == "F":
-        raise Rejected("floating-point pixels: their range is not stated")
-    if image.has_transparency_data:
-        done.append("alpha")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    elif image.mode in ("L", "1"):
-        return np.asarray(image.convert("L"))[..., None]
-    return np.asarray(image.convert("RGB"))
-
-
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Applies an EXIF orientation (Exif 2.3, table 4.6.5.1)."""
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
@@ -201,15 +155,5 @@ def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:
     return part
 
 
-def _square(image: np.ndarray, size: int) -> np.ndarray:
-    """Centre square, resized: area filter when it shrinks, cubic when it grows."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(image[top : top + side, left : left + side])
-    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return cv2.resize(square, (size, size), interpolation=how).reshape(size, size, image.shape[2])
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return f"does not decode: {' '.join(str(error).split()) or type(error).__name__}"

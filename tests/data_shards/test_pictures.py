@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from data_shards.foreign import FORMATS
 from data_shards.jpeg import read_head
-from data_shards.pictures import FORMATS, Rejected, encode, normalise
+from data_shards.pictures import Rejected, encode, normalise
 from tests.data_shards.small_set import jpeg, photo
 
 PHOTO = photo(3, 60, 44, grain=0.5)

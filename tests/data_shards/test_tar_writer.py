@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_shards.tar_writer import LARGE, TarWriter, header, header_name
+from data_shards.tar_writer import TarWriter, header, header_name
 
 KEYS = st.from_regex(r"[A-Za-z0-9_-]{1,40}(/[A-Za-z0-9_-]{1,40})?", fullmatch=True)
-SIZES = st.sampled_from([0, 1, 511, 512, 513, 1024, 20_000, LARGE - 1, LARGE, LARGE + 1, LARGE + 700])
+SIZES = st.sampled_from([0, 1, 511, 512, 513, 1024, 20_000, 131_072, 300_001])
 SAMPLES = st.dictionaries(KEYS, st.tuples(SIZES, st.integers(0, 10**6)), min_size=1, max_size=90)
 
 
@@ -93,13 +93,13 @@ def test_damaged_header_is_noticed(position):
 @pytest.mark.parametrize("key", ["", "a.b", "ñ", "a\0b", "x" * 97])
 def test_unfit_keys_are_refused(tmp_path, key):
     writer = TarWriter(tmp_path / "a.tar")
-    with pytest.raises(ValueError, match=r"ASCII|fit"):
+    with pytest.raises(ValueError, match=r"without a dot|ascii|fit"):
         writer.add(key, {"jpg": b"x"})
     writer.abandon()
 
 
 def test_same_members_same_bytes_and_no_overwriting(tmp_path):
-    samples = {"a/b": (700, 1), "c": (LARGE + 5, 2)}
+    samples = {"a/b": (700, 1), "c": (200_005, 2)}
     digests = []
     for name in ("1", "2"):
         (tmp_path / name).mkdir()

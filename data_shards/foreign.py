@@ -1,0 +1,68 @@
+"""Pictures that are no JPEG, through Pillow, and resizing, through OpenCV. Use it by pictures.normalise."""
+
+import io
+import warnings
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from data_shards.pictures import LARGEST, Rejected, reason, upright
+
+LONGEST = 65_500  # pixels of a side that JPEG holds
+
+# The name of the file does not count, its first bytes do.
+FORMATS = ("PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
+
+
+def read_other(data: bytes) -> tuple[np.ndarray, list[str]]:
+    """(uint8 [h, w, 3 or 1] upright, what was done) of a file that is no JPEG. Raises Rejected."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are measured here
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            done = [str(image.format)]
+            if image.width * image.height > LARGEST or max(image.size) > LONGEST:
+                raise Rejected(f"{image.width} x {image.height} pixels are too many")
+            image.load()
+            orientation = image.getexif().get(0x0112, 1)
+            pixels = _pixels(image, done)
+    except Rejected:
+        raise
+    except Image.UnidentifiedImageError:
+        raise Rejected(f"not a picture (JPEG, {', '.join(FORMATS)})") from None
+    except Exception as error:  # whatever a decoder does on hostile bytes, one file must not end the packing
+        raise Rejected(reason(error)) from None
+    if orientation in range(2, 9):
+        done.append("EXIF orientation")
+        pixels = upright(pixels, orientation)
+    return pixels, done
+
+
+def _pixels(image: Image.Image, done: list[str]) -> np.ndarray:
+    """uint8 [h, w, 3 or 1] of an image in any of Pillow's modes; alpha is laid on white."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise Rejected("more than 16 bits a pixel")
+        done.append("16 bits")
+        return ((values * 255 + 32767) // 65535).astype(np.uint8)[..., None]
+    if image.mode == "F":
+        raise Rejected("floating-point pixels: their range is not stated")
+    if image.has_transparency_data:
+        done.append("alpha")
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    elif image.mode in ("L", "1"):
+        return np.asarray(image.convert("L"))[..., None]
+    return np.asarray(image.convert("RGB"))
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """The centre square, resized to size x size: area filter when it shrinks, cubic when it grows."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    part = np.ascontiguousarray(image[top : top + side, left : left + side])
+    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return cv2.resize(part, (size, size), interpolation=how).reshape(size, size, image.shape[2])

@@ -155,7 +155,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trainer = make_trainer(folder, make_set(folder))
-        trainer.preemption = type("Nothing", (), {"asked": ""})()
         rows = measure(trainer, found.rounds, found.steps)
         trainer.close()
     medians = {name: statistics.median(values) for name, values in rows.items()}

@@ -47,11 +47,9 @@ class Trainer:
         self.config = config = setup.resolved(run, here)
         setup.threads_and_algorithms(config, here)
         self.clock = self.updates = 0
-        self.sums: dict[str, list[float]] = {}  # of the tick under way: [sum, count], equal on all ranks
-        self.digest = (
-            0  # of the sample ids and their positions since the last tick: the same at any world size
-        )
+        self.tick = agree.Tick()
         self.reported: dict[str, Tensor] = {}
+        self.preemption: Preemption | None = None  # while `fit` runs
         self.stop = ""
         self.task = setup.task(config)
         self.task.here, self.task.report = here, self._report
@@ -158,10 +156,11 @@ class Trainer:
     def _agree(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
         scalars = {"loss": loss, "norm": norm} | {name: self.reported[name] for name in sorted(self.reported)}
-        found = agree.exchange(bool(self.preemption.asked), scalars, batch, self.here)
+        asked = self.preemption.asked if self.preemption else ""
+        found = agree.exchange(bool(asked), scalars, batch, self.here)
         agree.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
         if found.stop:
-            self.stop = self.preemption.asked or "a signal to another rank"
+            self.stop = asked or "a signal to another rank"
         self.tick.digest += found.digest
         for name, value in found.means.items():
             shown = {"loss": f"loss/{phase.name}", "norm": f"norm/{phase.player}"}.get(name, f"loss/{name}")

@@ -58,19 +58,26 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
 
 @contextmanager
 def durable(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, of which a crash leaves all or nothing: temporary name, fsync, rename."""
+    """A file to write, of which a crash leaves all or nothing; there for good when the block ends."""
+    with renamed(path) as file:
+        yield file
+    sync_path(path.parent)
+
+
+@contextmanager
+def renamed(path: Path) -> Iterator[BinaryIO]:
+    """The same by temporary name, fsync and rename, for many files whose folder is synced once at the end."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     with open(temporary, "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Makes what was written to a closed file (or renamed in a folder) survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -15,7 +15,7 @@ import numpy as np
 from data_shards.errors import UserError
 from data_shards.index import COLUMNS
 from data_shards.keys import slug
-from data_shards.manifest import SCHEMA, durable, file_entry
+from data_shards.manifest import SCHEMA, file_entry, renamed, sync_path
 from data_shards.plan import plan_split
 from data_shards.shard import ShardResult
 from data_shards.source import Sample, Source
@@ -162,14 +162,16 @@ class SetMaker:
         rejected = self.rejected()
         files = {f"index/{name}.npy": table for name, table in sorted(tables.items())}
         for path, table in files.items():
-            with durable(folder / path) as file:
+            with renamed(folder / path) as file:
                 np.save(file, table, allow_pickle=False)
         for path, text in (
             ("identities.txt", "".join(f"{_printable(name)}\n" for name in self.plan.identities)),
             ("rejected.csv", _csv([("source", "reason"), *rejected])),
         ):
-            with durable(folder / path) as file:
+            with renamed(folder / path) as file:
                 file.write(text.encode("utf-8", "backslashreplace"))
+        sync_path(folder / "index")
+        sync_path(folder)
         return self.manifest(tables, [*files, "identities.txt", "rejected.csv"], num_rejected=len(rejected))
 
     def manifest(

@@ -31,7 +31,7 @@ class ShardResult:
 def pack_shard(
     source: Source, entries: list[Entry], tar: Path, idx: Path, size: int | None, verify: bool
 ) -> ShardResult:
-    """Writes the samples to `tar` and its DALI index to `idx`, on disk when this returns.
+    """Writes the samples to `tar` and its DALI index to `idx`, not synced.
 
     A picture that cannot be read or decoded is left out and listed. Raises OSError if the shard cannot be
     written.
@@ -54,7 +54,7 @@ def pack_shard(
             labels.append(sample.labels)
             if picture.converted:
                 converted[picture.converted] = converted.get(picture.converted, 0) + 1
-        writer.close()
+        writer.close(sync=False)
     finally:
         writer.abandon()
     table = dict(zip(COLUMNS, np.array(rows, np.int64).reshape(-1, len(COLUMNS)).T, strict=True))

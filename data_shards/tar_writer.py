@@ -67,14 +67,13 @@ class TarWriter:
     """
 
     def __init__(self, path: Path, *, index_path: Path | None = None, sha256: bool = True) -> None:
-        self.samples = 0
         self.offset = 0  # where the next header goes
         self.digest = ""
         self._index_path = index_path
         self._hash = hashlib.sha256() if sha256 else None
         self._pieces: list[bytes] = []
         self._flushed = 0  # where the pieces begin
-        self._words: list[str] = []  # of the DALI index
+        self._lines: list[str] = []  # of the DALI index, a blank before each
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def add(self, key: str, members: dict[str, bytes]) -> int:
@@ -84,20 +83,19 @@ class TarWriter:
         """
         if not key or "." in key or "\0" in key:
             raise ValueError(f"key={key!r}: must be a name without a dot")
-        offset = self.offset
+        offset, pieces, line = self.offset, self._pieces, ""
         first = offset + BLOCK
         for extension, data in members.items():
             text = f"{key}.{extension}"
             name, size = text.encode("ascii"), len(data)
             if len(name) > NAME_LENGTH or size >= SIZE_LIMIT:
                 raise ValueError(f"member {text} of {size} bytes does not fit a ustar header")
-            self._pieces += (header(name, size), data, _PADDING[size & 511])
-            self._words.append(f"{extension} {offset + BLOCK} {size} {text}")
+            pieces += (header(name, size), data, _PADDING[size & 511])
+            line += f" {extension} {offset + BLOCK} {size} {text}"
             offset += BLOCK + size + (-size & 511)
+        self._lines.append(line)
         self.offset = offset
-        self.samples += 1
-        self._words.append("\n")
-        if len(self._pieces) >= 3 * BATCH:
+        if len(pieces) >= 3 * BATCH:
             self._flush()
         return first
 
@@ -126,8 +124,8 @@ class TarWriter:
             self.digest = self._hash.hexdigest()
         if self._index_path is not None:
             with open(self._index_path, "x", encoding="ascii") as file:
-                file.write(f"v1.2 {self.samples}\n")
-                file.write(" ".join(self._words).replace(" \n ", "\n").replace(" \n", "\n"))
+                file.write(f"v1.2 {len(self._lines)}\n")
+                file.writelines(f"{line[1:]}\n" for line in self._lines)
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())

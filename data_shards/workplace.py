@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_shards.errors import UserError
-from data_shards.manifest import TEMPORARY, durable, sync_folder
+from data_shards.manifest import TEMPORARY, durable, sync_path
 from data_shards.shard import ShardResult
 
 FOLDER = ".pack"
@@ -88,8 +88,9 @@ class Workplace:
     def commit(self, stem: str, number: int, result: ShardResult) -> None:
         """Gives a finished shard its name, then notes what it holds."""
         for name in (f"{stem}.tar", f"{stem}.idx"):
+            sync_path(self.temporary(name))  # here: the worker is at the next shard meanwhile
             os.replace(self.temporary(name), self.folder / name)
-        sync_folder(self.folder)
+        sync_path(self.folder)
         meta = {
             "num_bytes": result.num_bytes,
             "sha256": result.sha256,

@@ -1,8 +1,9 @@
 """Synthetic faces with known labels: identity, box, parts, landmarks, age, expression, attributes.
 
-For the demo, for tests and for measuring what no real set lets one measure. `draw` is a pure function of (seed, identity,
-sample): an identity fixes some 45 continuous traits, a sample draws pose, light, expression, what is worn, background, blur
-and noise. The people do not exist; `gender` and `tone` are what the generator drew, not a claim about anybody.
+For the demo, for tests and for measuring what no real set lets one measure. `draw` is a pure function of (seed,
+identity, sample): an identity fixes some 45 continuous traits, a sample draws pose, light, expression, what is
+worn, background, blur and noise. The people do not exist; `gender` and `tone` are what the generator drew, not a
+claim about anybody. Shape and paint are in `data_shards/faces/`.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,7 @@ from data_shards.faces.canvas import FACE_PARTS, PARTS, Canvas, background, expo
 from data_shards.faces.head import Head
 from data_shards.faces.traits import (
     ATTRIBUTES,
-    BEARDS,
     EMOTIONS,
-    HAIR_STYLES,
     TONES,
     Conditions,
     Draws,
@@ -26,9 +25,10 @@ from data_shards.faces.traits import (
     sample_conditions,
 )
 
-__all__ = ["ATTRIBUTES", "EMOTIONS", "FACE_PARTS", "PARTS", "TONES", "Face", "draw"]
+__all__ = ["ATTRIBUTES", "EMOTIONS", "FACE_PARTS", "FIELDS", "PARTS", "TONES", "Face", "draw"]
 
 MIN_SIZE, MAX_SIZE = 16, 1024
+FIELDS = ("age", "gender", "tone", "emotion", *ATTRIBUTES)  # the labels that are one number
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,17 @@ class Face:
         """float32 [5, 2]: eye, eye, nose tip, mouth corner, mouth corner (left in the picture first): for alignment."""
         points = self.landmarks
         eyes = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
-        return np.stack([*eyes, points[33], points[48], points[54]])
+        return np.stack([*eyes, points[30], points[48], points[54]])
 
 
 def draw(identity: int, sample: int, *, seed: int = 0, size: int = 112) -> Face:
     """The face of `identity` in its picture number `sample`, `size` pixels square."""
-    for name, value in (("identity", identity), ("sample", sample), ("seed", seed)):
-        if value < 0:
-            raise UserError(f"{name}={value} is negative: use 0 or more")
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise UserError(f"size={size} is out of range: use {MIN_SIZE} to {MAX_SIZE}")
-    traits = identity_traits(seed, identity)
-    draws = Draws(seed, 1, identity, sample)
-    now = sample_conditions(traits, draws)
+    traits, now, draws = _drawn(identity, sample, seed)
     canvas = Canvas(background(size, draws))
     head = Head(traits, now, size)
-    landmarks = features.paint(canvas, head, traits, now, draws)
+    landmarks = features.paint(canvas, head, traits, now)
     if now.occluder:
         occlude(canvas, head, now.occluder, draws)
     image = expose(canvas.image, canvas.parts, head, now, draws)
@@ -105,8 +100,24 @@ def draw(identity: int, sample: int, *, seed: int = 0, size: int = 112) -> Face:
     )
 
 
+def labels(identity: int, sample: int, *, seed: int = 0) -> tuple[int, ...]:
+    """The values of FIELDS for a picture, without painting it."""
+    traits, now, _ = _drawn(identity, sample, seed)
+    return now.age, int(traits.male), traits.tone, now.emotion, *_attributes(traits, now).tolist()
+
+
+def _drawn(identity: int, sample: int, seed: int) -> tuple[Traits, Conditions, Draws]:
+    """What a picture shows, and its stream, from which the rest of it is drawn."""
+    for name, value in (("identity", identity), ("sample", sample), ("seed", seed)):
+        if value < 0:
+            raise UserError(f"{name}={value} is negative: use 0 or more")
+    traits = identity_traits(seed, identity)
+    draws = Draws(seed, 1, identity, sample)
+    return traits, sample_conditions(traits, draws), draws
+
+
 def _attributes(traits: Traits, now: Conditions) -> np.ndarray:
-    style, beard = HAIR_STYLES[traits.style], BEARDS[traits.beard]
+    style, beard = traits.style, traits.beard
     red, green, blue = traits.hair
     spread, bright = max(traits.hair) - min(traits.hair), (red + green + blue) / 3
     grey, ginger = spread < 45 and bright > 95, red > 2 * green

@@ -1,13 +1,13 @@
-"""Paints a procedural face: polygons of the head from back to front, then light, lens and sensor.
+"""What a procedural face is painted on, and what happens to the picture afterwards: light, lens, sensor.
 
-Each polygon is filled twice, anti-aliased at twice the size in the picture and hard in the map of parts, so that the labels
-cannot drift from the pixels.
+Each polygon is filled twice, anti-aliased at twice the size in the picture and hard in the map of parts, so
+that the labels cannot drift from the pixels.
 """
 
 import cv2
 import numpy as np
 
-from data_shards.faces.head import Head
+from data_shards.faces.head import CIRCLE, Head
 from data_shards.faces.traits import RGB, Conditions, Draws
 
 # Values of the map of parts. All but 0 are the person; FACE_PARTS are the face.
@@ -19,9 +19,9 @@ FACE_PARTS = tuple(
     PARTS.index(part) for part in ("skin", "brow", "eye", "nose", "lip", "mouth", "beard", "glasses")
 )
 _PART = {name: value for value, name in enumerate(PARTS)}
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 20)), np.sin(np.linspace(0, 2 * np.pi, 20))], axis=1)
 _SHIFT = 4  # fractional bits of cv2's coordinates
 DARK: RGB = (28.0, 20.0, 20.0)
+WHITE: RGB = (238.0, 234.0, 230.0)
 
 
 def mix(one: RGB, other: RGB, share: float) -> RGB:
@@ -90,6 +90,9 @@ def background(size: int, draws: Draws) -> np.ndarray:
             )
         else:
             cv2.fillPoly(image, [cv2.convexHull(points)], colour, cv2.LINE_AA)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    pale = draws.uniform(0.1, 0.9)
+    image = cv2.addWeighted(image, 1 - pale, grey, pale, 0)
     return cv2.blur(image, (2 * int(draws.uniform(0, 4)) + 1,) * 2)
 
 
@@ -98,7 +101,7 @@ def expose(
 ) -> np.ndarray:
     """Light on the head, exposure, lens blur and sensor noise: uint8 [h, w, 3] at twice the size -> at size."""
     size = parts.shape[0]
-    picture = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
+    picture = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     generator = draws.generator
     ends = head.project(np.array(((0, head.top, 0), (0, head.bottom, 0), (-0.85, 0, 0), (0.85, 0, 0))))
     centre, high = (ends[0] + ends[1]) / 2, np.linalg.norm(ends[1] - ends[0]) / 2 + 2
@@ -112,21 +115,18 @@ def expose(
     grain = cv2.resize(generator.standard_normal((size // 8, size // 8), np.float32), (size, size))
     streaks = cv2.resize(generator.standard_normal((size // 16, size // 3), np.float32), (size, size))
     hair = (parts == _PART["hair"]) | (parts == _PART["beard"])
-    light = 1 + person * (shade - 1) + 0.03 * grain + hair * (0.16 * streaks)
-    light *= (
-        1
-        + conditions.slope[0] * (2 * axis / size - 1)[None]
-        + conditions.slope[1] * (2 * axis / size - 1)[:, None]
-    )
-    picture *= light[..., None] * conditions.gain.astype(np.float32)
+    across = 2 * axis / size - 1
+    slope = 1 + conditions.slope[0] * across[None, :] + conditions.slope[1] * across[:, None]
+    light = (1 + person * (shade - 1) + 0.03 * grain + hair * (0.16 * streaks)) * slope
+    exposed = (picture * light[..., None] * conditions.gain).astype(np.float32)
     if conditions.grey:
-        picture[:] = picture.mean(axis=2, keepdims=True)
+        exposed[:] = exposed.mean(axis=2, keepdims=True)
     if conditions.blur > 0.2:
-        picture = cv2.GaussianBlur(picture, (0, 0), conditions.blur * size / 112)
-    curve = (255 * (np.arange(256) / 255) ** conditions.gamma).astype(np.float32)
-    picture = cv2.LUT(np.clip(picture, 0, 255).astype(np.uint8), curve)
+        cv2.GaussianBlur(exposed, (0, 0), conditions.blur * size / 112, dst=exposed)
+    level = (255 * (np.arange(256) / 255) ** conditions.gamma).astype(np.float32)
+    mapped = cv2.LUT(np.clip(exposed, 0, 255).astype(np.uint8), level)
     noise = generator.standard_normal((size, size), np.float32)[..., None]
-    return np.clip(picture + conditions.noise * noise + 0.5, 0, 255).astype(np.uint8)
+    return np.clip(mapped + conditions.noise * noise + 0.5, 0, 255).astype(np.uint8)
 
 
 def occlude(canvas: Canvas, head: Head, kind: int, draws: Draws) -> None:
@@ -134,7 +134,7 @@ def occlude(canvas: Canvas, head: Head, kind: int, draws: Draws) -> None:
     middle = np.array((draws.uniform(-0.6, 0.6), draws.uniform(-0.3, 1.0)))
     angle, width, length = draws.uniform(0, 3.14), draws.uniform(0.15, 0.3), draws.uniform(0.35, 0.6)
     turn = np.array(((np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))))
-    shape = _CIRCLE if kind == 2 else np.array(((-1, -1), (1, -1), (1, 1), (-1, 1)))
+    shape = CIRCLE if kind == 2 else np.array(((-1, -1), (1, -1), (1, 1), (-1, 1)))
     reach = (2.5, 0.09) if kind == 3 else (length, width)
     colour = draws.uniform(10, 240), draws.uniform(10, 240), draws.uniform(10, 240)
     outline = middle + (shape * reach) @ turn

@@ -1,7 +1,7 @@
-"""What a procedural face is made of: traits that belong to an identity, and conditions that change from picture to picture.
+"""What a procedural face is made of: traits of an identity, conditions that change from picture to picture.
 
-Both are drawn from counted randomness: the same (seed, identity, sample) gives the same values in any process. Nothing is
-painted here; `features.py` and `canvas.py` turn the values into pixels and `data_shards/procedural.py` is what others call.
+Both are drawn from counted randomness: the same (seed, identity, sample) gives the same values in any process.
+`features.py` and `canvas.py` turn the values into pixels; `data_shards/procedural.py` is what others call.
 """
 
 from dataclasses import dataclass, field, fields
@@ -40,7 +40,7 @@ ATTRIBUTES = (
 TONES = 6  # groups of skin tone, from light (0) to dark (5)
 HAIR_STYLES = ("bald", "short", "cap", "long", "curly", "bun")
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
-FRAMES = ("none", "round", "square", "wide")
+FRAMES = ("round", "square", "wide")
 
 _TONE_RGB = np.array(
     [(250, 222, 202), (236, 194, 162), (217, 164, 126), (182, 124, 86), (135, 86, 56), (92, 58, 42)],
@@ -97,10 +97,10 @@ class Traits:
     skin: RGB
     hair: RGB
     iris: RGB
-    style: int  # HAIR_STYLES
+    style: str  # of HAIR_STYLES
     fringe: bool
-    beard: int  # BEARDS
-    frame: int  # FRAMES; the glasses worn, when they are
+    beard: str  # of BEARDS
+    frame: str  # of FRAMES
     glasses: float  # chance to wear them in a picture
     makeup: bool
     earrings: bool
@@ -172,7 +172,8 @@ def identity_traits(seed: int, identity: int) -> Traits:
     hair = (hair + (_GREY - hair) * grey) * draws.uniform(0.82, 1.18)
     iris = _IRIS_RGB[draws.choice((2, 2, 1, 1.5, 1) if tone < 3 else (5, 2, 0.2, 0.1, 0.1))]
     beards = (4, 2, 1.5, 1.5, 2) if male and age > 18 else (1, 0, 0, 0, 0)
-    style = draws.choice((0.4 + 1.2 * (age > 45), 4, 2.5, 0.6, 1.5, 0.1) if male else (0.05, 1, 1.5, 4, 2, 2))
+    styles = (0.4 + 1.2 * (age > 45), 4, 2.5, 0.6, 1.5, 0.1) if male else (0.05, 1, 1.5, 4, 2, 2)
+    style = HAIR_STYLES[draws.choice(styles)]
     spots, moles = int(draws.uniform(12, 30)) if draws.flag(0.25) else 0, draws.choice((3, 2, 1, 1))
     generator = draws.generator
     return Traits(
@@ -183,9 +184,9 @@ def identity_traits(seed: int, identity: int) -> Traits:
         hair=_rgb(hair),
         iris=_rgb(iris * draws.uniform(0.85, 1.15)),
         style=style,
-        fringe=draws.flag(0.3) and style != 0,
-        beard=draws.choice(beards),
-        frame=1 + draws.choice((1, 1, 1)),
+        fringe=draws.flag(0.3) and style != "bald",
+        beard=BEARDS[draws.choice(beards)],
+        frame=FRAMES[draws.choice((1, 1, 1))],
         glasses=0.85 if draws.flag(0.25) else 0.06,
         makeup=not male and age > 14 and draws.flag(0.45),
         earrings=not male and draws.flag(0.35),
@@ -260,7 +261,7 @@ def sample_conditions(traits: Traits, draws: Draws) -> Conditions:
     side = draws.uniform(-1.25, 1.25)
     height = draws.uniform(-0.9, 0.45)
     light = np.array((np.sin(side) * np.cos(height), np.sin(height), np.cos(side) * np.cos(height)))
-    warmth, tint = draws.bell(0.13), draws.bell(0.05)
+    warmth, tint = draws.bell(0.1), draws.bell(0.035)
     gain = draws.uniform(0.55, 1.25) * np.array((1 + warmth, 1 + tint, 1 - warmth))
     hat = draws.choice((0.88, 0.06, 0.06))
     return Conditions(

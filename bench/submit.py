@@ -36,7 +36,9 @@ def main() -> int:
         print(f"{name:<22}{median[name]:>8.3f}s{min(values):>8.3f}s{max(values):>8.3f}s")
     ratio = median["submit dry_run=true"] / median["import hydra"]
     print(f"dry run / import hydra = {ratio:.2f} (at most {LIMIT:g})")
-    print(json.dumps({"bench": "submit", "rounds": rounds, "ratio": round(ratio, 3), "limit": LIMIT, **median}))
+    print(
+        json.dumps({"bench": "submit", "rounds": rounds, "ratio": round(ratio, 3), "limit": LIMIT, **median})
+    )
     return int(ratio > LIMIT)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import yaml
@@ -45,8 +46,9 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+@cache
 def task_yaml(task: str) -> dict[str, Any]:
-    """The content of conf/task/<task>.yaml, unresolved."""
+    """The content of conf/task/<task>.yaml, as it stands. Read only: the answer is kept."""
     _known("task", task)
     return dict(OmegaConf.to_container(OmegaConf.load(CONF / "task" / f"{task}.yaml")))  # type: ignore[arg-type]
 

@@ -105,8 +105,9 @@ def _submit(run: RunDir, procs: int) -> int:
         for stream, file in ((0, nothing), (1, log), (2, log)):
             os.dup2(file.fileno(), stream)
     os.chdir(run.code)
+    variables = environment(run)
     os.environ.clear()
-    os.environ.update(environment(run))
+    os.environ.update(variables)
     import submitit
 
     executor = submitit.LocalExecutor(folder=run.submitit)

@@ -184,9 +184,7 @@ def _make(config: Config, words: Sequence[str]) -> RunDir:
         import shutil
 
         shutil.rmtree(draft.path, ignore_errors=True)
-        raise UserError(
-            f"runs={config.runs}: {runs / name} cannot be made ({error.strerror}): use runs=FOLDER"
-        ) from None
+        raise UserError(f"{runs / name} cannot be made ({error.strerror}): use runs=FOLDER") from None
     return RunDir(runs / name)
 
 

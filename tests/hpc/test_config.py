@@ -1,0 +1,175 @@
+"""The schema: strict reading, identity, derived sizes, refusals. No torch is involved."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpc.config import (
+    Config,
+    Data,
+    Optim,
+    as_type,
+    changed,
+    from_dict,
+    identity,
+    is_free,
+    load_config,
+    numbers,
+    save_config,
+    smoke_overrides,
+)
+from hpc.config_check import check, sizes
+from hpc.errors import UserError
+
+TASK = {
+    "name": "siamese",
+    "trunk": "small",
+    "embedding": 16,
+    "loss": "contrastive",
+    "margin": 1.0,
+    "temperature": 0.1,
+}
+
+
+def config(**changes) -> Config:
+    data = changes.pop("data", Data(order="groups"))
+    return Config(task=dict(TASK), data=data, **changes)
+
+
+def test_a_config_survives_the_file(tmp_path):
+    wanted = config(optim=Optim(lr=1e-5, eps=1e-8, betas=[0.5, 0.99]), name="x: y", seed=7)
+    save_config(wanted, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == wanted
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "a: [", "bach: 3\n", "batch: three\n", "data: 5\n"])
+def test_a_damaged_file_is_a_line(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(tmp_path / "config.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_types():
+    assert as_type("lr", 1, 0.5) == 1.0
+    assert isinstance(as_type("lr", 1, 0.5), float)
+    for value, like in ((True, 1), (1, True), ("x", 1.0), (1.5, 1), (3, "word"), (1, [1.0])):
+        with pytest.raises(UserError, match="key="):
+            as_type("key", value, like)
+
+
+def test_unknown_keys_name_the_near_one():
+    with pytest.raises(UserError, match=r"unknown key optim\.momentun=0\.9: did you mean momentum"):
+        from_dict({"optim": {"momentun": 0.9}})
+
+
+def test_identity_sees_numbers_and_nothing_else():
+    base = config()
+    same = config(procs=4, nodes=2, micro_batch=8, name="other", wait=True, hang_timeout=5)
+    same.log.every, same.data.threads, same.data.train = 1, 9, "/elsewhere"
+    assert identity(same) == identity(base)
+    assert changed(base, same) == []
+    for change in ({"batch": 128}, {"seed": 1}, {"images": 5}, {"precision": "bf16"}, {"norm_stats": "sync"}):
+        assert identity(config(**change)) != identity(base)
+    other = config()
+    other.task["margin"] = 0.5
+    assert changed(base, other) == ["task.margin=0.5 (was 1.0)"]
+    assert all(not is_free(key) for key in numbers(base))
+
+
+@given(
+    world=st.integers(1, 16), share=st.integers(1, 64), micro=st.integers(0, 64), images=st.integers(1, 10**6)
+)
+def test_micro_batches_cover_the_share(world, share, micro, images):
+    run = config(procs=world, batch=world * share, micro_batch=min(micro, share), images=images)
+    found = sizes(run)
+    assert sum(found.micro) == found.share == share
+    assert max(found.micro) <= (run.micro_batch or share)
+    assert max(found.micro[:-1], default=found.micro[0]) == found.micro[0]
+    assert (found.updates - 1) * run.batch < images <= found.updates * run.batch
+
+
+@given(world=st.integers(2, 16), batch=st.integers(1, 512), group=st.sampled_from([1, 2, 4]))
+def test_a_suggested_batch_is_accepted(world, batch, group):
+    order = "groups" if group > 1 else "plain"
+    run = Config(
+        batch=batch, procs=world, data=Data(order=order, group=group), task={"name": "siamese", **TASK}
+    )
+    run.task["name"] = "plainly"
+    unit = world * (group if order == "groups" else 1)
+    try:
+        _check_batch(run)
+    except UserError as error:
+        text = str(error)
+        suggestions = [int(word) for word in text.rsplit("use ", 1)[1].split() if word.isdigit()]
+        assert batch % unit
+        assert suggestions
+        assert all(number % unit == 0 and abs(number - batch) < unit for number in suggestions)
+    else:
+        assert batch % unit == 0
+
+
+def _check_batch(run: Config) -> None:
+    from hpc import config_check
+
+    config_check._check_batch(run)
+
+
+def test_the_message_of_a_batch_that_does_not_divide():
+    run = config(batch=100, procs=8, data=Data(order="plain"))
+    with pytest.raises(UserError, match=r"^batch=100 is not divisible by 8 ranks: use 96 or 104$"):
+        check(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"norm_stats": "group", "procs": 2, "batch": 24},
+            "batch=24 is not divisible by 2 ranks x norm_group=8",
+        ),
+        (
+            {"norm_stats": "group", "micro_batch": 12},
+            "micro_batch=12 is not divisible by norm_group=8: use 8 or 16",
+        ),
+        ({"micro_batch": 128}, "micro_batch=128 is more than a rank's share, 64 / 1 = 64"),
+        ({"norm_stats": "batch"}, "norm_stats=batch is not known: use local or group or sync"),
+        ({"images": 0}, "images=0 is not positive"),
+        ({"seed": -1}, "seed=-1 is negative"),
+        ({"nodes": 2, "batch": 64}, "nodes=2: cluster=local is one machine"),
+        ({"optim": Optim(schedule="step")}, "optim.steps=[] are not rising shares"),
+        ({"optim": Optim(warmup=10**9)}, "optim.warmup=1000000000 is not below images"),
+        ({"optim": Optim(nesterov=True, momentum=0.0)}, "optim.nesterov=true needs optim.momentum"),
+        ({"data": Data(order="plain")}, "data.order=plain gives hardly a genuine pair"),
+        ({"data": Data(order="groups", group=1)}, "data.group=1 gives no genuine pair"),
+        ({"name": "a/b"}, "name=a/b is not a folder's name"),
+        ({"task": {**TASK, "loss": "arcface"}}, "task.loss=arcface is not known"),
+        ({"task": {**TASK, "margin": 2.5}}, "task.margin=2.5 is never reached"),
+        (
+            {"task": {**TASK, "name": "siames"}},
+            "task.name=siames is no file in hpc/tasks: did you mean siamese?",
+        ),
+    ],
+)
+def test_refusals(changes, message):
+    with pytest.raises(UserError) as error:
+        check(dataclasses.replace(config(), **changes))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_smoke_overrides_are_words():
+    words = smoke_overrides("siamese")
+    assert "task.trunk=small" in words
+    assert all(word.count("=") == 1 for word in words)
+    with pytest.raises(UserError, match="task=siames is not known: did you mean siamese"):
+        smoke_overrides("siames")
+
+
+def test_a_default_config_has_sane_sizes():
+    found = sizes(config(images=1000, batch=64))
+    assert found.updates == math.ceil(1000 / 64)
+    assert (found.world, found.micro) == (1, (64,))

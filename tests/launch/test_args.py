@@ -1,0 +1,85 @@
+"""The grammar of the commands, and the command table."""
+
+import importlib.util
+
+import pytest
+
+from data_shards.errors import UserError
+from hpc.config import near
+from launch.args import parse
+from launch.cli import COMMANDS
+from tests.launch.command import refused, rostro
+
+SPEC = {"out": "", "workers": 2, "share": 0.5, "all": False}
+
+
+def test_values_take_the_types_of_their_defaults():
+    keys = parse(["a=b/run", "workers=1_000", "share=1e-2", "all=yes"], SPEC, positional=("a",))
+    assert (keys.a, keys.workers, keys.share, keys.all, keys.out) == ("b/run", 1000, 0.01, True, "")
+
+
+def test_words_fill_the_places_and_paths_may_hold_an_equals_sign():
+    keys = parse(["/data/x=1", "out=/y=2", "b"], SPEC, positional=("first", "second"))
+    assert (keys.first, keys.second, keys.out) == ("/data/x=1", "b", "/y=2")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["worker=3"], "unknown key worker in worker=3: did you mean workers?"),
+        (["workers=many"], "workers=many is not a whole number: type workers=2"),
+        (["all=perhaps"], "all=perhaps is not true or false: type all=false"),
+        (["share=x"], "share=x is not a number: type share=0.5"),
+        (["a", "b"], "b: one word too many"),
+        (["--workers"], "--workers is not an option: options are typed key=value"),
+        (["workers=1", "workers=2"], "workers is given twice"),
+    ],
+)
+def test_refusals_name_key_value_and_remedy(words, message):
+    with pytest.raises(UserError) as error:
+        parse(words, SPEC, positional=("run",))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_required_words():
+    with pytest.raises(UserError, match="run is missing: add RUN"):
+        parse([], SPEC, positional=("run",), required=("run",))
+    with pytest.raises(UserError, match=r"out is missing: add out=\.\.\."):
+        parse([], SPEC, required=("out",))
+
+
+def test_near_shortens_long_lists():
+    text = near("zzzzzz", [f"group.key{number}" for number in range(50)] + ["batch"])
+    assert text == "known keys: batch, group.*"
+
+
+def test_every_command_of_the_table_exists():
+    missing = [name for name, (module, _) in COMMANDS.items() if importlib.util.find_spec(module) is None]
+    assert missing == []
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy(tmp_path):
+    answer = rostro("--help", cwd=tmp_path)
+    assert answer.returncode == 0
+    for name, (_, text) in COMMANDS.items():
+        assert name in answer.stdout
+        assert text in answer.stdout
+    code = "import sys, launch.cli; launch.cli.main(['--help']); print(*sys.modules)"
+    loaded = _python(code, tmp_path).split()
+    assert not {"torch", "numpy", "hydra", "yaml", "rich"} & set(loaded)
+
+
+def test_an_unknown_command_is_refused_with_the_near_one(tmp_path):
+    assert "did you mean status?" in refused(rostro("statsu", cwd=tmp_path))
+
+
+def _python(code: str, cwd) -> str:
+    import subprocess
+    import sys
+
+    from tests.launch.command import environment
+
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment(), capture_output=True, text=True, check=True
+    ).stdout

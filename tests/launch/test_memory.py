@@ -1,0 +1,49 @@
+"""The counts in a task's yaml, which dry_run multiplies, are those of the networks that are built."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from hpc.tasks import siamese, siamese_check
+from launch import plan
+from launch.compose import composed, task_yaml
+
+
+@pytest.mark.parametrize("trunk", ["googlenet", "small"])
+@pytest.mark.parametrize("loss", ["contrastive", "bce"])
+def test_parameters(trunk, loss):
+    config = composed([f"task.trunk={trunk}", f"task.loss={loss}", "task.embedding=32"])
+    built = siamese.build(config).players()
+    counted, _ = siamese_check.counts(config, task_yaml("siamese")["memory"])
+    assert counted == sum(p.numel() for net in built.values() for p in net.parameters())
+
+
+@pytest.mark.parametrize(("trunk", "size"), [("googlenet", 64), ("small", 112)])
+def test_activations(trunk, size):
+    """What autograd keeps for a picture, within a fifth: sizes are rounded by pools and strides."""
+    config = composed([f"task.trunk={trunk}", f"data.size={size}"])
+    net = siamese.build(config).players()["net"].train()
+    mine = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in mine:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = net(torch.zeros(4, 3, size, size))
+    _, counted = siamese_check.counts(config, task_yaml("siamese")["memory"])
+    assert output.shape == (4, 128)
+    assert sum(size for size, _ in kept.values()) / 4 == pytest.approx(counted, rel=0.2)
+
+
+def test_memory_follows_the_config():
+    counts = task_yaml("siamese")["memory"]
+    config = composed(["procs=2", "precision=fp32"])
+    held = plan.memory(config, counts)
+    assert held["optimizer"] == 2 * held["weights"]
+    half = plan.memory(dataclasses.replace(config, precision="bf16", micro_batch=8), counts)
+    assert half["activations"] == pytest.approx(held["activations"] / 8)

@@ -31,6 +31,7 @@ class DaliBackend:
         self._supply, self._size, self._batch = supply, size, batch
         self._threads, self._ahead, self._device = threads, ahead, device_id
         self._pipe: Any = None
+        self._wrap: Any = None
         self._fed: deque[Job] = deque()
         self._failed: BaseException | None = None
 
@@ -88,7 +89,8 @@ class DaliBackend:
         steps = job.augmentation
         crop = steps.crop.astype(np.float32)
         inputs: tuple[Any, ...] = (
-            [np.frombuffer(blob, np.uint8) for blob in blobs],
+            # DALI's own type: arrays would be looked at one by one for what framework they come from
+            [self._wrap(np.frombuffer(blob, np.uint8)) for blob in blobs],
             crop[:, :2].copy(),
             crop[:, 2:].copy(),
             (steps.crop[:, 2:] != self._size).any(axis=1),
@@ -103,7 +105,7 @@ class DaliBackend:
 
     def _build(self, source: Any) -> Any:
         dali: Any = importlib.import_module("nvidia.dali")
-        fn, types = dali.fn, dali.types
+        fn, types, self._wrap = dali.fn, dali.types, dali.tensors.TensorCPU
 
         on_gpu = self._device is not None
         dtypes = [types.UINT8, types.FLOAT, types.FLOAT, types.BOOL, types.INT32, types.FLOAT][: 5 + on_gpu]

@@ -1,0 +1,266 @@
+"""The documents against the program: each command that they show is parsed by the command itself, links and the tree
+lead to files, and the task that docs/new_task.md adds is added to a copy of the checkout, packed, and trained.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / name for name in ("README.md", "bench/README.md")] + sorted((ROOT / "docs").rglob("*.md"))
+NEW_TASK = ROOT / "docs" / "new_task.md"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOTTED = re.compile(r"[a-z_]+(\.[a-z_]+)+=")
+STARTS = ("rostro", "python launch/submit.py")
+
+
+def shell_lines(page: Path) -> list[str]:
+    """Lines of the page's shell blocks, comments left out."""
+    blocks = [text for language, text in BLOCK.findall(page.read_text()) if language == "sh"]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in (re.sub(r"(^|\s+)# .*", "", line).strip() for line in lines) if line]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words behind `rostro` of each command of the page; `python launch/submit.py` is `rostro submit`."""
+    found = []
+    for line in shell_lines(page):
+        if line.startswith(STARTS):
+            words = shlex.split(line)
+            found.append(words[1:] if words[0] == "rostro" else ["submit", *words[2:]])
+    return found
+
+
+ADDED = {"task=age", "source=utkface"}  # by docs/new_task.md: run in a copy, below
+CASES = [
+    pytest.param(words, id=f"{page.name}-{' '.join(words)[:60]}")
+    for page in PAGES
+    for words in commands(page)
+    if not ADDED & set(words)
+]
+
+
+class Parsed(Exception):
+    """The words were understood: the command goes no further."""
+
+
+def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command itself read the words, up to the point where it would act. UserError if it refuses them."""
+    import importlib
+
+    from launch import args, cli, submit
+
+    if words[0] == "--help":
+        return
+    module = importlib.import_module(cli.COMMANDS[words[0]][0])
+    if words[1:] == ["--help"]:
+        assert module.HELP
+    elif words[0] == "submit":
+        plain = [word for word in words[1:] if word not in (*submit.SWEEP_FLAGS, "--cfg", "job", "--help")]
+        for point in submit._points(plain) if set(submit.SWEEP_FLAGS) & set(words) else [plain]:
+            understand_run(point)
+    elif words[0] == "resume":
+        understand_resume(words[1:])
+    else:
+        parse = args.parse
+
+        def stop(*arguments: object, **keys: object) -> None:
+            parse(*arguments, **keys)  # type: ignore[arg-type]
+            raise Parsed
+
+        monkeypatch.setattr(args, "parse", stop)
+        if hasattr(module, "parse"):
+            monkeypatch.setattr(module, "parse", stop)
+        with pytest.raises(Parsed):
+            module.main(words[1:])
+
+
+def understand_run(words: list[str]) -> None:
+    from hpc.config_check import check
+    from launch.compose import composed
+
+    check(composed(words))
+
+
+def understand_resume(words: list[str]) -> None:
+    from hpc.config_check import check
+    from launch.compose import composed
+    from launch.resume import changed_config
+
+    run = SimpleNamespace(name=words[0])
+    keys = [word for word in words[1:] if not word.startswith("runs=")]
+    check(changed_config(run, composed(["task=siamese"]), keys))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_commands_are_understood(words: list[str], monkeypatch):
+    understand(words, monkeypatch)
+
+
+def test_there_are_commands_to_check():
+    assert {words[0] for case in CASES for words in case.values} >= {"pack", "submit", "evaluate", "resume"}
+
+
+def test_a_wrong_key_in_a_document_would_be_noticed(monkeypatch):
+    from data_shards.errors import UserError
+
+    for words in (
+        "submit procz=2",
+        "evaluate runs/a pears=x",
+        "resume a optim.lr=1",
+        "pack source=lfw src=a out=b sise=1",
+    ):
+        with pytest.raises(UserError):
+            understand(words.split(), monkeypatch)
+
+
+@cache
+def all_keys() -> set[str]:
+    from launch.compose import GROUPS, known_keys
+
+    return {*known_keys("siamese"), *GROUPS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_dotted_keys_in_the_text_exist(page: Path):
+    text = BLOCK.sub("", page.read_text())
+    named = [match[0][:-1] for match in DOTTED.finditer(" ".join(re.findall(r"`([^`\n]+)`", text)))]
+    assert [key for key in named if key not in all_keys()] == []
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as git hosts make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path):
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text())):
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place).resolve() if place else page
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if target.is_file() else []
+        if not target.is_file() or (anchor and anchor not in map(slug, headings)):
+            wrong.append(link)
+    assert wrong == []
+
+
+def test_the_tree_names_files_that_exist():
+    text = (ROOT / "README.md").read_text().partition("## The tree")[2]
+    lines = BLOCK.search(text)[2].splitlines()
+    folders: list[str] = []
+    named = []
+    for line in lines:
+        indent = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        folders[indent:] = [name]
+        named.append("".join(folders))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    folders_with_code = {
+        path.parent.name + "/" for path in ROOT.glob("*/*.py") if path.parent.name != "tests"
+    }
+    assert folders_with_code <= set(named)
+
+
+def test_make_targets_exist():
+    wanted = {
+        name
+        for page in PAGES
+        for name in re.findall(r"\bmake (?:[A-Z]+=\S+ )?([a-z]+)$", "\n".join(shell_lines(page)), re.M)
+    }
+    rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert wanted
+    assert wanted <= rules
+
+
+def test_benches_in_the_table_exist():
+    text = (ROOT / "bench" / "README.md").read_text()
+    named = set(re.findall(r"python (bench/\w+\.py)", text))
+    assert named == {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")}
+
+
+def test_both_guides_show_the_same_commands():
+    assert shell_lines(ROOT / "docs" / "es" / "guia.md") == shell_lines(ROOT / "docs" / "guide.md")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the packages with the files of docs/new_task.md in it, and its data set, packed."""
+    root = tmp_path_factory.mktemp("new_task")
+    for part in ("hpc", "models", "data_shards", "launch"):
+        shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "pyproject.toml", root / "pyproject.toml")
+    files = re.findall(
+        r"^`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```$", NEW_TASK.read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert [Path(name).stem for name, _ in files] == ["utkface", "age", "age", "age_check"]
+    for name, text in files:
+        assert not (root / name).exists()
+        (root / name).write_text(text)
+    make_pictures(root / "data")
+    out = rostro(
+        root, "pack", "source=utkface", "src=data", "out=shards", "size=32", "holdout=0.25", "workers=1"
+    )
+    assert "rejected 1" in out
+    return root
+
+
+def make_pictures(folder: Path, *, count: int = 64) -> None:
+    import simplejpeg
+
+    (folder / "part1").mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for number in range(count):
+        image = draw.integers(0, 255, (40, 40, 3), np.uint8)
+        picture = simplejpeg.encode_jpeg(image)
+        (folder / "part1" / f"{1 + number}_0_1_2017{number:04d}.jpg").write_bytes(picture)
+    (folder / "part1" / "unnamed.jpg").write_bytes(picture)
+
+
+def rostro(root: Path, *words: str) -> str:
+    """Run a command of the copy; its output. Asserts that it succeeds."""
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "launch.cli", *words]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def smoke_words(root: Path) -> list[str]:
+    import yaml
+
+    block = yaml.safe_load((root / "launch" / "conf" / "task" / "age.yaml").read_text())["smoke"]
+    return [f"{key}={value}" for key, value in block.items()]
+
+
+def test_the_new_task_has_a_plan_and_refuses(checkout: Path):
+    words = ("submit", "task=age", "data.train=shards/train")
+    plan = rostro(checkout, *words, "procs=2", "dry_run=true")
+    assert re.search(r"task age\s+trunk=googlenet", plan)
+    assert "48 pictures" in plan
+    with pytest.raises(AssertionError, match=r"error: task.trunk=large is not known: use googlenet or small"):
+        rostro(checkout, *words, "task.trunk=large", "dry_run=true")
+
+
+def test_the_new_task_trains(checkout: Path):
+    words = ("task=age", "data.train=shards/train", "name=age", "data.backend=host", "wait=true")
+    rostro(checkout, "submit", *smoke_words(checkout), *words)
+    run = checkout / "runs" / "age"
+    status = json.loads((run / "status.json").read_text())
+    assert (status["state"], status["clock"]) == ("finished", 256)
+    assert 0 < status["metrics"]["mae"] < 200
+    best = min(
+        json.loads(path.read_text())["metrics"].get("mae", np.inf)
+        for path in (run / "checkpoints").glob("*/manifest.json")
+    )
+    assert best <= status["metrics"]["mae"]

@@ -1,0 +1,160 @@
+"""`rostro demo`, `make demo`: a whole job through the real commands: pack, submit, evaluate, and what came of it.
+
+Without data it draws faces of people who do not exist and fails unless the network is at least twice as good as
+plain pixels on people that it has not seen. The figures are those of `rostro evaluate`.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from launch.args import parse
+
+HELP = """
+usage: rostro demo [key=value ...]                            (the same: make demo, make demo DATA=FOLDER)
+
+Makes faces, packs them, trains the siamese network on them with 2 ranks, and judges it on people that it has not
+seen. A few minutes on 2 cores. Exit code 1 unless its equal error rate is at most half the pixels'.
+
+  data=               folder of identity folders: the same on your pictures, without the verdict
+  identities=250      people drawn, a fifth of them held out
+  per_identity=12     pictures of each
+  images=32_000       length of the training, in images seen
+  procs=2             ranks
+  out=demo            folder of the packed sets; a set that is there is used again
+  runs=runs           folder of the run directories
+
+example: rostro demo images=64_000
+"""
+SPEC = {
+    "data": "",
+    "identities": 250,
+    "per_identity": 12,
+    "images": 32_000,
+    "procs": 2,
+    "out": "demo",
+    "runs": "runs",
+}
+HOLDOUT = 0.2
+HARD_ENOUGH = 0.25  # EER of the pixels below which the faces would prove nothing
+BETTER = 0.5  # of the pixels' EER
+
+
+def main(argv: Sequence[str]) -> int:
+    keys = parse(argv, SPEC)
+    started = time.perf_counter()
+    shards = pack(keys)
+    trained, code = train(keys, shards)
+    if code:
+        return code
+    report = evaluate(trained, shards)
+    print(f"\n{summary(report, trained, time.perf_counter() - started)}")
+    return 0 if keys.data else verdict(report)
+
+
+def pack(keys: SimpleNamespace) -> Path:
+    """The folder of the packed train and eval sets."""
+    from launch import pack as command
+
+    if keys.data:
+        out = Path(keys.out) / Path(keys.data).resolve().name
+        words = ["source=folder", f"src={keys.data}"]
+    else:
+        out = Path(keys.out) / f"faces-{keys.identities}x{keys.per_identity}"
+        words = ["source=procedural", f"identities={keys.identities}", f"per_identity={keys.per_identity}"]
+    step(f"pack: {'pictures of ' + keys.data if keys.data else 'draw faces'}")
+    command.main([*words, f"out={out}", "size=112", f"holdout={HOLDOUT}"])
+    return out
+
+
+def train(keys: SimpleNamespace, shards: Path) -> tuple[Path, int]:
+    """The run directory, and the exit code of `launch/submit.py`."""
+    name = f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    step(f"train: the siamese network, {keys.procs} ranks, {keys.images:,} images")
+    words = [
+        "task=siamese",
+        f"name={name}",
+        f"runs={keys.runs}",
+        f"procs={keys.procs}",
+        f"images={keys.images}",
+        f"data.train={shards / 'train'}",
+        f"data.eval={shards / 'eval'}",
+        *RECIPE,
+        f"optim.warmup={keys.images // 16}",
+        f"save.every={max(1, keys.images // 4)}",
+        f"eval.every={max(1, keys.images // 4)}",
+        "wait=true",
+    ]
+    script = Path(__file__).with_name("submit.py")
+    child = subprocess.Popen([sys.executable, str(script), *words])
+    while True:
+        try:
+            return Path(keys.runs) / name, child.wait()
+        except KeyboardInterrupt:  # submit.py got it too: it stops the run, which saves, and then ends
+            continue
+
+
+# Small pictures and a hot softmax: what learns most in a few minutes on two cores.
+RECIPE = (
+    "batch=64",
+    "data.size=64",
+    "data.group=4",
+    "data.augment.crop_area=[0.7,1.0]",
+    "task.loss=supcon",
+    "optim.lr=0.001",
+    "ema.half_life=1_500",
+    "log.every=640",
+)
+
+
+def evaluate(run: Path, shards: Path) -> dict[str, Any]:
+    """What `rostro evaluate` writes about the held-out people."""
+    from launch import evaluate as command
+
+    step("evaluate: on people that it has not seen")
+    command.main([str(run), f"data={shards / 'eval'}"])
+    reports = (run / "evaluations").glob("*/report.json")
+    return json.loads(max(reports, key=lambda path: path.stat().st_mtime).read_text())
+
+
+def summary(report: dict[str, Any], run: Path, seconds: float) -> str:
+    """The figures that count, side by side, and where to look next."""
+    lines = [f"{'on held-out people':<34}{'EER':>7}{'AUC':>8}"]
+    lines += [f"  {row['name']:<32}{row['eer']:>7.3f}{row['auc']:>8.3f}" for row in report["rows"]]
+    lines += [
+        f"run          {run}",
+        f"curves       {report['folder']}/roc.png, scores.png",
+        f"TensorBoard  tensorboard --logdir {run.parent}",
+        f"took         {seconds / 60:.1f} minutes",
+    ]
+    return "\n".join(lines)
+
+
+def verdict(report: dict[str, Any]) -> int:
+    """Exit code: 0 if the network beats the pixels by far, and pixels alone do not solve it."""
+    network, pixels = report["rows"][0]["eer"], report["rows"][-1]["eer"]
+    failed = ""
+    if pixels < HARD_ENOUGH:
+        failed = f"the pixels' EER {pixels:.3f} is below {HARD_ENOUGH}: these faces prove nothing, draw more people"
+    elif network > BETTER * pixels:
+        failed = f"the network's EER {network:.3f} is above half the pixels' {pixels:.3f}: train longer, images=64_000"
+    if failed:
+        print(f"error: {failed}", file=sys.stderr)
+        return 1
+    print(f"passed       EER {network:.3f} is at most half the pixels' {pixels:.3f}")
+    return 0
+
+
+def step(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    from launch.cli import main as run_command
+
+    sys.exit(run_command(["demo", *sys.argv[1:]]))

@@ -1,0 +1,59 @@
+"""The demo: its verdict, and one pass through the real commands with next to no training."""
+
+import pytest
+
+from launch import demo
+from launch.cli import main
+from tests.sets import write_folders
+
+
+def report(network: float, pixels: float) -> dict:
+    rows = [
+        {"name": name, "eer": eer, "auc": 1 - eer} for name, eer in (("run", network), ("pixels", pixels))
+    ]
+    return {"rows": rows, "folder": "runs/demo/evaluations/faces"}
+
+
+@pytest.mark.parametrize(
+    ("network", "pixels", "message"),
+    [
+        (0.19, 0.40, ""),
+        (0.21, 0.40, "the network's EER 0.210 is above half the pixels' 0.400"),
+        (0.05, 0.24, "the pixels' EER 0.240 is below 0.25"),
+    ],
+)
+def test_verdict(network, pixels, message, capsys):
+    assert demo.verdict(report(network, pixels)) == bool(message)
+    assert message in capsys.readouterr().err
+
+
+def test_summary_names_the_figures_and_places(tmp_path):
+    text = demo.summary(report(0.1, 0.4), tmp_path / "runs" / "demo", 125.0)
+    assert "0.100   0.900" in text
+    assert "0.400   0.600" in text
+    assert f"tensorboard --logdir {tmp_path / 'runs'}" in text
+    assert "2.1 minutes" in text
+
+
+@pytest.mark.timeout(300)
+def test_own_pictures_through_the_real_commands(tmp_path, capfd):
+    pictures = write_folders(tmp_path / "people", identities=20, each=5)
+    words = [
+        f"data={pictures}",
+        "images=64",
+        f"out={tmp_path / 'demo'}",
+        f"runs={tmp_path / 'runs'}",
+        "procs=1",
+    ]
+    assert main(["demo", *words]) == 0  # no verdict on somebody's pictures
+    out = capfd.readouterr().out
+    (run,) = (tmp_path / "runs").glob("demo-*")
+    assert (run / "threshold.json").is_file()
+    assert f"run          {run}" in out
+    assert "pixels" in out.rpartition("on held-out people")[2]
+    assert (tmp_path / "demo" / "people" / "eval" / "manifest.json").is_file()
+
+
+def test_absent_pictures_are_refused(tmp_path, capsys):
+    assert main(["demo", f"data={tmp_path / 'absent'}", f"out={tmp_path}", f"runs={tmp_path}"]) == 2
+    assert "absent" in capsys.readouterr().err

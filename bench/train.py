@@ -57,7 +57,7 @@ def make_set(folder: Path) -> Path:
 
 def make_trainer(folder: Path, train: Path) -> Trainer:
     data = Data(train=str(train), size=SIZE, order="groups", backend="host", threads=1)
-    task = TASK | {"margin": 1.0, "temperature": 0.1}
+    task = TASK | {"margin": 1.0, "temperature": 0.1, "mirror": False}
     config = Config(
         images=10**9,
         batch=BATCH,

@@ -195,7 +195,11 @@ def first_lines(
     """What is active, for the head of the log."""
     share = config.batch // here.world
     sizes = {name: sum(p.numel() for p in player.module.parameters()) for name, player in players.items()}
-    exact = here.device.type == "cpu" or config.deterministic
+    exact = "equal bit for bit"
+    if config.data.stream:
+        exact = "weaker with data.stream=true: see docs/resume.md"
+    elif here.device.type != "cpu" and not config.deterministic:
+        exact = "not bit-equal on a GPU without deterministic=true"
     pictures = ", ".join(f"{name} {len(found):,} pictures" for name, found in sets.items())
     return "\n".join(
         [
@@ -206,8 +210,7 @@ def first_lines(
             f"batch {config.batch} = {here.world} x {share}, micro batch {config.micro_batch or share}, "
             f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
             f"data {pictures or config.data.train}",
-            f"images {clock:,} of {config.images:,}; a resume is "
-            + ("equal bit for bit" if exact else "not bit-equal on a GPU without deterministic=true"),
+            f"images {clock:,} of {config.images:,}; a resume is {exact}",
         ]
     )
 

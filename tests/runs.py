@@ -17,6 +17,7 @@ TASK = {
     "loss": "contrastive",
     "margin": 1.0,
     "temperature": 0.1,
+    "mirror": False,
 }
 
 

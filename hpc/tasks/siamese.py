@@ -173,13 +173,17 @@ class Siamese(Task):
         return {"verification": Verification()}
 
     def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Any]) -> None:
-        embeddings = nets["net"](batch.images).float().cpu().numpy()
+        embeddings = self.predict(nets, batch.images)["embedding"].cpu().numpy()
         identity = batch.labels["identity"].cpu().numpy()
         meters["verification"].score = self.score(nets)
         meters["verification"].add(batch.ids.numpy(), embeddings=embeddings, identity=identity)
 
     def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        return {"embedding": nets["net"](images).float()}
+        """Unit embeddings [n, d]; with `task.mirror` of the sum over a picture and its mirror image."""
+        found = nets["net"](images).float()
+        if self.config.task["mirror"]:
+            found = F.normalize(found + nets["net"](images.flip(3)).float(), dim=1)
+        return {"embedding": found}
 
 
 def build(config: Any) -> Siamese:

@@ -46,6 +46,7 @@ def settings(job: str, optimizer: str, engine: str) -> Config:
         "loss": job,
         "margin": MARGIN,
         "temperature": TEMPERATURE,
+        "mirror": False,
     }
     return Config(
         batch=BATCH,

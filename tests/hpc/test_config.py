@@ -31,6 +31,7 @@ TASK = {
     "loss": "contrastive",
     "margin": 1.0,
     "temperature": 0.1,
+    "mirror": True,
 }
 
 

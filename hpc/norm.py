@@ -57,9 +57,10 @@ class Norm(nn.BatchNorm2d):
         mean = sum_grad(wide.sum((0, 2, 3)), self.here) / count
         centred = wide - mean[:, None, None]
         var = sum_grad(centred.square().sum((0, 2, 3)), self.here) / count
-        scale = self.weight * torch.rsqrt(var + self.eps)
+        scale = torch.rsqrt(var + self.eps) * (1.0 if self.weight is None else self.weight)
+        shift = torch.zeros_like(scale) if self.bias is None else self.bias
         self._keep(mean.detach(), var.detach() * (count / (count - 1)), len(x))
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centred * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, var: Tensor, count: int) -> None:

@@ -5,14 +5,18 @@ weaker than those of `loader.py`:
 - Shards, not samples, are dealt out to the ranks: there must be at least as many shards as ranks, and how
   often their samples are seen differs by as much as the shards differ.
 - Samples are shuffled in a buffer; the order is a function of (seed, world, clock of the last start) only.
-- A start at a clock above 0 goes back to the front of the shard in which that clock fell (counts known from
-  the manifest) or begins a new pass (bare URLs): a resumed run is not bit-equal to a straight one.
-- `identity` is the only label (member `.cls`), and there are no identity batches (`data.order=groups`).
+- With `group` = K (`data.order=groups`) groups are shuffled: K slots in succession show one identity. They are
+  cut from the samples of one label that stand together in a shard, permuted anew in each pass, and topped up
+  with `repeat`s as in `order.GroupOrder`; but an identity that two shards share is cut in each of them.
+- The clock counts slots, repeats too. A start above 0 goes back to the front of the shard in which that clock
+  fell (known from the index) or begins a new pass (bare URLs): a resume is not bit-equal to a straight run.
+- `identity` is the only label (`.cls`). Ids are rows; with bare URLs, number of the shard x 2^32 + place in it.
 """
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +29,14 @@ from data_shards import augment, counted
 from data_shards.augment import AugmentConfig
 from data_shards.errors import DecodeError, UserError
 from data_shards.host import HostBackend
+from data_shards.index import ShardSet
 from data_shards.loader import RawBatch, to_batch
 from data_shards.manifest import read_manifest
 from data_shards.order import Slots, rank_block
 from data_shards.supply import Job
 
 BUFFER = 2048  # samples of a rank's shuffle buffer
+RUN = 1024  # samples of one identity that are permuted together and cut into groups, at most
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,18 @@ class Sources:
             return cls(urls, [shard["samples"] for shard in shards])
         return cls(expand_urls(source), None)
 
+    def slots(self, group: int) -> np.ndarray | None:
+        """[S] slots that each shard gives in a pass, repeats included, where a folder says so."""
+        if self.counts is None or group == 1:
+            return None if self.counts is None else np.array(self.counts, np.int64)
+        shards = ShardSet.open(Path(self.urls[0]).parent)
+        starts = np.asarray(shards.shard_start).astype(np.int64)
+        cuts = np.union1d(starts, np.asarray(shards.identity_start).astype(np.int64))
+        owner = np.searchsorted(starts, cuts[:-1], "right") - 1
+        slots = np.zeros(len(self.urls), np.int64)
+        np.add.at(slots, owner, -(-np.diff(cuts) // group) * group)
+        return slots
+
 
 @dataclass(frozen=True)
 class _Sample:
@@ -61,6 +79,7 @@ class _Sample:
     id: int
     jpeg: bytes
     label: int
+    repeat: bool = False  # it fills up its group
 
 
 @dataclass(frozen=True)
@@ -102,8 +121,11 @@ class StreamLoader:
         augment: AugmentConfig,
         fields: Sequence[str] = ("identity",),
         buffer: int = BUFFER,
+        group: int = 1,
     ) -> None:
-        rank_block(0, batch, rank, world)
+        if group < 1:
+            raise UserError(f"data.group={group} is not positive: use data.group=4")
+        rank_block(0, batch, rank, world, unit=group)
         self._sources = Sources.find(source)
         num = len(self._sources.urls)
         if num < world:
@@ -113,13 +135,14 @@ class StreamLoader:
                 f"data.stream=true reads the label identity, not {', '.join(fields)}: use data.stream=false"
             )
         self._seed, self._rank, self._world = seed, rank, world
-        self._batch, self._augment, self._buffer = batch, augment, buffer
+        self._batch, self._augment, self._buffer, self._group = batch, augment, buffer, group
+        self._slots = self._sources.slots(group)
         self._backend = HostBackend(_Bytes(), size=size, threads=threads, ahead=ahead)
         self.waited = 0.0  # seconds spent in next(), all together
 
     def start(self, clock: int) -> None:
         """(Re)build from a clock, to the precision that the module's docstring states."""
-        samples = self._shuffled(clock)
+        samples = itertools.chain.from_iterable(self._shuffled(clock))
 
         def jobs(number: int) -> Job:  # the backend asks for 0, 1, 2, ...: a stream has no other order
             first, count = rank_block(clock + number * self._batch, self._batch, self._rank, self._world)
@@ -142,41 +165,57 @@ class StreamLoader:
         sizes = np.array([_size(sample) for sample in samples], np.int32)
         ids = np.array([[sample.id] for sample in samples], np.int64)
         positions = np.arange(first, first + count, dtype=np.int64)
-        slots = Slots(ids, np.zeros((count, 1), np.int8), positions, np.zeros(count, bool))
+        repeat = np.array([sample.repeat for sample in samples], bool)
+        slots = Slots(ids, np.zeros((count, 1), np.int8), positions, repeat)
         steps = augment.draw(self._augment, self._seed, positions, 0, sizes[:, 0], sizes[:, 1])
         labels = {"identity": np.array([sample.label for sample in samples], np.int64)}
         return _StreamJob(slots, labels, sizes, steps, samples)
 
-    def _shuffled(self, clock: int) -> Iterator[_Sample]:
-        """Endless: each sample that comes in takes the place of a drawn one of the buffer."""
+    def _shuffled(self, clock: int) -> Iterator[tuple[_Sample, ...]]:
+        """Endless: each group that comes in takes the place of a drawn one of the buffer."""
         stream = counted.key(self._seed, "buffer", self._rank, self._world, clock)
-        held: list[_Sample] = []
-        size, draws = self._buffer, np.empty(0, np.int64)
-        if self._sources.counts is not None:
-            size = max(1, min(size, sum(self._sources.counts) // self._world))
-        for number, sample in enumerate(self._samples(clock)):
+        held: list[tuple[_Sample, ...]] = []
+        size, draws = max(1, self._buffer // self._group), np.empty(0, np.int64)
+        if self._slots is not None:
+            size = max(1, min(size, int(self._slots.sum()) // self._world // self._group))
+        for number, (turn, group) in enumerate(self._groups(clock)):
+            if self._slots is None and turn:
+                size = min(size, len(held))  # all that a pass has: no second copy of it
             if len(held) < size:
-                held.append(sample)
+                held.append(group)
                 continue
             if number % 1024 == 0 or not len(draws):
                 block = np.arange(number - number % 1024, number - number % 1024 + 1024)
                 draws = (counted.uniform(stream, block, 1)[:, 0] * size).astype(np.int64)
             place = draws[number % 1024]
-            out, held[place] = held[place], sample
+            out, held[place] = held[place], group
             yield out
 
-    def _samples(self, clock: int) -> Iterator[_Sample]:
-        """Endless: this rank's shards, pass after pass, each pass dealt out anew."""
+    def _groups(self, clock: int) -> Iterator[tuple[int, tuple[_Sample, ...]]]:
+        """Endless: (pass, group) of this rank's shards, pass after pass, each pass dealt out anew."""
         number, skip, salt = self._place(clock)
         while True:
             found = False
             for shard in self._dealt(number, salt)[skip:]:
-                for sample in self._read(int(shard)):
+                stream = counted.key(self._seed, "runs", salt, number, int(shard))
+                for group in self._cut(self._read(int(shard)), stream):
                     found = True
-                    yield sample
+                    yield number, group
             if not found and not skip:
                 raise UserError(f"data.train={self._sources.urls[0]}, ...: no samples in this rank's shards")
             number, skip = number + 1, 0
+
+    def _cut(self, samples: Iterable[_Sample], stream: np.uint64) -> Iterator[tuple[_Sample, ...]]:
+        """The groups of a shard, run after run; the pictures of a run are permuted."""
+        if self._group == 1:
+            yield from ((sample,) for sample in samples)
+            return
+        for number, run in enumerate(_runs(samples, max(1, RUN // self._group) * self._group)):
+            places = np.arange(-(-len(run) // self._group) * self._group)
+            rows = counted.permute(counted.derive(stream, np.int64(number)), places % len(run), len(run))
+            pictures = [replace(run[row], repeat=nth >= len(run)) for nth, row in enumerate(rows.tolist())]
+            for low in range(0, len(pictures), self._group):
+                yield tuple(pictures[low : low + self._group])
 
     def _dealt(self, number: int, salt: int) -> np.ndarray:
         num = len(self._sources.urls)
@@ -185,22 +224,22 @@ class StreamLoader:
 
     def _place(self, clock: int) -> tuple[int, int, int]:
         """(pass, shards of it to skip, salt of the passes) at a clock."""
-        if self._sources.counts is None:
+        if self._slots is None:
             return 0, 0, clock
-        counts, left, number = np.array(self._sources.counts), clock // self._world, 0
-        if not counts.sum():
+        left, number = clock // self._world, 0
+        if not self._slots.sum():
             raise UserError(
                 f"data.train={Path(self._sources.urls[0]).parent}: holds no samples; pack it again"
             )
         while True:
-            ends = np.cumsum(counts[self._dealt(number, 0)])
+            ends = np.cumsum(self._slots[self._dealt(number, 0)])
             if left < ends[-1]:
                 return number, int(np.searchsorted(ends, left, "right")), 0
             left, number = left - int(ends[-1]), number + 1
 
     def _read(self, shard: int) -> Iterator[_Sample]:
         url, counts = self._sources.urls[shard], self._sources.counts
-        first = None if counts is None else sum(counts[:shard])
+        first = shard << 32 if counts is None else sum(counts[:shard])
         reader = webdataset.WebDataset([url], shardshuffle=False, nodesplitter=None, workersplitter=None)
         samples = iter(reader)
         at = 0
@@ -213,12 +252,31 @@ class StreamLoader:
                 raise UserError(
                     f"data.train: shard {url} cannot be read to its end ({error}): check path and server"
                 ) from error
-            yield _unpack(sample, url, -1 if first is None else first + at)
+            yield _unpack(sample, url, first + at)
             at += 1
         if counts is not None and at != counts[shard]:
             raise UserError(
                 f"data.train: shard {url} gave {at} samples, its manifest says {counts[shard]}: copy it again"
             )
+
+
+def _runs(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
+    """Samples in succession that share a label; longer runs than `most` in parts."""
+    run: list[_Sample] = []
+    seen = set()
+    for sample in samples:
+        if run and (sample.label != run[0].label or len(run) == most):
+            yield run
+            if sample.label != run[0].label and sample.label in seen:
+                raise UserError(
+                    f"data.train: {sample.name} comes back to identity {sample.label}, data.order=groups needs "
+                    "them together in a shard: pack the set with `rostro pack`, or use data.order=plain"
+                )
+            run = []
+        seen.add(sample.label)
+        run.append(sample)
+    if run:
+        yield run
 
 
 def _unpack(sample: dict[str, Any], url: str, number: int) -> _Sample:

@@ -127,7 +127,8 @@ def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spe
         "fields": job.fields,
     }
     if data.stream:
-        return stream.StreamLoader(data.train, **shared)
+        group = data.group if data.order == "groups" else 1
+        return stream.StreamLoader(data.train, group=group, **shared)
     source = sets["train"]
     orders: dict[str, Callable[[], order.Order]] = {
         "groups": lambda: order.GroupOrder(source, config.seed, group=data.group),

@@ -25,12 +25,18 @@ def write_folders(folder: Path, *, identities: int, each: int, size: int = 40) -
 
 
 def pack_set(
-    folder: Path, *, identities: int = 20, each: int = 5, holdout: float = 0.25, size: int = 40
+    folder: Path,
+    *,
+    identities: int = 20,
+    each: int = 5,
+    holdout: float = 0.25,
+    size: int = 40,
+    shard_mb: float = 100.0,
 ) -> Path:
     """A packed set under `folder`/shards, with train/ and eval/."""
     from launch import pack
 
     source = write_folders(folder / "pictures", identities=identities, each=each, size=size)
     words = ["source=folder", f"src={source}", f"out={folder / 'shards'}", f"holdout={holdout}", "workers=1"]
-    assert pack.main(words) == 0
+    assert pack.main([*words, f"shard_mb={shard_mb}"]) == 0
     return folder / "shards"

@@ -1,5 +1,7 @@
 """Streaming: `webdataset` reads our shards, from files and pipes; the weaker guarantees hold as stated."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ import webdataset
 
 from data_shards import manifest
 from data_shards.errors import DecodeError, UserError
+from data_shards.index import ShardSet
 from data_shards.loader import decode_pictures
 from data_shards.stream import Sources, StreamLoader
 from hpc.config import Augment
 from tests.data_shards.small_set import build, jpeg, photo
+from tests.sets import pack_set
 
 PLAIN = Augment([1.0, 1.0], flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
 SIZES = [9, 9, 9, 9]
@@ -71,7 +75,8 @@ def test_batches_are_what_the_shards_hold(shards, blobs, kind):
         assert batch.images.shape == (12, 3, 32, 32)
         assert batch.positions.tolist() == list(range(24 + 12 * number, 36 + 12 * number))
         rows = [known[picture.tobytes()] for picture in batch.images.permute(0, 2, 3, 1).numpy()]
-        assert batch.ids.tolist() == (rows if kind == "folder" else [-1] * 12)
+        places = [(row // 6 << 32) + row % 6 for row in rows]  # shard x 2^32 + place in it
+        assert batch.ids.tolist() == (rows if kind == "folder" else places)
         np.testing.assert_array_equal(batch.labels["identity"], shards.labels["identity"][rows])
         assert not batch.labels["repeat"].any()
     assert loader.waited > 0
@@ -117,6 +122,90 @@ def test_a_later_start_goes_on_at_the_front_of_a_shard(shards):
 def test_bare_urls_begin_a_new_pass(shards):
     one, two = (torch.cat([b.images for b in take(make(pattern(shards)), clock, 3)]) for clock in (0, 36))
     assert not torch.equal(one, two)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Several shards of 13 identities x 7 pictures; some identities lie on both sides of a border."""
+    folder = tmp_path_factory.mktemp("packed")
+    return ShardSet.open(pack_set(folder, identities=13, each=7, holdout=0.0, shard_mb=0.05) / "train")
+
+
+def groups_of(batches, group):
+    """(ids, identities, repeats) of the slots of batches, [groups, K] each."""
+    columns = ([b.ids for b in batches], *([b.labels[n] for b in batches] for n in ("identity", "repeat")))
+    return tuple(torch.cat(column).numpy().reshape(-1, group) for column in columns)
+
+
+def slots_of(packed, group):
+    """Slots of a pass: the pictures of an identity in one shard, rounded up to whole groups."""
+    pairs = zip(packed.labels["identity"].tolist(), packed.shard.tolist(), strict=True)
+    sizes = np.array(list(Counter(pairs).values()))
+    assert len(packed.shards) > 3
+    assert len(sizes) > 13  # identities are split, or this set tests too little
+    return int((-(-sizes // group) * group).sum())
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+@pytest.mark.parametrize("group", [2, 4])
+def test_batches_are_whole_groups_and_a_pass_holds_every_picture(packed, kind, group):
+    pattern = str(packed.shards[0]).replace("000000", f"{{000000..{len(packed.shards) - 1:06d}}}")
+    slots = slots_of(packed, group)
+    source = packed.folder if kind == "folder" else f"pipe:cat {pattern}"
+    loader = make(source, group=group, batch=group, buffer=group)  # one group: a pass comes out as a pass
+    ids, identity, repeat = groups_of(take(loader, 0, 2 * slots // group), group)
+    assert (identity == identity[:, :1]).all()
+    start = packed.shard_start.astype(np.int64)
+    rows = ids if kind == "folder" else start[ids >> 32] + (ids & 0xFFFF_FFFF)
+    np.testing.assert_array_equal(identity, packed.labels["identity"][rows])
+    passes = np.split(np.arange(len(ids)), 2)
+    for part in passes:
+        np.testing.assert_array_equal(np.sort(rows[part][~repeat[part]]), np.arange(len(packed)))
+        assert repeat[part].sum() == slots - len(packed)
+    companions = [{frozenset(row) for row in rows[part].tolist()} for part in passes]
+    assert companions[0] != companions[1]  # the pictures of an identity meet others in the next pass
+
+
+def test_shuffled_groups_stay_whole_on_every_rank(packed):
+    for rank in range(2):
+        found = take(make(packed.folder, group=4, batch=24, rank=rank, world=2), 0, 6)
+        ids, identity, repeat = groups_of(found, 4)
+        assert (identity == identity[:, :1]).all()
+        assert all(len(set(row[~again])) == (~again).sum() for row, again in zip(ids, repeat, strict=True))
+        batches = identity[:, 0].reshape(6, 3)
+        assert np.mean([len(set(batch)) for batch in batches]) > 2  # not one identity after the other
+
+
+def test_a_later_start_counts_the_slots_of_groups(packed):
+    slots = slots_of(packed, 4)
+    options = {"group": 4, "batch": 4, "buffer": 4}
+    ids, *_ = groups_of(take(make(packed.folder, **options), 0, 2 * slots // 4), 4)
+    shard = np.asarray(packed.shard)[ids[:, 0]]
+    for clock in (slots - 4, slots, slots + 4 * 9):
+        found, *_ = groups_of(take(make(packed.folder, **options), clock, 1), 4)
+        begins = clock // 4
+        while begins and shard[begins - 1] == shard[clock // 4] and begins != slots // 4:
+            begins -= 1
+        np.testing.assert_array_equal(found[0], ids[begins])
+
+
+def test_groups_need_identities_that_stand_together(tmp_path, blobs):
+    built = build(tmp_path, blobs[:6], [1] * 6, shards=1)
+    (path,) = built.shards
+    data = bytearray(path.read_bytes())
+    label = int(built.offset[4]) + -(-int(built.size[4]) // 512) * 512 + 512  # text of 000004.cls
+    assert data[label : label + 1] == b"4"
+    data[label : label + 1] = b"1"
+    path.write_bytes(data)
+    loader = make(path, group=2, batch=12, buffer=2)
+    loader.start(0)
+    with pytest.raises(UserError, match=r"000004 comes back to identity 1.*use data\.order=plain"):
+        loader.next()
+    loader.close()
+    with pytest.raises(UserError, match=r"batch=6 is not divisible by 1 ranks of groups of 4: use 4 or 8"):
+        make(path, group=4, batch=6)
+    with pytest.raises(UserError, match=r"data\.group=0 is not positive"):
+        make(path, group=0)
 
 
 def test_augmentation_is_that_of_the_positions(shards):

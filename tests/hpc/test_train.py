@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpc import agree, checkpoint, train
+from hpc import agree, checkpoint, setup, train
 from hpc.config import Data, Log, Optim
 from hpc.dist import Dist
 from hpc.errors import UserError
@@ -144,6 +144,45 @@ def test_a_picture_that_does_not_decode_stops_the_run_and_is_named(tmp_path: Pat
     line = err.strip().splitlines()[-1]
     assert line.startswith("error: ")
     assert tar.name in line
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> None:
+    shards = pack_set(tmp_path, shard_mb=0.05)
+    tars = sorted((shards / "train").glob("*.tar"))
+    last = tars[-1].stem[-6:]
+    assert int(last) > 2
+    source = str(shards / "train")
+    if kind == "pipe":
+        source = f"pipe:cat {tars[0]}".replace("000000", f"{{000000..{last}}}")
+    settings = Data(
+        train=source,
+        eval=str(shards / "eval"),
+        size=32,
+        order="groups",
+        group=4,
+        stream=True,
+        backend="host",
+        threads=1,
+    )
+    run = make_run(tmp_path / "run", shards, data=settings, images=160, log=Log(every=16))
+    config = RunDir(run).config()
+    job = setup.task(config)
+    loader = setup.train_loader(config, job, {}, job.spec(0), Dist(0, 1, 0, torch.device("cpu")))
+    loader.start(0)
+    groups = loader.next().labels["identity"].reshape(-1, 4)
+    loader.close()
+    assert (groups == groups[:, :1]).all()
+    assert len(groups.unique()) > 1
+    assert [code for code, *_ in finish(start(run))] == [0]
+    assert RunDir(run).status()["state"] == "finished"
+    curves = series(run)
+    genuine = [
+        value for _, value in curves["loss/cosine_genuine"]
+    ]  # exactly 0 where a batch has no such pair
+    assert len(genuine) == 10
+    assert all(genuine)
+    assert 0.0 <= curves["eval/eer"][-1][1] <= 0.5
 
 
 def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, shards: Path, straight: Path) -> None:

@@ -17,7 +17,8 @@ SKIPPED = ("__pycache__", ".pyc", ".so", ".egg-info")
 def git(*words: str) -> str | None:
     """Output of a git command in the checkout; None where there is no git or no repository."""
     try:
-        found = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
+        command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]  # never in the way of a commit
+        found = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout

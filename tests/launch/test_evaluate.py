@@ -101,7 +101,9 @@ def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     report = report_of(run, "pictures-eval")
     model, here = load_run(run), Dist()
     sets = setup.shard_sets(model.config, model.task, here)
-    batches = (setup.to_batch(raw) for raw in setup.eval_loader(model.config, sets, here))
+    loader = setup.eval_loader(model.config, model.task, sets, here)
+    assert loader is not None
+    batches = (setup.to_batch(raw) for raw in loader)
     found, _ = evaluation.evaluate(model.task, model.nets, batches, here, channels_last=False)
     assert report["score"] == ("probability" if loss == "bce" else "cosine")
     for name in ("eer", "auc", "d_prime"):

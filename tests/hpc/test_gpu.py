@@ -1,0 +1,52 @@
+"""What only a GPU can show: bf16, DALI's mixed decoding and deterministic resume of a whole run; NCCL on two."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpc.config import Data
+from launch.audit_compare import differences, series
+from tests.runs import finish, make_run, start
+from tests.sets import pack_set
+
+GPUS = torch.cuda.device_count()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="no NVIDIA GPU")]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_set(tmp_path_factory.mktemp("set"))
+
+
+def on_gpu(path: Path, shards: Path, *, backend: str, procs: int = 1) -> Path:
+    data = Data(
+        train=str(shards / "train"),
+        eval=str(shards / "eval"),
+        size=32,
+        order="groups",
+        backend=backend,
+        threads=1,
+    )
+    return make_run(path, shards, data=data, precision="bf16", deterministic=True, procs=procs)
+
+
+@pytest.mark.parametrize("backend", ["host", "dali"])
+def test_a_killed_bf16_run_equals_a_straight_one(tmp_path: Path, shards: Path, backend: str) -> None:
+    straight = on_gpu(tmp_path / "straight", shards, backend=backend)
+    assert [code for code, *_ in finish(start(straight))] == [0]
+    killed = on_gpu(tmp_path / "killed", shards, backend=backend)
+    assert finish(start(killed, variables={"ROSTRO_FAULT": "step@200"}))[0][0] == -9
+    assert [code for code, *_ in finish(start(killed))] == [0]
+    assert differences(straight, killed) == []
+
+
+@pytest.mark.skipif(GPUS < 2, reason="fewer than two NVIDIA GPUs")
+def test_two_ranks_by_nccl_see_the_samples_of_one(tmp_path: Path, shards: Path) -> None:
+    runs = []
+    for procs in (1, 2):
+        run = on_gpu(tmp_path / f"procs{procs}", shards, backend="dali", procs=procs)
+        assert [code for code, *_ in finish(start(run, procs))] == [0] * procs
+        runs.append(series(run))
+    assert runs[0]["data/samples_digest"] == runs[1]["data/samples_digest"]
+    assert runs[0]["loss/embed"][0][1] == pytest.approx(runs[1]["loss/embed"][0][1], rel=0.05)

@@ -41,6 +41,9 @@ class Data:
     order: str = "plain"  # plain | groups (P x K identity batches, K = data.group)
     group: int = 4  # K: pictures of one identity that stand together in the batch
     backend: str = "auto"  # auto | dali | host
+    stage: str = (
+        ""  # node-local folder to which a job copies its shards first; environment variables are expanded
+    )
     stream: bool = False  # read shards in sequence only (pipes, URLs): weaker guarantees, see docs
     threads: int = 2  # decoding threads of a rank
     ahead: int = 4  # batches decoded ahead of the step
@@ -49,7 +52,8 @@ class Data:
 
 @dataclass
 class Optim:
-    name: str = "adamw"  # sgd | adam | adamw | lamb | rmsprop
+    name: str = "adamw"  # sgd | adam | adamw | lamb | novograd | rmsprop
+    impl: str = "torch"  # torch | apex (NVIDIA Apex's fused kernels; a GPU only)
     lr: float = 1e-3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
@@ -77,6 +81,7 @@ class Save:
     last: int = 2  # how many of the newest stay
     best: int = 1  # how many of the best by the task's metric stay
     keep_every: int = 0  # images; checkpoints at its multiples stay for ever; 0: none
+    mode: str = "sync"  # sync | async: a copy in host memory, written by a thread while training goes on
 
 
 @dataclass
@@ -93,14 +98,40 @@ class Log:
 
 
 @dataclass
+class DeepSpeed:
+    stage: int = (
+        1  # ZeRO: 0 nothing is split over the ranks, 1 optimizer state, 2 and gradients, 3 and parameters
+    )
+    offload: bool = False  # optimizer state (stage 3: parameters too) in host memory
+    config: str = ""  # a DeepSpeed JSON file merged into ours; keys that contradict this config are refused
+
+
+@dataclass
 class Engine:
-    name: str = "ddp"  # ddp | flat
+    name: str = "ddp"  # ddp | deepspeed | flat
     bucket_mb: float = 25.0  # ddp: size of a gradient bucket
+    deepspeed: DeepSpeed = field(default_factory=DeepSpeed)
 
 
 @dataclass
 class Cluster:
-    name: str = "local"
+    """Where ranks run. A site's own values: $ROSTRO_SITE, or ~/.config/rostro/site.yaml (docs/cluster.md)."""
+
+    name: str = "auto"  # auto (slurm where a SLURM answers, else local) | slurm | local
+    partition: str = ""  # the key of sbatch of that name; empty: the cluster's default
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    mem_gb: float = 0.0  # memory of a node; 0: the cluster's default
+    cpus: int = 0  # cores of a rank; 0: the cluster's default
+    modules: list[str] = field(default_factory=list)  # `module load` of each
+    setup: list[str] = field(default_factory=list)  # shell lines before the ranks start
+    container: str = ""  # Apptainer image in which the ranks run; empty: none
+    sbatch: dict[str, Any] = field(
+        default_factory=dict
+    )  # any other option: {exclusive: true, reservation: lab}
+    warning: int = 120  # seconds before the time limit at which SLURM signals: one step and one save must fit
+    attempts: int = 3  # starts in a row that bring the clock no further before a run gives up
 
 
 @dataclass
@@ -115,6 +146,9 @@ class Config:
     micro_batch: int = 0  # largest number of pictures of one rank at a time; 0: its whole share
     procs: int = 1  # ranks on each node
     nodes: int = 1
+    gpus: int = 0  # GPUs asked of SLURM on each node; 0: none asked
+    hours: float = 24.0  # SLURM: time limit of one allocation; a longer run goes on in the next one
+    after: str = ""  # SLURM: a run (or job id) that must have ended well before this one starts
     precision: str = "auto"  # auto | fp32 | bf16 (autocast over fp32 parameters)
     channels_last: bool = True
     compile: bool = False
@@ -143,7 +177,8 @@ class Config:
 # part of the run's identity. Folders of data may move; their content is held by the manifests' digests.
 FREE = frozenset(
     (
-        *("name", "runs", "procs", "nodes", "wait", "dry_run", "prepare", "log", "engine", "cluster"),
+        *("name", "runs", "procs", "nodes", "gpus", "hours", "after", "wait", "dry_run", "prepare"),
+        *("log", "engine", "cluster", "save.mode", "data.stage"),
         *("micro_batch", "desync_every", "hang_timeout", "eval.batch"),
         *("save.last", "save.best", "save.keep_every"),
         *("data.set", "data.train", "data.eval", "data.threads", "data.ahead"),

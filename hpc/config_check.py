@@ -16,22 +16,26 @@ from hpc.errors import UserError
 CHOICES = {
     "data.order": ("plain", "groups"),
     "data.backend": ("auto", "dali", "host"),
-    "optim.name": ("sgd", "adam", "adamw", "lamb", "rmsprop"),
+    "optim.name": ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop"),
+    "optim.impl": ("torch", "apex"),
     "optim.schedule": ("constant", "cosine", "step", "linear"),
-    "engine.name": ("ddp", "flat"),
+    "engine.name": ("ddp", "deepspeed", "flat"),
+    "engine.deepspeed.stage": (0, 1, 2, 3),
+    "save.mode": ("sync", "async"),
     "precision": ("auto", "fp32", "bf16"),
     "norm_stats": ("local", "group", "sync"),
 }
 POSITIVE = (
     *("images", "batch", "procs", "nodes", "norm_group", "hang_timeout", "optim.lr", "optim.eps"),
     *("data.size", "data.group", "data.threads", "data.ahead", "save.every", "save.last", "eval.every"),
-    *("eval.batch", "log.every", "engine.bucket_mb"),
+    *("eval.batch", "log.every", "engine.bucket_mb", "hours"),
+    *("cluster.warning", "cluster.attempts"),
 )
 NOT_NEGATIVE = (
     *("micro_batch", "desync_every", "seed", "optim.weight_decay", "optim.clip", "optim.warmup"),
     *("optim.momentum", "ema.half_life", "ema.rampup", "save.best", "save.keep_every", "log.histograms"),
     *("log.projector", "data.augment.brightness", "data.augment.contrast", "data.augment.saturation"),
-    *("data.augment.hue",),
+    *("data.augment.hue", "gpus", "cluster.mem_gb", "cluster.cpus"),
 )
 
 
@@ -75,7 +79,9 @@ def check(config: Config) -> None:
     """Raise UserError for the first thing that cannot work; the message names key, value and remedy."""
     for key, choices in CHOICES.items():
         if value_of(config, key) not in choices:
-            raise UserError(f"{key}={value_of(config, key)} is not known: use {' or '.join(choices)}")
+            raise UserError(
+                f"{key}={value_of(config, key)} is not known: use {' or '.join(map(str, choices))}"
+            )
     for key in POSITIVE:
         if not value_of(config, key) > 0:
             raise UserError(f"{key}={value_of(config, key)} is not positive: use 1 or more")

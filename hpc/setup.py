@@ -216,17 +216,6 @@ def first_lines(
     )
 
 
-def lost_rank(error: BaseException, run: RunDir, here: Dist) -> str:
-    """One line where `error` says that another rank died or went silent, else nothing."""
-    text = " ".join(str(error).split())
-    if isinstance(error, UserError) or not ("gloo" in text or "NCCL" in text or "Timed out waiting" in text):
-        return ""
-    return (
-        f"rank {here.rank} lost another rank ({text[:160]}): look for the first error in "
-        f"{run.path}/logs, then `rostro resume {run.name}`"
-    )
-
-
 @contextlib.contextmanager
 def locked(run: RunDir, here: Dist) -> Iterator[None]:
     """Hold the run's lock on rank 0; all ranks end where another living job has it."""

@@ -3,30 +3,25 @@ first.
 
 It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what
 happens when is a function of it. A player (`hpc/player.py`) is one network with its engine and optimizer;
-the passes of a phase are in `hpc/accumulate.py`, batches in `data_shards/loader.py`, the run's folder in
-`hpc/rundir.py`.
+the passes of a phase are in `hpc/accumulate.py`, batches in `data_shards/loader.py`, checkpoints in
+`hpc/keeper.py`, the run's folder in `hpc/rundir.py`.
 """
 
 import contextlib
-import dataclasses
 import os
 import sys
 import time
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from data_shards import counted
-from hpc import agree, checkpoint, dist, faults, optim, setup
+from hpc import agree, dist, failure, faults, optim, setup
 from hpc.accumulate import Pass, blocks_of
-from hpc.checkpoint import Checkpoint
 from hpc.dist import Dist
-from hpc.errors import UserError
 from hpc.evaluation import evaluate
+from hpc.keeper import Keeper
 from hpc.monitor import Monitor
 from hpc.player import Player
 from hpc.preempt import Preemption
@@ -56,9 +51,8 @@ class Trainer:
         with setup.seeded(config.seed):
             modules = self.task.players()
         self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
-        found = checkpoint.latest(run.path, self._say) if here.main else None
-        found = dist.broadcast(found, here)
-        saved = checkpoint.read(found, verified=True) if found else None
+        self.keeper = Keeper(run, config, self.task, self.players, here)
+        saved = self.keeper.find()
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)
         self.sets = setup.shard_sets(config, self.task, here)
@@ -68,7 +62,8 @@ class Trainer:
         self._ahead: Batch | None = None
         self._warm_up()
         if saved:
-            self._restore(saved)
+            self.keeper.restore(saved)
+            self.updates, self.tick = saved.updates, agree.Tick(**saved.monitor)
         self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(setup.first_lines(config, here, self.players, self.sets, self.clock))
 
@@ -118,7 +113,7 @@ class Trainer:
             nets = {name: player.evaluated for name, player in self.players.items()}
             for name, images in self.task.pictures(nets, self.batch, self.clock).items():
                 self.monitor.pictures(self.clock, name, images)
-        if due(config.save.every, before, self.clock) or last or self._is_best(metrics):
+        if due(config.save.every, before, self.clock) or last or self.keeper.is_best(metrics):
             self.save(metrics)
 
     def _next_batch(self) -> Batch:
@@ -206,47 +201,10 @@ class Trainer:
         self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
         return report.scalars
 
-    def _is_best(self, metrics: dict[str, float]) -> bool:
-        """Whether `metrics` beat every checkpoint kept so far."""
-        name, sense = self.task.metric
-        if name not in metrics or not self.config.save.best:
-            return False
-        old = checkpoint.ranked(self.run.path, self.task.metric) if self.here.main else []
-        best = checkpoint.manifest_of(old[0])["metrics"][name] if old else None
-        best = dist.broadcast(best, self.here)
-        return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
-
     def save(self, metrics: dict[str, float] | None = None) -> None:
-        """Commit a checkpoint of this clock; all ranks wait for it. A failure ends all of them."""
-        error = ""
-        if self.here.main:
-            self.monitor.flush()
-            state = Checkpoint(
-                self.clock,
-                self.updates,
-                task=self.task.state(),
-                monitor=dataclasses.asdict(self.tick),
-            )
-            state.meta = setup.meta(self.config, self.task, self.here) | {"metrics": metrics or {}}
-            for player in self.players.values():
-                player.save_to(state)
-            keep = self.config.save
-            try:
-                checkpoint.save(self.run.path, state)
-                rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
-                checkpoint.prune(self.run.path, metric=self.task.metric, **rules)
-            except UserError as failure:
-                error = str(failure)
-        dist.agree_or_raise(error, self.here)
-
-    def _restore(self, saved: Checkpoint) -> None:
-        setup.check_checkpoint(saved, self.config, self.task)
-        self.updates = saved.updates
-        self.tick = agree.Tick(**saved.monitor)
-        for player in self.players.values():
-            player.load_from(saved)
-        if not faults.forgotten("task"):
-            self.task.load_state(saved.task)
+        """Commit a checkpoint of this clock; all ranks wait for it."""
+        self.monitor.flush()
+        self.keeper.save(self.clock, self.updates, self.tick, metrics or {})
 
     def _warm_up(self) -> None:
         """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
@@ -266,28 +224,9 @@ class Trainer:
             player.forget_pass()
         self.task.load_state(state)
 
-    def _say(self, text: str) -> None:
-        print(text, flush=True)
-
     def close(self) -> None:
         self.loader.close()
         self.monitor.close()
-
-
-@contextlib.contextmanager
-def _recorded(run: RunDir, here: Dist) -> Iterator[None]:
-    """Errors end the run with one line, which its status keeps."""
-    try:
-        yield
-    except (UserError, RuntimeError, OSError) as error:
-        lost = setup.lost_rank(error, run, here)
-        text = lost or " ".join(str(error).split())
-        if not (lost or isinstance(error, UserError)):
-            traceback.print_exc()
-        print(f"error: {text}", file=sys.stderr, flush=True)
-        if here.main:
-            run.write_status(state="failed", message=text)
-        raise SystemExit(1) from None
 
 
 def main(run: str) -> int:
@@ -296,7 +235,7 @@ def main(run: str) -> int:
     setup.refuse_foreign_code(folder)
     config = folder.config()
     here = dist.connect(folder.path, timeout=config.hang_timeout)
-    with _recorded(folder, here), setup.locked(folder, here):
+    with failure.recorded(folder, here), setup.locked(folder, here):
         trainer = Trainer(folder, here)
         try:
             state = trainer.fit()

@@ -23,8 +23,8 @@ from hpc.config import CONF, Config, as_type, flatten, from_dict, near
 GROUPS = ("task", "engine", "cluster")
 BESIDE = ("smoke", "memory")  # blocks of a task's yaml that are no keys of the run
 NEXT = {
-    "cluster": "this version runs on one machine: leave it out, or cluster=local",
-    "engine": "use engine=ddp or engine=flat",
+    "cluster": "use cluster=auto, cluster=slurm or cluster=local",
+    "engine": "use engine=ddp, engine=deepspeed or engine=flat",
 }
 
 
@@ -93,7 +93,7 @@ def finish(values: Mapping[str, Any], *, task: str) -> Config:
 
 def _check_words(words: Sequence[str]) -> dict[str, str]:
     """Refuse what is not `key=value` of a known key; returns the choice of every group."""
-    chosen = {"task": "siamese", "engine": "ddp", "cluster": "local"}
+    chosen = {"task": "siamese", "engine": "ddp", "cluster": "auto"}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:

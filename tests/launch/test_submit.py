@@ -23,8 +23,8 @@ def left(folder: Path) -> list[str]:
 
 BAD = [
     (["task=siames"], "task=siames is not known: did you mean siamese?"),
-    (["engine=deepspeed"], "engine=deepspeed is not known: use engine=ddp or engine=flat"),
-    (["cluster=slurm"], "cluster=slurm is not known: this version runs on one machine"),
+    (["engine=dpp"], "engine=dpp is not known: use engine=ddp, engine=deepspeed or engine=flat"),
+    (["cluster=slrm"], "cluster=slrm is not known: use cluster=auto, cluster=slurm or cluster=local"),
     (["batchs=3"], "unknown key batchs in batchs=3: did you mean batch?"),
     (["task.margn=0.5"], "unknown key task.margn in task.margn=0.5: did you mean task.margin?"),
     (["+task.more=1"], "+task.more=1: keys are neither added nor removed here"),

@@ -1,0 +1,72 @@
+"""What a run keeps of itself: when a checkpoint is worth saving, what goes in, and how it comes back.
+
+The files are `hpc/checkpoint.py`; when the trainer asks is in `hpc/train.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hpc import checkpoint, dist, faults, setup
+from hpc.agree import Tick
+from hpc.checkpoint import Checkpoint
+from hpc.config import Config
+from hpc.dist import Dist
+from hpc.errors import UserError
+from hpc.player import Player
+from hpc.rundir import RunDir
+from hpc.task import Task
+
+
+class Keeper:
+    """Saves and restores the players and the task of one run; every method is called by all ranks."""
+
+    def __init__(
+        self, run: RunDir, config: Config, task: Task, players: Mapping[str, Player], here: Dist
+    ) -> None:
+        self.run, self.config, self.task, self.players, self.here = run, config, task, players, here
+
+    def find(self) -> Checkpoint | None:
+        """The newest whole checkpoint, chosen by rank 0; None for a fresh run."""
+        found = checkpoint.latest(self.run.path, _say) if self.here.main else None
+        found = dist.broadcast(found, self.here)
+        return checkpoint.read(found, verified=True) if found else None
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Put the saved state into players and task."""
+        setup.check_checkpoint(saved, self.config, self.task)
+        for player in self.players.values():
+            player.load_from(saved)
+        if not faults.forgotten("task"):
+            self.task.load_state(saved.task)
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether `metrics` beat every checkpoint kept so far."""
+        name, sense = self.task.metric
+        if name not in metrics or not self.config.save.best:
+            return False
+        old = checkpoint.ranked(self.run.path, self.task.metric) if self.here.main else []
+        best = checkpoint.manifest_of(old[0])["metrics"][name] if old else None
+        best = dist.broadcast(best, self.here)
+        return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
+
+    def save(self, clock: int, updates: int, tick: Tick, metrics: Mapping[str, float]) -> None:
+        """Commit a checkpoint of this clock; all ranks wait for it. A failure ends all of them."""
+        error = ""
+        if self.here.main:
+            state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(tick))
+            state.meta = setup.meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
+            for player in self.players.values():
+                player.save_to(state)
+            keep = self.config.save
+            try:
+                checkpoint.save(self.run.path, state)
+                rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
+                checkpoint.prune(self.run.path, metric=self.task.metric, **rules)
+            except UserError as failure:
+                error = str(failure)
+        dist.agree_or_raise(error, self.here)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

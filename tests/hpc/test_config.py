@@ -140,7 +140,7 @@ def test_the_message_of_a_batch_that_does_not_divide():
         ({"norm_stats": "batch"}, "norm_stats=batch is not known: use local or group or sync"),
         ({"images": 0}, "images=0 is not positive"),
         ({"seed": -1}, "seed=-1 is negative"),
-        ({"nodes": 2, "batch": 64}, "nodes=2: cluster=local is one machine"),
+        ({"nodes": 2, "cluster": Cluster(name="local")}, "nodes=2: cluster=local is one machine"),
         ({"optim": Optim(schedule="step")}, "optim.steps=[] are not rising shares"),
         ({"optim": Optim(warmup=10**9)}, "optim.warmup=1000000000 is not below images"),
         ({"optim": Optim(nesterov=True, momentum=0.0)}, "optim.nesterov=true needs optim.momentum"),

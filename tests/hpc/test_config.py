@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpc.config import (
+    Cluster,
     Config,
     Data,
     Optim,

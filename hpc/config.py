@@ -178,7 +178,7 @@ class Config:
 FREE = frozenset(
     (
         *("name", "runs", "procs", "nodes", "gpus", "hours", "after", "wait", "dry_run", "prepare"),
-        *("log", "engine", "cluster", "save.mode", "data.stage"),
+        *("log", "engine", "cluster", "save.mode", "data.stage", "optim.impl"),
         *("micro_batch", "desync_every", "hang_timeout", "eval.batch"),
         *("save.last", "save.best", "save.keep_every"),
         *("data.set", "data.train", "data.eval", "data.threads", "data.ahead"),

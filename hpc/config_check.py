@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from hpc.apex import OPTIMIZERS as APEX
 from hpc.config import Config, near
 from hpc.errors import UserError
 
@@ -114,6 +115,13 @@ def _check_numbers(config: Config) -> None:
     ):
         raise UserError(
             f"optim.steps={optim.steps} are not rising shares of the run: use optim.steps=[0.5,0.75]"
+        )
+    if optim.impl == "apex" and optim.name not in APEX:
+        raise UserError(f"optim.name={optim.name}: NVIDIA Apex has no such optimizer: use optim.impl=torch")
+    if optim.impl == "apex" and config.engine.name == "deepspeed":
+        raise UserError(
+            "optim.impl=apex does not go with engine=deepspeed, which splits what Apex counts together: use "
+            "optim.impl=torch, or engine=ddp"
         )
     if optim.warmup >= config.images:
         raise UserError(f"optim.warmup={optim.warmup} is not below images={config.images}: lower it")

@@ -1,8 +1,9 @@
 """Optimizers by name, and their state as tensors by parameter name. Schedules: `hpc/schedule.py`; EMA:
 `hpc/ema.py`.
 
-torch's fused kernels are used where there are any. The state leaves and enters by parameter name, so a
-checkpoint depends neither on the order of the parameters nor on the engine that made it.
+torch's fused kernels are used where there are any, or NVIDIA Apex's (`hpc/apex_optim.py`). The state leaves
+and enters by parameter name, so a checkpoint depends neither on the order of the parameters nor on the engine
+that made it.
 """
 
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hpc import apex, apex_optim
 from hpc.config import Optim
 from hpc.errors import UserError
 from hpc.lamb import Lamb
+from hpc.novograd import NovoGrad
 from hpc.schedule import rate
 
-__all__ = ["Lamb", "build", "export_state", "import_state", "rate"]
+__all__ = ["Lamb", "NovoGrad", "build", "export_state", "import_state", "rate"]
 
 Named = list[tuple[str, nn.Parameter]]
-NAMES = ("sgd", "adam", "adamw", "lamb", "rmsprop")
+NAMES = ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop")
 UNSTEPPED = "unstepped"  # stands in for the state of a parameter that no update has touched yet
 
 
@@ -34,7 +37,12 @@ def build(config: Optim, named_parameters: Named) -> torch.optim.Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for _, p in named_parameters)
-    optimizer = _make(config, groups, fused)
+    if config.impl == "apex":
+        apex.refuse(config.name)
+        apex_optim.refuse(named_parameters)
+        optimizer = apex_optim.make(config, groups)
+    else:
+        optimizer = _make(config, groups, fused)
     optimizer.register_step_pre_hook(_before_step)
     return optimizer
 
@@ -54,6 +62,8 @@ def _make(config: Optim, groups: list[dict[str, Any]], fused: bool) -> torch.opt
         return torch.optim.AdamW(groups, **adaptive, fused=fused)
     if config.name == "lamb":
         return Lamb(groups, **adaptive)
+    if config.name == "novograd":
+        return NovoGrad(groups, **adaptive)
     return torch.optim.RMSprop(
         groups, lr=config.lr, alpha=config.alpha, eps=config.eps, momentum=config.momentum, foreach=True
     )
@@ -72,16 +82,25 @@ def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> No
                 continue
             if p.grad.stride() != p.stride():
                 p.grad = torch.empty_like(p).copy_(p.grad)
-            if isinstance(optimizer, torch.optim.SGD) and group["momentum"] and not optimizer.state[p]:
+            if _kind(optimizer) == "sgd" and group["momentum"] and not optimizer.state[p]:
                 optimizer.state[p] = {"momentum_buffer": torch.zeros_like(p)}
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> str:
+    """Which keys its state has: sgd, rmsprop, novograd, or adam for all that keep two moments by element."""
+    name = type(optimizer).__name__.removeprefix("Fused").lower()
+    return name if name in ("sgd", "rmsprop", "novograd") else "adam"
 
 
 def _state_keys(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> set[str]:
     """What a parameter's state holds once it was stepped."""
-    if isinstance(optimizer, torch.optim.SGD):
+    kind = _kind(optimizer)
+    if kind == "sgd":
         return {"momentum_buffer"} if group["momentum"] else set()
-    if isinstance(optimizer, torch.optim.RMSprop):
+    if kind == "rmsprop":
         return {"step", "square_avg"} | ({"momentum_buffer"} if group["momentum"] else set())
+    if kind == "novograd":
+        return {"exp_avg", "exp_avg_sq"}  # the second moment is one number for the whole tensor
     return {"step", "exp_avg", "exp_avg_sq"}
 
 
@@ -97,8 +116,9 @@ def export_state(optimizer: torch.optim.Optimizer, named_parameters: Named) -> d
     """
     found: dict[str, Tensor] = {}
     groups = _group_of(optimizer)
+    states = apex_optim.states(optimizer) if apex_optim.is_apex(optimizer) else optimizer.state
     for name, p in named_parameters:
-        keys, state = _state_keys(optimizer, groups[p]), optimizer.state.get(p, {})
+        keys, state = _state_keys(optimizer, groups[p]), states.get(p, {})
         if keys and not state:
             found[f"{name}/{UNSTEPPED}"] = torch.zeros((), dtype=torch.uint8)
         for key in sorted(keys & state.keys()):
@@ -130,18 +150,23 @@ def import_state(
         p = by_name[name]
         states = loaded.setdefault(p, {})
         if key != UNSTEPPED:
-            states[key] = _placed(full, tensors[full], p, key, bool(groups[p].get("fused")))
+            one = key == "exp_avg_sq" and _kind(optimizer) == "novograd"
+            like = p.detach().new_empty(()) if one else p.detach()
+            states[key] = _placed(full, tensors[full], like, key, bool(groups[p].get("fused")))
+    if apex_optim.is_apex(optimizer):
+        apex_optim.load(optimizer, loaded, {p: name for name, p in named_parameters})
+        return
     for p, states in loaded.items():
         optimizer.state[p] = states
 
 
-def _placed(full: str, saved: Tensor, p: nn.Parameter, key: str, fused: bool) -> Tensor:
+def _placed(full: str, saved: Tensor, like: Tensor, key: str, fused: bool) -> Tensor:
     """A copy of `saved` where the optimizer wants it; moments get the memory layout of their parameter."""
     if key == "step":
-        return saved.detach().clone().to(p.device if fused else "cpu")
-    if saved.shape != p.shape:
+        return saved.detach().clone().to(like.device if fused else "cpu")
+    if saved.shape != like.shape:
         raise UserError(
-            f"the optimizer state {full} has shape {list(saved.shape)}, its parameter {list(p.shape)}: "
+            f"the optimizer state {full} has shape {list(saved.shape)}, its parameter wants {list(like.shape)}: "
             "use the run's own config"
         )
-    return torch.empty_like(p).copy_(saved)
+    return torch.empty_like(like).copy_(saved)

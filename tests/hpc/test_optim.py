@@ -12,7 +12,7 @@ from hpc import optim
 from hpc.config import Optim
 from hpc.errors import UserError
 
-NAMES = ("sgd", "adam", "adamw", "lamb", "rmsprop")
+NAMES = ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop")
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 
@@ -88,6 +88,44 @@ def test_lamb_scales_each_tensor_by_itself_and_takes_zero_weights_unscaled() -> 
     # Adam's first step is the sign of the gradient: the first tensor moves by lr |w|, the other by lr.
     torch.testing.assert_close(big.detach(), torch.full((2, 2), 8.0 - 0.5 * 8.0))
     torch.testing.assert_close(zero.detach(), torch.full((3,), -0.5))
+
+
+def test_novograd_equals_the_paper_by_hand() -> None:
+    """Ginsburg et al. (2019), algorithm 1, on two tensors: each has one second moment of its own."""
+    lr, beta1, beta2, eps, decay = 0.1, 0.95, 0.5, 1e-3, 0.01
+    weights = {"matrix": [[3.0, 4.0]], "vector": [2.0]}
+    grads = [{"matrix": [0.3, -0.4], "vector": [2.0]}, {"matrix": [0.6, 0.8], "vector": [-1.0]}]
+    grads.append({"matrix": [-3.0, 4.0], "vector": [0.5]})
+    params = {name: nn.Parameter(torch.tensor(value)) for name, value in weights.items()}
+    config = Optim(name="novograd", lr=lr, betas=[beta1, beta2], eps=eps, weight_decay=decay)
+    optimizer = optim.build(config, list(params.items()))
+    for grad in grads:
+        for name, p in params.items():
+            p.grad = torch.tensor(grad[name]).reshape(p.shape)
+        optimizer.step()
+    for name, p in params.items():
+        x, d = p.detach().new_tensor(weights[name]).flatten().tolist(), decay if p.ndim > 1 else 0.0
+        m, v = [0.0] * len(x), None
+        for grad in grads:
+            square = sum(g * g for g in grad[name])
+            v = square if v is None else beta2 * v + (1 - beta2) * square
+            m = [
+                beta1 * a + (g / (math.sqrt(v) + eps) + d * b)
+                for a, g, b in zip(m, grad[name], x, strict=True)
+            ]
+            x = [b - lr * a for a, b in zip(m, x, strict=True)]
+        assert p.detach().flatten().tolist() == pytest.approx(x, rel=1e-5), name
+    state = optim.export_state(optimizer, list(params.items()))
+    assert state["matrix/exp_avg_sq"].shape == ()
+
+
+def test_novograds_first_step_has_the_length_of_the_rate_whatever_the_gradient() -> None:
+    for size in (1e-6, 1e6):
+        p = nn.Parameter(torch.zeros(4))
+        optimizer = optim.build(Optim(name="novograd", lr=0.5, eps=0.0), [("p", p)])
+        p.grad = torch.full((4,), size)
+        optimizer.step()
+        assert p.detach().norm().item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("name", NAMES)

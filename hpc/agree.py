@@ -47,6 +47,7 @@ class Exchanged:
     digest: int  # of the step's samples, all ranks
     means: dict[str, float]  # over the ranks
     losses: list[float]  # by rank
+    failed: bool = False  # a rank's asynchronous save went wrong
 
 
 def digest(batch: Batch) -> int:
@@ -60,13 +61,19 @@ def digest(batch: Batch) -> int:
     return int((counted.mix(hashed) >> np.uint64(44)).sum())
 
 
-def exchange(asked: bool, scalars: Mapping[str, Tensor], batch: Batch, here: Dist) -> Exchanged:
-    """Share this rank's `scalars` (`loss`, `norm` and what the task reported) and whether it was asked to stop."""
+def exchange(
+    asked: bool, scalars: Mapping[str, Tensor], batch: Batch, here: Dist, *, failed: bool = False
+) -> Exchanged:
+    """Share this rank's `scalars` (`loss`, `norm` and what the task reported), whether it was asked to stop,
+    and whether a save of it `failed`.
+    """
     mine = torch.stack([value.reshape(()).double() for value in scalars.values()]).tolist()
-    rows = dist.gather_vector([float(asked), float(digest(batch)), *mine], here)
+    rows = dist.gather_vector([asked + 2.0 * failed, float(digest(batch)), *mine], here)
     columns = list(zip(*rows, strict=True))
     means = {name: sum(column) / here.world for name, column in zip(scalars, columns[2:], strict=True)}
-    return Exchanged(any(columns[0]), int(sum(columns[1])), means, list(columns[2]))
+    flags = [int(flag) for flag in columns[0]]
+    stop, failed = any(flag & 1 for flag in flags), any(flag & 2 for flag in flags)
+    return Exchanged(stop, int(sum(columns[1])), means, list(columns[2]), failed)
 
 
 def refuse_not_finite(

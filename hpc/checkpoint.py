@@ -11,20 +11,21 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from hpc import faults
+from hpc import faults, tensorfile
 from hpc.errors import UserError
 
 FORMAT = 1
+HASHERS = 4  # files hashed at a time, while the next ones are written
 Tensors = dict[str, Tensor]
 
 
@@ -86,19 +87,20 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write(path: Path, content: Tensors | dict) -> None:
+def _write(path: Path, content: Tensors | dict, pool: Executor) -> tuple[int, Future[str]]:
+    """Write one file durably; its bytes, and its hash, which may still be computed."""
     if path.suffix == ".safetensors":
-        save_file({key: v.detach().cpu().contiguous().clone() for key, v in content.items()}, path)
-    else:
-        path.write_text(json.dumps(content, indent=1, sort_keys=True))
-    _sync(path)
+        return tensorfile.write(path, tensorfile.encode(content), pool)
+    return tensorfile.write(path, [json.dumps(content, indent=1, sort_keys=True).encode()], pool)
 
 
-def save(run: Path, checkpoint: Checkpoint) -> Path:
+def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambda: None) -> Path:
     """Write `checkpoint` and commit it by rename; what stood there before stays until then.
 
-    Raises UserError where the disk is full or not writable; nothing older is touched.
+    `guard` is called before the first write and before the commit: what it raises ends the save. Raises
+    UserError where the disk is full or not writable; nothing older is touched.
     """
+    guard()
     folder = folder_of(run)
     target = folder / f"{checkpoint.clock:012d}"
     if target.exists():
@@ -107,21 +109,27 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
-        files = {}
-        for number, (name, content) in enumerate(checkpoint.files()):
-            faults.hit(f"save{number}", checkpoint.clock)
-            _write(temporary / name, content)
-            files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _hash(temporary / name)}
-        head = {"format": FORMAT, "clock": checkpoint.clock, "updates": checkpoint.updates}
-        _write(temporary / "manifest.json", head | checkpoint.meta | {"files": files})
+        with ThreadPoolExecutor(HASHERS) as pool:
+            written = {}
+            for number, (name, content) in enumerate(checkpoint.files()):
+                faults.hit(f"save{number}", checkpoint.clock)
+                written[name] = _write(temporary / name, content, pool)
+            files = {
+                name: {"bytes": size, "sha256": hashed.result()} for name, (size, hashed) in written.items()
+            }
+            head = {"format": FORMAT, "clock": checkpoint.clock, "updates": checkpoint.updates}
+            _write(temporary / "manifest.json", head | checkpoint.meta | {"files": files}, pool)
         _sync(temporary)
         faults.hit("savecommit", checkpoint.clock)
+        guard()
         temporary.rename(target)
         _sync(folder)
-    except (OSError, SafetensorError) as error:
+    except UserError:
         shutil.rmtree(temporary, ignore_errors=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
+        raise
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
         raise UserError(
             f"checkpoint {target} was not saved, {reason}: free space there, or keep fewer with save.last=1; "
             "older checkpoints are intact, `rostro resume` goes on from the newest"

@@ -131,6 +131,15 @@ def _check_numbers(config: Config) -> None:
         bounds = getattr(augment, key)
         if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
             raise UserError(f"data.augment.{key}={bounds} is no range: use two rising numbers, as [0.5,1.0]")
+    stage = config.data.stage
+    if stage and config.data.stream:
+        raise UserError(
+            f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of them out"
+        )
+    if stage and not stage.startswith(("/", "$")):
+        raise UserError(
+            f"data.stage={stage} is no absolute folder: use data.stage=/scratch/NAME or data.stage='$TMPDIR'"
+        )
     if augment.crop_area[1] > 1:
         raise UserError(f"data.augment.crop_area={augment.crop_area} is more than the picture: end it at 1.0")
 

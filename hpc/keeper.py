@@ -12,9 +12,9 @@ from hpc.agree import Tick
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config
 from hpc.dist import Dist
-from hpc.errors import UserError
 from hpc.player import Player
 from hpc.rundir import RunDir
+from hpc.saver import Saver
 from hpc.task import Task
 
 
@@ -25,6 +25,7 @@ class Keeper:
         self, run: RunDir, config: Config, task: Task, players: Mapping[str, Player], here: Dist
     ) -> None:
         self.run, self.config, self.task, self.players, self.here = run, config, task, players, here
+        self._saver = Saver(self._commit, background=config.save.mode == "async")
 
     def find(self) -> Checkpoint | None:
         """The newest whole checkpoint, chosen by rank 0; None for a fresh run."""
@@ -45,27 +46,45 @@ class Keeper:
         name, sense = self.task.metric
         if name not in metrics or not self.config.save.best:
             return False
+        self._saver.wait()  # what is being written counts too
         old = checkpoint.ranked(self.run.path, self.task.metric) if self.here.main else []
         best = checkpoint.manifest_of(old[0])["metrics"][name] if old else None
         best = dist.broadcast(best, self.here)
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
 
     def save(self, clock: int, updates: int, tick: Tick, metrics: Mapping[str, float]) -> None:
-        """Commit a checkpoint of this clock; all ranks wait for it. A failure ends all of them."""
+        """Commit a checkpoint of this clock; all ranks wait for it, or with save.mode=async for its copy only.
+
+        A failure, also that of the save before, ends all of them.
+        """
         error = ""
         if self.here.main:
             state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(tick))
             state.meta = setup.meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
             for player in self.players.values():
                 player.save_to(state)
-            keep = self.config.save
-            try:
-                checkpoint.save(self.run.path, state)
-                rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
-                checkpoint.prune(self.run.path, metric=self.task.metric, **rules)
-            except UserError as failure:
-                error = str(failure)
+            error = self._saver.save(state)
         dist.agree_or_raise(error, self.here)
+
+    def _commit(self, state: Checkpoint) -> None:
+        checkpoint.save(self.run.path, state)
+        keep = self.config.save
+        rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
+        checkpoint.prune(self.run.path, metric=self.task.metric, **rules)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a save of this rank failed since it was begun; `finish` then ends all ranks."""
+        return bool(self._saver.error)
+
+    def finish(self) -> None:
+        """Wait for a save that is under way; its failure ends all ranks."""
+        if self.config.save.mode == "async":
+            dist.agree_or_raise(self._saver.wait(), self.here)
+
+    def close(self) -> None:
+        """Let a save that is under way come to its end, whatever became of the run."""
+        self._saver.wait()
 
 
 def _say(text: str) -> None:

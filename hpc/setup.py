@@ -21,7 +21,7 @@ import hpc
 from data_shards import counted, loader, order, stream
 from data_shards.index import ShardSet
 from data_shards.loader import EvalLoader, RawBatch, TrainLoader
-from hpc import dist
+from hpc import dist, stage
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config, identity, numbers
 from hpc.dist import Dist
@@ -99,13 +99,17 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def shard_sets(config: Config, job: Task, here: Dist) -> dict[str, ShardSet]:
-    """The opened sets: `train`, and `eval` where there is one. Every rank checks them."""
+    """The opened sets: `train`, and `eval` where there is one; on the node where data.stage says so.
+
+    Every rank checks them.
+    """
     sets, error = {}, ""
+    folders = stage.folders(config, here)
     try:
         if not config.data.stream:
-            sets["train"] = ShardSet.open(config.data.train, fields=job.fields)
+            sets["train"] = ShardSet.open(folders["train"], fields=job.fields)
         if config.data.eval:
-            sets["eval"] = ShardSet.open(config.data.eval, fields=job.fields)
+            sets["eval"] = ShardSet.open(folders["eval"], fields=job.fields)
     except UserError as failure:
         error = str(failure)
     dist.agree_or_raise(error, here)
@@ -210,7 +214,7 @@ def first_lines(
             f"precision {config.precision}, norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
             f"batch {config.batch} = {here.world} x {share}, micro batch {config.micro_batch or share}, "
             f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
-            f"data {pictures or config.data.train}",
+            f"data {pictures or config.data.train}{f', staged in {config.data.stage}' if config.data.stage else ''}",
             f"images {clock:,} of {config.images:,}; a resume is {exact}",
         ]
     )

@@ -77,6 +77,8 @@ class Trainer:
                 self._after_step(before)
         if self.stop:
             self.save()
+        self.keeper.finish()
+        if self.stop:
             self.monitor.note(f"stopped by {self.stop} at {self.clock:,} images; saved")
         return "stopped" if self.stop else "finished"
 
@@ -152,7 +154,9 @@ class Trainer:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
         scalars = {"loss": loss, "norm": norm} | {name: self.reported[name] for name in sorted(self.reported)}
         asked = self.preemption.asked if self.preemption else ""
-        found = agree.exchange(bool(asked), scalars, batch, self.here)
+        found = agree.exchange(bool(asked), scalars, batch, self.here, failed=self.keeper.failed)
+        if found.failed:
+            self.keeper.finish()
         agree.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
         if found.stop:
             self.stop = asked or "a signal to another rank"
@@ -225,6 +229,7 @@ class Trainer:
         self.task.load_state(state)
 
     def close(self) -> None:
+        self.keeper.close()
         self.loader.close()
         self.monitor.close()
 

@@ -1,0 +1,98 @@
+"""Saving while training goes on: a copy of the state in host memory, written by a thread.
+
+The step boundary pays for the copy alone. The copy's memory is kept for the next save; one save is under way
+at a time, a second one waits. What is written, and how it is committed: `hpc/checkpoint.py`.
+"""
+
+import copy
+import threading
+import traceback
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hpc.checkpoint import Checkpoint, Tensors
+from hpc.errors import UserError
+
+Write = Callable[[Checkpoint], None]
+
+
+class HostCopy:
+    """Copies of checkpoints in the same memory, one after the other."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str, str], Tensor] = {}
+
+    def take(self, state: Checkpoint) -> Checkpoint:
+        """`state` as it is now; it stays so until the next call."""
+        before, self._kept = self._kept, {}
+        live = {key: value for key, value in state.task.items() if isinstance(value, Tensor)}
+        plain = {key: value for key, value in state.task.items() if not isinstance(value, Tensor)}
+        taken = Checkpoint(state.clock, state.updates, meta=copy.deepcopy(state.meta))
+        for part in ("players", "optim", "ema"):
+            for player, tensors in getattr(state, part).items():
+                getattr(taken, part)[player] = self._copy(part, player, tensors, before)
+        taken.task = copy.deepcopy(plain) | self._copy("task", "", live, before)
+        taken.monitor = copy.deepcopy(state.monitor)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # the copies from a GPU were only asked for
+        return taken
+
+    def _copy(
+        self, part: str, player: str, tensors: Tensors, before: dict[tuple[str, str, str], Tensor]
+    ) -> Tensors:
+        copies: Tensors = {}
+        for name, tensor in tensors.items():
+            source = tensor.detach()
+            old = before.get((part, player, name))
+            if old is None or (old.shape, old.dtype, old.stride()) != (
+                source.shape,
+                source.dtype,
+                source.stride(),
+            ):
+                old = torch.empty_like(source, device="cpu", pin_memory=source.is_cuda)
+            # The memory layout is kept: a plain copy costs a fraction of one that sorts the channels.
+            self._kept[part, player, name] = copies[name] = old.copy_(source, non_blocking=True)
+        return copies
+
+
+class Saver:
+    """Rank 0's hand that writes: `write` commits one checkpoint and raises UserError where it cannot."""
+
+    def __init__(self, write: Write, *, background: bool) -> None:
+        self._write, self._copies = write, HostCopy() if background else None
+        self._thread: threading.Thread | None = None
+        self.error = ""  # why a save failed, on one line; it stays
+
+    def save(self, state: Checkpoint) -> str:
+        """Write `state`, or begin to; return the error of this save or of the one before, or ''."""
+        if self.wait():
+            return self.error
+        if self._copies is None:
+            self._run(state)
+            return self.error
+        taken = self._copies.take(state)
+        self._thread = threading.Thread(target=self._run, args=(taken,), name="save")
+        self._thread.start()
+        return ""
+
+    def wait(self) -> str:
+        """Wait for the save that is under way; return its error or ''."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        return self.error
+
+    def _run(self, state: Checkpoint) -> None:
+        try:
+            self._write(state)
+        except UserError as failure:
+            self.error = str(failure)
+        except Exception as failure:
+            if self._copies is None:
+                raise
+            traceback.print_exc()  # a thread has nobody else to tell
+            self.error = (
+                f"the checkpoint of clock {state.clock} was not saved: {' '.join(repr(failure).split())}"
+            )

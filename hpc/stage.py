@@ -1,0 +1,73 @@
+"""data.stage: a job's sets copied to its nodes before it reads them, once on each node.
+
+The first rank of a node copies (`data_shards/stage.py`), in a thread: meanwhile all ranks go on answering each
+other, so that neither a long copy is taken for a rank that hangs, nor a failure on one node is waited out on
+the others.
+"""
+
+import threading
+import time
+
+from data_shards import stage
+from hpc import dist
+from hpc.config import Config
+from hpc.dist import Dist
+from hpc.errors import UserError
+
+POLL = 0.5  # seconds between two questions whether all nodes are done
+
+
+class _Copy:
+    """A copy that is under way in a thread."""
+
+    def __init__(self, sources: list[str], folder: str) -> None:
+        self._sources, self._folder = sources, folder
+        self._unwanted = threading.Event()
+        self.error = ""
+        self._thread = threading.Thread(target=self._run, name="stage")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            stage.stage(self._sources, stage.expanded(self._folder), cancelled=self._unwanted.is_set)
+        except UserError as failure:
+            self.error = str(failure)
+        except stage.Cancelled:
+            pass
+        except Exception as failure:
+            self.error = f"data.stage={self._folder}: {' '.join(repr(failure).split())}"
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def end(self) -> None:
+        """Wait for the thread, which stops soon: what it has not finished is removed."""
+        self._unwanted.set()
+        self._thread.join()
+
+
+def folders(config: Config, here: Dist) -> dict[str, str]:
+    """Where this rank reads its sets: name (train | eval) -> folder. Called by all ranks.
+
+    Without data.stage these are data.train and data.eval; else their copies, which are there and whole when this
+    returns. UserError on all ranks where a node cannot hold them.
+    """
+    data = config.data
+    sources = {name: folder for name, folder in (("train", data.train), ("eval", data.eval)) if folder}
+    if not data.stage:
+        return sources
+    work = _Copy(list(sources.values()), data.stage) if here.local_rank == 0 else None
+    try:
+        while True:
+            done, error = (work.done, work.error) if work else (True, "")
+            answers = dist.gather_objects((done, error), here)
+            if all(done for done, _ in answers) or any(error for _, error in answers):
+                break
+            time.sleep(POLL)
+    finally:
+        if work:
+            work.end()
+    dist.agree_or_raise(work.error if work else "", here)
+    root = stage.expanded(data.stage)
+    return {name: str(stage.place(folder, root)) for name, folder in sources.items()}

@@ -1,0 +1,98 @@
+"""data.stage in a run: ranks read the copy, the numbers stay, a failure on one node ends all."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_shards import stage as copies
+from hpc import checkpoint, stage
+from hpc.config import Config, Data, is_free
+from hpc.config_check import check
+from hpc.dist import Dist
+from hpc.errors import UserError
+from launch.audit_compare import differences
+from tests.ranks import launch
+from tests.runs import TASK, finish, make_run, start
+from tests.sets import pack_set
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_set(tmp_path_factory.mktemp("set"))
+
+
+def _data(shards: Path, folder: str = "") -> Data:
+    return Data(
+        train=str(shards / "train"),
+        eval=str(shards / "eval"),
+        size=32,
+        order="groups",
+        backend="host",
+        threads=1,
+        stage=folder,
+    )
+
+
+def test_a_staged_run_reads_the_copy_and_equals_one_that_does_not(tmp_path: Path, shards: Path) -> None:
+    plain = make_run(tmp_path / "plain", shards, procs=2)
+    assert [code for code, *_ in finish(start(plain, 2))] == [0, 0]
+    source = tmp_path / "source"
+    shutil.copytree(shards, source)
+    run = make_run(tmp_path / "run", source, procs=2, data=_data(source, "$NODE_DISK/rostro"))
+    node = {"NODE_DISK": str(tmp_path / "node")}
+    found = finish(start(run, 2, variables=node | {"ROSTRO_FAULT": "step@112"}))
+    assert [int(path.name) for path in checkpoint.listing(run)] == [96], found
+    for shard in source.rglob("*.tar"):  # the requeued job finds its copy
+        shard.unlink()
+    found = finish(start(run, 2, variables=node))
+    assert [code for code, *_ in found] == [0, 0], found
+    assert "staged in $NODE_DISK/rostro" in found[0][1]
+    assert differences(plain, run) == []
+    digests = {path.name for path in (tmp_path / "node" / "rostro").iterdir() if path.is_dir()}
+    assert digests == {copies.place(source / part, Path()).name for part in ("train", "eval")}
+
+
+def _folders(here: Dist, shards: str, root: str, bad: int) -> dict[str, str] | str:
+    """Every rank is the first of a node of its own; `bad`: the one without the variable."""
+    os.environ["NODE_DISK"] = f"{root}/node{here.rank}"
+    if here.rank == bad:
+        del os.environ["NODE_DISK"]
+    node = dataclasses.replace(here, local_rank=0)
+    try:
+        return stage.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node)
+    except UserError as error:
+        return str(error)
+
+
+def test_every_node_has_its_copy(tmp_path: Path, shards: Path) -> None:
+    found = launch(_folders, 2, str(shards), str(tmp_path), -1)
+    for rank, places in enumerate(found):
+        assert set(places) == {"train", "eval"}
+        for name, place in places.items():
+            assert Path(place).parent == tmp_path / f"node{rank}"
+            assert (Path(place) / "manifest.json").read_bytes() == (
+                shards / name / "manifest.json"
+            ).read_bytes()
+
+
+def test_a_node_that_cannot_ends_all(tmp_path: Path, shards: Path) -> None:
+    found = launch(_folders, 2, str(shards), str(tmp_path), 1)
+    assert len(set(found)) == 1
+    assert "rank 1: data.stage=$NODE_DISK: NODE_DISK is not set on" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Data(order="groups", stage="scratch"), r"data\.stage=scratch is no absolute folder: use"),
+        (Data(order="groups", stage="$TMPDIR", stream=True), r"data\.stream=true reads shards as they come"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_queue(data: Data, message: str) -> None:
+    check(Config(task=dict(TASK), data=Data(order="groups", stage="$TMPDIR")))
+    with pytest.raises(UserError, match=message):
+        check(Config(task=dict(TASK), data=data))
+    assert is_free("data.stage")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.engine import Engine
+from hpc.errors import UserError
 from hpc.norm import norms, not_collecting
 from hpc.task import Batch, Phase, Task
 
@@ -31,14 +32,20 @@ class Pass:
         clock: int,
         seed: Callable[[int], None],
         autocast: Callable[[], AbstractContextManager],
+        weigh: Callable[[float], None] = lambda share: None,
     ) -> None:
+        """`weigh` is told which share of the batch the next reported scalars speak of."""
         self.task, self.phase, self.clock, self.seed, self.autocast = task, phase, clock, seed, autocast
+        self.weigh = weigh
         self.engine = engines[phase.player]
+        if phase.second_order and not self.engine.second_order:
+            raise UserError(f"phase {phase.name} differentiates twice, which this engine gets wrong: use engine=flat")
         self.raw: dict[str, nn.Module] = {name: engine.module for name, engine in engines.items()}
         self.nets = self.raw | {phase.player: self.engine.net}  # other players' networks are called unwrapped
 
     def backward(self, batch: Batch, blocks: list[slice]) -> Tensor:
         """Leave the gradients of this rank's share in the parameters; return its loss, detached."""
+        self.weigh(1.0)
         if self.phase.coupled and len(blocks) > 1:
             return self._cached(batch, blocks)
         if self.phase.coupled:
@@ -50,11 +57,13 @@ class Pass:
         for index, block in enumerate(blocks):
             self.seed(index)
             part = batch[block]
+            share = len(part) / len(batch)
+            self.weigh(share)
             with self.engine.micro(last=index == len(blocks) - 1):
                 with self.autocast():
                     loss = self.task.loss(self.phase, self.nets, part, self.clock)
-                loss = loss * (len(part) / len(batch))
-                loss.backward()
+                loss = loss * share
+                self.engine.backward(loss)
             total += loss.detach()
         return total
 
@@ -64,7 +73,7 @@ class Pass:
             with self.autocast():
                 outputs = self.task.forward(self.phase, self.nets, batch, self.clock)
             loss = self.task.couple(self.phase, self.nets, outputs.float(), batch, self.clock)
-            loss.backward()
+            self.engine.backward(loss)
         return loss.detach()
 
     def _cached(self, batch: Batch, blocks: list[slice]) -> Tensor:
@@ -75,10 +84,8 @@ class Pass:
                 outputs.append(self.task.forward(self.phase, self.raw, batch[block], self.clock).float())
         leaf = torch.cat(outputs).requires_grad_()
         loss = self.task.couple(self.phase, self.raw, leaf, batch, self.clock)
-        loss.backward()
+        rest = self.engine.backward_cached(loss, leaf)
         assert leaf.grad is not None
-        # Parameters that only the loss uses have their gradient now; DDP must meet them again to sum them.
-        touched = [p for p in self.engine.module.parameters() if p.grad is not None]
         with not_collecting(norms(self.engine.module)):
             for index, block in enumerate(blocks):
                 self.seed(index)
@@ -88,10 +95,8 @@ class Pass:
                         again = self.task.forward(self.phase, self.nets, batch[block], self.clock)
                     surrogate = (again.float() * leaf.grad[block]).sum()
                     if last:
-                        surrogate = surrogate + sum(
-                            (p.reshape(-1)[0] * 0.0 for p in touched), torch.zeros(())
-                        )
-                    surrogate.backward()
+                        surrogate = surrogate + rest()
+                    self.engine.backward(surrogate)
         return loss.detach()
 
 

@@ -15,6 +15,8 @@ import numpy as np
 
 from data_shards.index import ShardSet
 from hpc import plots
+from hpc.config import Config
+from hpc.errors import UserError
 from hpc.meters.pairs import Pairs, all_pairs, read_list, resolve
 from hpc.meters.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
 from hpc.predict import PictureBlocks, Predictor, untrained
@@ -74,6 +76,19 @@ def finder(shards: ShardSet) -> Callable[[str], Mapping[str, int]]:
     return find
 
 
+def trained_on(config: Config, shards: ShardSet) -> list[str]:
+    """The people of `shards` whom the run was trained on; nobody where its training set lies here no more.
+
+    Names only count within one data set: `s1` of another one is somebody else.
+    """
+    if config.data.stream or not (Path(config.data.train) / "manifest.json").is_file():
+        return []
+    seen = ShardSet.open(config.data.train)
+    return (
+        sorted(set(seen.identity_names()) & set(shards.identity_names())) if seen.name == shards.name else []
+    )
+
+
 def judge(
     embeddings: np.ndarray, on: Trial, *, score: Score, rounds: int, seed: int
 ) -> tuple[Verdict, np.ndarray]:
@@ -92,13 +107,22 @@ def assess(
     pairs: Path | None = None,
     skip: bool = False,
     rounds: int = 1000,
+    overlap: bool = False,
     progress: Progress = lambda text, blocks: blocks,
 ) -> dict[str, Any]:
     """Judge `model` and the baselines on `shards`; write RUN/evaluations/<name>/ and RUN/threshold.json.
 
+    People whom the run was trained on are refused; `overlap` lets them pass, and then no threshold is kept.
+
     Returns the report: {"rows": [{"name", figures}], "set", "trial", "folder", "threshold", ...}.
     """
     started = time.perf_counter()
+    known = trained_on(model.config, shards)
+    if known and not overlap:
+        raise UserError(
+            f"data={shards.folder} holds {len(known)} people of the training, such as {known[0]}: their figures say "
+            "nothing of new people; give the held-out set, or overlap=allow"
+        )
     on = trial(shards, pairs=pairs, skip=skip)
     plain = untrained(model)
     parts: list[tuple[np.ndarray, ...]] = []
@@ -119,7 +143,9 @@ def assess(
     _draw(folder, model, on, {name: scores for name, (_, scores) in judged.items()}, report)
     report["seconds"] = round(time.perf_counter() - started, 2)
     write_json(folder / "report.json", report)
-    write_json(model.run / "threshold.json", _threshold(report))
+    report["kept"] = not known
+    if not known:
+        write_json(model.run / "threshold.json", _threshold(report))
     return report
 
 

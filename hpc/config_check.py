@@ -3,6 +3,7 @@
 A task's own refusals are in `hpc/tasks/<name>_check.py`: `check(config)`, and `counts(config, memory)` for the plan.
 """
 
+import dataclasses
 import importlib
 import importlib.util
 import math
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from hpc import zero_config
 from hpc.apex import OPTIMIZERS as APEX
-from hpc.config import Config, near
+from hpc.config import Config, flatten, near
 from hpc.errors import UserError
 
 CHOICES = {
@@ -91,6 +93,7 @@ def check(config: Config) -> None:
             raise UserError(f"{key}={value_of(config, key)} is negative: use 0 or more")
     _check_numbers(config)
     _check_batch(config)
+    zero_config.check(config)
     if "/" in config.name or config.name.startswith("."):
         raise UserError(
             f"name={config.name} is not a folder's name: leave out / and a leading dot; runs=... is the place"
@@ -104,6 +107,14 @@ def check(config: Config) -> None:
 
 def _check_numbers(config: Config) -> None:
     optim, augment = config.optim, config.data.augment
+    for key, value in flatten(dataclasses.asdict(config)).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} is no finite number: leave it out for its default")
+    for key in ("final", "alpha"):
+        if not 0 <= getattr(optim, key) <= 1:
+            raise UserError(f"optim.{key}={getattr(optim, key)} is not in [0, 1]: leave it out for its default")
+    if not 0 < optim.gamma <= 1:
+        raise UserError(f"optim.gamma={optim.gamma} is not in (0, 1]: use optim.gamma=0.1")
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         raise UserError(
             f"optim.betas={optim.betas} are not two numbers in [0, 1): use optim.betas=[0.9,0.999]"

@@ -35,7 +35,7 @@ def tick_line(
     left: float,
 ) -> str:
     """The log line of a tick. `data_wait`: share of the time 0..1; `left`: seconds."""
-    share = 100 * clock / max(images, 1)
+    share, left = min(100.0, 100 * clock / max(images, 1)), max(0.0, left)  # the last batch may pass the end
     return (
         f"{clock:>11,} {share:5.1f}%  {figures(losses)} | {figures(rates)}  {figures(norms)} | "
         f"{images_per_s:,.1f} img/s  wait {100 * data_wait:.0f}%  {memory_mb:,.0f} MB  left {span(left)}"
@@ -73,7 +73,7 @@ class Console:
     def advance(self, clock: int, images_per_s: float, left: float) -> None:
         """Move the bar."""
         if self._progress is not None:
-            speed = f"{images_per_s:,.0f}/s, {span(left)} left"
+            speed = f"{images_per_s:,.0f}/s, {span(max(0.0, left))} left"
             self._progress.update(self._bar, completed=clock, speed=speed, refresh=True)
 
     def close(self) -> None:

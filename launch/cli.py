@@ -48,18 +48,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             raise UserError(f"unknown command {name}: {near(name, COMMANDS, what='command')}")
         module = importlib.import_module(COMMANDS[name][0])
-        if rest and rest[0] in ("-h", "--help") and name != "submit":
+        if any(word in ("-h", "--help") for word in rest) and name != "submit":
             print(module.HELP.strip())
             return 0
         return int(module.main(rest) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `rostro status | head`: the reader left
+            sys.stderr.close()
+            return 0
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}: free space or give rights there", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `rostro status | head`: the reader left
-        sys.stderr.close()
-        return 0
 
 
 if __name__ == "__main__":

@@ -16,17 +16,19 @@ RUN/evaluations/<set>/report.json, roc.png and scores.png, and RUN/threshold.jso
   data=DIR            a packed set                                (default: the run's held-out set)
   pairs=FILE          a pair list in LFW's format                 (default: all pairs of the set)
   missing=error       skip: leave out listed pairs whose pictures are not in the set
+  overlap=refuse      allow: judge people of the training set too; the threshold is not kept then
   checkpoint=best     best | last | a clock
   weights=auto        ema | raw | auto: the average where the run kept one
   bootstrap=1000      rounds of the intervals; 0: none
 
 example: rostro evaluate runs/faces data=shards/lfw/eval
-         rostro evaluate runs/faces data=shards/lfw pairs=pairs.txt missing=skip
+         rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip
 """
 SPEC = {
     "data": "",
     "pairs": "",
     "missing": "error",
+    "overlap": "refuse",
     "checkpoint": "best",
     "weights": "auto",
     "bootstrap": 1000,
@@ -39,6 +41,8 @@ def main(argv: list[str]) -> int:
 
     if keys.missing not in ("error", "skip"):
         raise UserError(f"missing={keys.missing} is not known: use error or skip")
+    if keys.overlap not in ("refuse", "allow"):
+        raise UserError(f"overlap={keys.overlap} is not known: use refuse or allow")
     if keys.bootstrap < 0:
         raise UserError(f"bootstrap={keys.bootstrap} is negative: use 0 for no intervals, or 1000")
     from data_shards.index import ShardSet
@@ -57,6 +61,7 @@ def main(argv: list[str]) -> int:
         pairs=Path(keys.pairs) if keys.pairs else None,
         skip=keys.missing == "skip",
         rounds=keys.bootstrap,
+        overlap=keys.overlap == "allow",
         progress=progress,
     )
     show(report)
@@ -98,7 +103,9 @@ def show(report: dict[str, Any]) -> None:
     for line in notes:
         console.print(f"  {line}", markup=False)
     console.print(
-        f"threshold {report['threshold']:.4f} ({report['score']}), kept for `rostro verify`", markup=False
+        f"threshold {report['threshold']:.4f} ({report['score']}), "
+        + ("kept for `rostro verify`" if report["kept"] else "not kept: the run was trained on these people"),
+        markup=False,
     )
     console.print(f"{report['folder']}/report.json, roc.png, scores.png", markup=False)
 

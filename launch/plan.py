@@ -12,7 +12,7 @@ from hpc.config_check import Sizes, sizes, task_checks
 from hpc.rundir import RunDir, read_json
 
 # fp32 numbers that an optimizer keeps for each parameter
-MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "rmsprop": 1, "sgd": 0}
+MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd": 0}
 
 
 def locate_data(config: Config) -> Config:
@@ -75,6 +75,8 @@ def check_data(config: Config) -> dict[str, Any]:
                 f"procs={config.procs} x nodes={config.nodes} = {world} ranks, but {folder} holds {samples} samples: "
                 f"use at most {samples} ranks"
             )
+    if hasattr(module, "check_sets"):
+        module.check_sets(config, sets)
     return sets
 
 

@@ -1,5 +1,6 @@
 """What the siamese job refuses, and what it counts for the plan. Imports no torch."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ from hpc.errors import UserError
 
 LOSSES = ("contrastive", "triplet", "supcon", "bce")
 TRUNKS = ("googlenet", "small")
+
+SMALLEST = 16  # pixels; below it pooling leaves the GoogLeNet nothing
 
 fields = ("identity",)  # labels that the shards must hold
 
@@ -32,11 +35,27 @@ def check(config: Config) -> None:
         )
     if config.data.group < 2:
         raise UserError(f"data.group={config.data.group} gives no genuine pair: use data.group=2 or more")
+    if config.data.size < SMALLEST:
+        raise UserError(
+            f"data.size={config.data.size} is too small for the trunk: use data.size={SMALLEST} or more"
+        )
     if config.batch < 2 * config.data.group:
         raise UserError(
             f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} pictures: "
             f"use batch={2 * config.data.group} or more"
         )
+
+
+def check_sets(config: Config, sets: Mapping[str, Any]) -> None:
+    """Raise UserError for a set ("train", "eval") in which no two pictures can be compared."""
+    for split, shards in sets.items():
+        pictures = [end - start for start, end in itertools.pairwise(shards.identity_start.tolist())]
+        most = max(pictures, default=0)
+        if len(pictures) < 2 or most < 2:
+            raise UserError(
+                f"data.{split}={shards.folder} holds {len(pictures)} identities with at most {most} pictures each: "
+                "it takes two identities, and one with two pictures; pack a set that has them"
+            )
 
 
 def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:

@@ -123,9 +123,24 @@ def test_a_damaged_best_checkpoint_is_passed_over(tmp_path, shards, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
+def test_people_of_the_training_are_refused_and_leave_no_threshold(tmp_path, shards, capsys):
+    run = judged_run(tmp_path / "run", shards)
+    train = f"data={shards / 'train'}"
+    assert main(["evaluate", str(run), train, "bootstrap=0"]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: data=.* holds 12 people of the training, such as person0.*overlap=allow\n", error
+    )
+    assert not (run / "threshold.json").exists()
+    assert main(["evaluate", str(run), train, "bootstrap=0", "overlap=allow"]) == 0
+    assert "not kept" in capsys.readouterr().out
+    assert not (run / "threshold.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["overlap=yes"], "overlap=yes is not known: use refuse or allow"),
         (["checkpoint=77"], "checkpoint=77 is not in .*use best, last or one of 160, 320"),
         (["weights=mean"], "weights=mean is not known: use ema, raw or auto"),
         (["missing=maybe"], "missing=maybe is not known: use error or skip"),

@@ -171,8 +171,8 @@ def test_help_lists_groups_keys_and_examples(tmp_path):
     assert answer.returncode == 0
     for text in (
         "task=siamese",
-        "ddp | flat",
-        "optim.lr=0.001",
+        "ddp | deepspeed | flat",
+        "optim.lr=0.003",
         "task.margin=1.0",
         "examples:",
         "-sc install=bash",
@@ -215,3 +215,21 @@ def test_submitting_imports_no_torch(tmp_path, shards):
         check=True,
     )
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_set_without_a_pair_is_refused_before_anything_is_made(tmp_path, split):
+    shards = pack_set(tmp_path, identities=6, each=2, holdout=0.5)
+    single = pack_set(tmp_path / "single", identities=6, each=1, holdout=0.5)
+    sets = {"train": shards / "train", "eval": shards / "eval"} | {split: single / split}
+    words = [f"data.{name}={folder}" for name, folder in sets.items()]
+    error = refused(rostro("submit", "task=siamese", "batch=8", *words, cwd=tmp_path))
+    assert f"data.{split}={sets[split]} holds 3 identities with at most 1 pictures each" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_memory_plan_knows_every_optimizer():
+    from hpc.config_check import CHOICES
+    from launch.plan import MOMENTS
+
+    assert set(MOMENTS) == set(CHOICES["optim.name"])

@@ -16,7 +16,7 @@ class Player:
         self.name, self.config, self.here = name, config, here
         norm.convert(module, mode=config.norm_stats, group=config.norm_group, here=here)
         module = module.to(here.device)
-        if config.channels_last:
+        if config.channels_last and config.engine.name != "deepspeed":  # which lays parameters out flat
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() == 4:
                     tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
@@ -25,47 +25,56 @@ class Player:
         self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None
         if config.compile:
             module.compile()
-        self.engine = engine.build(config.engine.name, module, here, bucket_mb=config.engine.bucket_mb)
+        self.size = sum(p.numel() for p in module.parameters())
+        self.engine = engine.build(
+            config.engine.name, module, here, bucket_mb=config.engine.bucket_mb, config=config
+        )
         self.named = self.engine.named
         self.optimizer = optim.build(config.optim, self.named)
+        self.engine.attach(self.optimizer)
 
     @property
     def evaluated(self) -> nn.Module:
-        """The module that evaluations see: the average where one is kept."""
-        return self.ema.module if self.ema else self.module
+        """The module that evaluations see: the average where one is kept. All ranks ask for it."""
+        if self.ema is None:
+            return self.engine.whole()
+        self.engine.settle(self.ema)
+        return self.ema.module
 
     def norm_of_gradient(self) -> Tensor:
-        """Euclidean norm over all gradients, a scalar on the device; the same on all ranks after
-        `engine.reduce`.
-        """
-        grads = self.engine.gradients()
-        return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=self.here.device)
+        """Euclidean norm over all gradients; see `engine.norm`."""
+        return self.engine.norm()
 
     def update(self, rate: float, gradient_norm: Tensor) -> None:
         """Clip, step, and commit the batch norm statistics of the passes that led here."""
-        if self.config.optim.clip:
-            parameters = [p for _, p in self.named if p.grad is not None]
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optim.clip, gradient_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        self.engine.step(self.optimizer, self.config.optim.clip, gradient_norm)
         norm.commit(self.layers, self.here)
+
+    def average(self, clock: int, batch: int) -> None:
+        """Move the average, if one is kept, after an update of `batch` images that ended at `clock`."""
+        if self.ema:
+            self.engine.average(self.ema, clock, batch)
 
     def forget_pass(self) -> None:
         """Drop gradients and statistics of a pass that was only a warm-up."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.engine.forget()
         norm.discard(self.layers)
 
     def save_to(self, target: checkpoint.Checkpoint) -> None:
-        target.players[self.name] = self.module.state_dict()
-        target.optim[self.name] = optim.export_state(self.optimizer, self.named)
+        """Put the state into `target`, whole on rank 0. All ranks call it."""
+        target.players[self.name] = self.engine.whole().state_dict()
+        target.optim[self.name] = self.engine.export_optim(self.optimizer)
         if self.ema:
+            self.engine.settle(self.ema)
             target.ema[self.name] = self.ema.state()
 
     def load_from(self, source: checkpoint.Checkpoint) -> None:
-        checkpoint.load_module(self.module, source.players[self.name], f"player {self.name}")
+        self.engine.load(source.players[self.name], f"player {self.name}")
         if not faults.forgotten("optim"):
-            optim.import_state(self.optimizer, self.named, source.optim[self.name])
+            self.engine.import_optim(self.optimizer, source.optim[self.name])
         if self.ema and not faults.forgotten("ema"):
             self.ema.load_state(source.ema[self.name])
 

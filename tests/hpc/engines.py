@@ -6,6 +6,7 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from hpc import dist, norm
 from hpc.accumulate import Pass, blocks_of
-from hpc.config import Config, Engine, Optim
+from hpc.config import Config, DeepSpeed, Engine, Optim
 from hpc.dist import Dist
 from hpc.player import Player
 from hpc.task import Batch, Phase, Task
@@ -38,7 +39,7 @@ class Classify(Task):
         return F.cross_entropy(nets["net"](batch.images), batch.labels["identity"])
 
 
-def settings(job: str, optimizer: str, engine: str) -> Config:
+def settings(job: str, optimizer: str, engine: str, **deepspeed: Any) -> Config:
     task = {
         "name": "siamese",
         "trunk": "small",
@@ -54,7 +55,7 @@ def settings(job: str, optimizer: str, engine: str) -> Config:
         norm_group=GROUP,
         channels_last=False,
         optim=Optim(name=optimizer, lr=OPTIMIZERS[optimizer], momentum=0.9),
-        engine=Engine(name=engine),
+        engine=Engine(name=engine, deepspeed=DeepSpeed(**deepspeed)),
         task=task,
     )
 
@@ -78,9 +79,11 @@ def data(step: int) -> Batch:
     return Batch(images, labels, ids, torch.arange(BATCH))
 
 
-def by_runtime(here: Dist, job: str, optimizer: str, engine: str, micro: int) -> dict[str, Tensor]:
+def by_runtime(
+    here: Dist, job: str, optimizer: str, engine: str, micro: int, **deepspeed: Any
+) -> dict[str, Tensor]:
     """Losses, first gradients and last parameters of the runtime's passes on this rank."""
-    config = settings(job, optimizer, engine)
+    config = settings(job, optimizer, engine, **deepspeed)
     task = Classify(config) if job == "sample" else Siamese(config)
     task.here = here
     player = Player("net", module(job), config, here)
@@ -101,11 +104,20 @@ def by_runtime(here: Dist, job: str, optimizer: str, engine: str, micro: int) ->
         loss = run.backward(batch, blocks_of(share, micro))
         player.engine.reduce()
         if step == 0:
-            found |= {f"gradient of {n}": p.grad.clone() for n, p in player.named if p.grad is not None}
+            found |= {f"gradient of {name}": grad.clone() for name, grad in gradients(player).items()}
         player.update(config.optim.lr, player.norm_of_gradient())
         found[f"loss {step}"] = torch.tensor(np.mean(dist.gather_vector([loss.item()], here)))
-    found |= {name: tensor.clone() for name, tensor in player.module.state_dict().items()}
+    found |= {name: tensor.clone() for name, tensor in player.engine.whole().state_dict().items()}
     return {name: tensor.detach() for name, tensor in found.items()}
+
+
+def gradients(player: Player) -> dict[str, Tensor]:
+    """Whole averaged gradients by name, where there are any."""
+    if player.config.engine.name != "deepspeed" or not player.engine.stage:
+        return {name: p.grad for name, p in player.named if p.grad is not None}
+    from deepspeed.utils import safe_get_full_grad
+
+    return {name: safe_get_full_grad(p) for name, p in player.named}
 
 
 def _pairs(embeddings: Tensor, batch: Batch) -> Iterator[tuple[int, int, bool]]:

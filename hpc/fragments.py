@@ -1,0 +1,150 @@
+"""Parameters that lie in pieces on the ranks: which piece is where, stepping them, and putting them together.
+
+ZeRO cuts flat partitions, so a rank owns a run of consecutive elements of some parameters. An optimizer that
+steps those runs one by one keeps a state for each parameter, as without ZeRO: a parameter that took no part is
+skipped, and the state is saved by name. Used by `hpc/zero.py`; knows nothing of DeepSpeed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from hpc import dist, optim
+from hpc.dist import Dist
+from hpc.errors import UserError
+
+
+@dataclass
+class Fragment:
+    """Elements [start, start + numel) of the flattened parameter `name`, at `offset` of the rank's `flat` tensor."""
+
+    name: str
+    start: int
+    flat: Tensor
+    offset: int
+    piece: nn.Parameter  # the elements themselves: shares memory with `flat`
+
+    @property
+    def numel(self) -> int:
+        return self.piece.numel()
+
+    def of(self, whole: Tensor) -> Tensor:
+        """The same elements of another whole tensor (a copy where its memory lies in another order)."""
+        return whole.detach().reshape(-1).narrow(0, self.start, self.numel)
+
+
+def fragment(name: str, start: int, flat: Tensor, offset: int, numel: int) -> Fragment:
+    return Fragment(name, start, flat, offset, nn.Parameter(flat.detach().narrow(0, offset, numel)))
+
+
+class Stand(torch.optim.Optimizer):
+    """What DeepSpeed takes for the optimizer: has the parameters' groups, and a `step` that somebody else fills in."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        super().__init__([{"params": list(group["params"]), "lr": 0.0} for group in groups], {})
+        self.on_step: Any = lambda flat: None
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """DeepSpeed calls this once for each flat tensor, with its gradient in place."""
+        for group in self.param_groups:
+            for flat in group["params"]:
+                if flat.grad is not None:
+                    self.on_step(flat)
+
+
+class Fragments:
+    """All pieces of one rank, and where those of the others lie."""
+
+    def __init__(self, pieces: list[Fragment], shapes: dict[str, torch.Size], here: Dist) -> None:
+        self.pieces, self.shapes, self.here = pieces, shapes, here
+        self.named: optim.Named = [(one.name, one.piece) for one in pieces]
+        self._places = {one.name: one for one in pieces}
+        self._everyone = dist.gather_objects([(one.name, one.start, one.numel) for one in pieces], here)
+
+    def adopt(self, optimizer: torch.optim.Optimizer, named_parameters: optim.Named) -> None:
+        """Let `optimizer`, built for the whole parameters, step this rank's pieces of them instead."""
+        names = {p: name for name, p in named_parameters}
+        for group in optimizer.param_groups:
+            own = [self._places[names[p]] for p in group["params"] if names[p] in self._places]
+            group["params"] = [one.piece for one in own]
+
+    def collect(self, values: dict[str, Tensor], *, everywhere: bool) -> dict[str, Tensor]:
+        """Whole tensors by name from this rank's piece of each, on rank 0 only or on all; bit for bit.
+
+        All ranks call it with the same names, as far as they own a piece of them. On other ranks the result is
+        empty.
+        """
+        used = set().union(*dist.gather_objects(sorted(values), self.here))
+        tables = [[row for row in table if row[0] in used] for table in self._everyone]
+        mine = [values[name].detach().reshape(-1) for name, *_ in tables[self.here.rank]]
+        vectors = self._exchange(mine, [sum(row[2] for row in table) for table in tables], everywhere)
+        found: dict[str, Tensor] = {}
+        for table, vector in zip(tables, vectors, strict=False):
+            for (name, start, numel), part in zip(
+                table, vector.split([row[2] for row in table]), strict=True
+            ):
+                whole = found.setdefault(name, vector.new_zeros(self.shapes[name]))
+                whole.view(-1).narrow(0, start, numel).copy_(part)
+        return found
+
+    def _exchange(self, mine: list[Tensor], sizes: list[int], everywhere: bool) -> list[Tensor]:
+        """Every rank's pieces as one vector each; none where the result is not wanted."""
+        device = mine[0].device if mine else self._device()
+        packed = torch.zeros(max([*sizes, 1]), device=device)
+        if mine:
+            torch.cat(mine, out=packed[: sizes[self.here.rank]])
+        if self.here.world == 1:
+            return [packed[: sizes[0]]]
+        wanted = everywhere or self.here.main
+        parts = [torch.empty_like(packed) for _ in sizes] if wanted else None
+        if everywhere:
+            torch.distributed.all_gather(parts, packed)
+        else:
+            torch.distributed.gather(packed, parts, dst=0)
+        return [part[:size] for part, size in zip(parts or [], sizes, strict=False)]
+
+    def _device(self) -> torch.device:
+        return self.pieces[0].piece.device if self.pieces else self.here.device
+
+    def export_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """On rank 0 what `optim.export_state` gives for whole parameters; empty elsewhere. All ranks call it."""
+        own = optim.export_state(optimizer, self.named)
+        by_key: dict[str, dict[str, Tensor]] = {}
+        single: dict[str, tuple[float, torch.dtype]] = {}
+        for full, value in own.items():
+            name, _, key = full.rpartition("/")
+            if value.dim() == 0:
+                single[full] = (float(value), value.dtype)
+            else:
+                by_key.setdefault(key, {})[name] = value
+        found: dict[str, Tensor] = {}
+        keys = sorted(set().union(*dist.gather_objects(sorted(by_key), self.here)))
+        for key in keys:
+            whole = self.collect(by_key.get(key, {}), everywhere=False)
+            found |= {f"{name}/{key}": tensor for name, tensor in whole.items()}
+        for part in dist.gather_objects(single, self.here):
+            found |= {full: torch.tensor(value, dtype=kind) for full, (value, kind) in part.items()}
+        return found if self.here.main else {}
+
+    def import_state(self, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+        """Take this rank's pieces of what `export_state` gave; UserError names the first misfit."""
+        kept = {}
+        for full, value in tensors.items():
+            name, _, key = full.rpartition("/")
+            if name not in self.shapes or (name in self._places and key in ("step", optim.UNSTEPPED)):
+                kept[full] = value  # an unknown name is refused below
+            elif name in self._places:
+                if value.shape != self.shapes[name]:
+                    raise UserError(
+                        f"the optimizer state {full} has shape {list(value.shape)}, its parameter wants "
+                        f"{list(self.shapes[name])}: use the run's own config"
+                    )
+                kept[full] = self._places[name].of(value)
+        optim.import_state(optimizer, self.named, kept)
+
+    def __iter__(self) -> Iterator[Fragment]:
+        return iter(self.pieces)

@@ -1,0 +1,313 @@
+"""The DeepSpeed engine: ZeRO 0-3 in fp32 (bf16 is autocast, as under every engine). Imported for engine=deepspeed only.
+
+DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update itself is
+our optimizer's, on this rank's pieces of the parameters (`hpc/fragments.py`), and a checkpoint is the one layout of
+`hpc/checkpoint.py`; DeepSpeed's own, which unpickles, is never used. Its settings and refusals: `hpc/zero_config.py`.
+"""
+
+import contextlib
+import copy
+import datetime
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from hpc import checkpoint, zero_config
+from hpc.config import Config
+from hpc.dist import Dist, agree_or_raise, sum_
+from hpc.ema import Ema
+from hpc.engine import Flat
+from hpc.errors import UserError
+from hpc.fragments import Fragment, Fragments, Stand, fragment
+
+
+def _deepspeed(here: Dist, timeout: int) -> Any:
+    """The imported package, talking over our process group; never compiling anything."""
+    os.environ["DS_ACCELERATOR"] = here.device.type
+    os.environ |= {"RANK": str(here.rank), "WORLD_SIZE": str(here.world), "LOCAL_RANK": str(here.local_rank)}
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise UserError(
+            f"engine=deepspeed cannot import it ({error}): pip install 'rostro[deepspeed]'"
+        ) from None
+    from deepspeed.ops.op_builder.builder import OpBuilder
+    from deepspeed.utils import groups, logger
+
+    logger.setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # names that torch 2.13 changed
+    # On a CPU it would compile its shared-memory all-reduce now, for minutes; gloo does the collectives.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    OpBuilder.jit_load = _refuse_build
+    if not torch.distributed.is_initialized():  # a single rank
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    if (
+        groups._WORLD_GROUP is None
+    ):  # its own copy would wait for torch's half an hour, not for `hang_timeout`
+        groups._WORLD_GROUP = torch.distributed.new_group(timeout=datetime.timedelta(seconds=timeout))
+    backend = "nccl" if here.device.type == "cuda" else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    return deepspeed
+
+
+def _refuse_build(builder: Any, verbose: bool = True) -> None:
+    """A rank that compiles takes minutes, and one killed meanwhile leaves a lock on which later ones sleep."""
+    name = builder.name
+    raise UserError(
+        f"DeepSpeed wants to compile {name} at run time: build it once with `DS_BUILD_{name.upper()}=1 pip install "
+        "--no-build-isolation --no-cache-dir --force-reinstall --no-deps deepspeed`, or leave the key of "
+        "engine.deepspeed.config out that needs it"
+    )
+
+
+class ZeRO(Flat):
+    """One player under DeepSpeed. The network is called unwrapped: DeepSpeed's hooks sit on its parameters and modules,
+    and its own `forward` would switch our autocast off.
+    """
+
+    second_order = False
+
+    def __init__(self, module: nn.Module, here: Dist, config: Config) -> None:
+        super().__init__(module, here)
+        self.stage = config.engine.deepspeed.stage
+        self.settings = zero_config.settings(config)
+        self.timeout = config.hang_timeout
+        self.parts: Fragments | None = None
+        self._touched: set[str] = set()
+        self._skeleton = copy.deepcopy(module).cpu().requires_grad_(False) if self.stage == 3 else None
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hand module and optimizer to DeepSpeed."""
+        self.optimizer = optimizer
+        deepspeed = _deepspeed(self.here, self.timeout)
+        shapes = {name: p.shape for name, p in self.named}
+        stand = Stand(optimizer.param_groups) if self.stage else optimizer
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.ds, *_ = deepspeed.initialize(
+                model=self.module,
+                optimizer=stand,
+                config=copy.deepcopy(self.settings),
+                dist_init_required=False,
+            )
+        if isinstance(stand, Stand):
+            cut = self._cut_weights if self.stage == 3 else self._cut_state
+            self.parts = Fragments([one for name, p in self.named for one in cut(name, p)], shapes, self.here)
+            self.parts.adopt(optimizer, self.named)
+            stand.on_step = self._step_flat
+        for name, p in self.named:
+            p.register_post_accumulate_grad_hook(self._noting(name))
+
+    def _noting(self, name: str) -> Callable[[Tensor], None]:
+        return lambda _: self._touched.add(name)
+
+    def _cut_state(self, name: str, p: Any) -> Iterator[Fragment]:
+        """This rank's piece under ZeRO 1 and 2, where whole weights stay everywhere."""
+        link = p._hp_mapping
+        if link is not None:
+            flat = self.ds.optimizer.single_partition_of_fp32_groups[link.param_group_index]
+            at = link.hp_fragment_address
+            yield fragment(name, link.lp_fragment_address.start, flat, at.start, at.numel)
+
+    def _cut_weights(self, name: str, p: Any) -> Iterator[Fragment]:
+        """This rank's piece under ZeRO 3, less the padding of its end."""
+        zero = self.ds.optimizer
+        group, offset, numel = zero.grad_position[zero.get_param_id(p)]
+        start = numel * self.here.rank
+        numel = min(numel, p.ds_numel - start)
+        if numel > 0:
+            yield fragment(name, start, zero.fp32_partitioned_groups_flat[group], offset, numel)
+
+    @contextlib.contextmanager
+    def _micro(self, last: bool) -> Iterator[None]:
+        if self.stage:
+            self.ds.optimizer.clear_backward_seen_flag()  # counts the micro batches, as DeepSpeed's `forward` does
+        self.ds.set_gradient_accumulation_boundary(last)
+        yield
+
+    def micro(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        return self._micro(last)
+
+    def backward(self, loss: Tensor) -> None:
+        if self.stage:
+            self.ds._backward_prologue()
+        self.ds.backward(loss, scale_wrt_gas=False)
+
+    def backward_cached(self, loss: Tensor, leaf: Tensor) -> Callable[[], Tensor]:
+        """Outside a pass of DeepSpeed's no gradient may reach a parameter, its hooks would reduce it at once: those of
+        the loss itself are kept aside, and enter with the last micro batch.
+        """
+        own = _leaves(loss) & {p for _, p in self.named}
+        if own and self.stage == 3:
+            name = next(name for name, p in self.named if p in own)
+            raise UserError(
+                f"{name} is used by the loss itself, outside the passes in which ZeRO 3 gathers it: use micro_batch=0 "
+                "or engine.deepspeed.stage=2"
+            )
+        leaf.grad, *grads = torch.autograd.grad(loss, [leaf, *own])
+        pairs = list(zip(own, grads, strict=True))
+        return lambda: sum(((p * grad).sum() for p, grad in pairs), torch.zeros((), device=self.here.device))
+
+    def reduce(self) -> None:
+        """Done already: DeepSpeed averages in the last backward pass."""
+        if not self.stage:  # it gives zeros to those that took no part: they would be stepped
+            for name, p in self.named:
+                if name not in self._touched:
+                    p.grad = None
+
+    def _gradient(self, one: Fragment, parameters: dict[str, Any]) -> Tensor:
+        """The averaged gradient of a piece, before the step."""
+        p = parameters[one.name]
+        if self.stage == 3:
+            from deepspeed.utils import safe_get_local_grad
+
+            return safe_get_local_grad(p).reshape(-1)[: one.numel]
+        return p._hp_mapping.get_lp_grad_fragment(p._index_in_param_group).reshape(-1)
+
+    def gradients(self) -> list[Tensor]:
+        """Of this rank's pieces under ZeRO; those that took no part are left out."""
+        if self.parts is None:
+            return super().gradients()
+        parameters = dict(self.named)
+        return [self._gradient(one, parameters) for one in self.parts if one.name in self._touched]
+
+    def norm(self) -> Tensor:
+        if self.parts is None:
+            return super().norm()
+        norms = [
+            norm.to(self.here.device) for norm in torch._foreach_norm(self.gradients() or [torch.zeros(1)])
+        ]
+        return sum_(torch.stack(norms).square().sum(), self.here).sqrt()
+
+    def step(self, optimizer: torch.optim.Optimizer, clip: float, norm: Tensor) -> None:
+        self._scale = (clip / (norm + 1e-6)).clamp(max=1.0) if clip else None
+        if self.parts is None and self._scale is not None:
+            torch._foreach_mul_(self.gradients(), self._scale)
+        self.ds.step()
+        self._touched.clear()
+
+    def _step_flat(self, flat: Tensor) -> None:
+        """The optimizer's step on the pieces of one flat tensor, whose gradient DeepSpeed has put in place."""
+        assert self.parts is not None
+        assert flat.grad is not None
+        own = [one for one in self.parts if one.flat is flat and one.name in self._touched]
+        if not own:
+            return
+        for one in own:
+            one.piece.grad = flat.grad.narrow(0, one.offset, one.numel)
+        if self._scale is not None:
+            torch._foreach_mul_([one.piece.grad for one in own], self._scale.to(flat.device))
+        self.optimizer.step()
+        for one in own:
+            one.piece.grad = None
+
+    def forget(self) -> None:
+        """Drop the gradients of a pass that is not stepped."""
+        self._touched.clear()
+        self.ds.zero_grad()
+        if not self.stage:
+            return
+        zero = self.ds.optimizer
+        zero.zero_grad(set_to_none=True)
+        if self.stage == 3:
+            zero._pre_step()
+        else:
+            zero.micro_step_id = -1
+        if self.settings["zero_optimization"].get("offload_optimizer", {}).get("device") == "cpu":
+            zero.reset_cpu_buffers()
+        else:
+            zero.averaged_gradients = {}
+            zero.all_grad_tensors = {}
+
+    def whole(self) -> nn.Module:
+        """ZeRO 3: a full copy of the network; all ranks call it. Below, the network itself."""
+        if self._skeleton is None or self.parts is None:
+            return self.module
+        self._spread({one.name: one.piece for one in self.parts}, self._skeleton)
+        for mine, theirs in zip(self._skeleton.buffers(), self.module.buffers(), strict=True):
+            mine.copy_(theirs)
+        if self.here.device.type == "cpu":
+            return self._skeleton
+        return copy.deepcopy(self._skeleton).to(self.here.device)
+
+    @torch.no_grad()
+    def _spread(self, values: dict[str, Tensor], target: nn.Module) -> None:
+        """Put everybody's pieces into the parameters of `target`, on all ranks."""
+        assert self.parts is not None
+        found = self.parts.collect(values, everywhere=True)
+        for name, p in target.named_parameters():
+            if name in found:
+                p.copy_(found[name])
+
+    def average(self, ema: Ema, clock_after: int, batch: int) -> None:
+        """ZeRO 3: a rank moves its pieces of the average only; `settle` makes it whole."""
+        if self.stage < 3 or self.parts is None:
+            return super().average(ema, clock_after, batch)
+        mine = self._pieces_of(ema.module)
+        theirs: list[Tensor] = [one.piece.to(self.here.device) for one in self.parts]
+        return ema.update_pieces(list(mine.values()), theirs, self.module, clock_after, batch)
+
+    def _pieces_of(self, whole: nn.Module) -> dict[str, Tensor]:
+        assert self.parts is not None
+        parameters = dict(whole.named_parameters())
+        return {one.name: one.of(parameters[one.name].view(-1)) for one in self.parts}
+
+    def settle(self, ema: Ema) -> None:
+        if self.stage == 3:
+            self._spread(self._pieces_of(ema.module), ema.module)
+
+    def export_optim(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        return self.parts.export_state(optimizer) if self.parts else super().export_optim(optimizer)
+
+    def import_optim(self, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+        if self.parts is None:
+            return super().import_optim(optimizer, tensors)
+        error = ""
+        try:
+            self.parts.import_state(optimizer, tensors)
+        except UserError as failure:
+            error = str(failure)
+        return agree_or_raise(error, self.here)  # another rank's pieces may have fitted
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor], what: str) -> None:
+        target = self._skeleton or self.module
+        checkpoint.load_module(target, tensors, what)
+        if self.parts is None:
+            return
+        parameters = dict(target.named_parameters())
+        for one in self.parts:
+            one.piece.copy_(one.of(parameters[one.name]))
+        if self.stage < 3:
+            return
+        for mine, theirs in zip(self.module.buffers(), target.buffers(), strict=True):
+            mine.copy_(theirs)
+        zero = self.ds.optimizer
+        zero.parameter_offload.partition_all_parameters()
+        own: dict[str, Any] = dict(self.named)
+        for one in self.parts:
+            own[one.name].ds_tensor.data.view(-1)[: one.numel].copy_(one.piece)
+        if zero.persistent_parameters:  # small ones are kept whole everywhere
+            zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+
+def _leaves(loss: Tensor) -> set[Any]:
+    """The tensors at the ends of the graph of `loss`."""
+    found, seen, ahead = set(), set(), [loss.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(node.variable)
+        ahead += [following for following, _ in node.next_functions]
+    return found

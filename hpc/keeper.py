@@ -58,11 +58,11 @@ class Keeper:
         A failure, also that of the save before, ends all of them.
         """
         error = ""
+        state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(tick))
+        for player in self.players.values():  # on all ranks: ZeRO gathers the pieces
+            player.save_to(state)
         if self.here.main:
-            state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(tick))
             state.meta = setup.meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
-            for player in self.players.values():
-                player.save_to(state)
             error = self._saver.save(state)
         dist.agree_or_raise(error, self.here)
 

@@ -199,7 +199,7 @@ def first_lines(
 ) -> str:
     """What is active, for the head of the log."""
     share = config.batch // here.world
-    sizes = {name: sum(p.numel() for p in player.module.parameters()) for name, player in players.items()}
+    sizes = {name: player.size for name, player in players.items()}
     exact = "equal bit for bit"
     if config.data.stream:
         exact = "weaker with data.stream=true: see docs/resume.md"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data_shards import counted
-from hpc import agree, dist, failure, faults, optim, setup
+from hpc import agree, dist, engine, failure, faults, optim, setup
 from hpc.accumulate import Pass, blocks_of
 from hpc.dist import Dist
 from hpc.evaluation import evaluate
@@ -50,6 +50,7 @@ class Trainer:
         self.task.here, self.task.report = here, self._report
         with setup.seeded(config.seed):
             modules = self.task.players()
+        engine.check_players(config, modules)
         self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
         self.keeper = Keeper(run, config, self.task, self.players, here)
         saved = self.keeper.find()
@@ -96,8 +97,7 @@ class Trainer:
         self.clock += self.spec.batch
         self.updates += 1
         for player in self.players.values():
-            if player.ema:
-                player.ema.update(player.module, self.clock, self.spec.batch)
+            player.average(self.clock, self.spec.batch)
 
     def _after_step(self, before: int) -> None:
         config, last = self.config, self.clock >= self.config.images
@@ -106,7 +106,7 @@ class Trainer:
             self._show_tick()
         if due(config.log.histograms, before, self.clock):
             for player in self.players.values():
-                self.monitor.histograms(self.clock, dict(player.named))
+                self.monitor.histograms(self.clock, dict(player.engine.whole().named_parameters()))
         if config.desync_every and self.updates % config.desync_every == 0:
             agree.compare_ranks(self.players, self.clock, self.here)
         metrics: dict[str, float] = {}

@@ -5,9 +5,11 @@ at a time, a second one waits. What is written, and how it is committed: `hpc/ch
 """
 
 import copy
+import os
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from hpc.checkpoint import Checkpoint, Tensors
 from hpc.errors import UserError
 
 Write = Callable[[Checkpoint], None]
+COPIERS = 4  # threads that copy: one alone does not fill the memory's bandwidth
+NICE = 10  # of the thread that writes: it shall take the cores that training leaves
 
 
 class HostCopy:
@@ -23,37 +27,49 @@ class HostCopy:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str, str], Tensor] = {}
+        self._pool = ThreadPoolExecutor(min(COPIERS, len(os.sched_getaffinity(0))), thread_name_prefix="copy")
 
     def take(self, state: Checkpoint) -> Checkpoint:
         """`state` as it is now; it stays so until the next call."""
         before, self._kept = self._kept, {}
+        under_way: list[Future] = []
         live = {key: value for key, value in state.task.items() if isinstance(value, Tensor)}
         plain = {key: value for key, value in state.task.items() if not isinstance(value, Tensor)}
         taken = Checkpoint(state.clock, state.updates, meta=copy.deepcopy(state.meta))
         for part in ("players", "optim", "ema"):
             for player, tensors in getattr(state, part).items():
-                getattr(taken, part)[player] = self._copy(part, player, tensors, before)
-        taken.task = copy.deepcopy(plain) | self._copy("task", "", live, before)
+                getattr(taken, part)[player] = self._copy((part, player), tensors, before, under_way)
+        taken.task = copy.deepcopy(plain) | self._copy(("task", ""), live, before, under_way)
         taken.monitor = copy.deepcopy(state.monitor)
+        for copied in under_way:
+            copied.result()
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # the copies from a GPU were only asked for
         return taken
 
     def _copy(
-        self, part: str, player: str, tensors: Tensors, before: dict[tuple[str, str, str], Tensor]
+        self,
+        place: tuple[str, str],
+        tensors: Tensors,
+        before: dict[tuple[str, str, str], Tensor],
+        under_way: list[Future],
     ) -> Tensors:
         copies: Tensors = {}
         for name, tensor in tensors.items():
             source = tensor.detach()
-            old = before.get((part, player, name))
+            old = before.get((*place, name))
             if old is None or (old.shape, old.dtype, old.stride()) != (
                 source.shape,
                 source.dtype,
                 source.stride(),
             ):
                 old = torch.empty_like(source, device="cpu", pin_memory=source.is_cuda)
+            self._kept[*place, name] = copies[name] = old
             # The memory layout is kept: a plain copy costs a fraction of one that sorts the channels.
-            self._kept[part, player, name] = copies[name] = old.copy_(source, non_blocking=True)
+            if source.is_cuda:
+                old.copy_(source, non_blocking=True)
+            else:
+                under_way.append(self._pool.submit(old.copy_, source))
         return copies
 
 
@@ -85,6 +101,8 @@ class Saver:
         return self.error
 
     def _run(self, state: Checkpoint) -> None:
+        if self._copies is not None:  # the threads that hash inherit it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         try:
             self._write(state)
         except UserError as failure:

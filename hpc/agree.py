@@ -43,7 +43,7 @@ class Tick:
 class Exchanged:
     """The same on all ranks."""
 
-    stop: bool  # some rank was asked to
+    stop: int  # what some rank was asked to do, the highest of hpc/preempt.py; 0: nothing
     digest: int  # of the step's samples, all ranks
     means: dict[str, float]  # over the ranks
     losses: list[float]  # by rank
@@ -62,17 +62,18 @@ def digest(batch: Batch) -> int:
 
 
 def exchange(
-    asked: bool, scalars: Mapping[str, Tensor], batch: Batch, here: Dist, *, failed: bool = False
+    asked: int, scalars: Mapping[str, Tensor], batch: Batch, here: Dist, *, failed: bool = False
 ) -> Exchanged:
-    """Share this rank's `scalars` (`loss`, `norm` and what the task reported), whether it was asked to stop,
+    """Share this rank's `scalars` (`loss`, `norm` and what the task reported), whether it was asked to stop
+    (0, or a level of hpc/preempt.py),
     and whether a save of it `failed`.
     """
     mine = torch.stack([value.reshape(()).double() for value in scalars.values()]).tolist()
-    rows = dist.gather_vector([asked + 2.0 * failed, float(digest(batch)), *mine], here)
+    rows = dist.gather_vector([asked + 4.0 * failed, float(digest(batch)), *mine], here)
     columns = list(zip(*rows, strict=True))
     means = {name: sum(column) / here.world for name, column in zip(scalars, columns[2:], strict=True)}
     flags = [int(flag) for flag in columns[0]]
-    stop, failed = any(flag & 1 for flag in flags), any(flag & 2 for flag in flags)
+    stop, failed = max(flag & 3 for flag in flags), any(flag & 4 for flag in flags)
     return Exchanged(stop, int(sum(columns[1])), means, list(columns[2]), failed)
 
 

@@ -1,7 +1,7 @@
 """Who this rank is, and the few collectives that the suite needs. Nothing happens at import time.
 
-Rank and world come from torchrun (`RANK`, ...), from submitit's local executor, or from nothing (one
-process). Control values travel on the CPU by gloo, gradients and embeddings on the device. With one rank
+Rank and world come from torchrun (`RANK`, ...), from submitit's local executor, from SLURM's `srun`, or from
+nothing (one process). Control values travel on the CPU by gloo, gradients and embeddings on the device. With one rank
 every function here returns at once, without a process group.
 """
 
@@ -16,9 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hpc import slurm
 from hpc.errors import UserError
 
 CPU = torch.device("cpu")
+START_TIME = 300  # seconds: nodes of a job start their ranks far apart, however short hang_timeout is
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.13
 
 
@@ -47,8 +49,14 @@ def place() -> tuple[int, int, int]:
     found = _numbers("RANK", "WORLD_SIZE", "LOCAL_RANK") or _numbers(
         "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"
     )
-    rank, world, local = found or (0, 1, 0)
+    rank, world, local = found or slurm.place() or (0, 1, 0)
     return rank, world, local
+
+
+def place_is_slurm() -> bool:
+    """Whether `srun` gave this process its rank: nothing nearer to it did."""
+    nearer = {"RANK", "SUBMITIT_LOCAL_GLOBALID"} & os.environ.keys()
+    return not nearer and slurm.place() is not None
 
 
 def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
@@ -59,19 +67,24 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
     if use_gpu:
         torch.cuda.set_device(where)
     if world > 1:
-        if "MASTER_ADDR" in os.environ:
-            method = "env://"
+        method, store = "env://", None
+        if place_is_slurm():
+            address, port = slurm.rendezvous()
+            os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+            patience = datetime.timedelta(seconds=max(timeout, START_TIME))
+            store = dist.TCPStore(address, port, world, rank == 0, timeout=patience)
+        elif "MASTER_ADDR" in os.environ:
+            pass
         else:  # ranks of one machine: a file knows no port that another job could hold
             token = os.environ.get("ROSTRO_ATTEMPT") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
             method = f"file://{run.resolve() / f'.rendezvous-{token}'}"
-        if "GLOO_SOCKET_IFNAME" not in os.environ and os.environ.get("MASTER_ADDR", "127.") in (
-            "localhost",
-            "127.",
-        ):
+        address = os.environ.get("MASTER_ADDR", "localhost")
+        if "GLOO_SOCKET_IFNAME" not in os.environ and (address == "localhost" or address.startswith("127.")):
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name may not resolve on a laptop
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if use_gpu else "gloo",
-            init_method=method,
+            init_method=None if store else method,
+            store=store,
             rank=rank,
             world_size=world,
             timeout=datetime.timedelta(seconds=timeout),
@@ -164,7 +177,7 @@ def sum_grad(tensor: Tensor, here: Dist) -> Tensor:
 def gather_rows(rows: dict[str, np.ndarray], here: Dist) -> dict[str, np.ndarray]:
     """One row for each sample, ragged over the ranks -> all rows, sorted by `ids`, each id once."""
     if here.world > 1:
-        parts = gather_objects(rows, here)
+        parts = [part for part in gather_objects(rows, here) if len(part["ids"])] or [rows]
         rows = {name: np.concatenate([part[name] for part in parts]) for name in rows}
     _, first = np.unique(rows["ids"], return_index=True)
     return {name: column[first] for name, column in rows.items()}

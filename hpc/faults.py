@@ -2,7 +2,7 @@
 step that ends at clock 640 or later; `ROSTRO_FAULT=save3@640` at the fourth write boundary of the first
 save at or after it; `savecommit@640` between its last write and its rename. `/R` at the end names the rank
 that dies (default 0). `ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume: an audit must notice.
-Unset, as in every real run, nothing happens.
+A job that SLURM requeued does not die again. Unset, as in every real run, nothing happens.
 """
 
 import os
@@ -15,7 +15,7 @@ def hit(place: str, clock: int, rank: int = 0) -> None:
     save.
     """
     plan = os.environ.get("ROSTRO_FAULT")
-    if plan is None:
+    if plan is None or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
         return
     match = re.fullmatch(r"(\w+)@(\d+)(?:/(\d+))?", plan)
     if match is None:

@@ -1,7 +1,8 @@
 """The run directory: where everything of a run lies, who owns it, and what state it is in. Imports no torch.
 
 A run has one owner at a time: `lock.json` names its process by host, pid and start time, so that a pid which the
-system gave to somebody else does not keep a dead run closed. Ranks write `status.json`; everybody else only reads.
+system gave to somebody else does not keep a dead run closed, and its SLURM job, which may wait in the queue, by id and
+count of requeues. Ranks write `status.json`; everybody else only reads. A rank that lost the lock writes nothing more.
 """
 
 import contextlib
@@ -17,9 +18,12 @@ import psutil
 import yaml
 
 from data_shards.errors import UserError
+from hpc import slurm
 from hpc.config import Config, load_config
 
 ACTIVE = ("starting", "running", "saving")  # states that need a living process to be true
+SUBMITTING = "?"  # in place of a job id while sbatch is asked for one
+SUBMIT_TIME = 60.0  # seconds that a job waits for its launcher to write the id down
 START_TOLERANCE = 2.0  # seconds: the clock that dates a process start may be set while the process runs
 
 
@@ -31,10 +35,10 @@ def mark(pid: int | None = None) -> list[Any]:
 
 def alive(host: str, pid: int, started: float | None = None) -> bool | None:
     """Whether that process still runs; None: it is on another host, nobody here can tell."""
+    if pid <= 0:  # a lock that was given back, or that waits for its job
+        return False
     if host != socket.gethostname():
         return None
-    if pid <= 0:  # a lock that was given back
-        return False
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:  # ended; only its parent has not asked yet
@@ -76,9 +80,13 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.evaluations = self.path / "evaluations"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.ledger_file = self.path / "ledger.jsonl"
+        self.failures = self.path / "failures"
         self.lock_file = self.path / "lock.json"
         self.status_file = self.path / "status.json"
         self.threshold_file = self.path / "threshold.json"
+        self.starts_file = self.path / "starts.json"  # starts in a row that did not advance: hpc/requeue.py
+        self.stop_file = self.path / "stop-asked"  # `rostro stop` of a job: nobody requeues it
 
     @classmethod
     def open(cls, path: Path | str, *, runs: Path | str = "runs") -> "RunDir":
@@ -116,15 +124,22 @@ class RunDir:
         return merged
 
     def status(self) -> dict[str, Any]:
-        """status.json as it stands, `state` corrected to `dead` where no process is left to make it true."""
+        """status.json as it stands; `state` corrected to `queued` where the run's job waits, and to `dead` where no
+        process is left to make it true.
+        """
         values = read_json(self.status_file)
         values.setdefault("state", "prepared")
+        job = self.job()
+        if values["state"] != "finished" and job and not self._living_here():
+            if slurm.job_state(job) in slurm.QUEUED:
+                values["state"] = "queued"
         if values["state"] in ACTIVE and not self.in_use():
             values["state"] = "dead"
         return values
 
     def write_status(self, **values: Any) -> None:
         """Change some entries of status.json (rank 0, or the launcher before ranks exist)."""
+        self.check_owner()
         write_json(self.status_file, {**read_json(self.status_file), **values, "time": time.time()})
 
     def ranks(self) -> dict[int, list[Any]]:
@@ -132,14 +147,57 @@ class RunDir:
         return {int(rank): list(place) for rank, place in read_json(self.status_file).get("pids", {}).items()}
 
     def owner(self) -> dict[str, Any]:
-        """The lock's content: host, pid, started, job, restarts; {} where nobody ever took it."""
+        """The lock's content: host, pid, started, job, slurm_restarts, restarts; {} where nobody ever took it."""
         return read_json(self.lock_file)
 
+    def job(self) -> str:
+        """The SLURM job that the run belongs to, waiting, running or ended; empty for a run of one machine."""
+        job = str(self.owner().get("job", ""))
+        return "" if job == SUBMITTING else job
+
     def in_use(self) -> bool:
-        """Whether the owner or one of its ranks lives. A process of another host counts as living."""
+        """Whether the owner, one of its ranks or its SLURM job lives: a job that waits in the queue does.
+
+        Of a process of another host only SLURM knows; without a job, or an answer, it counts as living.
+        """
+        if self._living_here():
+            return True
+        lock, job = self.owner(), self.job()
+        if job:
+            state = slurm.job_state(job)
+            if state is not None or slurm.answers():
+                return state in slurm.LIVE
+            return True
+        if lock and lock["pid"] <= 0:  # given back
+            return False
+        return any(alive(*holder) is None for holder in self._holders())
+
+    def _holders(self) -> list[list[Any]]:
         lock = self.owner()
-        holders = [[lock["host"], lock["pid"], lock.get("started")]] if lock else []
-        return any(alive(*holder) is not False for holder in [*holders, *self.ranks().values()])
+        owner = [[lock["host"], lock["pid"], lock.get("started")]] if lock else []
+        return [*owner, *self.ranks().values()]
+
+    def _living_here(self) -> bool:
+        return any(alive(*holder) is True for holder in self._holders())
+
+    def lost_to(self) -> str:
+        """Who owns the run in place of this process, in words; empty where it may write."""
+        lock = self.owner()
+        if not lock or [socket.gethostname(), os.getpid()] == [lock["host"], lock["pid"]]:
+            return ""
+        if lock.get("job") and slurm.in_step():
+            mine = [lock["job"], lock.get("slurm_restarts", 0)] == [slurm.job_id(), slurm.restart_count()]
+            return "" if mine else self._who(lock)
+        living = alive(lock["host"], lock["pid"], lock.get("started")) is True
+        return self._who(lock) if living and not lock.get("job") else ""
+
+    def check_owner(self) -> None:
+        """UserError where the run has another owner by now: whoever is left of an earlier start stops writing."""
+        other = self.lost_to()
+        if other:
+            raise UserError(
+                f"run {self.path} belongs to another start now ({other}): this one writes nothing more"
+            )
 
     def take(self, *, job: str = "", pid: int | None = None) -> int:
         """Become the owner and return how often the run was started before.
@@ -148,15 +206,30 @@ class RunDir:
         and, where `job` is not empty, an earlier start of the same job. Anybody else: UserError.
         """
         host, number, started = mark(pid)
+        end = time.monotonic() + SUBMIT_TIME
+        while job and self.owner().get("job") == SUBMITTING and time.monotonic() < end:
+            time.sleep(0.1)
         lock = self.owner()
-        heir = bool(lock) and self._heir(lock, number)
         requeued = bool(job) and lock.get("job") == job
+        if requeued and lock.get("slurm_restarts", 0) > slurm.restart_count():
+            raise UserError(f"run {self.path} was started again by its job {job}: this start of it is over")
+        heir = bool(lock) and (self._heir(lock, number) or (requeued and lock.get("queued", False)))
         if lock and not heir and not requeued and self.in_use():
             raise UserError(self.refusal())
         restarts = int(lock.get("restarts", 0)) + (not heir) if lock else 0
         wanted = {"host": host, "pid": number, "started": started, "job": job, "restarts": restarts}
+        wanted["slurm_restarts"] = slurm.restart_count() if job not in ("", SUBMITTING) else 0
         self._replace_lock(lock, wanted)
         return restarts
+
+    def give_to_job(self, job: str) -> None:
+        """The owner is a SLURM job from now on; its first rank takes the lock when it starts. Empty: none is."""
+        given = {
+            "pid": 0,
+            "job": job,
+            "slurm_restarts": slurm.restart_count() if job == slurm.job_id() else 0,
+        }
+        write_json(self.lock_file, {**self.owner(), **given, "queued": bool(job)})
 
     def hand_over(self, pid: int) -> None:
         """Make another process of this host the owner in place of this one (the launcher leaves, the job stays)."""
@@ -167,11 +240,13 @@ class RunDir:
         """Give the lock back if this process holds it; the count of starts stays."""
         lock = self.owner()
         if lock.get("pid") == os.getpid() and lock.get("host") == socket.gethostname():
-            write_json(self.lock_file, {**lock, "pid": 0})
+            write_json(
+                self.lock_file, {**lock, "pid": 0} | ({"job": ""} if lock.get("job") == SUBMITTING else {})
+            )
 
     def _heir(self, lock: Mapping[str, Any], pid: int) -> bool:
         """Whether the process `pid` is the lock's owner or descends from it."""
-        if lock["host"] != socket.gethostname():
+        if lock["host"] != socket.gethostname() or lock["pid"] <= 0:
             return False
         if lock["pid"] == pid:
             return alive(lock["host"], pid, lock["started"]) is True
@@ -185,14 +260,20 @@ class RunDir:
         if not alive(lock["host"], lock["pid"], lock.get("started")):
             rank = next((place for place in self.ranks().values() if alive(*place) is not False), None)
             lock = lock if rank is None else {"host": rank[0], "pid": rank[1]}
-        here = lock["host"] == socket.gethostname()
-        who = f"process {lock['pid']}" + ("" if here else f" on {lock['host']}")
-        remedy = (
-            f"`rostro stop {self.name}` ends it, name=... starts another run"
-            if here
-            else f"stop it there; if that machine is gone, delete {self.lock_file} and {self.status_file}"
+        if lock["host"] == socket.gethostname() or self.job():
+            remedy = f"`rostro stop {self.name}` ends it, name=... starts another run"
+        else:
+            remedy = f"stop it there; if that machine is gone, delete {self.lock_file} and {self.status_file}"
+        return f"run {self.path} is in use by a living job ({self._who(lock)}): {remedy}"
+
+    def _who(self, lock: Mapping[str, Any]) -> str:
+        """The owner in words."""
+        if self.job():
+            state = slurm.job_state(self.job()) or "SLURM does not answer"
+            return f"SLURM job {self.job()}, {state}"
+        return f"process {lock['pid']}" + (
+            "" if lock["host"] == socket.gethostname() else f" on {lock['host']}"
         )
-        return f"run {self.path} is in use by a living job ({who}): {remedy}"
 
     def _replace_lock(self, seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         """Swap the lock that was read for ours; of several that try at once, one wins."""
@@ -222,5 +303,5 @@ class RunDir:
 
 def list_runs(runs: Path | str) -> list[RunDir]:
     """The run directories in a folder, oldest first."""
-    found = [RunDir(config.parent) for config in Path(runs).glob("*/config.yaml")]
+    found = [RunDir(config.parent) for config in Path(runs).glob("[!.]*/config.yaml")]
     return sorted(found, key=lambda run: (run.config_file.stat().st_mtime, run.name))

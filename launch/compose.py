@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data_shards.errors import UserError
 from hpc.config import CONF, Config, as_type, flatten, from_dict, near
+from launch.site import site_words
 
 GROUPS = ("task", "engine", "cluster")
 BESIDE = ("smoke", "memory")  # blocks of a task's yaml that are no keys of the run
@@ -72,7 +73,9 @@ def composed(words: Sequence[str]) -> Config:
     register()
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            tree = compose("config", overrides=[_quoted(word, known) for word in words])
+            tree = compose(
+                "config", overrides=[_quoted(word, known) for word in [*site_words(words), *words]]
+            )
         values = OmegaConf.to_container(tree, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, words, chosen["task"])) from None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from hpc import slurm
 from hpc.rundir import RunDir, alive, mark, read_json
 from launch.status import duration
 
@@ -127,7 +128,44 @@ def follow(run: RunDir, controller: int, procs: int) -> int:
                 print(f"\nstopping {run.name}: the ranks save and leave (Ctrl-C again leaves them to it)")
                 ask_to_stop(run, controller)
         log.copy()
-    code = exit_code(run, controller, procs)
+    return _end(run, exit_code(run, controller, procs), interrupted)
+
+
+def follow_job(run: RunDir, job: str) -> int:
+    """As `follow`, for a job of SLURM, from start to start, until it is in the queue no more."""
+    interrupted, said = False, ""
+    with tail(run.log(0), bar=Bar(run)) as log:
+        while True:
+            try:
+                state = slurm.job_state(job)
+                if state not in slurm.LIVE and (state or slurm.answers()):
+                    break
+                if state != said:
+                    said = str(state)
+                    print(f"job {job}: {said if state else 'SLURM does not answer'}", flush=True)
+                for _ in range(10):  # the log is near, the controller is everybody's
+                    log.copy()
+                    time.sleep(POLL)
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                print(f"\nstopping {run.name}: the ranks save and leave (Ctrl-C again leaves them to it)")
+                ask_job_to_stop(run, job)
+        log.copy()
+    return _end(run, int(run.status()["state"] not in ("finished", "stopped")), interrupted)
+
+
+def ask_job_to_stop(run: RunDir, job: str) -> None:
+    """SIGTERM to the ranks of a job that runs; a job that waits leaves the queue. Nobody requeues it."""
+    run.stop_file.touch()
+    if slurm.job_state(job) in slurm.QUEUED:
+        slurm.ask("scancel", job)
+    else:
+        slurm.ask("scancel", "--signal=TERM", job)
+
+
+def _end(run: RunDir, code: int, interrupted: bool) -> int:
     state = run.status()
     where = f"{state.get('clock', 0):,} of {state.get('images', 0):,} images"
     if code:

@@ -1,4 +1,5 @@
 """What a rank runs, and how ranks are started on this machine. The pickled object holds a path and nothing else.
+How they are started on a cluster: `launch/slurm.py`.
 
 The job outlives the terminal: it has its own session, its output goes to RUN/logs, and its code is RUN/code.
 """
@@ -9,8 +10,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from hpc import requeue, slurm
 from hpc.rundir import RunDir
 
+FOREIGN = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "ROSTRO_ATTEMPT",
+)  # of another job
 VISIBLE = "ROSTRO_VISIBLE_DEVICES"  # CUDA_VISIBLE_DEVICES of the terminal, which submitit would hide
 FOREVER = 60 * 24 * 3650  # minutes: the local executor wants a limit
 
@@ -24,10 +34,40 @@ class Job:
     def __call__(self) -> int:
         run = RunDir(self.path)
         logging.getLogger("submitit").setLevel(logging.ERROR)  # its remarks are no part of a training's log
-        rank = int(os.environ["SUBMITIT_LOCAL_GLOBALID"])
-        self._log_to(run.log(rank))
+        if "SUBMITIT_LOCAL_GLOBALID" not in os.environ:
+            return self._under_slurm(run)
+        self._log_to(run.log(int(os.environ["SUBMITIT_LOCAL_GLOBALID"])))
         self._share_machine(int(os.environ["SUBMITIT_LOCAL_NTASKS"]))
-        from hpc.train import main
+        return self._train()
+
+    def _under_slurm(self, run: RunDir) -> int:
+        """As `srun` starts it: an exit code that is seen, and rank 0 as the owner of the requeue."""
+        place = slurm.place()
+        if place is None:
+            raise RuntimeError("this job was made for srun: `rostro resume` starts its run")
+        self._log_to(run.log(place[0]))
+        if place[0] == 0:
+            requeue.begin(run)
+        code = self._train()
+        if code:
+            sys.exit(code)  # srun ends the other ranks
+        if place[0] == 0:
+            self._go_on(run)
+        return code
+
+    def _go_on(self, run: RunDir) -> None:
+        """All ranks have saved and left in order: back into the queue where the run is to go on."""
+        job, attempts = slurm.job_id(), run.config().cluster.attempts
+        again, why = requeue.wanted(
+            run, crashed=False, job=job, restart=slurm.restart_count(), attempts=attempts
+        )
+        if again and not requeue.requeue(job):
+            why = f"SLURM refused `scontrol requeue {job}`: `rostro resume {run.name}` goes on"
+        if why:
+            requeue.failed(run, why)
+
+    def _train(self) -> int:
+        from hpc.rank import main
 
         try:
             return main(self.path)
@@ -62,8 +102,7 @@ class Job:
 
 def environment(run: RunDir) -> Mapping[str, str]:
     """Variables of the ranks: their code first on the path, nothing of another job's place."""
-    foreign = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ROSTRO_ATTEMPT")
-    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         kept[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
     rest = os.environ.get("PYTHONPATH")

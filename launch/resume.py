@@ -8,6 +8,7 @@ from hpc.config import Config, flatten, from_dict, is_free, near, save_config
 from hpc.config_check import check
 from hpc.rundir import RunDir
 from launch import args, plan
+from launch.submit import on_cluster
 
 HELP = """
 usage: rostro resume RUN [key=value ...]
@@ -18,7 +19,7 @@ Goes on from the newest good checkpoint. The run keeps its code; edits in the ch
   runs=runs    folder of the run directories
   wait=false   follow the run to its end
 
-Keys that change no numbers may be given a new value, and keep it: procs, micro_batch, engine.name, log.every,
+Keys that change no numbers may be given a new value, and keep it: nodes, procs, hours, cluster, engine.name, log.every,
 save.last, data.train (the same set at another place), ... All others are refused by name.
 Example: rostro resume siamese-20260101-120000 procs=4 wait=true
 """
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
             f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer one is "
             f"another run, type `rostro submit images=...`"
         )
+    config = on_cluster(config)
     check(config)
     config = plan.locate_data(config)
     plan.check_data(config)
@@ -57,7 +59,7 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
     known = flatten(values)
     for word in words:
         key, equals, text = word.partition("=")
-        key = {"engine": "engine.name"}.get(key, key)
+        key = {"engine": "engine.name", "cluster": "cluster.name"}.get(key, key)
         if not equals:
             raise UserError(f"{word}: one word too many: keys are typed key=value")
         if key in ("name", "runs") or (key in known and not is_free(key)):

@@ -6,7 +6,7 @@ import time
 from data_shards.errors import UserError
 from hpc.rundir import RunDir, alive
 from launch import args
-from launch.follow import ask_to_stop, living_ranks
+from launch.follow import ask_job_to_stop, ask_to_stop, living_ranks
 
 HELP = """
 usage: rostro stop RUN [key=value ...]
@@ -40,6 +40,8 @@ def main(argv: list[str]) -> int:
 
 def stop(run: RunDir, *, timeout: float) -> None:
     """Ask, and wait until nobody is left. UserError where nobody can be asked, or nobody leaves in time."""
+    if run.job():
+        return stop_job(run, run.job(), timeout=timeout)
     lock = run.owner()
     owner = lock["pid"] if lock and alive(lock["host"], lock["pid"], lock.get("started")) is True else None
     if not ask_to_stop(run, owner):
@@ -56,3 +58,19 @@ def stop(run: RunDir, *, timeout: float) -> None:
             ask_to_stop(run, owner)  # ranks that load their libraries do not listen yet
             asked = time.monotonic()
         time.sleep(0.1)
+
+
+def stop_job(run: RunDir, job: str, *, timeout: float) -> None:
+    """As `stop`, for a job of SLURM. One that waits in the queue leaves it."""
+    queued = run.status()["state"] == "queued"
+    ask_job_to_stop(run, job)
+    end, asked = time.monotonic() + timeout, time.monotonic()
+    while run.in_use():
+        if time.monotonic() > end:
+            raise UserError(f"job {job} did not leave in timeout={timeout:g} seconds: type scancel {job}")
+        if time.monotonic() > asked + 5:  # a step that was just being launched heard nothing
+            ask_job_to_stop(run, job)
+            asked = time.monotonic()
+        time.sleep(0.5)
+    if queued or run.status()["state"] == "dead":
+        run.write_status(state="stopped", message=f"job {job} was taken out of the queue" if queued else "")

@@ -6,6 +6,7 @@ imports torch. Composition is in `launch/compose.py`, the plan in `launch/plan.p
 
 import dataclasses
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_shards.errors import UserError
+from hpc import requeue
 from hpc.config import Config, save_config
 from hpc.config_check import check
 from hpc.rundir import RunDir, write_json
@@ -30,13 +32,15 @@ Starts a run and returns at once; the run goes on when the terminal closes.
 
   task=siamese          what to train: {tasks}
   engine=ddp            how ranks share gradients: {engines}
-  cluster=local         where: {clusters}
-  procs=1               ranks on this machine
+  cluster=auto          where: {clusters}; auto is slurm where one answers, else local
+  nodes=1 procs=1       nodes, and ranks on each of them
+  gpus=0 hours=24       SLURM: GPUs of a node; time limit of an allocation (the run goes on in the next one)
+  after=RUN             SLURM: start when that run, or job, has ended well
   name=                 of the run directory runs/<name>; default <task>-<date>-<time>
   data.train=FOLDER     packed shards (`rostro pack`); beside it, ../eval is the held-out set
   data.set=NAME         the same as data.train=$ROSTRO_SHARDS/NAME/train
   wait=true             follow the run to its end and return its exit code; Ctrl-C saves and stops it
-  dry_run=true          print the plan: batches per rank, updates, memory; start nothing
+  dry_run=true          print the plan: batches per rank, updates, memory, the sbatch text; start nothing
   prepare=true          make the run directory and print how to start it by torchrun
   -m key=a,b            a run for each value (a sweep)
 
@@ -88,6 +92,7 @@ def _resolved(words: Sequence[str]) -> Config:
     from launch.compose import composed
 
     config = composed(words)
+    config = on_cluster(config)
     check(config)
     config = plan.locate_data(config)
     if not config.dry_run:
@@ -98,6 +103,13 @@ def _resolved(words: Sequence[str]) -> Config:
                 "to go on with it, or another name"
             )
     return config
+
+
+def on_cluster(config: Config) -> Config:
+    """The config with `cluster=auto` decided."""
+    from launch import slurm
+
+    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen(config)))
 
 
 def _one(config: Config, words: Sequence[str]) -> int:
@@ -116,6 +128,9 @@ def start(run: RunDir, config: Config) -> int:
     """Start the ranks of a run directory, say where to look, and follow the run if it says `wait`."""
     from launch import job
 
+    requeue.forget(run)
+    if config.cluster.name == "slurm":
+        return _queue(run, config)
     run.take()
     try:
         run.write_status(state="starting", images=config.images, pids={}, message="")
@@ -125,15 +140,41 @@ def start(run: RunDir, config: Config) -> int:
         run.release()
         raise
     run.hand_over(pid)
-    print(f"run          {run.path}")
-    print(f"log          tail -F {run.log(0)}")
-    print(f"TensorBoard  tensorboard --logdir {run.path.parent}")
-    print(f"state        rostro status{_runs_word(run)}", flush=True)
+    quiet = ", where sbatch is, but no SLURM answers" if shutil.which("sbatch") else ""
+    _say_where(run, f"this machine{quiet}")
     if not config.wait:
         return 0
     from launch.follow import follow
 
     return follow(run, pid, config.procs)
+
+
+def _queue(run: RunDir, config: Config) -> int:
+    """As `start`, by a job of SLURM."""
+    from launch import slurm
+
+    slurm.submitting(run)
+    try:
+        run.write_status(state="starting", images=config.images, pids={}, message="", asked=0)
+        number = slurm.submit(run, config)
+    except BaseException as error:
+        run.write_status(state="failed", message=" ".join(str(error).split()) or "it was not submitted")
+        run.release()
+        raise
+    _say_where(run, f"SLURM job {number}")
+    if not config.wait:
+        return 0
+    from launch.follow import follow_job
+
+    return follow_job(run, number)
+
+
+def _say_where(run: RunDir, where: str) -> None:
+    print(f"where        {where}")
+    print(f"run          {run.path}")
+    print(f"log          tail -F {run.log(0)}")
+    print(f"TensorBoard  tensorboard --logdir {run.path.parent}")
+    print(f"state        rostro status{_runs_word(run)}", flush=True)
 
 
 def _runs_word(run: RunDir) -> str:
@@ -154,7 +195,27 @@ def _dry_run(config: Config, words: Sequence[str]) -> int:
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
     plan.show(config, task_yaml(chosen_task(words)).get("memory", {}), sets)
+    if config.cluster.name == "slurm":
+        _dry_job(config)
     return 0
+
+
+def _dry_job(config: Config) -> None:
+    """The sbatch text, and how many allocations the run will need where its rate is known."""
+    from launch import slurm
+
+    run = RunDir(Path(config.runs) / (config.name or f"{config.task['name']}-<date>-<time>"))
+    status = run.status()
+    rate, left = float(status.get("rate") or 0.0), config.images - int(status.get("clock") or 0)
+    if rate:
+        count = slurm.allocations(config, left, rate)
+        print(f"allocations  {count} of {config.hours:g} hours, at {rate:,.0f} images/s as this run did")
+    else:
+        need = config.images / (config.hours * 3600)
+        print(
+            f"allocations  1 of {config.hours:g} hours from {need:,.1f} images/s on; this run has no measured rate yet"
+        )
+    print(f"\n{slurm.sbatch_text(run, config)}")
 
 
 def _make(config: Config, words: Sequence[str]) -> RunDir:
@@ -181,9 +242,11 @@ def _make(config: Config, words: Sequence[str]) -> RunDir:
         draft.write_status(state="prepared", clock=0, images=config.images)
         draft.path.rename(runs / name)
     except OSError as error:
-        import shutil
-
         shutil.rmtree(draft.path, ignore_errors=True)
+        if (runs / name).exists():
+            raise UserError(
+                f"name={name}: {runs / name} was made this moment by somebody else: use another name"
+            ) from None
         raise UserError(f"{runs / name} cannot be made ({error.strerror}): use runs=FOLDER") from None
     return RunDir(runs / name)
 

@@ -1,0 +1,28 @@
+"""One rank, from its first instant: `python -m hpc.rank RUN`. Then read `hpc/train.py`.
+
+Signals are heard before the libraries are loaded, which takes seconds: a job that is told to leave while it starts
+leaves in order.
+"""
+
+import os
+import sys
+
+from hpc import slurm
+from hpc.preempt import Preemption
+
+
+def main(run: str) -> int:
+    """Train as this rank; its exit code."""
+    listening = Preemption()
+    place = slurm.place()
+    if place and place[1] > 1:  # ranks share the cores of a node
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from hpc.train import main as train
+
+    return train(run, listening)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m hpc.rank RUN")
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,81 @@
+"""Whether a job that ended goes back into the queue, and who puts it there: one owner, once. Imports no torch.
+
+The owner is the batch script (`launch/batch.py`) or, under submitit, rank 0. SLURM requeues by itself after
+`scontrol requeue` and after a lost node; the owner after the time limit's signal, after a preemption (a job that
+leaves within its grace time counts as completed: SLURM requeues only those that it had to kill) and after a crash.
+"""
+
+import time
+from typing import Any
+
+from hpc import slurm
+from hpc.preempt import TIME
+from hpc.rundir import RunDir, read_json, write_json
+
+
+def newest(run: RunDir) -> int:
+    """Clock of the newest checkpoint, -1 without one. Only what was saved counts as progress."""
+    names = [path.name for path in run.checkpoints.glob("*") if path.name.isdigit()]
+    return max(map(int, names), default=-1)
+
+
+def begin(run: RunDir) -> None:
+    """Count this start: how many in a row began at the same clock."""
+    before, clock = read_json(run.starts_file), newest(run)
+    same = before.get("clock") == clock
+    write_json(run.starts_file, {"clock": clock, "count": int(before.get("count", 0)) + 1 if same else 1})
+
+
+def forget(run: RunDir) -> None:
+    """A person starts the run: earlier failures and requests to stop count no more."""
+    run.starts_file.unlink(missing_ok=True)
+    run.stop_file.unlink(missing_ok=True)
+
+
+def stuck(run: RunDir, attempts: int) -> str:
+    """Why the run must not be started once more; empty while it advances."""
+    starts = read_json(run.starts_file)
+    if not starts or newest(run) > starts["clock"] or starts["count"] < attempts:
+        return ""
+    where = f"clock {starts['clock']:,}" if starts["clock"] >= 0 else "the beginning"
+    return (
+        f"{starts['count']} starts in a row saved nothing beyond {where} (cluster.attempts={attempts}): see "
+        f"{run.logs}, then `rostro resume {run.name}`"
+    )
+
+
+def preempted(info: dict[str, str]) -> bool:
+    """Whether SLURM takes the job's nodes away, or its time is over."""
+    taken = info.get("PreemptTime", "None") not in ("None", "")
+    return taken or info.get("JobState") in ("PREEMPTED", "TIMEOUT") or info.get("Reason") == "TimeLimit"
+
+
+def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int) -> tuple[bool, str]:
+    """(whether the owner must requeue the job now, why not: for the run's status)."""
+    if run.stop_file.exists():
+        return False, ""
+    status = read_json(run.status_file)
+    if not crashed and status.get("state") == "finished":
+        return False, ""
+    info = slurm.job_info(job)
+    if int(info.get("Restarts", restart)) > restart:  # somebody did it already
+        return False, ""
+    if not crashed and status.get("asked") != TIME and not preempted(info):
+        return False, ""  # `rostro stop`, scancel
+    why = stuck(run, attempts)
+    return not why, why
+
+
+def requeue(job: str, *, patience: float = 60.0) -> bool:
+    """Put the job back into the queue; it ends this process in a moment. False where SLURM refuses."""
+    if slurm.ask("scontrol", "requeue", job, timeout=30) is None:
+        return False
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        time.sleep(0.5)
+    return True
+
+
+def failed(run: RunDir, why: str, **more: Any) -> None:
+    """Say in the run's status that nobody starts it again by himself."""
+    run.write_status(state="failed", message=why, **more)

@@ -1,0 +1,171 @@
+"""A run as a SLURM job, through submitit: what is asked of sbatch, how the job is submitted, what it depends on.
+
+The job holds the run's path and nothing else, so SLURM may start the same pickle again. Ranks: `launch/job.py`.
+"""
+
+import math
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from data_shards.errors import UserError
+from hpc import slurm
+from hpc.config import Config
+from hpc.rundir import SUBMITTING, RunDir
+from launch import job
+
+NO_SLURM = (
+    "cluster=slurm: {why}: type it on a login node of the cluster, or cluster=local for this machine "
+    "(`slurm/sandbox.sh up DIR` starts a SLURM of your own)"
+)
+
+
+def chosen(config: Config) -> str:
+    """`slurm` or `local`: what cluster=auto is here. UserError where cluster=slurm cannot be."""
+    import shutil
+
+    name = config.cluster.name
+    if name == "local" or (name == "auto" and not slurm.available()):
+        if config.nodes > 1:
+            raise UserError(
+                f"nodes={config.nodes}, but no SLURM answers here: type it on a login node of the cluster, or "
+                "nodes=1 procs=RANKS"
+            )
+        return "local"
+    if shutil.which("sbatch") is None:
+        raise UserError(NO_SLURM.format(why="there is no sbatch on the path"))
+    if name == "slurm" and not slurm.answers():
+        raise UserError(NO_SLURM.format(why="`scontrol ping` says that no controller is up"))
+    return "slurm"
+
+
+def dependency(after: str, runs: str) -> str:
+    """sbatch's --dependency for `after=RUN` or `after=JOB`; empty where that run has ended well already."""
+    if not after:
+        return ""
+    if after.replace("_", "").isdigit() and not (RunDir(os.path.join(runs, after)).config_file).exists():
+        return f"afterok:{after}"
+    run = RunDir.open(after, runs=runs)
+    if run.status()["state"] == "finished":
+        return ""
+    if not run.job() or not run.in_use():
+        raise UserError(
+            f"after={after}: that run is {run.status()['state']} and no job of it is left: `rostro resume {after}` "
+            "first, or leave after= out"
+        )
+    return f"afterok:{run.job()}"
+
+
+def setup_lines(run: RunDir, config: Config) -> list[str]:
+    """Shell lines before the ranks start: the site's modules and lines, then the run's own code first on the path."""
+    return [
+        *(f"module load {shlex.quote(module)}" for module in config.cluster.modules),
+        f"export PYTHONPATH={shlex.quote(str(run.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *config.cluster.setup,
+        f"cd {shlex.quote(str(run.code))}",
+    ]
+
+
+def program(run: RunDir, config: Config) -> str:
+    """The Python that runs a rank: this one, or the container's."""
+    image = config.cluster.container
+    if not image:
+        return shlex.quote(sys.executable)
+    folders = {str(run.path.parent), *(folder for folder in (config.data.train, config.data.eval) if folder)}
+    binds = [word for folder in sorted(folders) for word in ("--bind", folder) if os.path.isabs(folder)]
+    return shlex.join(["apptainer", "exec", *(["--nv"] if config.gpus else []), *binds, image, "python3"])
+
+
+def parameters(run: RunDir, config: Config) -> dict[str, Any]:
+    """What submitit's executor is told."""
+    cluster = config.cluster
+    wanted: dict[str, Any] = {
+        "job_name": run.name,
+        "nodes": config.nodes,
+        "ntasks_per_node": config.procs,
+        "time": max(1, math.ceil(config.hours * 60)),
+        "signal_delay_s": cluster.warning,
+        "srun_args": ["--kill-on-bad-exit=1"],
+        "setup": setup_lines(run, config),
+        "stderr_to_stdout": True,
+    }
+    if config.gpus:
+        wanted["gpus_per_node"] = config.gpus
+    if cluster.cpus:
+        wanted["cpus_per_task"] = cluster.cpus
+        wanted["srun_args"].append(f"--cpus-per-task={cluster.cpus}")  # srun does not take it from sbatch
+    if cluster.mem_gb:
+        wanted["mem"] = f"{math.ceil(cluster.mem_gb * 1024)}MB"
+    for key in ("partition", "account", "qos", "constraint"):
+        if getattr(cluster, key):
+            wanted[key] = getattr(cluster, key)
+    depends = dependency(config.after, config.runs)
+    if depends:
+        wanted["dependency"] = depends
+    wanted["additional_parameters"] = {"requeue": True, **cluster.sbatch}
+    return wanted
+
+
+def executor(run: RunDir, config: Config) -> Any:
+    """submitit's executor of this run."""
+    import submitit
+
+    made = submitit.SlurmExecutor(folder=run.submitit, python=program(run, config))
+    made.update_parameters(**parameters(run, config))
+    return made
+
+
+def sbatch_text(run: RunDir, config: Config) -> str:
+    """The script that `submit` hands to sbatch."""
+    made = executor(run, config)
+    return str(made._make_submission_file_text(made._submitit_command_str, "dry_run"))
+
+
+def allocations(config: Config, images_left: int, rate: float) -> int:
+    """How many allocations of `hours` the images need at `rate` images a second; the warning time is lost."""
+    useful = max(60.0, config.hours * 3600 - config.cluster.warning)
+    return max(1, math.ceil(images_left / rate / useful))
+
+
+def submit(run: RunDir, config: Config) -> str:
+    """Queue the run; the job's id. The caller owns the lock, which the job gets."""
+    run.submitit.mkdir(exist_ok=True)
+    made = executor(run, config)
+    with _variables(run):
+        try:
+            queued = made.submit(job.Job(str(run.path)))
+        except Exception as error:
+            lines = str(getattr(error, "output", "") or error).strip().splitlines() or [type(error).__name__]
+            raise UserError(
+                f"sbatch refused the job: {lines[-1]}: see cluster.* in `rostro submit --help`"
+            ) from None
+    run.give_to_job(str(queued.job_id))
+    return str(queued.job_id)
+
+
+@contextmanager
+def _variables(run: RunDir) -> Iterator[None]:
+    """The environment that sbatch hands to the job: nothing of the job in which this may be typed."""
+    before = dict(os.environ)
+    kept = {
+        name: value
+        for name, value in before.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SUBMITIT_", "SRUN_", "PMI"))
+    }
+    for name in job.FOREIGN:
+        kept.pop(name, None)
+    os.environ.clear()
+    os.environ.update(kept)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def submitting(run: RunDir) -> None:
+    """Take the run for a job that has no id yet."""
+    run.take(job=SUBMITTING)

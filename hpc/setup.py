@@ -8,6 +8,7 @@ Everything here is called once (or once for each growth of the batch); the loop 
 import contextlib
 import dataclasses
 import importlib
+import importlib.util
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -17,13 +18,13 @@ from typing import Any
 import psutil
 import torch
 
-import hpc
 from data_shards import counted, loader, order, stream
 from data_shards.index import ShardSet
 from data_shards.loader import EvalLoader, RawBatch, TrainLoader
-from hpc import dist, stage
+from hpc import dist, failure, slurm, stage
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config, identity, numbers
+from hpc.config_check import check
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.player import Player
@@ -32,12 +33,19 @@ from hpc.task import Batch, Spec, Task
 
 
 def refuse_foreign_code(run: RunDir) -> None:
-    """A rank runs the copy of the code that its run keeps; raise where another `hpc` was imported."""
-    mine, wanted = Path(hpc.__file__).resolve().parent.parent, (run.path / "code").resolve()
-    if mine != wanted:
-        raise UserError(
-            f"hpc was imported from {mine}, this run's code is {wanted}: start it with `rostro resume`"
-        )
+    """A rank runs the copy of the code that its run keeps; raise where another package of that name comes first."""
+    wanted = (run.path / "code").resolve()
+    for name in ("hpc", "models", "data_shards"):
+        found = importlib.util.find_spec(name)
+        if found is None or not found.origin:
+            raise UserError(f"{name} cannot be imported, it belongs into {wanted}: start with `rostro resume`")
+        mine = Path(found.origin).resolve().parent.parent
+        if mine == wanted:
+            continue
+        remedy = "start it with `rostro resume`"
+        if name != "hpc":
+            remedy = f"a foreign package named {name} lies first on the path: take {mine} off PYTHONPATH"
+        raise UserError(f"{name} was imported from {mine}, this run's code is {wanted}: {remedy}")
 
 
 def bf16_hardware(here: Dist) -> bool:
@@ -67,6 +75,12 @@ def resolved(run: RunDir, here: Dist) -> Config:
     choice = dist.broadcast(choice, here)
     data = dataclasses.replace(config.data, backend=choice["backend"])
     return dataclasses.replace(config, precision=choice["precision"], data=data)
+
+
+def check_world(config: Config, here: Dist) -> None:
+    """Refuse a number of ranks (torchrun may start any) that the batch cannot be cut for."""
+    if here.world != config.procs * config.nodes:
+        check(dataclasses.replace(config, procs=here.world, nodes=1))
 
 
 def threads_and_algorithms(config: Config, here: Dist) -> None:
@@ -110,8 +124,8 @@ def shard_sets(config: Config, job: Task, here: Dist) -> dict[str, ShardSet]:
             sets["train"] = ShardSet.open(folders["train"], fields=job.fields)
         if config.data.eval:
             sets["eval"] = ShardSet.open(folders["eval"], fields=job.fields)
-    except UserError as failure:
-        error = str(failure)
+    except UserError as refused:
+        error = str(refused)
     dist.agree_or_raise(error, here)
     return sets
 
@@ -226,10 +240,11 @@ def locked(run: RunDir, here: Dist) -> Iterator[None]:
     error = ""
     if here.main:
         try:
-            run.take()
+            run.take(job=slurm.job_id() if slurm.in_step() else "")
+            failure.clear(run)
             run.write_status(state="starting", pids={})
-        except UserError as failure:
-            error = str(failure)
+        except UserError as refused:
+            error = str(refused)
     try:
         dist.agree_or_raise(error, here)
         places = dist.gather_objects(mark(), here)

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from data_shards import counted
-from hpc import agree, dist, engine, failure, faults, optim, setup
+from hpc import agree, dist, engine, failure, faults, optim, preempt, setup
 from hpc.accumulate import Pass, blocks_of
 from hpc.dist import Dist
 from hpc.evaluation import evaluate
 from hpc.keeper import Keeper
+from hpc.ledger import Ledger
 from hpc.monitor import Monitor
 from hpc.player import Player
 from hpc.preempt import Preemption
@@ -37,15 +38,18 @@ def due(every: int, before: int, now: int) -> bool:
 class Trainer:
     """One rank of a run."""
 
-    def __init__(self, run: RunDir, here: Dist) -> None:
+    def __init__(self, run: RunDir, here: Dist, ledger: Ledger | None = None) -> None:
         self.run, self.here = run, here
+        self.ledger = ledger or Ledger(run, main=here.main)
         self.config = config = setup.resolved(run, here)
+        setup.check_world(config, here)
         setup.threads_and_algorithms(config, here)
         self.clock = self.updates = 0
         self.tick = agree.Tick()
         self.reported: dict[str, Tensor] = {}
+        self.share = 1.0  # of the rank's batch that the scalars reported now speak of
         self.preemption: Preemption | None = None  # while `fit` runs
-        self.stop = ""
+        self.stop = 0  # why it stopped: a level of hpc/preempt.py
         self.task = setup.task(config)
         self.task.here, self.task.report = here, self._report
         with setup.seeded(config.seed):
@@ -68,19 +72,28 @@ class Trainer:
         self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(setup.first_lines(config, here, self.players, self.sets, self.clock))
 
-    def fit(self) -> str:
-        """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""
+    def fit(self, listening: Preemption | None = None) -> str:
+        """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`.
+
+        `listening`: signals are heard since the process began; else they are from here on.
+        """
         self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
-        with contextlib.closing(Preemption()) as self.preemption:
+        self.ledger.waited(self.loader.waited)
+        self.ledger.write(self.clock)
+        self.ledger.enter("train")
+        heard = contextlib.nullcontext(listening) if listening else contextlib.closing(Preemption())
+        with heard as self.preemption:
             while self.clock < self.config.images and not self.stop:
                 before = self.clock
                 self.step()
                 self._after_step(before)
+            if self.stop:
+                self.save()
+            with self.ledger.spend("save"):
+                self.keeper.finish()
+        self.ledger.enter("shutdown")
         if self.stop:
-            self.save()
-        self.keeper.finish()
-        if self.stop:
-            self.monitor.note(f"stopped by {self.stop} at {self.clock:,} images; saved")
+            self.monitor.note(f"stopped by {preempt.REASONS[self.stop]} at {self.clock:,} images; saved")
         return "stopped" if self.stop else "finished"
 
     def step(self) -> None:
@@ -111,7 +124,8 @@ class Trainer:
             agree.compare_ranks(self.players, self.clock, self.here)
         metrics: dict[str, float] = {}
         if due(config.eval.every, before, self.clock) or last:
-            metrics = self.evaluate()
+            with self.ledger.spend("evaluate"):
+                metrics = self.evaluate()
             nets = {name: player.evaluated for name, player in self.players.items()}
             for name, images in self.task.pictures(nets, self.batch, self.clock).items():
                 self.monitor.pictures(self.clock, name, images)
@@ -143,6 +157,7 @@ class Trainer:
             clock=self.clock,
             seed=lambda micro: setup.seed_torch(int(counted.key(*stream, micro))),
             autocast=self._autocast,
+            weigh=self._weigh,
         )
         return run.backward(batch, blocks_of(len(batch), self.config.micro_batch))
 
@@ -153,20 +168,24 @@ class Trainer:
     def _agree(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
         scalars = {"loss": loss, "norm": norm} | {name: self.reported[name] for name in sorted(self.reported)}
-        asked = self.preemption.asked if self.preemption else ""
-        found = agree.exchange(bool(asked), scalars, batch, self.here, failed=self.keeper.failed)
+        asked = self.preemption.level if self.preemption else 0
+        found = agree.exchange(asked, scalars, batch, self.here, failed=self.keeper.failed)
         if found.failed:
             self.keeper.finish()
         agree.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
-        if found.stop:
-            self.stop = asked or "a signal to another rank"
+        self.stop = found.stop
         self.tick.digest += found.digest
         for name, value in found.means.items():
             shown = {"loss": f"loss/{phase.name}", "norm": f"norm/{phase.player}"}.get(name, f"loss/{name}")
             self.tick.add(shown, value)
 
+    def _weigh(self, share: float) -> None:
+        self.share = share
+
     def _report(self, name: str, value: Tensor) -> None:
-        self.reported[name] = value.detach().float().reshape(())
+        """Keep a scalar of the step; of several micro batches their weighted mean."""
+        part = self.share * value.detach().float().reshape(())
+        self.reported[name] = self.reported[name] + part if name in self.reported else part
 
     def _show_tick(self) -> None:
         (start, clock, waited), now = self._tick_start, time.perf_counter()
@@ -182,6 +201,8 @@ class Trainer:
         )
         self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
         self.tick = agree.Tick()
+        self.ledger.waited(self.loader.waited)
+        self.ledger.write(self.clock)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the held-out set, if there is one, on all ranks; show it; return its scalars."""
@@ -207,8 +228,10 @@ class Trainer:
 
     def save(self, metrics: dict[str, float] | None = None) -> None:
         """Commit a checkpoint of this clock; all ranks wait for it."""
-        self.monitor.flush()
-        self.keeper.save(self.clock, self.updates, self.tick, metrics or {})
+        with self.ledger.spend("save"):
+            self.monitor.flush()
+            self.keeper.save(self.clock, self.updates, self.tick, metrics or {})
+        self.ledger.write(self.clock)
 
     def _warm_up(self) -> None:
         """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
@@ -234,20 +257,23 @@ class Trainer:
         self.monitor.close()
 
 
-def main(run: str) -> int:
+def main(run: str, listening: Preemption | None = None) -> int:
     """Train the run in directory `run` to its end or to a signal; the exit code of this rank."""
-    folder = RunDir(Path(run))
-    setup.refuse_foreign_code(folder)
-    config = folder.config()
-    here = dist.connect(folder.path, timeout=config.hang_timeout)
-    with failure.recorded(folder, here), setup.locked(folder, here):
-        trainer = Trainer(folder, here)
-        try:
-            state = trainer.fit()
-            if here.main:
-                folder.write_status(state=state, clock=trainer.clock)
-        finally:
-            trainer.close()
+    folder, rank = RunDir(Path(run)), dist.place()[0]
+    with failure.recorded(folder, rank):
+        ledger = Ledger(folder, main=rank == 0)
+        config = folder.config()
+        setup.refuse_foreign_code(folder)
+        here = dist.connect(folder.path, timeout=config.hang_timeout)
+        with setup.locked(folder, here):
+            trainer = Trainer(folder, here, ledger)
+            try:
+                state = trainer.fit(listening)
+                if here.main:
+                    folder.write_status(state=state, clock=trainer.clock, asked=trainer.stop)
+            finally:
+                trainer.close()
+                ledger.write(trainer.clock)
     dist.disconnect()
     return 0
 

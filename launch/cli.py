@@ -14,6 +14,7 @@ COMMANDS = {  # name: (module, one line)
     "info": ("launch.info", "what a packed set holds, and a contact sheet of it"),
     "submit": ("launch.submit", "start a training run; `python launch/submit.py` is the same"),
     "status": ("launch.status", "list runs: state, images, rate, time left, last metrics"),
+    "logs": ("launch.logs", "the end of a rank's log; rank=guilty is the one that ended the run"),
     "stop": ("launch.stop", "ask a run to save and leave"),
     "resume": ("launch.resume", "go on with a run that stopped, in its directory and with its code"),
     "evaluate": ("launch.evaluate", "held-out identities or a pair list: EER, AUC, accuracy, curves"),

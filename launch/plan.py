@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
+from hpc import zero_config
 from hpc.config import Config
 from hpc.config_check import Sizes, sizes, task_checks
 from hpc.rundir import RunDir, read_json
@@ -16,7 +17,7 @@ MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd":
 
 
 def locate_data(config: Config) -> Config:
-    """The config with absolute `data.train` and `data.eval`. Nothing is opened.
+    """The config with absolute `data.train` and `data.eval`, and DeepSpeed's file read in. No data is opened.
 
     `data.set` stands for $ROSTRO_SHARDS/<set>/train and /eval; beside a given `data.train`, ../eval is taken if there.
     """
@@ -31,7 +32,8 @@ def locate_data(config: Config) -> Config:
     if not held_out and plain:
         beside = Path(train).parent / "eval"
         held_out = str(beside) if (beside / "manifest.json").is_file() and str(beside) != train else ""
-    return dataclasses.replace(config, data=dataclasses.replace(data, train=train, eval=held_out))
+    located = dataclasses.replace(config, data=dataclasses.replace(data, train=train, eval=held_out))
+    return zero_config.inlined(located)
 
 
 def check_data(config: Config) -> dict[str, Any]:

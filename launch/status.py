@@ -6,25 +6,28 @@ import time
 from typing import Any
 
 from data_shards.errors import UserError
+from hpc import failure, ledger, slurm
 from hpc.rundir import ACTIVE, RunDir, list_runs
 from launch import args
 
 HELP = """
 usage: rostro status [RUN] [key=value ...]
 
-Lists runs: state, images seen, images a second, time left, last metrics.
+Lists runs: state, images seen, images a second, time left, goodput, last metrics.
 
-  RUN          only this one: a name or a directory
+  RUN          only this one, with its account of time and, if it failed, the end of the guilty rank's log
   runs=runs    folder of the run directories
   json=false   one JSON list instead of a table
 
-States: prepared, starting, running, saving, stopped (saved, `rostro resume` goes on), finished, failed, dead (its
-processes are gone without a word: `rostro resume` goes on from the last checkpoint).
+Goodput is the share of the allocated time spent on training that was kept and on evaluation, over all starts.
+States: queued (its SLURM job waits), prepared, starting, running, saving, stopped (saved, `rostro resume` goes on),
+finished, failed, dead (its processes are gone without a word: `rostro resume` goes on from the last checkpoint).
 Example: rostro status runs=/scratch/runs json=true
 """
 
 COLOURS = {"running": "green", "saving": "green", "starting": "cyan", "dead": "red", "failed": "red"}
 METRICS = 4  # figures shown in the table
+TAIL = 12  # lines of the guilty rank's log
 
 
 def main(argv: list[str]) -> int:
@@ -39,6 +42,8 @@ def main(argv: list[str]) -> int:
         )
     else:
         show(found)
+        if keys.run:
+            show_more(runs[0])
     return 0
 
 
@@ -52,6 +57,7 @@ def describe(run: RunDir) -> dict[str, Any]:
     clock, images = int(status.get("clock") or 0), config.images
     rate = float(status.get("rate") or 0.0)
     left = (images - clock) / rate if rate and status["state"] in ACTIVE else None
+    account = ledger.summary(run)
     return {
         "run": run.name,
         "path": str(run.path),
@@ -64,10 +70,35 @@ def describe(run: RunDir) -> dict[str, Any]:
         "loss": status.get("loss"),
         "metrics": status.get("metrics") or {},
         "ranks": config.procs * config.nodes,
-        "restarts": int(run.owner().get("restarts", 0)),
+        "restarts": max(0, account["starts"] - 1),
+        "goodput": account["goodput"],
+        "seconds": account["seconds"],
+        "allocated": account["allocated"],
+        "job": run.job(),
+        "slurm": (slurm.job_state(run.job()) or "forgotten") if run.job() else "",
         "updated": status.get("time"),
         "message": status.get("message", ""),
     }
+
+
+def show_more(run: RunDir) -> None:
+    """Where a run's time went and, if it failed, what its guilty rank last said."""
+    from launch.logs import last_lines
+
+    account = ledger.summary(run)
+    if account["allocated"]:
+        print(f"time allocated {duration(account['allocated'])}, starts {account['starts']}")
+        for kind, seconds in account["seconds"].items():
+            if seconds > 0:
+                shown = duration(seconds) if seconds >= 10 else f"{seconds:.1f}s"
+                share = seconds / account["allocated"]
+                print(f"  {ledger.NAMES[kind]:<22}{shown:>9}  {share:.0%}")
+    ended = failure.guilty(run) if run.status()["state"] in ("failed", "dead") else None
+    if ended:
+        print(f"rank {ended.rank} ended it: {ended.message}")
+        if run.log(ended.rank).exists():
+            for line in last_lines(run.log(ended.rank), TAIL):
+                print(f"  {line}")
 
 
 def show(found: list[dict[str, Any]]) -> None:
@@ -79,13 +110,16 @@ def show(found: list[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("run", "task", "state"):
         table.add_column(title, overflow="fold")
-    for title in ("images", "img/s", "left", "seen"):
+    jobs = any(row.get("job") for row in found)
+    if jobs:
+        table.add_column("SLURM job", no_wrap=True)
+    for title in ("images", "img/s", "left", "seen", "restarts", "goodput"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("last figures", overflow="fold")
     for row in found:
         state = Text(row["state"], style=COLOURS.get(row["state"], ""))
         if row["state"] == "damaged":
-            table.add_row(row["run"], "", state, "", "", "", "", row["message"])
+            table.add_row(row["run"], "", state, *[""] * (6 + jobs), row["message"])
             continue
         share = f"{row['clock']:,} ({row['clock'] / row['images']:.0%})"
         figures = [f"{name} {value:.4g}" for name, value in list(row["metrics"].items())[:METRICS]]
@@ -93,7 +127,10 @@ def show(found: list[dict[str, Any]]) -> None:
             figures.insert(0, f"loss {row['loss']:.4g}")
         last = row["message"] if row["state"] == "failed" else "  ".join(figures)
         rate = f"{row['rate']:,.0f}" if row["rate"] else ""
-        table.add_row(row["run"], row["task"], state, share, rate, duration(row["left"]), _age(row), last)
+        job = [f"{row['job']} {row['slurm']}".strip()] if jobs else []
+        goodput = f"{row['goodput']:.0%}" if row["goodput"] is not None else ""
+        rest = (share, rate, duration(row["left"]), _age(row), str(row["restarts"] or ""), goodput, last)
+        table.add_row(row["run"], row["task"], state, *job, *rest)
     Console(highlight=False, markup=False, width=None if os.isatty(1) else 180).print(table)
 
 

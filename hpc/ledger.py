@@ -1,0 +1,155 @@
+"""Where the time of a run went: RUN/ledger.jsonl, one account for each start, and the goodput they add up to.
+
+Rank 0 measures what it does; at every tick it appends its sums so far, so that a kill -9 costs at most one tick.
+Goodput is the share of the allocated time that brought the run further: training that was kept, and evaluation.
+Imports no torch.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+from hpc import slurm
+from hpc.rundir import RunDir
+
+KINDS = ("startup", "train", "wait", "evaluate", "save", "shutdown")
+NAMES = {
+    "startup": "starting",
+    "train": "training, kept",
+    "redone": "training, done again",
+    "wait": "waiting for data",
+    "evaluate": "evaluating",
+    "save": "saving",
+    "shutdown": "leaving",
+    "other": "not accounted for",
+}
+
+
+class Ledger:
+    """The account of this start. On other ranks than 0 it counts, but writes nothing."""
+
+    def __init__(self, run: RunDir, *, main: bool) -> None:
+        self.run, self.main = run, main
+        self.seconds = dict.fromkeys(KINDS, 0.0)
+        now = time.time()
+        self._kind, self._since, self._waited = "startup", time.perf_counter(), 0.0
+        self.began = min(now, psutil.Process().create_time())
+        self.seconds["startup"] = now - self.began  # loading the libraries
+        self.head: dict[str, Any] = {"start": f"{os.getpid()}-{self.began:.2f}", "began": self.began}
+        job = slurm.job_id() if slurm.in_step() else ""
+        if main and job:
+            allocated = slurm.started(slurm.job_info(job))
+            if allocated and allocated < self.began:  # launching the ranks
+                self.seconds["startup"] += self.began - allocated
+                self.head["began"] = allocated
+            self.head |= {"job": job, "restart": slurm.restart_count()}
+
+    def enter(self, kind: str) -> str:
+        """From now on time belongs to `kind`; returns what it belonged to."""
+        now, before = time.perf_counter(), self._kind
+        self.seconds[before] += now - self._since
+        self._kind, self._since = kind, now
+        return before
+
+    @contextmanager
+    def spend(self, kind: str) -> Iterator[None]:
+        """The time inside belongs to `kind`."""
+        before = self.enter(kind)
+        try:
+            yield
+        finally:
+            self.enter(before)
+
+    def waited(self, total: float) -> None:
+        """A loader has waited `total` seconds in its life, all of it in training time."""
+        new = total - self._waited if total >= self._waited else total  # less than before: another loader
+        self._waited = total
+        seconds = min(new, self.seconds["train"])
+        self.seconds["train"] -= seconds
+        self.seconds["wait"] += seconds
+
+    def write(self, clock: int, **more: Any) -> None:
+        """Append the sums so far."""
+        self.enter(self._kind)
+        if not self.main or self.run.lost_to():
+            return
+        seconds = {kind: round(value, 3) for kind, value in self.seconds.items()}
+        line = {**self.head, "time": time.time(), "clock": clock, "seconds": seconds, **more}
+        with self.run.ledger_file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def ended(run: RunDir) -> None:
+    """Note that the allocation of the newest start ends now: called by who outlives the ranks."""
+    lines = _lines(run)
+    if lines:
+        with run.ledger_file.open("a") as file:
+            file.write(json.dumps({"start": lines[-1]["start"], "ended": time.time()}) + "\n")
+
+
+def _lines(run: RunDir) -> list[dict[str, Any]]:
+    """Whole lines of the ledger; one that a kill cut off is left out."""
+    if not run.ledger_file.exists():
+        return []
+    found = []
+    for text in run.ledger_file.read_text().splitlines():
+        try:
+            found.append(json.loads(text))
+        except ValueError:
+            continue
+    return found
+
+
+def starts(run: RunDir) -> list[dict[str, Any]]:
+    """The account of every start: began, ended (unix time), first and last clock, seconds by category."""
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for line in _lines(run):
+        grouped.setdefault(line["start"], []).append(line)
+    accounts = []
+    for lines in grouped.values():
+        sums = [line for line in lines if "seconds" in line]
+        if not sums:
+            continue
+        end = max(line.get("ended", line.get("time", 0.0)) for line in lines)
+        accounts.append({**sums[-1], "first": sums[0]["clock"], "ended": end, "lines": sums})
+    for account, following in zip(accounts, [*accounts[1:], None], strict=False):
+        trained = account["seconds"]["train"]
+        kept = trained if following is None else _trained_until(account, following["first"])
+        account["seconds"] = {**account["seconds"], "train": kept, "redone": trained - kept}
+        spent = sum(account["seconds"].values())
+        account["seconds"]["other"] = max(0.0, account["ended"] - account["began"] - spent)
+    return accounts
+
+
+def _trained_until(account: Mapping[str, Any], clock: int) -> float:
+    """Seconds of training that brought this start to `clock`, between its lines in proportion."""
+    before = (account["first"], 0.0)
+    for line in account["lines"]:
+        here = (line["clock"], line["seconds"]["train"])
+        if here[0] >= clock:
+            images = here[0] - before[0]
+            share = (clock - before[0]) / images if images else 0.0
+            return before[1] + max(0.0, share) * (here[1] - before[1])
+        before = here
+    return before[1]
+
+
+def summary(run: RunDir) -> dict[str, Any]:
+    """All starts together: {"starts", "allocated" (seconds), "goodput" (0..1 or None), "seconds": {category: s}}."""
+    accounts = starts(run)
+    seconds = (
+        {kind: sum(account["seconds"][kind] for account in accounts) for kind in NAMES} if accounts else {}
+    )
+    allocated = sum(account["ended"] - account["began"] for account in accounts)
+    useful = seconds.get("train", 0.0) + seconds.get("evaluate", 0.0)
+    return {
+        "starts": len(accounts),
+        "allocated": allocated,
+        "goodput": useful / allocated if allocated > 0 else None,
+        "seconds": seconds,
+    }

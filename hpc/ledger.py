@@ -21,12 +21,11 @@ KINDS = ("startup", "train", "wait", "evaluate", "save", "shutdown")
 NAMES = {
     "startup": "starting",
     "train": "training, kept",
-    "redone": "training, done again",
+    "redone": "lost, done again",
     "wait": "waiting for data",
     "evaluate": "evaluating",
     "save": "saving",
     "shutdown": "leaving",
-    "other": "not accounted for",
 }
 
 
@@ -121,8 +120,9 @@ def starts(run: RunDir) -> list[dict[str, Any]]:
         trained = account["seconds"]["train"]
         kept = trained if following is None else _trained_until(account, following["first"])
         account["seconds"] = {**account["seconds"], "train": kept, "redone": trained - kept}
-        spent = sum(account["seconds"].values())
-        account["seconds"]["other"] = max(0.0, account["ended"] - account["began"] - spent)
+        # After its last word a start that left in order was leaving; one that was killed lost what it did.
+        silent = max(0.0, account["ended"] - account["time"])
+        account["seconds"]["shutdown" if account.get("left") else "redone"] += silent
     return accounts
 
 

@@ -273,7 +273,7 @@ def main(run: str, listening: Preemption | None = None) -> int:
                     folder.write_status(state=state, clock=trainer.clock, asked=trainer.stop)
             finally:
                 trainer.close()
-                ledger.write(trainer.clock, left=True)
+            ledger.write(trainer.clock, left=True)
     dist.disconnect()
     return 0
 

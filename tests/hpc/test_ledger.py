@@ -86,6 +86,7 @@ def test_a_killed_and_resumed_run_adds_up_to_the_life_of_its_processes(tmp_path,
     for fault in ("step@160", ""):
         before = time.time()
         [(code, _, error)] = finish(start(run, variables={"ROSTRO_FAULT": fault} if fault else {}))
+        ledger.ended(RunDir(run))  # as the batch script does
         lived += time.time() - before
         assert code == (-9 if fault else 0), error
     found = ledger.summary(RunDir(run))

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,6 +30,15 @@ NAMES = {
 }
 
 
+def _age() -> float:
+    """Seconds since this process was started. psutil's date of it may be a second off: a boot's date is whole."""
+    try:
+        ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): starttime
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return max(0.0, time.time() - psutil.Process().create_time())
+
+
 class Ledger:
     """The account of this start. On other ranks than 0 it counts, but writes nothing."""
 
@@ -37,7 +47,7 @@ class Ledger:
         self.seconds = dict.fromkeys(KINDS, 0.0)
         now = time.time()
         self._kind, self._since, self._waited = "startup", time.perf_counter(), 0.0
-        self.began = min(now, psutil.Process().create_time())
+        self.began = now - _age()
         self.seconds["startup"] = now - self.began  # loading the libraries
         self.head: dict[str, Any] = {"start": f"{os.getpid()}-{self.began:.2f}", "began": self.began}
         job = slurm.job_id() if slurm.in_step() else ""

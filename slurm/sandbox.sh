@@ -8,7 +8,7 @@
 #
 # Partitions: main (the default, of higher tier) and preempt, whose jobs are requeued when main needs the nodes.
 # Settings are variables before `up`: NODES=4 CPUS=4 GPUS=2 (pretended) MEM=16000 PORT=27100 KILL_WAIT=5 GRACE_TIME=30
-# REQUEUE=1 PREEMPT_MODE=REQUEUE CRED_EXPIRE=5 SLURMD_TIMEOUT=15 EXTRA="a line of slurm.conf"
+# REQUEUE=1 PREEMPT_MODE=REQUEUE (CANCEL, SUSPEND, OFF) CRED_EXPIRE=5 SLURMD_TIMEOUT=15 EXTRA="a line of slurm.conf"
 # It needs Debian's packages slurmctld slurmd slurm-client munge, and no other rights than yours.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
@@ -21,6 +21,9 @@ settings() {
     KILL_WAIT=${KILL_WAIT:-5} GRACE_TIME=${GRACE_TIME:-30} REQUEUE=${REQUEUE:-1} PREEMPT_MODE=${PREEMPT_MODE:-REQUEUE}
     CRED_EXPIRE=${CRED_EXPIRE:-5} SLURMD_TIMEOUT=${SLURMD_TIMEOUT:-15} EXTRA=${EXTRA:-}
     LAST=$((NODES - 1)) HOST=$(hostname -s) ME=$(id -un)
+    PREEMPT_TYPE=partition_prio GANG=
+    [ "$PREEMPT_MODE" != OFF ] || PREEMPT_TYPE=none
+    [ "$PREEMPT_MODE" != SUSPEND ] || GANG=,GANG
     DEVICES=(/dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty)
     [ "$GPUS" -le ${#DEVICES[@]} ] || fail "GPUS=$GPUS: at most ${#DEVICES[@]} can be pretended"
 }
@@ -63,8 +66,8 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-PreemptType=preempt/partition_prio
-PreemptMode=$PREEMPT_MODE
+PreemptType=preempt/$PREEMPT_TYPE
+PreemptMode=$PREEMPT_MODE$GANG
 JobRequeue=$REQUEUE
 KillWait=$KILL_WAIT
 CompleteWait=0
@@ -111,7 +114,7 @@ up() {
     [ -s "$D/slurm.conf" ] && pid_of "$D/slurmctld.pid" slurmctld >/dev/null || write_conf
     NODES=$(awk -F '[][-]' '/^NodeName=/ {print $3 + 1}' "$D/slurm.conf") # of a sandbox that is up already
     start_munge
-    pid_of "$D/slurmctld.pid" slurmctld >/dev/null || slurmctld -f "$D/slurm.conf"
+    pid_of "$D/slurmctld.pid" slurmctld >/dev/null || slurmctld -f "$D/slurm.conf" || give_up "slurmctld refused its settings"
     for node in $(seq 0 $((NODES - 1))); do
         mkdir -p "$D/spool/n$node"
         pid_of "$D/n$node.pid" slurmd >/dev/null || slurmd -f "$D/slurm.conf" -N "n$node" 2>>"$D/log/n$node.log"
@@ -125,7 +128,13 @@ up() {
         sleep 0.1
     done
     tail -n 3 "$D"/log/*.log >&2
-    fail "SLURM did not come up in 15 seconds: see $D/log, or try another PORT (PORT=$PORT)"
+    give_up "SLURM did not come up in 15 seconds: try another PORT (PORT=$PORT)"
+}
+
+give_up() {
+    stop_daemons
+    rm -rf "$D"
+    fail "$*"
 }
 
 status() {
@@ -135,9 +144,32 @@ status() {
     squeue
 }
 
+# All are asked at once, and waited for together; munged last, since the others end by its help.
+stop_daemons() {
+    local file pid all=
+    for file in "$D"/n*.pid; do
+        all+=" $(pid_of "$file" slurmd || true)"
+    done
+    all+=" $(pid_of "$D/slurmctld.pid" slurmctld || true)"
+    end_all $all
+    end_all $(pid_of "$D/munge/munged.pid" munged || true)
+}
+
+end_all() {
+    local pid
+    for pid; do kill "$pid" 2>/dev/null || true; done
+    for pid; do
+        for _ in $(seq 80); do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -9 "$pid" 2>/dev/null || true
+    done
+}
+
 # End what jobs left, then the daemons, and remove the folder: only one that `up` made.
 down() {
-    local pid file name
+    local pid
     [ -e "$D" ] || return 0
     [ -s "$D/slurm.conf" ] && grep -q '^ClusterName=sandbox$' "$D/slurm.conf" || fail "$D is no sandbox: nothing was removed"
     if pid_of "$D/slurmctld.pid" slurmctld >/dev/null; then
@@ -147,19 +179,7 @@ down() {
             sleep 0.1
         done
     fi
-    for file in "$D"/n*.pid "$D/slurmctld.pid" "$D/munge/munged.pid"; do
-        name=slurmd
-        [ "$file" != "$D/slurmctld.pid" ] || name=slurmctld
-        [ "$file" != "$D/munge/munged.pid" ] || name=munged
-        if pid=$(pid_of "$file" $name); then
-            kill "$pid"
-            for _ in $(seq 50); do
-                kill -0 "$pid" 2>/dev/null || break
-                sleep 0.1
-            done
-            kill -9 "$pid" 2>/dev/null || true
-        fi
-    done
+    stop_daemons
     for pid in $(pgrep -u "$(id -u)" slurmstepd || true); do # of a slurmd that was killed
         [ "$(tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | sed -n 's/^SLURM_CONF=//p')" != "$D/slurm.conf" ] || kill -9 "$pid"
     done

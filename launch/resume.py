@@ -72,6 +72,10 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
         if key in ("dry_run", "prepare"):
             raise UserError(f"{word} belongs to `rostro submit`: leave it out")
         _put(values, key, args.convert(key, text, known[key]))
+    given = {word.partition("=")[0] for word in words}
+    for key in ("train", "eval"):  # another set takes the place of the folders that the old one stood for
+        if "data.set" in given and f"data.{key}" not in given:
+            values["data"][key] = ""
     config: Config = from_dict(values)
     return config
 

@@ -42,7 +42,7 @@ Starts a run and returns at once; the run goes on when the terminal closes.
   wait=true             follow the run to its end and return its exit code; Ctrl-C saves and stops it
   dry_run=true          print the plan: batches per rank, updates, memory, the sbatch text; start nothing
   prepare=true          make the run directory and print how to start it by torchrun
-  -m key=a,b            a run for each value (a sweep)
+  -m key=a,b            a run for each value (a sweep): all at once, or one after the other with wait=true
 
 examples:
   rostro submit task=siamese procs=2 data.train=shards/lfw/train wait=true
@@ -57,6 +57,7 @@ keys and defaults of task={task}:
 HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--version")
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
+INTERRUPTED = 130  # exit code of a run that Ctrl-C stopped while we followed it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,19 +67,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
         return _hydra(words)
     if any(word in SWEEP_FLAGS for word in words):
-        points = _points([word for word in words if word not in SWEEP_FLAGS])
-        configs = [
-            (point, _resolved(point)) for point in points
-        ]  # all are checked before the first one starts
-        named = "".join(config.name for _, config in configs)
-        codes = []
-        for number, (point, config) in enumerate(configs):
-            if named:
-                config = dataclasses.replace(config, name=f"{config.name}-{number}")
-            print(f"{' '.join(point)}:")
-            codes.append(_one(config, point))
-        return max(codes)
+        return _sweep(_points([word for word in words if word not in SWEEP_FLAGS]))
     return _one(_resolved(words), words)
+
+
+def _sweep(points: Sequence[Sequence[str]]) -> int:
+    """One run for each point; all points are checked before the first run starts."""
+    configs = [_resolved(point, suffix=f"-{number}") for number, point in enumerate(points)]
+    worst = 0
+    for point, config in zip(points, configs, strict=True):
+        print(f"{' '.join(point)}:")
+        code = _one(config, point)
+        worst = max(worst, code)
+        if code == INTERRUPTED:
+            break
+    return worst
 
 
 def prepare(words: Sequence[str]) -> RunDir:
@@ -86,12 +89,14 @@ def prepare(words: Sequence[str]) -> RunDir:
     return _make(_resolved(words), words)
 
 
-def _resolved(words: Sequence[str]) -> Config:
-    """The checked config; its data are located, and opened unless this is a dry run."""
+def _resolved(words: Sequence[str], *, suffix: str = "") -> Config:
+    """The checked config; its data are located, and opened unless this is a dry run. `suffix` ends a given name."""
     from launch import plan
     from launch.compose import composed
 
     config = composed(words)
+    name = config.name + suffix if config.name else ""
+    config = dataclasses.replace(config, name=name, runs=os.path.expanduser(config.runs))
     config = on_cluster(config)
     check(config)
     config = plan.locate_data(config)

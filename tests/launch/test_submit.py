@@ -233,3 +233,10 @@ def test_the_memory_plan_knows_every_optimizer():
     from launch.plan import MOMENTS
 
     assert set(MOMENTS) == set(CHOICES["optim.name"])
+
+
+def test_a_sweep_is_refused_whole_where_one_of_its_runs_exists(tmp_path, shards):
+    (tmp_path / "runs" / "sw-1").mkdir(parents=True)
+    words = ["-m", "task=siamese", "batch=8", "name=sw", "seed=0,1", f"data.train={shards / 'train'}"]
+    assert "sw-1 exists: type `rostro resume sw-1`" in refused(rostro("submit", *words, cwd=tmp_path))
+    assert left(tmp_path / "runs") == ["sw-1"]

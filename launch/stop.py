@@ -41,7 +41,8 @@ def main(argv: list[str]) -> int:
 def stop(run: RunDir, *, timeout: float) -> None:
     """Ask, and wait until nobody is left. UserError where nobody can be asked, or nobody leaves in time."""
     if run.job():
-        return stop_job(run, run.job(), timeout=timeout)
+        stop_job(run, run.job(), timeout=timeout)
+        return
     lock = run.owner()
     owner = lock["pid"] if lock and alive(lock["host"], lock["pid"], lock.get("started")) is True else None
     if not ask_to_stop(run, owner):

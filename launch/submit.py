@@ -96,7 +96,7 @@ def _resolved(words: Sequence[str], *, suffix: str = "") -> Config:
 
     config = composed(words)
     name = config.name + suffix if config.name else ""
-    config = dataclasses.replace(config, name=name, runs=os.path.expanduser(config.runs))
+    config = dataclasses.replace(config, name=name, runs=str(Path(config.runs).expanduser()))
     config = on_cluster(config)
     check(config)
     config = plan.locate_data(config)

@@ -1,0 +1,152 @@
+"""`rostro doctor`: what this machine and its SLURM have, what is missing or harmful, and what to type about it.
+
+Probes: `launch/probe_machine.py`, `launch/probe_slurm.py`, `launch/trial.py` (a job of a minute).
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from data_shards.errors import UserError
+from hpc.config import Config
+from hpc.rundir import RunDir, read_json
+from launch import args, probe_machine, probe_slurm, trial
+from launch.finding import HARMFUL, MISSING, OK, Finding
+from launch.site import site_file, site_values
+
+HELP = """
+usage: rostro doctor [key=value ...]
+
+Looks at this machine (GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems) and at its SLURM (partitions,
+GPUs, KillWait, GraceTime, JobRequeue, PreemptMode, signals, accounting) and says, a line each, what is ok, worth a
+note, missing or harmful to runs that must outlive their allocations, and what to type or to ask of the admin.
+
+  run=RUN            judge times by what a step and a save of this run took
+  save_seconds=60    the same by hand; run= overrides it where the run has saved
+  only=              machine or slurm: only that half
+  trial=false        submit a job of a minute: do the nodes see the runs' folder, do signals arrive?
+  nodes=2            nodes of that job
+  partition=         its partition; empty: the default one
+  seconds=120        how long it may wait in the queue
+  runs=runs          folder of the run directories
+  json=false         one JSON list instead of lines
+
+Exit code: 0, or 1 where something is harmful.
+Example: rostro doctor run=lfw-1 trial=true
+"""
+
+KEYS = {
+    "run": "", "save_seconds": 60.0, "only": "", "trial": False, "nodes": 2, "partition": "", "seconds": 120.0,
+    "runs": "", "json": False,
+}  # fmt: skip
+COLOURS = {"ok": "green", "note": "cyan", "missing": "yellow", "harmful": "bold red"}
+
+
+def main(argv: list[str]) -> int:
+    keys = args.parse(argv, KEYS)
+    if keys.only not in ("", "machine", "slurm"):
+        raise UserError(f"only={keys.only} is not known: type only=machine or only=slurm, or leave it out")
+    values = site_values()
+    runs = Path(keys.runs or values.get("runs") or "runs").absolute()
+    need = _need(keys, values, runs)
+    found: list[Finding] = []
+    site = probe_slurm.look()
+    if keys.only != "slurm":
+        found += _machine(runs, site)
+    if keys.only != "machine":
+        found += probe_slurm.judge(site, need) if site else [_no_slurm()]
+        found += _site(values)
+    if keys.trial:
+        if site is None:
+            raise UserError("trial=true needs a SLURM that answers: type it on a login node, or leave it out")
+        partition = keys.partition or values.get("cluster.partition", "")
+        found += trial.run(runs, nodes=keys.nodes, partition=partition, queue=keys.seconds)
+    if keys.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in found]))
+    else:
+        _show(found)
+    return int(any(finding.level == HARMFUL for finding in found))
+
+
+def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> probe_slurm.Need:
+    """Seconds that a run needs to end well: measured where `run=` has saved, else save_seconds."""
+    config, seconds, why = Config(task={}), keys.save_seconds, f"save_seconds={keys.save_seconds:g}"
+    warning, hours = config.cluster.warning, config.hours
+    warning = int(str(values.get("cluster.warning", warning)))
+    hours = float(str(values.get("hours", hours)))
+    if keys.run:
+        run = RunDir.open(keys.run, runs=str(runs))
+        config = run.config()
+        warning, hours = config.cluster.warning, config.hours
+        saving = longest_save(run)
+        if saving is not None:
+            rate = float(read_json(run.status_file).get("rate") or 0)
+            step = config.batch / rate if rate else 0.0
+            seconds, why = saving + step, f"measured in {run.name}"
+    return probe_slurm.Need(seconds, why, warning, hours, config.gpus)
+
+
+def longest_save(run: RunDir) -> float | None:
+    """Most seconds of saving between two lines of the run's ledger; None where it has not saved."""
+    longest, last, start = 0.0, 0.0, None
+    try:
+        lines = run.ledger_file.read_text().splitlines()
+    except OSError:
+        return None
+    for text in lines:
+        try:
+            line = json.loads(text)
+            now = float(line["seconds"]["save"])
+        except (ValueError, KeyError):
+            continue
+        last = last if line.get("start") == start else 0.0
+        longest, last, start = max(longest, now - last), now, line.get("start")
+    return longest or None
+
+
+def _machine(runs: Path, site: probe_slurm.Site | None) -> list[Finding]:
+    places = {"runs": runs, "checkout": Path(__file__).resolve().parents[1], "environment": Path(sys.prefix)}
+    if os.environ.get("ROSTRO_SHARDS"):
+        places["shards"] = Path(os.environ["ROSTRO_SHARDS"]).absolute()
+    return [
+        *probe_machine.judge(probe_machine.imported(), slurm=site is not None),
+        *probe_machine.network(),
+        *probe_machine.folders(places, elsewhere=site is not None and probe_slurm.elsewhere(site)),
+    ]
+
+
+def _no_slurm() -> Finding:
+    return Finding(
+        MISSING,
+        "SLURM",
+        "none answers here: runs start on this machine (cluster=local)",
+        "log in to the cluster, or try one at home: slurm/sandbox.sh up DIR",
+    )
+
+
+def _site(values: dict[str, object]) -> list[Finding]:
+    path = site_file()
+    if path is None:
+        return []
+    return [
+        Finding(OK, "site file", f"{path}: {', '.join(f'{key}={value}' for key, value in values.items())}")
+    ]
+
+
+def _show(found: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True)
+    width = max(len(finding.what) for finding in found)
+    for finding in found:
+        line = Text(f"{finding.level:<9}", style=COLOURS[finding.level])
+        line.append(f"{finding.what:<{width}}  {finding.text}", style="default")
+        console.print(line)
+        if finding.advice:
+            console.print(Text(f"{'':<9}{'':<{width}}  -> {finding.advice}"))
+    counts = {level: sum(finding.level == level for finding in found) for level in COLOURS}
+    console.print(", ".join(f"{count} {level}" for level, count in counts.items()))

@@ -84,9 +84,6 @@ class Flat:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         optimizer.step()
 
-    def forget(self) -> None:
-        """Drop what a pass left that will not be stepped, beside the gradients."""
-
     # Weights and states as whole tensors by parameter name. All ranks call these: ZeRO gathers.
 
     def whole(self) -> nn.Module:

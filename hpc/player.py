@@ -60,7 +60,6 @@ class Player:
     def forget_pass(self) -> None:
         """Drop gradients and statistics of a pass that was only a warm-up."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.engine.forget()
         norm.discard(self.layers)
 
     def save_to(self, target: checkpoint.Checkpoint) -> None:

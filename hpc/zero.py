@@ -31,7 +31,7 @@ def _deepspeed(here: Dist, timeout: int) -> Any:
     """The imported package, talking over our process group; never compiling anything."""
     os.environ["DS_ACCELERATOR"] = here.device.type
     os.environ |= {"RANK": str(here.rank), "WORLD_SIZE": str(here.world), "LOCAL_RANK": str(here.local_rank)}
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
         import deepspeed
     except ImportError as error:
@@ -41,7 +41,7 @@ def _deepspeed(here: Dist, timeout: int) -> Any:
     from deepspeed.ops.op_builder.builder import OpBuilder
     from deepspeed.utils import groups, logger
 
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # names that torch 2.13 changed
     # On a CPU it would compile its shared-memory all-reduce now, for minutes; gloo does the collectives.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -204,28 +204,12 @@ class ZeRO(Flat):
         for one in own:
             one.piece.grad = flat.grad.narrow(0, one.offset, one.numel)
         if self._scale is not None:
-            torch._foreach_mul_([one.piece.grad for one in own], self._scale.to(flat.device))
+            torch._foreach_mul_(
+                [flat.grad.narrow(0, one.offset, one.numel) for one in own], self._scale.to(flat.device)
+            )
         self.optimizer.step()
         for one in own:
             one.piece.grad = None
-
-    def forget(self) -> None:
-        """Drop the gradients of a pass that is not stepped."""
-        self._touched.clear()
-        self.ds.zero_grad()
-        if not self.stage:
-            return
-        zero = self.ds.optimizer
-        zero.zero_grad(set_to_none=True)
-        if self.stage == 3:
-            zero._pre_step()
-        else:
-            zero.micro_step_id = -1
-        if self.settings["zero_optimization"].get("offload_optimizer", {}).get("device") == "cpu":
-            zero.reset_cpu_buffers()
-        else:
-            zero.averaged_gradients = {}
-            zero.all_grad_tensors = {}
 
     def whole(self) -> nn.Module:
         """ZeRO 3: a full copy of the network; all ranks call it. Below, the network itself."""

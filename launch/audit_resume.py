@@ -7,6 +7,7 @@ ones. Controls that leave out a part of the state must fail. The comparison itse
 `launch/audit_compare.py`.
 """
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -31,8 +32,10 @@ Trains the task's smoke run straight, and killed (SIGKILL) and resumed; compares
 
   task=siamese      which job
   procs=1,2         ranks to try
-  engine=ddp,flat   engines to try
+  engine=ddp,flat   engines to try; deepspeed too
+  stage=1,2,3       stages of ZeRO to try with engine=deepspeed
   backend=host,dali decoders to try
+  kills=3           how often the second run is killed, 1 to 3
   controls=true     also leave out optimizer, EMA and task state: each must be noticed
   elastic=true      also resume a run of 2 ranks on 1 (norm_stats=group): same samples, equal within 1e-3
   seed=0            draws the clocks of the kills
@@ -53,10 +56,18 @@ class Case:
     procs: int
     engine: str
     backend: str
+    stage: int | None = None  # of DeepSpeed
 
     @property
     def label(self) -> str:
-        return f"procs={self.procs} engine={self.engine} backend={self.backend}"
+        stage = "" if self.stage is None else f" stage={self.stage}"
+        return f"procs={self.procs} engine={self.engine}{stage} backend={self.backend}"
+
+    @property
+    def words(self) -> list[str]:
+        """How it is told to a run."""
+        stage = [] if self.stage is None else [f"engine.deepspeed.stage={self.stage}"]
+        return [f"procs={self.procs}", f"engine={self.engine}", *stage, f"data.backend={self.backend}"]
 
 
 def start_ranks(run: Path, procs: int, *, timeout: float = 300, **variables: str) -> list[int]:
@@ -116,7 +127,7 @@ class Auditor:
             f"name={name}",
             f"runs={self.folder / 'runs'}",
         ]
-        words += [f"procs={case.procs}", f"engine={case.engine}", f"data.backend={case.backend}"]
+        words += case.words
         words += [f"data.train={self.folder / 'shards/train'}", f"data.eval={self.folder / 'shards/eval'}"]
         shutil.rmtree(self.folder / "runs" / name, ignore_errors=True)
         return submit.prepare([*words, *extra]).path
@@ -162,11 +173,17 @@ class Auditor:
 
 
 def _cases(found: SimpleNamespace) -> list[Case]:
-    try:
-        procs = [int(word) for word in found.procs.split(",")]
-    except ValueError:
-        raise UserError(f"procs={found.procs} is not a list of numbers: type procs=1,2") from None
-    return [Case(*way) for way in itertools.product(procs, found.engine.split(","), found.backend.split(","))]
+    numbers = {}
+    for key in ("procs", "stage"):
+        try:
+            numbers[key] = [int(word) for word in getattr(found, key).split(",")]
+        except ValueError:
+            raise UserError(f"{key}={getattr(found, key)} is not a list of numbers: type {key}=1,2") from None
+    cases = []
+    for procs, engine in itertools.product(numbers["procs"], found.engine.split(",")):
+        stages = numbers["stage"] if engine == "deepspeed" else [None]
+        cases += [Case(procs, engine, *way) for way in itertools.product(found.backend.split(","), stages)]
+    return cases
 
 
 def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
@@ -178,10 +195,10 @@ def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
     for number, case in enumerate(cases):
         started = time.monotonic()
         straight = auditor.straight(f"straight{number}", case)
-        killed = auditor.interrupted(f"killed{number}", case)
+        killed = auditor.interrupted(f"killed{number}", case, kills=found.kills)
         wrong = differences(straight, killed)
         good &= not wrong
-        kills = ", ".join(auditor.faults(case))
+        kills = ", ".join(auditor.faults(case)[-found.kills :])
         verdict = "equal bit for bit" if not wrong else f"DIFFERENT: {wrong[0]} (+{len(wrong) - 1} more)"
         print(f"{case.label}: {verdict}  [killed at {kills}; {time.monotonic() - started:.0f} s]", flush=True)
         if number == 0 and found.controls:
@@ -192,7 +209,7 @@ def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
                 verdict = f"noticed: {wrong[0]}" if wrong else "NOT NOTICED"
                 print(f"control, {part} state left out: {verdict}", flush=True)
     if found.elastic:
-        case = Case(2, cases[0].engine, cases[0].backend)
+        case = dataclasses.replace(cases[0], procs=2)
         straight = auditor.straight("elastic-straight", case, "norm_stats=group")
         resumed = auditor.interrupted("elastic", case, "norm_stats=group", kills=1, last_procs=1)
         wrong, distance = elastic_differences(straight, resumed, TOLERANCE)
@@ -207,13 +224,17 @@ def main(argv: list[str]) -> int:
         "task": "siamese",
         "procs": "1,2",
         "engine": "ddp,flat",
+        "stage": "1,2,3",
         "backend": "host,dali",
+        "kills": 3,
         "controls": True,
         "elastic": True,
         "seed": 0,
         "keep": None,
     }
     found = args.parse(argv, spec)
+    if not 1 <= found.kills <= 3:
+        raise UserError(f"kills={found.kills} is not 1 to 3: type kills=3")
     with tempfile.TemporaryDirectory(prefix="rostro-audit-") as temporary:
         auditor = Auditor(found.task, Path(found.keep or temporary).resolve(), found.seed)
         auditor.make_data()

@@ -38,6 +38,14 @@ def test_flat_and_host_too_on_one_rank(task: str) -> None:
     assert audit_resume.main(words) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_every_stage_of_zero(task: str, capfd: pytest.CaptureFixture[str]) -> None:
+    words = [f"task={task}", "procs=2", "engine=deepspeed", "stage=1,2,3", "backend=host", "kills=1"]
+    assert audit_resume.main([*words, "controls=false", "elastic=false"]) == 0
+    assert capfd.readouterr().out.count("equal bit for bit") == 3
+
+
 def test_the_comparison_names_what_differs(tmp_path: Path) -> None:
     import json
 

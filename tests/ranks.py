@@ -16,7 +16,7 @@ from typing import Any
 from hpc import dist
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "hpc.dist"])
+CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "hpc.dist", "tests.preload"])
 
 
 def _rank(function: Callable, rank: int, world: int, folder: str, args: tuple) -> Any:

@@ -59,7 +59,7 @@ def test_ddp_zero2_ddp_equals_ddp() -> None:
 
 def test_the_number_of_ranks_may_change() -> None:
     """And parameters without gradient are skipped, as without ZeRO, until they have one."""
-    ways = [{"stage": 1}, {"stage": 3}, {"stage": 3, "config": zero.SPLIT}]
+    ways: list[dict[str, Any]] = [{"stage": 1}, {"stage": 3, "config": zero.SPLIT}]
     saved: list[Any] = [None] * len(ways)
     for world, updates in ((4, range(2)), (2, range(2, 4)), (3, range(4, 6))):
         ranks = launch(zero.go_on_each, world, ways, saved, updates)

@@ -1,0 +1,134 @@
+"""What joining two processes costs: DDP against two that never meet, and ZeRO-1 against DDP with Adam.
+
+`python bench/engines.py` starts two ranks of one thread and times whole updates (forward, backward, gradients, Adam)
+of the siamese job on a batch in memory, in interleaved rounds; the slower rank counts. Bars: DDP of 2 <= 1.2 x two
+independent processes; ZeRO-1 <= 1.3 x DDP. Shows the other stages too. Prints one table and one JSON line; exit code 1
+where a bar is missed.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+BARS = {"ddp / independent": 1.2, "zero1 / ddp": 1.3}
+TASK = {"name": "siamese", "trunk": "googlenet", "embedding": 128, "loss": "contrastive"}
+TASK |= {"margin": 1.0, "temperature": 0.1, "mirror": False}
+SHARE, SIZE, WORLD = 16, 64, 2
+VARIANTS = ("independent", "ddp", "zero0", "zero1", "zero2", "zero3")
+
+
+class Variant:
+    """One network under one engine, and the batch that it sees again and again."""
+
+    def __init__(self, name: str, here: Any) -> None:
+        import torch
+
+        from hpc.config import Config, DeepSpeed, Engine, Optim
+        from hpc.dist import Dist
+        from hpc.player import Player
+        from hpc.task import Batch
+        from hpc.tasks.siamese import Siamese
+
+        self.here = Dist() if name == "independent" else here
+        engine = {"independent": "flat", "ddp": "ddp"}.get(name, "deepspeed")
+        stage = int(name[-1]) if engine == "deepspeed" else 0
+        config = Config(
+            batch=SHARE * self.here.world,
+            optim=Optim(name="adam"),
+            engine=Engine(name=engine, deepspeed=DeepSpeed(stage=stage)),
+            task=TASK,
+        )
+        torch.manual_seed(0)
+        self.task = Siamese(config)
+        self.task.here = self.here
+        self.player = Player("net", self.task.players()["net"], config, self.here)
+        rows = torch.arange(SHARE) + here.rank * SHARE
+        images = torch.randn(SHARE, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+        self.batch = Batch(images, {"identity": rows // 4}, rows, rows)
+
+    def step(self) -> None:
+        from hpc.accumulate import Pass
+        from hpc.task import Phase
+
+        player = self.player
+        player.optimizer.zero_grad(set_to_none=True)
+        phase = Phase("embed", "net", coupled=True)
+        passes = Pass(
+            self.task,
+            phase,
+            {"net": player.engine},
+            clock=0,
+            seed=lambda _: None,
+            autocast=contextlib.nullcontext,
+        )
+        passes.backward(self.batch, [slice(0, SHARE)])
+        player.engine.reduce()
+        player.update(1e-3, player.norm_of_gradient())
+
+
+def rank_main(rank: int, folder: str, rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds of an update by variant and round, of the slower rank."""
+    import torch
+
+    from hpc import dist
+
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "LOCAL_RANK": str(rank)}
+    here = dist.connect(Path(folder), timeout=300, device="cpu")
+    variants = {name: Variant(name, here) for name in VARIANTS}
+    rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for number in range(-1, rounds):
+        for name, variant in variants.items():
+            dist.gather_vector([0.0], here)  # both begin together
+            start = time.perf_counter()
+            for _ in range(steps if number >= 0 else 2):
+                variant.step()
+            spent = (time.perf_counter() - start) / steps
+            slower = max(value for (value,) in dist.gather_vector([spent], here))
+            if number >= 0:
+                rows[name].append(slower)
+    dist.disconnect()
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=4)
+    found = parser.parse_args()
+    os.environ.pop("MASTER_ADDR", None)
+    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(WORLD) as pool:
+        jobs = [(rank, folder, found.rounds, found.steps) for rank in range(WORLD)]
+        rows = pool.starmap(rank_main, jobs, chunksize=1)[0]
+    medians = {name: statistics.median(values) for name, values in rows.items()}
+    # Ratios within a round: the machine's speed drifts between rounds.
+    ratios = {
+        f"{one} / {other}": statistics.median(a / b for a, b in zip(rows[one], rows[other], strict=True))
+        for one, other in [("ddp", "independent"), *((name, "ddp") for name in VARIANTS[2:])]
+    }
+    head = f"GoogLeNet, {WORLD} x {SHARE} pictures of {SIZE} px"
+    print(f"| {head:<34} | ms an update |\n|{'-' * 36}|{'-' * 14}|")
+    for name, value in medians.items():
+        print(f"| {name:<34} | {1000 * value:12.1f} |")
+    for name, value in ratios.items():
+        bar = f" (bar {BARS[name]})" if name in BARS else ""
+        print(f"| {name:<34} | {value:6.3f}{bar} |")
+    print(json.dumps({"bench": "engines", "seconds": medians, "ratios": ratios, "bars": BARS}))
+    return int(any(ratios[name] > bar for name, bar in BARS.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,13 +6,17 @@ STAMP := $(VENV)/.installed
 # make TORCH_INDEX=URL takes torch from another index: the CPU build is 3 GB smaller where there is no GPU.
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint bench setup
+.PHONY: demo test slurm lint bench setup
 
 demo: $(STAMP)
 	$(PY) -m launch.demo $(if $(DATA),data="$(DATA)")
 
 test: $(STAMP)
 	$(PY) -m pytest $(TESTS)
+
+# Only the tests on a real SLURM, which must be there: make slurm
+slurm: $(STAMP)
+	ROSTRO_REQUIRE_SLURM=1 $(PY) -m pytest tests/slurm
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -28,6 +28,7 @@ pid=$!
 while kill -0 $pid 2>/dev/null; do wait $pid; done
 """
 POLL = 0.5  # seconds
+HOPELESS = ("Partition", "BadConstraints", "Assoc", "QOS", "Invalid")  # reasons that waiting rarely changes
 
 
 def run(runs: Path, *, nodes: int, partition: str, queue: float) -> list[Finding]:
@@ -82,10 +83,17 @@ def _watch(folder: Path, job: str, nodes: int, queue: float) -> list[Finding]:
     def count(name: str) -> int:
         return len([path for path in folder.glob(f"{name}-*") if path.suffix != ".part"])
 
-    if not _until(lambda: slurm.job_state(job) not in slurm.QUEUED, queue):
-        why = slurm.job_info(job).get("Reason", "?")
-        text = f"job {job} of {nodes} nodes did not start within {queue:.0f} s (reason {why})"
-        return [Finding(HARMFUL, "trial", text, "seconds=600, nodes=1 or another partition=")]
+    def reason() -> str:
+        return slurm.job_info(job).get("Reason", "unknown")
+
+    def settled() -> bool:
+        return slurm.job_state(job) not in slurm.QUEUED or reason().startswith(HOPELESS)
+
+    if not _until(settled, queue) or slurm.job_state(job) in slurm.QUEUED:
+        text = f"job {job} of {nodes} nodes does not start (reason {reason()})"
+        return [
+            Finding(HARMFUL, "trial", text, "fewer nodes=, another partition=, or wait longer: seconds=600")
+        ]
     if not _until(lambda: count("rank") == nodes, 60):
         text = f"{count('rank')} of {nodes} nodes of job {job} wrote into {folder.parent}"
         return [

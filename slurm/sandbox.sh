@@ -169,7 +169,7 @@ end_all() {
 
 # End what jobs left, then the daemons, and remove the folder: only one that `up` made.
 down() {
-    local pid
+    local pid file
     [ -e "$D" ] || return 0
     [ -s "$D/slurm.conf" ] && grep -q '^ClusterName=sandbox$' "$D/slurm.conf" || fail "$D is no sandbox: nothing was removed"
     if pid_of "$D/slurmctld.pid" slurmctld >/dev/null; then
@@ -180,8 +180,12 @@ down() {
         done
     fi
     stop_daemons
-    for pid in $(pgrep -u "$(id -u)" slurmstepd || true); do # of a slurmd that was killed
-        [ "$(tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | sed -n 's/^SLURM_CONF=//p')" != "$D/slurm.conf" ] || kill -9 "$pid"
+    # What a slurmd that was killed could not end: its step daemons and the processes of its jobs.
+    for file in $(grep -lzxF "SLURM_CONF=$D/slurm.conf" /proc/[0-9]*/environ 2>/dev/null || true); do
+        pid=${file//[^0-9]/}
+        if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = slurmstepd ] || grep -qz '^SLURM_JOB_ID=' "$file" 2>/dev/null; then
+            [ "$pid" = $$ ] || kill -9 "$pid" 2>/dev/null || true
+        fi
     done
     rm -rf "$D"
 }

@@ -1,28 +1,28 @@
-"""How a run that fails says so: each rank leaves one line in RUN/failures, and the run's status names the guilty one.
+"""How a run that fails says so: each rank leaves RUN/failures/<attempt>-rank<k>.json, and the run's status names the
+guilty one.
 
 The guilty rank is the first that failed by its own fault, or the one that died without a word; the others only lost
 it. Imports no torch.
 """
 
 import contextlib
+import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from hpc import slurm
 from hpc.errors import UserError
-from hpc.rundir import RunDir, alive, read_json, write_json
+from hpc.rundir import ACTIVE, RunDir, alive, read_json, write_json
 
 PATIENCE = 3.0  # seconds in which a guilty rank leaves its line, or is seen to be dead
-LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Timed out waiting",
-    "Broken pipe",
-    "NCCL",
-    "gloo",
-)
+SILENT = "Timed out waiting"
+LOST = (SILENT, "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
+KILLED = "it died without a word: killed by a signal, or out of memory"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,23 @@ class Guilty:
 
     rank: int
     message: str
+
+
+@dataclass
+class Place:
+    """Where a rank is in its run."""
+
+    rank: int
+    world: int = 1
+    clock: int | None = None  # None: it does not train yet
+
+
+def attempt() -> str:
+    """A name of this start of the run, the same on all its ranks."""
+    if slurm.in_step():
+        return f"{slurm.job_id()}.{slurm.restart_count()}"
+    names = ("ROSTRO_ATTEMPT", "SUBMITIT_LOCAL_JOB_ID", "MASTER_PORT")  # the last under torchrun
+    return next((os.environ[name] for name in names if os.environ.get(name)), str(os.getpid()))
 
 
 def message_of(error: BaseException) -> str:
@@ -42,34 +59,53 @@ def lost(error: BaseException) -> bool:
     return not isinstance(error, UserError) and any(word in str(error) for word in LOST)
 
 
-def clear(run: RunDir) -> None:
-    """Forget the failures of the start before (rank 0, before the ranks meet)."""
-    for left in run.failures.glob("rank*.json"):
-        left.unlink(missing_ok=True)
-
-
-def leave(run: RunDir, rank: int, error: BaseException) -> None:
+def leave(run: RunDir, place: Place, error: BaseException) -> None:
     """Write this rank's line; a full disk must not hide the error itself."""
+    line = {
+        "attempt": attempt(),
+        "rank": place.rank,
+        "world": place.world,
+        "host": socket.gethostname(),
+        "time": time.time(),
+        "clock": place.clock,
+        "error": type(error).__name__,
+        "message": message_of(error),
+        "lost": lost(error),
+    }
     with contextlib.suppress(OSError):
         run.failures.mkdir(exist_ok=True)
-        line = {"rank": rank, "time": time.time(), "message": message_of(error), "lost": lost(error)}
-        write_json(run.failures / f"rank{rank}.json", line)
+        write_json(run.failures / f"{line['attempt']}-rank{place.rank}.json", line)
+
+
+def _last_lines(run: RunDir, began: float) -> list[dict[str, Any]]:
+    """What the ranks of the newest start left; `began`: when the newest one that got as far as its lock did so."""
+    found = [read_json(path) for path in run.failures.glob("*-rank*.json")]
+    found = sorted((line for line in found if line and line["time"] > began), key=lambda line: line["time"])
+    return [line for line in found if line["attempt"] == found[-1]["attempt"]]
 
 
 def guilty(run: RunDir) -> Guilty | None:
     """Who ended the last start; None where nobody knows (yet)."""
-    lines = [read_json(path) for path in run.failures.glob("rank*.json")]
-    own = sorted((line for line in lines if line and not line["lost"]), key=lambda line: line["time"])
+    status = read_json(run.status_file)
+    lines, places = _last_lines(run, status.get("began", 0.0)), run.ranks()
+    own = [line for line in lines if not line["lost"]]
     if own:
         return Guilty(own[0]["rank"], own[0]["message"])
-    told = {line["rank"] for line in lines if line}
-    silent = [rank for rank, place in sorted(run.ranks().items()) if rank not in told]
-    dead = [rank for rank in silent if alive(*run.ranks()[rank]) is False]
-    if told and dead:
-        return Guilty(dead[0], "it died without a word: killed by a signal, or out of memory")
-    if told and silent:
-        waits = "it does not answer: it hangs, or its node is lost"
-        return Guilty(silent[0], f"{waits} (hang_timeout={run.config().hang_timeout} seconds)")
+    if not lines:  # all are dead, or all live: of several nobody can tell
+        died = status.get("state") in ACTIVE and [alive(*place) for place in places.values()] == [False]
+        return Guilty(0, KILLED) if died else None
+    if lines[0]["attempt"] != status.get("attempt"):  # it ended before its ranks had met
+        places = {}
+    missing = set(range(lines[0]["world"])) - {line["rank"] for line in lines}
+    living = {rank: alive(*places[rank]) if rank in places else None for rank in sorted(missing)}
+    for rank, lives in living.items():
+        if lives is False:
+            return Guilty(rank, KILLED)
+    for rank in living:  # it hangs, or lived on another host
+        if not all(SILENT in line["message"] for line in lines):
+            return Guilty(rank, f"{KILLED}, or its node is lost")
+        patience = f"hang_timeout={run.config().hang_timeout} seconds"
+        return Guilty(rank, f"it does not answer: it hangs, or its node is lost ({patience})")
     return None
 
 
@@ -82,15 +118,23 @@ def _verdict(run: RunDir) -> str:
     return f"rank {found.rank}: {found.message}; {go_on}" if found else f"a rank was lost; {go_on}"
 
 
+def _may_write(run: RunDir) -> bool:
+    """Whether this is the run's newest start; one that SLURM requeued need not have taken the lock yet."""
+    lock = run.owner()
+    requeued = slurm.in_step() and lock.get("job") == slurm.job_id()
+    return not run.lost_to() or (requeued and lock.get("slurm_restarts", 0) < slurm.restart_count())
+
+
 @contextlib.contextmanager
-def recorded(run: RunDir, rank: int) -> Iterator[None]:
+def recorded(run: RunDir, rank: int, world: int) -> Iterator[Place]:
     """Errors end the rank with one line and exit code 1; what nobody foresaw leaves its traceback too."""
+    place = Place(rank, world)
     try:
-        yield
+        yield place
     except Exception as error:
-        mine = not run.lost_to()
+        mine = _may_write(run)
         if mine:
-            leave(run, rank, error)
+            leave(run, place, error)
         text = message_of(error)
         if lost(error):
             text = f"rank {rank} lost another rank ({text[:200]})"

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from hpc import slurm
+from hpc.requeue import newest
 from hpc.rundir import RunDir
 
 KINDS = ("startup", "train", "wait", "evaluate", "save", "shutdown")
@@ -50,13 +51,13 @@ class Ledger:
         self.began = now - _age()
         self.seconds["startup"] = now - self.began  # loading the libraries
         self.head: dict[str, Any] = {"start": f"{os.getpid()}-{self.began:.2f}", "began": self.began}
-        job = slurm.job_id() if slurm.in_step() else ""
-        if main and job:
-            allocated = slurm.started(slurm.job_info(job))
-            if allocated and allocated < self.began:  # launching the ranks
+        if main and slurm.in_step():
+            self.head |= _job()
+            allocated = slurm.started(slurm.job_info(self.head["job"]))
+            again = any(_same(line, self.head) for line in _lines(run))  # in an salloc: its time is counted
+            if allocated and allocated < self.began and not again:  # launching the ranks
                 self.seconds["startup"] += self.began - allocated
                 self.head["began"] = allocated
-            self.head |= {"job": job, "restart": slurm.restart_count()}
 
     def enter(self, kind: str) -> str:
         """From now on time belongs to `kind`; returns what it belonged to."""
@@ -76,14 +77,15 @@ class Ledger:
 
     def waited(self, total: float) -> None:
         """A loader has waited `total` seconds in its life, all of it in training time."""
+        self.enter(self._kind)
         new = total - self._waited if total >= self._waited else total  # less than before: another loader
         self._waited = total
         seconds = min(new, self.seconds["train"])
         self.seconds["train"] -= seconds
         self.seconds["wait"] += seconds
 
-    def write(self, clock: int, **more: Any) -> None:
-        """Append the sums so far."""
+    def write(self, clock: int | None, **more: Any) -> None:
+        """Append the sums so far. `clock`: None while it is not known."""
         self.enter(self._kind)
         if not self.main or self.run.lost_to():
             return
@@ -93,12 +95,33 @@ class Ledger:
             file.write(json.dumps(line) + "\n")
 
 
+def _job() -> dict[str, Any]:
+    """The job and the start of it that this process belongs to."""
+    return {"job": slurm.job_id(), "restart": slurm.restart_count()} if slurm.job_id() else {}
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(key) == other.get(key) for key in ("job", "restart"))
+
+
 def ended(run: RunDir) -> None:
-    """Note that the allocation of the newest start ends now: called by who outlives the ranks."""
-    lines = _lines(run)
-    if lines:
-        with run.ledger_file.open("a") as file:
-            file.write(json.dumps({"start": lines[-1]["start"], "ended": time.time()}) + "\n")
+    """Note that this start's allocation ends now: called by who outlives the ranks.
+
+    Ranks that died before their first word leave no more than the time that they were given.
+    """
+    now, job = time.time(), _job()
+    mine = [line for line in _lines(run) if "seconds" in line and _same(line, job)]
+    if mine:
+        line = {"start": mine[-1]["start"], "ended": now}
+    else:
+        began = slurm.started(slurm.job_info(job["job"])) if job else None
+        if began is None:
+            return
+        seconds = dict.fromkeys(KINDS, 0.0) | {"startup": now - began}
+        line = {"start": f"{job['job']}.{job['restart']}", "began": began, **job}
+        line |= {"time": now, "clock": None, "seconds": seconds}
+    with run.ledger_file.open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _lines(run: RunDir) -> list[dict[str, Any]]:
@@ -114,8 +137,11 @@ def _lines(run: RunDir) -> list[dict[str, Any]]:
     return found
 
 
-def starts(run: RunDir) -> list[dict[str, Any]]:
-    """The account of every start: began, ended (unix time), first and last clock, seconds by category."""
+def starts(run: RunDir, *, over: bool = False) -> list[dict[str, Any]]:
+    """The account of every start: began, ended (unix time), first clock, seconds by category.
+
+    `over`: the newest one trains no more; what it did not save counts as lost.
+    """
     grouped: dict[str, list[dict[str, Any]]] = {}
     for line in _lines(run):
         grouped.setdefault(line["start"], []).append(line)
@@ -125,20 +151,33 @@ def starts(run: RunDir) -> list[dict[str, Any]]:
         if not sums:
             continue
         end = max(line.get("ended", line.get("time", 0.0)) for line in lines)
-        accounts.append({**sums[-1], "first": sums[0]["clock"], "ended": end, "lines": sums})
-    for account, following in zip(accounts, [*accounts[1:], None], strict=False):
+        known = [line for line in sums if line["clock"] is not None]
+        first = known[0]["clock"] if known else None
+        accounts.append({**sums[-1], "first": first, "ended": end, "lines": known})
+    if accounts and over:
+        _take_end(accounts[-1])
+    goes_on = max(0, newest(run)) if over else None  # the clock at which the start after it begins
+    for account in reversed(accounts):
         trained = account["seconds"]["train"]
-        kept = trained if following is None else _trained_until(account, following["first"])
+        kept = trained if goes_on is None else _trained_until(account, goes_on)
         account["seconds"] = {**account["seconds"], "train": kept, "redone": trained - kept}
         # After its last word a start that left in order was leaving; one that was killed lost what it did.
         silent = max(0.0, account["ended"] - account["time"])
         account["seconds"]["shutdown" if account.get("left") else "redone"] += silent
+        goes_on = goes_on if account["first"] is None else account["first"]
     return accounts
+
+
+def _take_end(account: dict[str, Any]) -> None:
+    """Let the account of a job that is over reach to the end that SLURM knows."""
+    info = slurm.job_info(account["job"]) if account.get("job") else {}
+    if info.get("Restarts") == str(account.get("restart")) and info.get("JobState") not in slurm.LIVE:
+        account["ended"] = max(account["ended"], slurm.started(info, "EndTime") or 0.0)
 
 
 def _trained_until(account: Mapping[str, Any], clock: int) -> float:
     """Seconds of training that brought this start to `clock`, between its lines in proportion."""
-    before = (account["first"], 0.0)
+    before = (account["first"] or 0, 0.0)
     for line in account["lines"]:
         here = (line["clock"], line["seconds"]["train"])
         if here[0] >= clock:
@@ -149,9 +188,12 @@ def _trained_until(account: Mapping[str, Any], clock: int) -> float:
     return before[1]
 
 
-def summary(run: RunDir) -> dict[str, Any]:
-    """All starts together: {"starts", "allocated" (seconds), "goodput" (0..1 or None), "seconds": {category: s}}."""
-    accounts = starts(run)
+def summary(run: RunDir, *, over: bool = False) -> dict[str, Any]:
+    """All starts together: {"starts", "allocated" (seconds), "goodput" (0..1 or None), "seconds": {category: s}}.
+
+    `over`: as for `starts`.
+    """
+    accounts = starts(run, over=over)
     seconds = (
         {kind: sum(account["seconds"][kind] for account in accounts) for kind in NAMES} if accounts else {}
     )

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -241,8 +242,7 @@ def locked(run: RunDir, here: Dist) -> Iterator[None]:
     if here.main:
         try:
             run.take(job=slurm.job_id() if slurm.in_step() else "")
-            failure.clear(run)
-            run.write_status(state="starting", pids={})
+            run.write_status(state="starting", pids={}, began=time.time(), attempt=failure.attempt())
         except UserError as refused:
             error = str(refused)
     try:

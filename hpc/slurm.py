@@ -73,10 +73,12 @@ def job_state(job: str) -> str | None:
     return None
 
 
-def started(info: Mapping[str, str]) -> float | None:
-    """Unix time at which a job's nodes were given to it, as `job_info` says; None where it does not."""
+def started(info: Mapping[str, str], key: str = "StartTime") -> float | None:
+    """Unix time at which a job's nodes were given to it (`EndTime`: taken back), as `job_info` says; None where it
+    does not.
+    """
     try:
-        return time.mktime(time.strptime(info["StartTime"], "%Y-%m-%dT%H:%M:%S"))
+        return time.mktime(time.strptime(info[key], "%Y-%m-%dT%H:%M:%S"))
     except (KeyError, ValueError):
         return None
 

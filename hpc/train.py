@@ -259,19 +259,21 @@ class Trainer:
 
 def main(run: str, listening: Preemption | None = None) -> int:
     """Train the run in directory `run` to its end or to a signal; the exit code of this rank."""
-    folder, rank = RunDir(Path(run)), dist.place()[0]
-    with failure.recorded(folder, rank):
+    folder, (rank, world, _) = RunDir(Path(run)), dist.place()
+    with failure.recorded(folder, rank, world) as place:
         ledger = Ledger(folder, main=rank == 0)
         config = folder.config()
         setup.refuse_foreign_code(folder)
         here = dist.connect(folder.path, timeout=config.hang_timeout)
         with setup.locked(folder, here):
+            ledger.write(None)
             trainer = Trainer(folder, here, ledger)
             try:
                 state = trainer.fit(listening)
                 if here.main:
                     folder.write_status(state=state, clock=trainer.clock, asked=trainer.stop)
             finally:
+                place.clock = trainer.clock
                 trainer.close()
             ledger.write(trainer.clock, left=True)
     dist.disconnect()

@@ -1,9 +1,12 @@
 """`rostro logs`: what the ranks of a run wrote."""
 
+import contextlib
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from data_shards.errors import UserError
 from hpc.rundir import RunDir
@@ -23,33 +26,41 @@ Prints the end of a rank's log.
 Example: rostro logs siamese-20260101-120000 rank=guilty
 """
 POLL = 0.3  # seconds
+LOOK = 2.0  # seconds between two looks at whether the run goes on: of a job SLURM is asked
 
 
 def main(argv: list[str]) -> int:
     spec = {"runs": "runs", "rank": "0", "lines": 40, "follow": False}
     keys = args.parse(argv, spec, positional=("run",), required=("run",))
+    if keys.lines < 0:
+        raise UserError(f"lines={keys.lines} is no number of lines: type lines=40, or lines=0 for all")
     run = RunDir.open(keys.run, runs=keys.runs)
     logs = chosen(run, keys.rank)
-    places = {}
-    for rank, path in logs.items():
-        head = f"rank {rank} | " if len(logs) > 1 else ""
-        for line in last_lines(path, keys.lines):
-            print(f"{head}{line}")
-        places[rank] = path.stat().st_size
-    while keys.follow:
-        for rank, path in logs.items():
-            with path.open("rb") as file:
-                file.seek(places[rank])
-                new = file.read()
-            places[rank] += len(new)
-            head = f"rank {rank} | " if len(logs) > 1 else ""
-            for line in new.decode(errors="replace").splitlines():
-                print(f"{head}{line}")
-        sys.stdout.flush()
-        if not run.in_use():
-            break
-        time.sleep(POLL)
+    heads = {rank: f"rank {rank} | " if len(logs) > 1 else "" for rank in logs}
+    with contextlib.ExitStack() as stack:
+        files = {rank: stack.enter_context(path.open("rb")) for rank, path in logs.items()}
+        for rank, file in files.items():
+            for line in last_lines(file, keys.lines):
+                print(f"{heads[rank]}{line}")
+        if keys.follow:
+            _follow(run, files, heads)
     return 0
+
+
+def _follow(run: RunDir, files: Mapping[int, IO[bytes]], heads: Mapping[int, str]) -> None:
+    """Print what is added, whole lines only, until the run has ended."""
+    halves = dict.fromkeys(files, b"")
+    looked, living = -LOOK, True
+    while living:
+        if time.monotonic() > looked + LOOK:
+            living, looked = run.in_use(), time.monotonic()  # before the last reading
+        for rank, file in files.items():
+            *lines, halves[rank] = (halves[rank] + file.read()).split(b"\n")
+            for line in [*lines, *([halves[rank]] if halves[rank] and not living else [])]:
+                print(f"{heads[rank]}{_text(line)}")
+        sys.stdout.flush()
+        if living:
+            time.sleep(POLL)
 
 
 def chosen(run: RunDir, rank: str) -> dict[int, Path]:
@@ -75,7 +86,10 @@ def chosen(run: RunDir, rank: str) -> dict[int, Path]:
     return {int(rank): found[int(rank)]}
 
 
-def last_lines(path: Path, count: int) -> list[str]:
-    """The last `count` lines (0: all)."""
-    with path.open(errors="replace") as file:
-        return [line.rstrip("\n") for line in (deque(file, maxlen=count) if count else file)]
+def last_lines(file: IO[bytes], count: int) -> list[str]:
+    """The last `count` lines (0: all); the file is read to its end."""
+    return [_text(line.rstrip(b"\n")) for line in (deque(file, maxlen=count) if count else file)]
+
+
+def _text(line: bytes) -> str:
+    return line.rstrip(b"\r").decode(errors="replace")

@@ -1,5 +1,6 @@
 """`rostro status`: the runs of a folder, from their status files; a run whose processes are gone is dead."""
 
+import dataclasses
 import json
 import os
 import time
@@ -26,6 +27,7 @@ Example: rostro status runs=/scratch/runs json=true
 """
 
 COLOURS = {"running": "green", "saving": "green", "starting": "cyan", "dead": "red", "failed": "red"}
+OVER = ("failed", "dead")  # what was not saved is lost
 METRICS = 4  # figures shown in the table
 TAIL = 12  # lines of the guilty rank's log
 
@@ -43,7 +45,7 @@ def main(argv: list[str]) -> int:
     else:
         show(found)
         if keys.run:
-            show_more(runs[0])
+            show_more(runs[0], found[0])
     return 0
 
 
@@ -57,7 +59,10 @@ def describe(run: RunDir) -> dict[str, Any]:
     clock, images = int(status.get("clock") or 0), config.images
     rate = float(status.get("rate") or 0.0)
     left = (images - clock) / rate if rate and status["state"] in ACTIVE else None
-    account = ledger.summary(run)
+    over = status["state"] in OVER
+    account = ledger.summary(run, over=over)
+    ended = failure.guilty(run) if over else None
+    job = run.job()
     return {
         "run": run.name,
         "path": str(run.path),
@@ -70,35 +75,37 @@ def describe(run: RunDir) -> dict[str, Any]:
         "loss": status.get("loss"),
         "metrics": status.get("metrics") or {},
         "ranks": config.procs * config.nodes,
-        "restarts": max(0, account["starts"] - 1),
+        "starts": account["starts"],
+        "restarts": max(account["starts"] - 1, int(run.owner().get("restarts", 0))),
         "goodput": account["goodput"],
         "seconds": account["seconds"],
         "allocated": account["allocated"],
-        "job": run.job(),
-        "slurm": (slurm.job_state(run.job()) or "forgotten") if run.job() else "",
+        "job": job,
+        "slurm": (slurm.job_state(job) or "unknown") if job and status["state"] != "finished" else "",
         "updated": status.get("time"),
         "message": status.get("message", ""),
+        "guilty": dataclasses.asdict(ended) if ended else None,
     }
 
 
-def show_more(run: RunDir) -> None:
+def show_more(run: RunDir, row: dict[str, Any]) -> None:
     """Where a run's time went and, if it failed, what its guilty rank last said."""
     from launch.logs import last_lines
 
-    account = ledger.summary(run)
-    if account["allocated"]:
-        print(f"time allocated {duration(account['allocated'])}, starts {account['starts']}")
-        for kind, seconds in account["seconds"].items():
+    if row.get("allocated"):
+        print(f"time allocated {duration(row['allocated'])}, starts {row['starts']}")
+        for kind, seconds in row["seconds"].items():
             if seconds > 0:
                 shown = duration(seconds) if seconds >= 10 else f"{seconds:.1f}s"
-                share = seconds / account["allocated"]
-                print(f"  {ledger.NAMES[kind]:<22}{shown:>9}  {share:.0%}")
-    ended = failure.guilty(run) if run.status()["state"] in ("failed", "dead") else None
+                print(f"  {ledger.NAMES[kind]:<22}{shown:>9}  {seconds / row['allocated']:.0%}")
+    ended = row.get("guilty")
     if ended:
-        print(f"rank {ended.rank} ended it: {ended.message}")
-        if run.log(ended.rank).exists():
-            for line in last_lines(run.log(ended.rank), TAIL):
-                print(f"  {line}")
+        print(f"rank {ended['rank']} ended it: {ended['message']}")
+        log = run.log(ended["rank"])
+        if log.exists():
+            print(f"the end of {log}:")
+            with log.open("rb") as file:
+                print("\n".join(f"  {line}" for line in last_lines(file, TAIL)))
 
 
 def show(found: list[dict[str, Any]]) -> None:

@@ -58,7 +58,7 @@ def environment(rank: int = 0, world: int = 1, attempt: str = "test") -> dict[st
 def start(run: Path, world: int = 1, **options: Any) -> list[subprocess.Popen]:
     """The ranks of a run as processes, their output as text in pipes."""
     attempt = f"test-{time.monotonic_ns()}"
-    command = [sys.executable, "-m", "hpc.train", str(run)]
+    command = [sys.executable, "-m", options.get("program", "hpc.train"), str(run)]
     return [
         subprocess.Popen(
             command,

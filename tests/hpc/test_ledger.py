@@ -8,7 +8,7 @@ import pytest
 
 from hpc import failure, ledger
 from hpc.ledger import KINDS, Ledger
-from hpc.rundir import RunDir
+from hpc.rundir import RunDir, write_json
 from launch.cli import main
 from tests.runs import finish, make_run, start
 from tests.sets import pack_set
@@ -79,41 +79,124 @@ def test_nested_kinds_count_once(tmp_path):
     assert sum(account.seconds.values()) < time.perf_counter() - began + 0.5
 
 
-def test_a_killed_and_resumed_run_adds_up_to_the_life_of_its_processes(tmp_path, shards, capsys):
-    """kill -9 at 160 after a checkpoint at 96: 64 images are done again."""
+def test_a_start_that_never_trained_loses_nothing_of_the_one_before(tmp_path):
+    run = RunDir(tmp_path)
+    trained = {"began": 0.0, "clock": 100, "seconds": seconds(startup=5, train=20)}
+    write(run, "a", trained | {"time": 5.0, "clock": 0, "seconds": seconds(startup=5)})
+    write(run, "a", trained | {"time": 25.0})
+    write(run, "b", {"began": 30.0, "time": 34.0, "clock": None, "seconds": seconds(startup=4)})
+    write(run, "c", {"began": 40.0, "time": 45.0, "clock": 75, "seconds": seconds(startup=5)})
+    found = ledger.summary(run)
+    assert found["starts"] == 3
+    assert found["allocated"] == pytest.approx(25 + 4 + 5)
+    assert found["seconds"]["redone"] == pytest.approx(5)
+    assert found["seconds"]["train"] == pytest.approx(15)
+
+
+def test_what_a_dead_run_did_not_save_is_lost(tmp_path):
+    run = RunDir(tmp_path)
+    write(run, "a", {"began": 0.0, "time": 5.0, "clock": 0, "seconds": seconds(startup=5)})
+    write(run, "a", {"began": 0.0, "time": 25.0, "clock": 100, "seconds": seconds(startup=5, train=20)})
+    (run.checkpoints / "000000000060").mkdir(parents=True)
+    assert ledger.summary(run)["seconds"]["redone"] == 0
+    assert ledger.summary(run, over=True)["seconds"]["redone"] == pytest.approx(8)
+
+
+def test_the_time_of_a_job_is_that_of_its_allocation(tmp_path, monkeypatch):
+    """The batch script outlives ranks that left no word, and notes no end for the start before."""
+    run, now = RunDir(tmp_path), time.time()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    answer = {"StartTime": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now - 60))}
+    monkeypatch.setattr("hpc.slurm.job_info", lambda job: answer)
+    first = {"began": now - 300, "time": now - 200, "clock": 0, "seconds": seconds(startup=100)}
+    write(run, "a", first | {"job": "7", "restart": 0}, {"ended": now - 190})
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    ledger.ended(run)
+    assert ledger.summary(run)["allocated"] == pytest.approx(110 + 60, abs=2)
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    account = Ledger(run, main=True)
+    assert account.head["began"] == pytest.approx(now - 60, abs=1)
+    assert account.seconds["startup"] == pytest.approx(60, abs=2)
+    account.write(0)
+    assert Ledger(run, main=True).head["began"] >= now - 60 + 1  # a second start in the same allocation
+
+
+def test_injected_losses_add_up_to_the_life_of_the_processes(tmp_path, shards, capsys):
+    """kill -9 at 240 after a checkpoint at 192; steps, saves, evaluation and data are slowed by known seconds."""
     run = make_run(tmp_path / "runs" / "r", shards)
+    slow = {"step": 0.1, "save": 0.4, "evaluate": 0.8, "wait": 0.05}
     lived = 0.0
-    for fault in ("step@160", ""):
-        before = time.time()
-        [(code, _, error)] = finish(start(run, variables={"ROSTRO_FAULT": fault} if fault else {}))
+    for fault in ("step@240", ""):
+        before = time.monotonic()
+        variables = {"SLOWED": json.dumps(slow)} | ({"ROSTRO_FAULT": fault} if fault else {})
+        [(code, _, error)] = finish(start(run, program="tests.hpc.slowed", variables=variables))
         ledger.ended(RunDir(run))  # as the batch script does
-        lived += time.time() - before
+        lived += time.monotonic() - before
         assert code == (-9 if fault else 0), error
     found = ledger.summary(RunDir(run))
+    spent = found["seconds"]
     assert found["starts"] == 2
     assert found["allocated"] == pytest.approx(lived, rel=0.05)
-    assert sum(found["seconds"].values()) == pytest.approx(found["allocated"], rel=0.05)
-    assert found["seconds"]["redone"] > 0
-    assert found["seconds"]["train"] > found["seconds"]["redone"]
-    assert found["seconds"]["evaluate"] > 0
-    assert 0 < found["goodput"] < 1
+    assert sum(spent.values()) == pytest.approx(lived, rel=0.05)
+    step = spent["train"] / 20  # 320 images in batches of 16
+    assert step > slow["step"]
+    # 192 -> 240 was done again: three steps, their waiting, and what the kill itself took
+    assert 3 * slow["step"] <= spent["redone"] <= 3 * (step + slow["wait"]) + 0.5
+    assert spent["save"] >= 4 * slow["save"]  # at 96, 192, 288, 320
+    assert spent["evaluate"] >= 2 * slow["evaluate"]  # at 160, 320
+    assert spent["wait"] >= 20 * slow["wait"] - 1e-6  # the first batch of each start belongs to starting
+    assert found["goodput"] == pytest.approx((spent["train"] + spent["evaluate"]) / found["allocated"])
     assert main(["status", "r", f"runs={tmp_path / 'runs'}"]) == 0
     shown = capsys.readouterr().out
     assert "lost, done again" in shown
     assert "starts 2" in shown
 
 
-def test_the_guilty_rank_is_the_first_that_failed_by_its_own_fault(tmp_path):
+def leave(run: RunDir, rank: int, error: Exception, world: int = 4) -> None:
+    failure.leave(run, failure.Place(rank, world, clock=64), error)
+
+
+CLOSED = "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
+TIMED_OUT = (
+    "[gloo/transport/tcp/unbound_buffer.cc:84] Timed out waiting 8000ms for recv operation to complete"
+)
+
+
+def test_the_guilty_rank_is_the_first_that_failed_by_its_own_fault(tmp_path, monkeypatch):
     run = RunDir(tmp_path)
-    failure.leave(
-        run, 0, RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1")
-    )
-    assert failure.guilty(run) is None
-    failure.leave(run, 3, ValueError("picture lfw-000000.tar:a.jpg\nis damaged"))
-    failure.leave(run, 2, RuntimeError("Connection reset by peer"))
+    monkeypatch.setenv("ROSTRO_ATTEMPT", "one")
+    leave(run, 0, RuntimeError(CLOSED))
+    leave(run, 3, ValueError("picture lfw-000000.tar:a.jpg\nis damaged"))
+    leave(run, 2, RuntimeError("Connection reset by peer"))
+    leave(run, 1, ValueError("picture lfw-000000.tar:b.jpg is damaged"))
     assert failure.guilty(run) == failure.Guilty(3, "picture lfw-000000.tar:a.jpg is damaged")
-    failure.clear(run)
+    line = json.loads((run.failures / "one-rank3.json").read_text())
+    assert line["clock"] == 64
+    assert line["error"] == "ValueError"
+    assert line["host"]
+    monkeypatch.setenv("ROSTRO_ATTEMPT", "two")  # of several starts the last one counts
+    leave(run, 1, ValueError("out of memory"), world=2)
+    assert failure.guilty(run) == failure.Guilty(1, "out of memory")
+    write_json(run.status_file, {"attempt": "three", "began": time.time()})
     assert failure.guilty(run) is None
+
+
+def test_a_silent_rank_is_guilty_before_those_that_lost_it(tmp_path, monkeypatch):
+    """On another host nobody sees whether it lives: what the others say tells death from hanging."""
+    run = RunDir(make_run(tmp_path / "r", tmp_path))
+    monkeypatch.setenv("ROSTRO_ATTEMPT", "one")
+    places = {str(rank): ["elsewhere", 100 + rank, 1.0] for rank in range(4)}
+    write_json(run.status_file, {"attempt": "one", "began": time.time(), "pids": places, "state": "running"})
+    assert failure.guilty(run) is None
+    for rank in (0, 1, 3):
+        leave(run, rank, RuntimeError(TIMED_OUT))
+    assert failure.guilty(run).rank == 2
+    assert "hangs" in failure.guilty(run).message
+    leave(run, 0, RuntimeError(CLOSED))
+    assert failure.guilty(run).rank == 2
+    assert "died without a word" in failure.guilty(run).message
 
 
 def test_a_rank_that_is_killed_is_named_to_the_user(tmp_path, shards, capsys):
@@ -121,6 +204,8 @@ def test_a_rank_that_is_killed_is_named_to_the_user(tmp_path, shards, capsys):
     ends = finish(start(run, 2, variables={"ROSTRO_FAULT": "step@96/1"}))
     assert [code for code, *_ in ends] == [1, -9]
     assert failure.guilty(RunDir(run)).rank == 1
+    [left] = RunDir(run).failures.glob("*-rank0.json")
+    assert json.loads(left.read_text())["clock"] in (80, 96)
     message = RunDir(run).status()["message"]
     assert message.startswith("rank 1: it died without a word")
     assert "rostro resume r" in message

@@ -1,0 +1,32 @@
+"""`python -m tests.hpc.slowed RUN`: a rank whose steps, saves, evaluation and data take SLOWED seconds more each."""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from data_shards.loader import TrainLoader
+from hpc import checkpoint, train
+
+
+def slowed(owner: Any, name: str, seconds: float, *, counted: bool = False) -> None:
+    """Let a function of `owner` take so much longer; `counted`: it knows how long others waited for it."""
+    before = getattr(owner, name)
+
+    def longer(*arguments: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        if counted:
+            arguments[0].waited += seconds
+        return before(*arguments, **options)
+
+    setattr(owner, name, longer)
+
+
+if __name__ == "__main__":
+    plan = json.loads(os.environ["SLOWED"])
+    slowed(train.faults, "hit", plan["step"])
+    slowed(checkpoint, "save", plan["save"])
+    slowed(train, "evaluate", plan["evaluate"])
+    slowed(TrainLoader, "next", plan["wait"], counted=True)
+    sys.exit(train.main(sys.argv[1]))

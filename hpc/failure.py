@@ -98,15 +98,13 @@ def guilty(run: RunDir) -> Guilty | None:
         places = {}
     missing = set(range(lines[0]["world"])) - {line["rank"] for line in lines}
     living = {rank: alive(*places[rank]) if rank in places else None for rank in sorted(missing)}
-    for rank, lives in living.items():
-        if lives is False:
-            return Guilty(rank, KILLED)
-    for rank in living:  # it hangs, or lived on another host
-        if not all(SILENT in line["message"] for line in lines):
-            return Guilty(rank, f"{KILLED}, or its node is lost")
+    if not living:
+        return None
+    rank = next((rank for rank, lives in living.items() if lives is False), min(living))
+    if SILENT in lines[0]["message"]:  # the first to notice; others may have lost that one
         patience = f"hang_timeout={run.config().hang_timeout} seconds"
-        return Guilty(rank, f"it does not answer: it hangs, or its node is lost ({patience})")
-    return None
+        return Guilty(rank, f"it did not answer: it hung, or its node is lost ({patience})")
+    return Guilty(rank, KILLED if living[rank] is False else f"{KILLED}, or its node is lost")
 
 
 def _verdict(run: RunDir) -> str:

@@ -190,11 +190,11 @@ def test_a_silent_rank_is_guilty_before_those_that_lost_it(tmp_path, monkeypatch
     places = {str(rank): ["elsewhere", 100 + rank, 1.0] for rank in range(4)}
     write_json(run.status_file, {"attempt": "one", "began": time.time(), "pids": places, "state": "running"})
     assert failure.guilty(run) is None
-    for rank in (0, 1, 3):
-        leave(run, rank, RuntimeError(TIMED_OUT))
+    for rank, said in ((3, TIMED_OUT), (0, CLOSED), (1, TIMED_OUT)):  # 0 lost 3, which had left
+        leave(run, rank, RuntimeError(said))
     assert failure.guilty(run).rank == 2
-    assert "hangs" in failure.guilty(run).message
-    leave(run, 0, RuntimeError(CLOSED))
+    assert "it hung" in failure.guilty(run).message
+    leave(run, 3, RuntimeError(CLOSED))
     assert failure.guilty(run).rank == 2
     assert "died without a word" in failure.guilty(run).message
 

@@ -39,7 +39,9 @@ class Pass:
         self.weigh = weigh
         self.engine = engines[phase.player]
         if phase.second_order and not self.engine.second_order:
-            raise UserError(f"phase {phase.name} differentiates twice, which this engine gets wrong: use engine=flat")
+            raise UserError(
+                f"phase {phase.name} differentiates twice, which this engine gets wrong: use engine=flat"
+            )
         self.raw: dict[str, nn.Module] = {name: engine.module for name, engine in engines.items()}
         self.nets = self.raw | {phase.player: self.engine.net}  # other players' networks are called unwrapped
 

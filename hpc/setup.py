@@ -39,7 +39,9 @@ def refuse_foreign_code(run: RunDir) -> None:
     for name in ("hpc", "models", "data_shards"):
         found = importlib.util.find_spec(name)
         if found is None or not found.origin:
-            raise UserError(f"{name} cannot be imported, it belongs into {wanted}: start with `rostro resume`")
+            raise UserError(
+                f"{name} cannot be imported, it belongs into {wanted}: start with `rostro resume`"
+            )
         mine = Path(found.origin).resolve().parent.parent
         if mine == wanted:
             continue
@@ -225,7 +227,7 @@ def first_lines(
         [
             f"task {config.task['name']}, players "
             + ", ".join(f"{n} ({s:,} parameters)" for n, s in sizes.items()),
-            f"ranks {here.world} on {here.device.type}, engine {config.engine.name}, "
+            f"ranks {here.world} on {here.device.type}, engine {_engine(config)}, "
             f"precision {config.precision}, norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
             f"batch {config.batch} = {here.world} x {share}, micro batch {config.micro_batch or share}, "
             f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
@@ -233,6 +235,14 @@ def first_lines(
             f"images {clock:,} of {config.images:,}; a resume is {exact}",
         ]
     )
+
+
+def _engine(config: Config) -> str:
+    """The engine as the log names it, with what DeepSpeed splits."""
+    chosen = config.engine.deepspeed
+    if config.engine.name != "deepspeed":
+        return config.engine.name
+    return f"deepspeed ZeRO {chosen.stage}{', offload' if chosen.offload else ''}"
 
 
 @contextlib.contextmanager

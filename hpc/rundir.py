@@ -130,9 +130,9 @@ class RunDir:
         values = read_json(self.status_file)
         values.setdefault("state", "prepared")
         job = self.job()
-        if values["state"] != "finished" and job and not self._living_here():
-            if slurm.job_state(job) in slurm.QUEUED:
-                values["state"] = "queued"
+        waiting = values["state"] != "finished" and job and not self._living_here()
+        if waiting and slurm.job_state(job) in slurm.QUEUED:
+            values["state"] = "queued"
         if values["state"] in ACTIVE and not self.in_use():
             values["state"] = "dead"
         return values

@@ -14,13 +14,12 @@ import time
 from collections.abc import Mapping
 from itertools import product
 
-LIVE = frozenset(
-    ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING")
-    + ("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "STAGE_OUT", "RESV_DEL_HOLD")
-)  # states of a job that runs, or will run again
 QUEUED = frozenset(
     ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 )
+LIVE = QUEUED | frozenset(
+    ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
+)  # states of a job that runs, or will run again
 PATIENCE = 10.0  # seconds for an answer of the controller
 PORTS = (20000, 52000)
 
@@ -131,8 +130,7 @@ def address(node: str) -> str:
     try:
         return socket.gethostbyname(node)
     except OSError:
-        known = fields(ask("scontrol", "-o", "show", "node", node) or "").get("NodeAddr", node)
-        return known
+        return fields(ask("scontrol", "-o", "show", "node", node) or "").get("NodeAddr", node)
 
 
 def rendezvous(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:

@@ -112,7 +112,9 @@ def _check_numbers(config: Config) -> None:
             raise UserError(f"{key}={value} is no finite number: leave it out for its default")
     for key in ("final", "alpha"):
         if not 0 <= getattr(optim, key) <= 1:
-            raise UserError(f"optim.{key}={getattr(optim, key)} is not in [0, 1]: leave it out for its default")
+            raise UserError(
+                f"optim.{key}={getattr(optim, key)} is not in [0, 1]: leave it out for its default"
+            )
     if not 0 < optim.gamma <= 1:
         raise UserError(f"optim.gamma={optim.gamma} is not in (0, 1]: use optim.gamma=0.1")
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):

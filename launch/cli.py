@@ -20,7 +20,10 @@ COMMANDS = {  # name: (module, one line)
     "evaluate": ("launch.evaluate", "held-out identities or a pair list: EER, AUC, accuracy, curves"),
     "verify": ("launch.verify", "are two pictures of the same person?"),
     "export": ("launch.export", "the network of a run as safetensors and ONNX"),
-    "doctor": ("launch.doctor", "what this machine and its SLURM have, what harms runs, what to type about it"),
+    "doctor": (
+        "launch.doctor",
+        "what this machine and its SLURM have, what harms runs, what to type about it",
+    ),
     "audit-resume": ("launch.audit_resume", "prove that a killed and resumed run equals a straight one"),
 }
 

@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"lines={keys.lines} is no number of lines: type lines=40, or lines=0 for all")
     run = RunDir.open(keys.run, runs=keys.runs)
     logs = chosen(run, keys.rank)
+    if not keys.follow and not any(path.stat().st_size for path in logs.values()):
+        print(f"{next(iter(logs.values()))} is empty: rank=all shows the others", file=sys.stderr)
     heads = {rank: f"rank {rank} | " if len(logs) > 1 else "" for rank in logs}
     with contextlib.ExitStack() as stack:
         files = {rank: stack.enter_context(path.open("rb")) for rank, path in logs.items()}

@@ -102,7 +102,7 @@ def show_more(run: RunDir, row: dict[str, Any]) -> None:
     if ended:
         print(f"rank {ended['rank']} ended it: {ended['message']}")
         log = run.log(ended["rank"])
-        if log.exists():
+        if log.exists() and log.stat().st_size:
             print(f"the end of {log}:")
             with log.open("rb") as file:
                 print("\n".join(f"  {line}" for line in last_lines(file, TAIL)))

@@ -41,7 +41,7 @@ def test_the_first_hour(cluster: Cluster, tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=480,
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, f"{said}\n{cluster.story()}"

@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Pictures:
     size: np.ndarray
     width: np.ndarray
     height: np.ndarray
+    crc: np.ndarray
     labels: dict[str, np.ndarray]
     shard_start: np.ndarray
     identity_start: np.ndarray
@@ -96,15 +98,17 @@ def pack(folder: Path, count: int, side: int) -> Pictures:
                     info.size = len(data)
                     places.append(f"{ending} {tar.offset + 512} {info.size} {info.name}")
                     if ending == "jpg":
-                        rows.append((number, tar.offset + 512, info.size))
+                        rows.append((number, tar.offset + 512, info.size, zlib.crc32(data)))
                     tar.addfile(info, io.BytesIO(data))
                 lines.append(" ".join(places))
         paths[-1].with_suffix(".idx").write_text("\n".join([f"v1.2 {len(lines)}", *lines]) + "\n")
-    shard, offset, size = np.array(rows).T
+    shard, offset, size, crc = np.array(rows).T
     sides = np.full(count, side)
     start = np.searchsorted(shard, np.arange(SHARDS + 1))
     labels = {"identity": np.zeros(count, np.int64)}
-    return Pictures(folder, paths, shard, offset, size, sides, sides, labels, start, np.array([0, count]))
+    return Pictures(
+        folder, paths, shard, offset, size, sides, sides, crc, labels, start, np.array([0, count])
+    )
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

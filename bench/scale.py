@@ -68,6 +68,7 @@ class SparseSet:
         self.identity_start, self.shard_start = columns.pop("identity_start"), columns.pop("shard_start")
         self.shard, self.offset, self.size = columns["shard"], columns["offset"], columns["size"]
         self.width, self.height = columns["width"], columns["height"]  # 0 x 0: the cost is that of any size
+        self.crc = columns["size"]  # stands in: no byte is read here
 
     def __len__(self) -> int:
         return len(self.shard)

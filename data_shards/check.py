@@ -99,13 +99,22 @@ def _strange_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(path.name, "", "is not in the manifest")
 
 
+def _openable(path: Path) -> bool:
+    """Whether there is anything to look into: an empty file cannot be mapped."""
+    try:
+        with open(path, "rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
+
+
 def check_shard(folder: Path, number: int) -> list[Problem]:
     """Problems of one shard: hash, structure against the index, pictures."""
     manifest, digest = read_manifest(folder)
     shards = ShardSet(folder, manifest, digest)
     entry = manifest["shards"][number]
     problems = _check_file(folder, entry)
-    if problems and problems[0].reason[0].isupper():  # it cannot be opened at all
+    if problems and not _openable(folder / entry["name"]):
         return problems
     names = _index_names(folder / f"{Path(entry['name']).stem}.idx")
     start, stop = int(shards.shard_start[number]), int(shards.shard_start[number + 1])

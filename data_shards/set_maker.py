@@ -44,7 +44,10 @@ class Request:
             ),
             "shard_mb": (0.01 <= self.shard_mb <= 8000, "megabytes from 0.01 to 8000, e.g. 100"),
             "verify": (self.verify in ("decode", "none"), "decode or none"),
-            "split": (self.split == slug(self.split), "a plain name such as train or test"),
+            "split": (
+                bool(self.split) and self.split == slug(self.split) and "/" not in self.split,
+                "a plain name such as train or test",
+            ),
             "name": (
                 not self.name or (slug(self.name) == self.name and "/" not in self.name),
                 "a plain name",

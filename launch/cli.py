@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             raise UserError(f"unknown command {name}: {near(name, COMMANDS, what='command')}")
         module = importlib.import_module(COMMANDS[name][0])
-        if any(word in ("-h", "--help") for word in rest) and name != "submit":
+        if any(word in ("-h", "--help") for word in rest) and not getattr(module, "OWN_HELP", False):
             print(module.HELP.strip())
             return 0
         return int(module.main(rest) or 0)

@@ -53,16 +53,23 @@ SPEC = {
 }
 
 
+OWN_HELP = True  # with source=NAME it lists the keys of that source
+
+
 def main(argv: list[str]) -> int:
     from data_shards.pack import pack
     from data_shards.set_maker import Request
     from data_shards.source import open_source, source_module
 
     named = next((word.partition("=")[2] for word in argv if word.startswith("source=")), "")
+    asked = any(word in ("-h", "--help") for word in argv)
+    if asked and not named:
+        print(HELP.strip())
+        return 0
     if not named:
         raise UserError("source is missing: add source=folder, or another of `rostro pack --help`")
     module = source_module(named)
-    if any(word in ("-h", "--help") for word in argv):
+    if asked:
         print(HELP.strip(), f"\nKeys of source={named}:", *_lines(module.OPTIONS), sep="\n")
         return 0
     needs_folder = getattr(module, "NEEDS_SRC", True)

@@ -26,6 +26,7 @@ from hpc.config_check import check
 from hpc.rundir import RunDir, write_json
 
 HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--version")
+OWN_HELP = True  # with every key of the chosen task
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
 INTERRUPTED = 130  # exit code of a run that Ctrl-C stopped while we followed it

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class SmallSet:
     size: np.ndarray
     width: np.ndarray
     height: np.ndarray
+    crc: np.ndarray
     labels: dict[str, np.ndarray]
     identity_start: np.ndarray
     shard_start: np.ndarray
@@ -71,9 +73,11 @@ def build(folder: Path, blobs: list[bytes], sizes: list[int], *, shards: int = 3
                     info.size = len(data)
                     if ending == "jpg":
                         height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
-                        rows.append((number, tar.offset + 512, len(data), width, height))
+                        rows.append((number, tar.offset + 512, len(data), width, height, zlib.crc32(data)))
                     tar.addfile(info, io.BytesIO(data))
-    shard, offset, size, width, height = np.array(rows).T
+    shard, offset, size, width, height, crc = np.array(rows).T
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint64)
     labels = {"identity": identity, "weight": np.linspace(0, 1, len(blobs), dtype=np.float32)}
-    return SmallSet(folder, paths, shard, offset, size, width, height, labels, start, cuts.astype(np.uint64))
+    return SmallSet(
+        folder, paths, shard, offset, size, width, height, crc, labels, start, cuts.astype(np.uint64)
+    )

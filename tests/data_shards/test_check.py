@@ -220,3 +220,11 @@ def test_open_refuses_rows_that_do_not_fit(folder):
     write_manifest(folder, manifest)
     with pytest.raises(UserError, match=r"size.npy: 3 rows, the manifest says 9"):
         ShardSet.open(folder)
+
+
+def test_an_empty_shard_is_a_line_and_no_traceback(folder, capsys):
+    """What a full disk leaves of a copy."""
+    shard = min(folder.glob("*.tar"))
+    shard.write_bytes(b"")
+    assert main(["check", str(folder), "workers=1"]) == 1
+    assert f"{shard.name}: 0 bytes, the manifest says" in "".join(capsys.readouterr())

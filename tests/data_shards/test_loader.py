@@ -148,7 +148,7 @@ def test_two_sets_side_by_side(shards, backend, tmp_path):
     assert torch.equal(batch.images[:, 0], alone.images)
 
 
-@pytest.mark.parametrize("damage", ["garbage", "truncated"])
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "in the middle"])
 def test_a_picture_that_does_not_decode_is_named(backend, tmp_path, damage):
     blobs = [jpeg(photo(number, 64, 64)) for number in range(24)]
     shards = build(tmp_path, blobs, [24])
@@ -156,6 +156,10 @@ def test_a_picture_that_does_not_decode_is_named(backend, tmp_path, damage):
     data = bytearray(path.read_bytes())
     if damage == "garbage":
         data[offset : offset + size] = bytes(size)
+        path.write_bytes(data)
+    elif damage == "in the middle":  # a decoder would go on after it
+        middle = offset + size // 2
+        data[middle : middle + 8] = bytes(byte ^ 0x55 for byte in data[middle : middle + 8])
         path.write_bytes(data)
     else:
         shards.size[11] = size // 2

@@ -6,6 +6,7 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.keys import LONGEST, identity_slugs, member_key, slug, stem_slugs
 from data_shards.source import open_source, read_file, source_names
+from launch.cli import main
 from tests.data_shards.pictures_on_disk import REAL, identity_folders, needs_real
 
 
@@ -192,3 +193,27 @@ def test_real_layouts(name, folder, split, samples, identities):
     assert len({sample.identity for sample in found}) == identities
     if name == "vggface2":  # the broken identity_meta.csv says that all three are women
         assert {sample.labels for sample in found} == {(0,)}
+
+
+@pytest.mark.parametrize("typed", ["{}/", "{}/.", "{}//"])
+def test_vggface2_finds_its_lists_however_the_folder_is_typed(vggface2, typed):
+    (vggface2 / "identity_meta.csv").write_text(META["published"])
+    (vggface2 / "train_list.txt").write_text("n000001/0001_01.jpg\n")
+    source = open_source("vggface2", typed.format(vggface2 / "train"))
+    found = [sample for sample in source.samples() if not sample.unfit]
+    assert [(sample.identity, sample.labels) for sample in found] == [("n000001", (0,))]
+
+
+def test_the_help_of_a_source_lists_its_keys(capsys):
+    assert main(["pack", "source=vggface2", "--help"]) == 0
+    assert "crop=" in capsys.readouterr().out
+    assert main(["pack", "--help"]) == 0
+    assert "holdout=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["/elsewhere", "a/b", ""])
+def test_a_split_is_a_plain_name(tmp_path, split, capsys):
+    words = ["source=procedural", "identities=2", "per_identity=2", f"out={tmp_path / 'o'}", f"split={split}"]
+    assert main(["pack", *words]) == 2
+    assert "a plain name such as train or test" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()

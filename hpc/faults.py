@@ -1,8 +1,9 @@
 """Planned deaths, for audits and tests: `ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first
 step that ends at clock 640 or later; `ROSTRO_FAULT=save3@640` at the fourth write boundary of the first
 save at or after it; `savecommit@640` between its last write and its rename. `/R` at the end names the rank
-that dies (default 0). `ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume: an audit must notice.
-A job that SLURM requeued does not die again. Unset, as in every real run, nothing happens.
+that dies (default 0). `ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume: an audit must notice. A job
+that SLURM requeued does not die again; ROSTRO_FAULT_INDEX=0 spares the other jobs of an array. Unset, as in every real
+run, nothing happens.
 """
 
 import os
@@ -16,6 +17,9 @@ def hit(place: str, clock: int, rank: int = 0) -> None:
     """
     plan = os.environ.get("ROSTRO_FAULT")
     if plan is None or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+        return
+    index = os.environ.get("SLURM_ARRAY_TASK_ID")
+    if index is not None and index != os.environ.get("ROSTRO_FAULT_INDEX", index):
         return
     match = re.fullmatch(r"(\w+)@(\d+)(?:/(\d+))?", plan)
     if match is None:

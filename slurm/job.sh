@@ -4,19 +4,10 @@
 set -u
 
 train() {
-    local checkout=${ROSTRO_CHECKOUT:-} job=${SLURM_JOB_ID:-} runs=runs word plan code status
-    [ -n "$checkout" ] || checkout=$(cd "$(dirname "$0")/.." && pwd)
-    export ROSTRO_CHECKOUT=$checkout
+    local job=${SLURM_JOB_ID:-} code checkout word plan status
+    code=$(cd "$(dirname "$0")/.." && pwd) # the checkout at the first start, the run's copy after a requeue
+    checkout=${ROSTRO_CHECKOUT:-$code}
     [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-    for word; do [ "${word#runs=}" = "$word" ] || runs=${word#runs=}; done
-
-    # A requeue runs the code that its run keeps, this script included.
-    code=$checkout
-    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -s "$runs/.jobs/$job" ]; then
-        code=$runs/$(cat "$runs/.jobs/$job")/code
-        code=$(cd "$code" && pwd) || exit 1
-        [ "$(cd "$(dirname "$0")/.." && pwd)" = "$code" ] || exec bash "$code/slurm/job.sh" "$@"
-    fi
 
     # The python of ROSTRO_PYTHON, of the active environment, of the checkout, or the first on the path.
     local python=${ROSTRO_PYTHON:-}

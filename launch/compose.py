@@ -61,7 +61,7 @@ def chosen_task(words: Sequence[str]) -> str:
 
 def known_keys(task: str) -> dict[str, Any]:
     """Every dotted key that may be typed for this task, with its default."""
-    plain = flatten(dataclasses.asdict(Config(task={})))
+    plain = flatten(dataclasses.asdict(Config(task={}))) | {"cluster.sbatch": {}}
     content = {key: value for key, value in task_yaml(task).items() if key not in (*BESIDE, "defaults")}
     return {**plain, **flatten(content)}
 
@@ -135,6 +135,8 @@ def _below(group: str, known: Mapping[str, Any]) -> str:
 def _quoted(word: str, known: Mapping[str, Any]) -> str:
     """Text as Hydra's grammar wants it: a path may hold `=`, braces and blanks."""
     key, _, value = word.partition("=")
+    if key == "cluster.sbatch":  # an open table: Hydra must be allowed to add to it
+        return f"++{word}"
     if not isinstance(known.get(key), str) or value[:1] in ("'", '"'):
         return word
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import yaml
+
 from data_shards.errors import UserError
 from hpc.config import Config, flatten, from_dict, is_free, near, save_config
 from hpc.config_check import check
@@ -56,7 +58,7 @@ def main(argv: list[str]) -> int:
 def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
     """The run's config with the given free keys changed; UserError for any other key."""
     values = dataclasses.asdict(before) | ONE_OFF
-    known = flatten(values)
+    known = flatten(values) | {"cluster.sbatch": before.cluster.sbatch}  # one key, however many are in it
     for word in words:
         key, equals, text = word.partition("=")
         key = {"engine": "engine.name", "cluster": "cluster.name"}.get(key, key)
@@ -71,13 +73,25 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
             raise UserError(f"unknown key {key} in {word}: {near(key, known)}")
         if key in ("dry_run", "prepare"):
             raise UserError(f"{word} belongs to `rostro submit`: leave it out")
-        _put(values, key, args.convert(key, text, known[key]))
+        table = isinstance(known[key], dict)
+        _put(values, key, _table(key, text) if table else args.convert(key, text, known[key]))
     given = {word.partition("=")[0] for word in words}
     for key in ("train", "eval"):  # another set takes the place of the folders that the old one stood for
         if "data.set" in given and f"data.{key}" not in given:
             values["data"][key] = ""
     config: Config = from_dict(values)
     return config
+
+
+def _table(key: str, text: str) -> dict[str, Any]:
+    """`{hold: true}` as a dict."""
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{key}={text} is not a table: type for example {key}='{{exclusive: true}}'")
+    return found
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -1,0 +1,86 @@
+"""What is read from SLURM's variables and answers, without a SLURM."""
+
+import pytest
+
+from hpc import requeue, slurm
+from hpc.rundir import RunDir, write_json
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes"),
+    [
+        ("n0", ["n0"]),
+        ("n[0-2,7],gpu[09-10]x", ["n0", "n1", "n2", "n7", "gpu09x", "gpu10x"]),
+        ("r[1-2]n[3,5]", ["r1n3", "r1n5", "r2n3", "r2n5"]),
+        ("a.b.c,d-1", ["a.b.c", "d-1"]),
+    ],
+)
+def test_node_lists(text: str, nodes: list[str]) -> None:
+    assert slurm.hosts(text) == nodes
+
+
+def test_a_rank_is_a_process_of_a_step_and_of_nothing_else() -> None:
+    batch = {"SLURM_JOB_ID": "5", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
+    assert slurm.place(batch) is None
+    assert slurm.place({}) is None
+    step = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
+    assert slurm.place(batch | step) == (3, 4, 1)
+
+
+def test_a_job_is_named_by_its_array_index() -> None:
+    assert slurm.job_id({}) == ""
+    assert slurm.job_id({"SLURM_JOB_ID": "5"}) == "5"
+    array = {"SLURM_JOB_ID": "6", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}
+    assert slurm.job_id(array) == "5_1"
+
+
+def test_ranks_meet_at_another_port_after_a_requeue() -> None:
+    place = {"SLURM_JOB_ID": "5", "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "localhost"}
+    meetings = [slurm.rendezvous(place | {"SLURM_RESTART_COUNT": str(count)}) for count in range(8)]
+    assert len({port for _, port in meetings}) == 8
+    assert all(slurm.PORTS[0] <= port < slurm.PORTS[1] for _, port in meetings)
+    assert meetings[0] == slurm.rendezvous(place)
+
+
+def test_fields_of_a_job() -> None:
+    line = "JobId=7 JobName=two words JobState=PENDING Reason=BeginTime Command=/a/b key=value Restarts=2"
+    found = slurm.fields(line)
+    assert (found["JobId"], found["JobState"], found["Restarts"]) == ("7", "PENDING", "2")
+
+
+def test_starts_that_save_nothing_are_counted_and_progress_resets_them(tmp_path) -> None:
+    run = RunDir(tmp_path)
+    for count in (1, 2):
+        requeue.begin(run)
+        assert requeue.stuck(run, 3) == "", count
+    requeue.begin(run)
+    assert "3 starts in a row saved nothing beyond the beginning" in requeue.stuck(run, 3)
+    (run.checkpoints / "000000000096").mkdir(parents=True)
+    assert requeue.stuck(run, 3) == ""
+    for _ in range(3):
+        requeue.begin(run)
+    assert "beyond clock 96" in requeue.stuck(run, 3)
+    requeue.forget(run)
+    assert requeue.stuck(run, 3) == ""
+
+
+def test_who_requeues(tmp_path, monkeypatch) -> None:
+    """The owner: out of time, preempted, crashed; never what SLURM requeued itself, what was stopped, or the end."""
+    run = RunDir(tmp_path)
+
+    def asked(info: dict[str, str], *, crashed: bool = False, **status: object) -> bool:
+        monkeypatch.setattr(slurm, "job_info", lambda job: info)
+        write_json(run.status_file, {"state": "stopped", "asked": 0, **status})
+        return requeue.wanted(run, crashed=crashed, job="5", restart=1, attempts=3)[0]
+
+    running = {"JobState": "RUNNING", "Restarts": "1", "PreemptTime": "None"}
+    taken = running | {"PreemptTime": "2030-01-01T00:00:00"}
+    assert asked(running, asked=2)
+    assert asked(taken, asked=1)
+    assert asked(running, crashed=True)
+    assert not asked(running, asked=1)  # rostro stop, scancel
+    assert not asked(running | {"Restarts": "2"}, asked=1)  # scontrol requeue
+    assert not asked(taken | {"Restarts": "2"}, crashed=True)
+    assert not asked(taken, state="finished")
+    run.stop_file.touch()
+    assert not asked(running, crashed=True)

@@ -67,7 +67,7 @@ class Keeper:
         dist.agree_or_raise(error, self.here)
 
     def _commit(self, state: Checkpoint) -> None:
-        checkpoint.save(self.run.path, state)
+        checkpoint.save(self.run.path, state, guard=self.run.check_owner)
         keep = self.config.save
         rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
         checkpoint.prune(self.run.path, metric=self.task.metric, **rules)

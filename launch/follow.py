@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from hpc import slurm
@@ -105,6 +106,31 @@ def tail(path: Path, bar: Bar) -> Iterator[Tail]:
         following.close()
 
 
+class Interrupts:
+    """Ctrl-C as a flag, wherever it arrives; the second one is a KeyboardInterrupt."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.asked, self._run = False, run
+
+    def __enter__(self) -> "Interrupts":
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def once(self, said: bool) -> bool:
+        """Whether Ctrl-C came and nobody has acted on it yet (`said`); says what happens now."""
+        if self.asked and not said:
+            print(f"\nstopping {self._run.name}: the ranks save and leave (Ctrl-C again leaves them to it)")
+        return self.asked and not said
+
+
 def follow(run: RunDir, controller: int, procs: int) -> int:
     """Copy rank 0's log until the job ends. Returns its exit code, 130 where Ctrl-C stopped it."""
     from launch.job import exit_code
@@ -113,47 +139,38 @@ def follow(run: RunDir, controller: int, procs: int) -> int:
         whole = mark(controller)
     except Exception:  # it ended before we looked
         whole = [*mark()[:1], 0, 0.0]
-    interrupted = False
-    with tail(run.log(0), bar=Bar(run)) as log:
+    stopping = False
+    with Interrupts(run) as interrupts, tail(run.log(0), bar=Bar(run)) as log:
         while alive(*whole):
-            try:
-                log.copy()
-                time.sleep(POLL)
-                if interrupted and run.status()["state"] == "starting":
-                    ask_to_stop(run, controller)  # ranks that load their libraries do not listen yet
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                print(f"\nstopping {run.name}: the ranks save and leave (Ctrl-C again leaves them to it)")
+            log.copy()
+            time.sleep(POLL)
+            starting = stopping and run.status()["state"] == "starting"
+            if interrupts.once(stopping) or starting:  # ranks that load their libraries do not listen yet
+                stopping = True
                 ask_to_stop(run, controller)
         log.copy()
-    return _end(run, exit_code(run, controller, procs), interrupted)
+    return _end(run, exit_code(run, controller, procs), stopping)
 
 
 def follow_job(run: RunDir, job: str) -> int:
     """As `follow`, for a job of SLURM, from start to start, until it is in the queue no more."""
-    interrupted, said = False, ""
-    with tail(run.log(0), bar=Bar(run)) as log:
+    stopping, said = False, ""
+    with Interrupts(run) as interrupts, tail(run.log(0), bar=Bar(run)) as log:
         while True:
-            try:
-                state = slurm.job_state(job)
-                if state not in slurm.LIVE and (state or slurm.answers()):
-                    break
-                if state != said:
-                    said = str(state)
-                    print(f"job {job}: {said if state else 'SLURM does not answer'}", flush=True)
-                for _ in range(10):  # the log is near, the controller is everybody's
-                    log.copy()
-                    time.sleep(POLL)
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                print(f"\nstopping {run.name}: the ranks save and leave (Ctrl-C again leaves them to it)")
-                ask_job_to_stop(run, job)
+            state = slurm.job_state(job)
+            if state not in slurm.LIVE and (state or slurm.answers()):
+                break
+            if state != said:
+                said = str(state)
+                print(f"job {job}: {said if state else 'SLURM does not answer'}", flush=True)
+            for _ in range(10):  # the log is near, the controller is everybody's
+                log.copy()
+                time.sleep(POLL)
+                if interrupts.once(stopping):
+                    stopping = True
+                    ask_job_to_stop(run, job)
         log.copy()
-    return _end(run, int(run.status()["state"] not in ("finished", "stopped")), interrupted)
+    return _end(run, int(run.status()["state"] not in ("finished", "stopped")), stopping)
 
 
 def ask_job_to_stop(run: RunDir, job: str) -> None:

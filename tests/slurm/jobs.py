@@ -140,7 +140,7 @@ def preempt(field: Field, job: str) -> None:
     """A job of the higher partition takes the nodes of `job`, for a moment."""
     nodes = field.cluster.job(job)["NumNodes"]
     command = ["srun", "--partition=main", f"--nodes={nodes}", "--exclusive", "--job-name=first", "true"]
-    field.cluster.run(*command, timeout=120, **{"SLURM_DEBUG": "0"})
+    field.cluster.run(*command, timeout=120, SLURM_DEBUG="0")
 
 
 def signal_time(field: Field, job: str) -> None:

@@ -1,9 +1,8 @@
-"""Pictures that are no JPEG, through Pillow, and resizing, through OpenCV. Use it by pictures.normalise."""
+"""Pictures that are no JPEG, through Pillow. Use it by pictures.normalise."""
 
 import io
 import warnings
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -56,13 +55,3 @@ def _pixels(image: Image.Image, done: list[str]) -> np.ndarray:
     elif image.mode in ("L", "1"):
         return np.asarray(image.convert("L"))[..., None]
     return np.asarray(image.convert("RGB"))
-
-
-def square(image: np.ndarray, size: int) -> np.ndarray:
-    """The centre square, resized to size x size: area filter when it shrinks, cubic when it grows."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    part = np.ascontiguousarray(image[top : top + side, left : left + side])
-    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return cv2.resize(part, (size, size), interpolation=how).reshape(size, size, image.shape[2])

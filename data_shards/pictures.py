@@ -1,7 +1,7 @@
 """Any picture file -> the JPEG that is stored: 8 bits, RGB or grey, upright, whole. Or Rejected, with why.
 
 A JPEG that is all of that already keeps its bytes. Everything else is decoded and encoded again at quality 95
-without chroma subsampling. What needs more than a JPEG decoder is in foreign.py.
+without chroma subsampling. Files that are no JPEG are read in foreign.py, sizes are changed in resize.py.
 """
 
 from typing import NamedTuple
@@ -60,7 +60,7 @@ def normalise(
         image = _cut(image, crop)
         done.append("cut")
     if size and image.shape[:2] != (size, size):
-        from data_shards.foreign import square
+        from data_shards.resize import square
 
         image = square(image, size)
         done.append("resized")

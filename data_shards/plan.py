@@ -88,8 +88,8 @@ def _rank(name: str, seed: int, purpose: str) -> bytes:
 def plan_split(identities: Mapping[str, list[Sample]], *, shard_bytes: int, size: int | None) -> SplitPlan:
     """Keys, identity numbers and shards of one split, in the order of `identities`.
 
-    Shards are even and at most shard_bytes, by the sizes of the files as far as they tell: a picture that is
-    converted changes its size. There are at least LEAST_SHARDS of them unless they would be tiny.
+    Shards are even and at most about shard_bytes: the sizes of the files tell, and a picture that is converted
+    changes its size. There are at least LEAST_SHARDS of them unless they would be tiny.
     """
     slugs = identity_slugs(sorted(identities))
     entries, weights = [], []

@@ -29,7 +29,7 @@ class Request:
     split: str = "train"  # name of the set when nothing is held out
     size: int = 0  # side of the stored squares in pixels; 0: pictures keep their size
     holdout: float = 0.0  # share of the identities that goes to OUT/eval
-    shard_mb: float = 100.0  # largest shard, in 10^6 bytes
+    shard_mb: float = 100.0  # about the largest shard, in 10^6 bytes
     verify: str = "decode"  # decode | none
     seed: int = 0  # of the order of identities and of who is held out
     name: str = ""  # of the set and its files; empty: the source's

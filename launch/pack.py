@@ -26,7 +26,7 @@ point, the same command goes on where it stopped; given again on a finished set,
   holdout=0        share of the identities, never of the pictures, that goes to OUT/eval; the rest: OUT/train
   size=0           store squares of this side in pixels (centre, area filter, quality 95); 0 keeps the files
   split=train      split of the source (vggface2: train or test); names the set where nothing is held out
-  shard_mb=100     largest shard; small sets are cut into up to 8 even shards
+  shard_mb=100     about the largest shard; small sets are cut into up to 8 even shards
   workers=2        processes; they do not change a byte
   verify=decode    decode every picture once; none only copies
   seed=0           of the order of the identities and of who is held out

@@ -370,3 +370,16 @@ def test_real_orl_is_grey_and_whole(tmp_path):
         (40, 4),
     ]
     assert main(["check", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(("slow", "met"), [(1.0, True), (5.0, False)])
+def test_the_bench_tells_by_its_result_whether_the_demands_are_met(slow, met, capsys):
+    from bench.pack import RATIOS, report
+
+    seconds = {name: [(1.0, 1.0)] for above, below, *_ in RATIOS.values() for name in (above, below)}
+    seconds["wds.TarWriter with label"] = [(4.0, 4.0)]
+    seconds["rostro pack, whole command"] = [(slow, slow)]
+    assert report(seconds, files=10, size=10, clock="wall") is met
+    assert (
+        json.loads(capsys.readouterr().out.splitlines()[-1])["ratios"]["rostro pack / decoding"]["met"] is met
+    )

@@ -26,6 +26,14 @@ class Preemption:
         self.asked = self.asked or signal.Signals(number).name
         self.level = max(self.level, LEVELS[signal.Signals(number)])
 
+    def deafen(self) -> None:
+        """Nothing is left to be saved: a signal that comes while the process ends must not make it a failure."""
+        for number in LEVELS:
+            if number != signal.SIGINT:
+                signal.signal(
+                    number, signal.SIG_IGN
+                )  # Python puts its handlers away before it exits, not this
+
     def close(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

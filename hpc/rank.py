@@ -19,7 +19,10 @@ def main(run: str) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from hpc.train import main as train
 
-    return train(run, listening)
+    try:
+        return train(run, listening)
+    finally:
+        listening.deafen()
 
 
 if __name__ == "__main__":

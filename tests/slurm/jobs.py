@@ -1,5 +1,6 @@
 """Runs on the sandbox, for tests: submitted by both ways, watched by their files, disturbed, compared."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -107,6 +108,18 @@ class Field:
     def kill(self, name: str, rank: int) -> None:
         self.rank(name, rank).send_signal(signal.SIGKILL)
 
+    def hold(self, name: str) -> psutil.Process:
+        """Stop one rank, so that the run cannot end before a signal has reached it (`until_told`)."""
+        process = self.rank(name, 1)
+        process.suspend()
+        return process
+
+    def until_told(self, process: psutil.Process) -> None:
+        """Until a signal waits for a held rank, which then goes on."""
+        self.wait("a signal", lambda: not stopped(process) or pending(process), limit=50)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+
     def assert_nobody_left(self, name: str) -> None:
         path = str(self.run(name).path)
         self.wait(f"no process of {name}", lambda: not self.cluster.processes(path), limit=30)
@@ -125,6 +138,21 @@ class Field:
         return "\n".join(f"--- {file}\n{file.read_text(errors='replace')[-1500:]}" for file in sorted(files))
 
 
+def stopped(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
+
+
+def pending(process: psutil.Process) -> bool:
+    """Whether a signal was sent to a stopped process, which has not seen it."""
+    with contextlib.suppress(FileNotFoundError):
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return any(int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd")))
+    return True
+
+
 def copy_checkout(folder: Path) -> Path:
     """A checkout that a test may edit."""
     for part in KEPT:
@@ -137,10 +165,10 @@ def copy_checkout(folder: Path) -> Path:
 
 
 def preempt(field: Field, job: str) -> None:
-    """A job of the higher partition takes the nodes of `job`, for a moment."""
+    """A job of the higher partition wants the nodes of `job`, for a moment; it waits in the queue."""
     nodes = field.cluster.job(job)["NumNodes"]
-    command = ["srun", "--partition=main", f"--nodes={nodes}", "--exclusive", "--job-name=first", "true"]
-    field.cluster.run(*command, timeout=120, SLURM_DEBUG="0")
+    asked = ["sbatch", "--partition=main", f"--nodes={nodes}", "--exclusive", "--output=/dev/null"]
+    field.cluster.run(*asked, "--wrap=true")
 
 
 def signal_time(field: Field, job: str) -> None:

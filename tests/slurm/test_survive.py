@@ -28,7 +28,9 @@ def field(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Field:
 
 def time_is_up(field: Field, name: str, job: str, restart: int) -> None:
     """The controller's signal before the time limit: saved there, and in the queue once more."""
+    held = field.hold(name)
     signal_time(field, job)
+    field.until_told(held)
     field.wait_restart(job, restart)
     give_time(field, job)
     status = read_json(field.run(name).status_file)
@@ -36,22 +38,30 @@ def time_is_up(field: Field, name: str, job: str, restart: int) -> None:
     assert int(checkpoint.listing(field.run(name).path)[-1].name) == status["clock"]
 
 
+def higher_job_comes(field: Field, name: str, job: str, meeting: threading.Barrier) -> None:
+    """One job of the higher partition takes the nodes of both stories; each run comes back by itself."""
+    field.wait_clock(name, 64)
+    held = field.hold(name)
+    if meeting.wait() == 0:
+        preempt(field, job)
+    field.until_told(held)
+    field.wait_restart(job, 1)
+
+
 def sbatch_story(field: Field, meeting: threading.Barrier) -> str:
     """Preempted, killed, out of time, requeued by hand: somebody puts it back each time, once."""
     name = "batch"
     job = field.sbatch("--nodes=4", "--partition=preempt", name=name)
-    field.wait_clock(name, 64)
-    if meeting.wait() == 0:
-        preempt(field, job)
-    meeting.wait()
-    field.wait_restart(job, 1)
+    higher_job_comes(field, name, job, meeting)
     field.wait_clock(name, 320)
     field.kill(name, 2)
     field.wait_restart(job, 2, limit=60)  # a dead rank ends the job in under a minute
     field.wait_clock(name, 512)
     time_is_up(field, name, job, 3)
     field.wait_clock(name, 768)
+    held = field.hold(name)
     field.cluster.run("scontrol", "requeue", job)
+    field.until_told(held)
     assert field.wait_ended(job) == "COMPLETED"
     assert field.restarts(job) == 4
     return name
@@ -61,11 +71,7 @@ def submitit_story(field: Field, meeting: threading.Barrier) -> str:
     """Preempted, out of time; killed, then hanging: signals by themselves, after a crash one `rostro resume` each."""
     name = "submitted"
     job = field.submit(name, **{"cluster.partition": "preempt", "cluster.warning": 120, "hours": 0.5})
-    field.wait_clock(name, 64)
-    if meeting.wait() == 0:
-        preempt(field, job)
-    meeting.wait()
-    field.wait_restart(job, 1)
+    higher_job_comes(field, name, job, meeting)
     field.wait_clock(name, 320)
     time_is_up(field, name, job, 2)
     field.wait_clock(name, 512)

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,8 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
     counts = np.diff(shards.identity_start.astype(np.int64))
     tar_bytes = sum(shard["bytes"] for shard in manifest["shards"])
     rows = [
-        ("source", f"{manifest['source']}, split {manifest['split']}"),
+        ("source", f"{manifest['source']}{_source_split(manifest)}"),
+        ("split", manifest["split"]),
         ("licence", manifest["licence"]),
         ("pictures", f"{len(shards)} ({_sizes(shards)})"),
         ("identities", f"{len(counts)}, {_spread(counts)} pictures each"),
@@ -38,6 +40,13 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         if field != "identity":
             rows.append((f"label {field}", _values(np.asarray(labels))))
     return rows
+
+
+def _source_split(manifest: dict[str, Any]) -> str:
+    """Sets that were packed before manifests had `source_split` tell it only where nothing was held out."""
+    if "source_split" in manifest:
+        return f", its split {manifest['source_split']}"
+    return "" if manifest["holdout"] else f", its split {manifest['split']}"
 
 
 def _sizes(shards: ShardSet) -> str:

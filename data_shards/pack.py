@@ -14,7 +14,7 @@ from data_shards.errors import UserError
 from data_shards.index import check_sizes
 from data_shards.keys import slug
 from data_shards.manifest import NAME, read_manifest, write_manifest
-from data_shards.plan import fingerprint, group, split_identities
+from data_shards.plan import HELD_OUT, TRAINED, fingerprint, group, split_identities
 from data_shards.pool import run_jobs
 from data_shards.set_maker import Request, SetMaker, request_facts, source_kind
 from data_shards.shard import pack_shard
@@ -55,6 +55,8 @@ def pack(
     )
     _refuse_set(out)
     with locked(out):
+        if not request.holdout:
+            _refuse_held_out(out, source_kind(source), name, request.split)
         there = [split for split, _ in splits if _is_there(out / split, digest)]
         makers = []
         for split, people in splits:
@@ -89,6 +91,19 @@ def _refuse_set(out: Path) -> None:
         raise UserError(f"out={out}: is a file; choose a folder")
 
 
+def _refuse_held_out(out: Path, source: str, name: str, split: str) -> None:
+    """All people go to one set now: an eval set of some of them beside it would measure nothing."""
+    if not (out / HELD_OUT / NAME).exists():
+        return
+    held, _ = read_manifest(out / HELD_OUT)
+    same = (held["source"], held["name"], held.get("source_split", split)) == (source, name, split)
+    if held["holdout"] and same:
+        raise UserError(
+            f"holdout=0: {out / HELD_OUT} holds people of the same source set aside by holdout={held['holdout']:g}, "
+            f"who would be in {out / split} too; remove {_siblings(out / HELD_OUT)}, or choose another out="
+        )
+
+
 def _is_there(folder: Path, digest: str) -> bool:
     """Whether this very set lies in `folder`. Raises UserError if anything else does."""
     if (folder / NAME).exists():
@@ -96,13 +111,21 @@ def _is_there(folder: Path, digest: str) -> bool:
         if manifest["request"] != digest:
             raise UserError(
                 f"out: {folder} holds another set ({manifest['name']}, {manifest['samples']} samples, of "
-                "another source or with other keys); choose another out= or remove it"
+                f"another source or with other keys); choose another out= or remove {_siblings(folder)}"
             )
         check_sizes(folder, manifest)
         return True
     if folder.exists() and any(folder.iterdir()) and not (folder / FOLDER).is_dir():
         raise UserError(f"out: {folder} is not empty and holds no packed set; choose another out=")
     return False
+
+
+def _siblings(folder: Path) -> str:
+    """The set, and the one that was held out along with it: either alone beside a new one shares its people."""
+    both = [folder.with_name(split) for split in (TRAINED, HELD_OUT)]
+    return (
+        f"{both[0]} and {both[1]}" if folder in both and all(path.exists() for path in both) else str(folder)
+    )
 
 
 def _write_shards(

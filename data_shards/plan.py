@@ -13,6 +13,7 @@ from data_shards.errors import UserError
 from data_shards.keys import identity_slugs, stem_slugs
 from data_shards.source import Sample
 
+TRAINED, HELD_OUT = "train", "eval"  # the sets of a pack with holdout
 LEAST_SHARDS = 8  # shards of even size: workers, and later ranks, share even a small set
 LEAST_BYTES = 1 << 20  # but none is cut smaller than this for that reason
 UNKNOWN_BYTES = 20_000  # of a picture whose size the source does not know
@@ -76,8 +77,8 @@ def split_identities(
     count = min(max(1, round(holdout * len(identities))), len(identities) - 1)
     held = set(sorted(identities, key=lambda name: _rank(name, seed, "holdout"))[:count])
     return [
-        ("train", [name for name in shuffled if name not in held]),
-        ("eval", [name for name in shuffled if name in held]),
+        (TRAINED, [name for name in shuffled if name not in held]),
+        (HELD_OUT, [name for name in shuffled if name in held]),
     ]
 
 

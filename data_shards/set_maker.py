@@ -192,6 +192,7 @@ class SetMaker:
         return {
             **request_facts(self.source, self.request, self.name),
             "split": self.place.folder.name,
+            "source_split": self.request.split,
             "licence": self.source.licence,
             "request": place.request,
             "samples": len(tables["shard"]),

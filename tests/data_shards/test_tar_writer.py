@@ -1,4 +1,5 @@
 import hashlib
+import json
 import subprocess
 import tarfile
 import tempfile
@@ -113,3 +114,16 @@ def test_hash_can_be_left_out(tmp_path):
     writer, _ = write(tmp_path, {"a": (10, 1)}, sha256=False)
     assert writer.digest == ""
     assert len((tmp_path / "a.tar").read_bytes()) == writer.offset
+
+
+@pytest.mark.parametrize(("slow", "met"), [(1.0, True), (5.0, False)])
+def test_the_bench_tells_by_its_result_whether_the_demands_are_met(slow, met, capsys):
+    from bench.pack import RATIOS, report
+
+    seconds = {name: [(1.0, 1.0)] for above, below, *_ in RATIOS.values() for name in (above, below)}
+    seconds["wds.TarWriter with label"] = [(4.0, 4.0)]
+    seconds["rostro pack, whole command"] = [(slow, slow)]
+    assert report(seconds, files=10, size=10, clock="wall") is met
+    assert (
+        json.loads(capsys.readouterr().out.splitlines()[-1])["ratios"]["rostro pack / decoding"]["met"] is met
+    )

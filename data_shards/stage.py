@@ -20,12 +20,13 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.index import check_sizes
-from data_shards.manifest import NAME, TEMPORARY, read_manifest, sync_path
+from data_shards.manifest import NAME, read_manifest, sync_path
 
 CHUNK = 4 << 20
 THREADS = 4  # files copied at a time: one hides the latency and the hashing of another
 SLACK = 64 << 10  # bytes of a file system's own for each file
 LOCK = ".rostro-stage.lock"
+TEMPORARY = ".rostro-stage-tmp-"  # the folder belongs to others, too: only ours are removed
 
 
 class Cancelled(Exception):
@@ -134,7 +135,7 @@ def _copy_set(source: Path, manifest: dict[str, Any], target: Path, cancelled: C
         jobs = [pool.submit(_copy_file, source, draft, entry, cancelled) for entry in entries]
         for job in jobs:
             job.result()
-        shutil.copyfile(source / NAME, draft / NAME)
+        (draft / NAME).write_bytes(b"".join(_chunks(source / NAME)))
         if hashlib.sha256((draft / NAME).read_bytes()).hexdigest() != target.name:
             raise UserError(f"{source / NAME} was changed while it was copied: start the run again")
         for path in (draft / NAME, draft):
@@ -149,8 +150,8 @@ def _copy_set(source: Path, manifest: dict[str, Any], target: Path, cancelled: C
 def _copy_file(source: Path, draft: Path, entry: dict[str, Any], cancelled: Callable[[], bool]) -> None:
     """One file, durably, unless its bytes are not those of the manifest."""
     digest, copied = hashlib.sha256(), 0
-    with open(source / entry["name"], "rb") as read, open(draft / entry["name"], "wb") as write:
-        while data := read.read(CHUNK):
+    with open(draft / entry["name"], "wb") as write:
+        for data in _chunks(source / entry["name"]):
             if cancelled():
                 raise Cancelled
             write.write(data)
@@ -163,3 +164,15 @@ def _copy_file(source: Path, draft: Path, entry: dict[str, Any], cancelled: Call
             f"{source / entry['name']}: its bytes are not those that the manifest says; copy it again or pack the set "
             "again"
         )
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file; what is wrong there is not the fault of the folder that they are copied to."""
+    try:
+        with open(path, "rb") as file:
+            while data := file.read(CHUNK):
+                yield data
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): copy the set again or pack it again"
+        ) from None

@@ -108,6 +108,7 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
     temporary = folder / f".tmp-{checkpoint.clock:012d}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed here, when its pid was ours
         temporary.mkdir()
         with ThreadPoolExecutor(HASHERS) as pool:
             written = {}

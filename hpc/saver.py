@@ -4,6 +4,7 @@ The step boundary pays for the copy alone. The copy's memory is kept for the nex
 at a time, a second one waits. What is written, and how it is committed: `hpc/checkpoint.py`.
 """
 
+import contextlib
 import copy
 import os
 import threading
@@ -102,12 +103,13 @@ class Saver:
 
     def _run(self, state: Checkpoint) -> None:
         if self._copies is not None:  # the threads that hash inherit it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            with contextlib.suppress(OSError):  # a process that is nicer already may not go back to NICE
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         try:
             self._write(state)
         except UserError as failure:
             self.error = str(failure)
-        except Exception as failure:
+        except BaseException as failure:
             if self._copies is None:
                 raise
             traceback.print_exc()  # a thread has nobody else to tell

@@ -46,7 +46,8 @@ def test_the_copy_is_the_set_and_is_used_again(
 def test_a_copy_that_lost_files_is_made_again(tmp_path: Path, packed: Path, damage: str) -> None:
     stage.stage([packed / "train"], tmp_path)
     copy = stage.place(packed / "train", tmp_path)
-    (tmp_path / ".tmp-of-a-killed-job").mkdir()
+    (tmp_path / f"{stage.TEMPORARY}of-a-killed-job").mkdir()
+    (tmp_path / ".tmp-of-somebody-else").mkdir()
     shard = next(copy.glob("*.tar"))
     if damage == "gone":
         shard.unlink()
@@ -56,7 +57,7 @@ def test_a_copy_that_lost_files_is_made_again(tmp_path: Path, packed: Path, dama
         (copy / "manifest.json").write_text("{}")
     stage.stage([packed / "train"], tmp_path)
     assert _files(copy) == _files(packed / "train")
-    assert _left(tmp_path) == [copy.name]
+    assert _left(tmp_path) == [".tmp-of-somebody-else", copy.name]
 
 
 def test_a_source_that_is_damaged_is_named_and_nothing_is_left(tmp_path: Path, packed: Path) -> None:
@@ -67,6 +68,18 @@ def test_a_source_that_is_damaged_is_named_and_nothing_is_left(tmp_path: Path, p
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     with pytest.raises(UserError, match=f"{shard}: its bytes are not those that the manifest says"):
+        stage.stage([source], tmp_path / "node")
+    assert _left(tmp_path / "node") == []
+
+
+def test_a_source_that_lost_a_shard_is_not_called_a_full_disk(tmp_path: Path, packed: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(packed / "train", source)
+    shard = sorted(source.glob("*.tar"))[1]
+    shard.unlink()
+    with pytest.raises(
+        UserError, match=f"{shard} cannot be read .No such file or directory.: copy the set again"
+    ):
         stage.stage([source], tmp_path / "node")
     assert _left(tmp_path / "node") == []
 

@@ -77,6 +77,13 @@ def test_a_kill_inside_a_save_loses_nothing_older(tmp_path: Path, place: str) ->
     ]
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    left = checkpoint.folder_of(tmp_path) / f".tmp-{64:012d}-{os.getpid()}"
+    left.mkdir(parents=True)
+    (left / "player-net.safetensors").write_bytes(b"half")
+    assert checkpoint.verify(checkpoint.save(tmp_path, make(64)))["clock"] == 64
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "manifest"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_taken(tmp_path: Path, damage: str) -> None:
     checkpoint.save(tmp_path, make(64))

@@ -143,6 +143,18 @@ def test_a_failure_in_the_thread_is_one_line_and_stays(failure: Exception) -> No
     assert hand.save(make(128)) == line
 
 
+def test_a_process_that_may_not_change_its_priority_saves_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: int) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(saver.os, "setpriority", refused)
+    hand = saver.Saver(lambda state: checkpoint.save(tmp_path, state) and None, background=True)
+    assert hand.save(make(64)) == hand.wait() == ""
+    assert [path.name for path in checkpoint.listing(tmp_path)] == [f"{64:012d}"]
+
+
 def _run(folder: Path, shards: Path, **changes: Any) -> Path:
     return make_run(folder / "run", shards, **({"procs": 2, "save": ASYNC} | changes))
 

@@ -25,7 +25,7 @@ MANY = 20  # problems of one shard that are listed; the rest is counted
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong. member is empty where no member is concerned."""
+    """One thing that is wrong. file and member are empty where none is concerned."""
 
     file: str
     member: str
@@ -57,7 +57,7 @@ def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
     try:
         manifest, _ = read_manifest(folder)
     except UserError as error:
-        yield Problem(str(folder), "", _without(str(error), folder))
+        yield _manifest_problem(folder, str(error))
         return
     whole = True
     for entry in manifest["files"]:
@@ -71,8 +71,13 @@ def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
             yield from _check_file(folder, entry)
         return
     jobs = [(folder, number) for number in range(len(shards))]
-    for _, problems in sorted(run_jobs(check_shard, jobs, workers=workers), key=lambda pair: pair[0]):
-        yield from problems
+    early: dict[int, list[Problem]] = {}  # shards come as they are done and are told in their order
+    due = 0
+    for number, problems in run_jobs(check_shard, jobs, workers=workers):
+        early[number] = problems
+        while due in early:
+            yield from early.pop(due)
+            due += 1
 
 
 def _check_file(folder: Path, entry: dict[str, Any]) -> list[Problem]:
@@ -186,5 +191,8 @@ def _picture_reasons(jpeg: bytes, shards: ShardSet, row: int) -> Iterator[str]:
         yield f"is {picture.width} x {picture.height}, the index says {said}"
 
 
-def _without(text: str, folder: Path) -> str:
-    return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
+def _manifest_problem(folder: Path, text: str) -> Problem:
+    named = f"{folder / NAME}: "
+    if text.startswith(named):
+        return Problem(NAME, "", text.removeprefix(named))
+    return Problem("", "", text.removeprefix(f"{folder}: "))

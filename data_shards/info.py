@@ -1,6 +1,7 @@
 """A look at a packed set: its facts as rows, its pictures as a contact sheet."""
 
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,12 @@ def _values(labels: np.ndarray) -> str:
     return f"{len(values)} values, {values[0]} to {values[-1]}"
 
 
-def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> np.ndarray:
-    """uint8 [h, w, 3]: a row an identity with its name and first pictures; identities evenly over the set."""
+def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tuple[np.ndarray, int]:
+    """(uint8 [h, w, 3], pictures that do not decode): a row an identity with its name and first pictures.
+
+    Identities are taken evenly over the set. A damaged picture leaves its cell empty.
+    """
+    damaged = 0
     people = len(shards.identity_start) - 1
     shown = np.unique(np.linspace(0, people - 1, min(rows, people)).round().astype(int))
     names = shards.identity_names()
@@ -81,8 +86,14 @@ def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> np.n
         caption = "\n".join(_folded(names[identity], font))
         draw.multiline_text((GAP, top), f"{caption}\n{stop - start} pictures", fill=INK, font=font)
         for column, row in enumerate(range(start, min(stop, start + columns))):
-            sheet.paste(Image.fromarray(_thumbnail(shards, row)), (CAPTION + column * step, top))
-    return np.asarray(sheet)
+            corner = (CAPTION + column * step, top)
+            if (cell := _thumbnail(shards, row)) is None:
+                damaged += 1
+                draw.rectangle((*corner, corner[0] + CELL - 1, top + CELL - 1), outline=INK)
+                draw.text((corner[0] + 2 * GAP, top + CELL // 3), "damaged", fill=INK, font=font)
+            else:
+                sheet.paste(Image.fromarray(cell), corner)
+    return np.asarray(sheet), damaged
 
 
 def _folded(name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> list[str]:
@@ -95,11 +106,17 @@ def _folded(name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> 
     return lines[:4]
 
 
-def _thumbnail(shards: ShardSet, row: int) -> np.ndarray:
-    """The whole picture in a CELL x CELL square of paper."""
+def _thumbnail(shards: ShardSet, row: int) -> np.ndarray | None:
+    """The whole picture in a CELL x CELL square of paper; None where it is damaged."""
     with open(shards.shards[int(shards.shard[row])], "rb") as file:
         file.seek(int(shards.offset[row]))
-        image = simplejpeg.decode_jpeg(file.read(int(shards.size[row])))
+        data = file.read(int(shards.size[row]))
+    try:
+        image = simplejpeg.decode_jpeg(data)
+    except ValueError:
+        return None
+    if zlib.crc32(data) != shards.crc[row]:
+        return None
     scale = CELL / max(image.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     for folder in find_sets(Path(args.DIR)):
         problems = 0
         for problem in check_set(folder, workers=args.workers):
-            print(problem if str(folder) in str(problem) else f"{folder}/{problem}", flush=True)
+            print(f"{folder}{'/' if problem.file else ': '}{problem}", flush=True)
             problems += 1
         if not problems:
             manifest, _ = read_manifest(folder)

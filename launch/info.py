@@ -1,5 +1,7 @@
 """`rostro info`: what packed sets hold, and a contact sheet of each."""
 
+import sys
+from collections import Counter
 from pathlib import Path
 
 from launch.args import parse
@@ -8,7 +10,8 @@ HELP = """
 usage: rostro info DIR [out=FOLDER]
 
 Prints what a packed set (or each set in a folder) holds, and writes a contact sheet of its pictures, one row
-an identity: <name>-<split>-contact.png.
+an identity: <name>-<split>-contact.png, <name>-<split>-2-contact.png for another set of that name and split.
+A set that cannot be opened and damaged pictures are an error each: exit code 1, after all other sets.
 
   out=    folder of the contact sheets; default: the current one
 
@@ -29,16 +32,27 @@ def main(argv: list[str]) -> int:
     out = Path(args.out)
     if not out.is_dir():
         raise UserError(f"out={out}: no such folder; make it or choose another")
-    console = Console()
+    console, taken, bad = Console(), Counter[str](), 0
     for folder in find_sets(Path(args.DIR)):
-        shards = ShardSet.open(folder)
+        try:
+            shards = ShardSet.open(folder)
+        except UserError as error:  # the others are shown all the same
+            print(f"error: {error}", file=sys.stderr)
+            bad += 1
+            continue
         table = Table(title=f"{shards.name}: {folder}", show_header=False, title_justify="left")
         table.add_column()
         table.add_column(overflow="fold")
         for what, value in facts(shards):
             table.add_row(what, value)
         console.print(table)
-        sheet = out / f"{shards.name}-{shards.manifest['split']}-contact.png"
-        write_png(sheet, contact_sheet(shards))
+        name = f"{shards.name}-{shards.manifest['split']}"
+        taken[name] += 1
+        sheet = out / f"{name}{f'-{taken[name]}' if taken[name] > 1 else ''}-contact.png"
+        picture, damaged = contact_sheet(shards)
+        write_png(sheet, picture)
         console.print(f"contact sheet: {sheet}", soft_wrap=True)
-    return 0
+        if damaged:
+            print(f"error: {folder}: damaged pictures: type rostro check {folder}", file=sys.stderr)
+            bad += 1
+    return 1 if bad else 0

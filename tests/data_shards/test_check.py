@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_shards import check
 from data_shards.check import check_set, find_sets
 from data_shards.errors import UserError
 from data_shards.index import ShardSet
@@ -163,7 +164,8 @@ def test_contact_sheet_shows_the_pictures(good):
     from data_shards.info import CAPTION, CELL, GAP, contact_sheet
 
     shards = ShardSet.open(good)
-    sheet = contact_sheet(shards, rows=2, columns=2)
+    sheet, damaged = contact_sheet(shards, rows=2, columns=2)
+    assert not damaged
     assert sheet.shape == (2 * (CELL + GAP) + GAP, CAPTION + 2 * (CELL + GAP) + GAP, 3)
     for line, row in ((0, 0), (1, 6)):  # first and last identity
         with open(shards.shards[int(shards.shard[row])], "rb") as file:
@@ -175,6 +177,62 @@ def test_contact_sheet_shows_the_pictures(good):
         shown = sheet[top : top + CELL, CAPTION : CAPTION + CELL]
         expected = cv2.resize(picture[..., ::-1], (CELL, CELL), interpolation=cv2.INTER_CUBIC)
         assert np.abs(shown.astype(int) - expected).mean() < 3
+
+
+def test_info_shows_all_it_can(good, tmp_path, capsys):
+    """An unfinished set, two of one name, a damaged picture: each is told, none stops the others."""
+    for name in ("a", "b", "c"):
+        shutil.copytree(good, tmp_path / "sets" / name / "train")
+    (tmp_path / "sets" / "a" / "train" / ".pack").mkdir()
+    (tmp_path / "sets" / "a" / "train" / "manifest.json").unlink()
+    shards = ShardSet.open(tmp_path / "sets" / "c" / "train")
+    flip(shards.shards[0], int(shards.offset[0]), 0xFF)
+    assert main(["info", str(tmp_path / "sets"), f"out={tmp_path}"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        f"error: {tmp_path}/sets/a/train: has no manifest.json; give the folder of a packed set, or let "
+        "`rostro pack` finish it by the same command",
+        f"error: {shards.folder}: damaged pictures: type rostro check {shards.folder}",
+    ]
+    one, two = (tmp_path / f"faces-train{more}-contact.png" for more in ("", "-2"))
+    assert str(one) in printed.out
+    assert str(two) in printed.out
+    assert one.read_bytes() != two.read_bytes()
+
+
+def test_shards_are_told_in_their_order_as_they_are_done(folder, monkeypatch):
+    shards = ShardSet.open(folder)
+    for path, start in zip(shards.shards, shards.shard_start[:-1], strict=True):
+        flip(path, int(shards.offset[int(start)]))
+    files = [path.name for path in shards.shards]
+    done = []
+
+    def run(order):
+        def jobs_in_order(function, jobs, *, workers):
+            for number in order:
+                done.append(number)
+                yield number, function(*jobs[number])
+
+        monkeypatch.setattr(check, "run_jobs", jobs_in_order)
+        return check_set(folder, workers=1)
+
+    assert [problem.file for problem in run([1, 0])] == files
+    done.clear()
+    assert next(run([0, 1])).file == files[0]
+    assert done == [0]  # the first shard is told before the second one is begun
+
+
+def test_every_line_begins_with_the_set(good, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(good, "faces")  # a name that file names of the set hold too
+    (tmp_path / "faces" / "index" / "size.npy").unlink()
+    assert main(["check", "faces"]) == 1
+    assert capsys.readouterr().out.startswith("faces/index/size.npy: No such file or directory\n")
+    shutil.copytree(good, "other")
+    (tmp_path / "other" / "manifest.json").write_text("{")
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(["check", "."]) == 1
+    assert capsys.readouterr().out.startswith("./manifest.json: is damaged (no JSON); pack the set again\n")
 
 
 def test_open_refuses_what_does_not_match(folder):

@@ -6,11 +6,12 @@ Pair lists find pictures by these keys, so a plain name must come out as it went
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LONGEST = 90  # leaves room for `.` and an extension in the 100 bytes of a tar header
 _LONGEST_IDENTITY = 45
 _STRANGE = re.compile(r"[^A-Za-z0-9_/-]")
+_SKIPPED = re.compile(r"__.*__")  # webdataset takes members in such a folder for its own and leaves them out
 
 
 def slug(name: str, *, longest: int = LONGEST) -> str:
@@ -31,39 +32,40 @@ def _marked(found: str, name: str, longest: int) -> str:
     return f"{found[: longest - 9]}_{mark}"
 
 
-def unique_slugs(names: Sequence[str], *, wholes: Sequence[str], longest: int) -> list[str]:
-    """A slug for each name; of two names with one slug the later one is marked with the hash of its whole.
+def _unique(slugs: Iterable[str], *, wholes: Sequence[str], longest: int) -> list[str]:
+    """The slugs; of two that are the same the later one is marked with the hash of its whole.
 
     wholes: what tells the names apart, such as their paths.
     """
     taken: set[str] = set()
-    slugs = []
-    for name, whole in zip(names, wholes, strict=True):
-        found = slug(name, longest=longest)
+    unique = []
+    for found, whole in zip(slugs, wholes, strict=True):
         if found in taken:
             found = _marked(found, whole, longest)
         taken.add(found)
-        slugs.append(found)
-    return slugs
+        unique.append(found)
+    return unique
 
 
 def identity_slugs(identities: Sequence[str]) -> dict[str, str]:
     """{identity: first part of its keys}."""
-    names = [_flat(name) for name in identities]
-    slugs = unique_slugs(names, wholes=identities, longest=_LONGEST_IDENTITY)
+    slugs = _unique(map(_identity_slug, identities), wholes=identities, longest=_LONGEST_IDENTITY)
     return dict(zip(identities, slugs, strict=True))
 
 
 def stem_slugs(first: str, stems: Sequence[str], *, paths: Sequence[str]) -> list[str]:
     """Second parts of the keys that begin with `first`."""
-    return unique_slugs(stems, wholes=paths, longest=LONGEST - 1 - len(first))
+    longest = LONGEST - 1 - len(first)
+    return _unique([slug(stem, longest=longest) for stem in stems], wholes=paths, longest=longest)
 
 
 def member_key(identity: str, stem: str) -> str:
     """The key of a sample whose names collide with no other's, as those of a pair list do."""
-    first = slug(_flat(identity), longest=_LONGEST_IDENTITY)
+    first = _identity_slug(identity)
     return f"{first}/{slug(stem, longest=LONGEST - 1 - len(first))}"
 
 
-def _flat(identity: str) -> str:
-    return identity.replace("/", "_")
+def _identity_slug(identity: str) -> str:
+    flat = identity.replace("/", "_")
+    found = slug(flat, longest=_LONGEST_IDENTITY)
+    return _marked(found.strip("_"), flat, _LONGEST_IDENTITY) if _SKIPPED.fullmatch(found) else found

@@ -57,11 +57,16 @@ class FileSource:
 
     def samples(self) -> Iterator[Sample]:
         for entry in sorted(os.scandir(self.root), key=lambda entry: entry.name):
-            if not entry.is_dir():
+            if not is_folder(entry):
                 yield Sample(entry.name, "", stem(entry.name), unfit="lies beside the identity folders")
                 continue
             for path, num_bytes in walk(self.root, entry.name):
-                yield self.sample(entry.name, path, num_bytes)
+                sample = self.sample(entry.name, path, num_bytes)
+                if helper := next(filter(is_helper, os.path.dirname(path).split("/")), ""):
+                    sample = sample._replace(
+                        unfit=f"lies in {helper}, a folder of some program, not of people"
+                    )
+                yield sample
 
     def sample(self, identity: str, path: str, num_bytes: int) -> Sample:
         """The sample of one file, path relative to root."""
@@ -110,20 +115,38 @@ def walk(root: str, folder: str = "") -> Iterator[tuple[str, int]]:
         folders = []
         for entry in found:
             path = os.path.join(here, entry.name)
+            if is_folder(entry):
+                folders.append(path)
+                continue
             try:
-                if entry.is_dir():
-                    folders.append(path)
-                else:
-                    yield path, entry.stat().st_size
+                yield path, entry.stat().st_size
             except OSError:  # a link to nowhere
                 yield path, 0
         pending.extend(reversed(folders))
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder that can be reached: a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_helper(folder: str) -> bool:
+    """Whether a folder of this name holds what a program keeps beside pictures, its own copies of them too.
+
+    `.ipynb_checkpoints`, `.thumbnails` and the like; `@eaDir` is that of Synology's disk stations.
+    """
+    return folder.startswith(".") or folder == "@eaDir"
+
+
 def folders_of(root: str | os.PathLike[str]) -> list[str]:
     """Names of the folders directly below root, sorted. Raises UserError if root is no folder or has none."""
     try:
-        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        names = sorted(
+            entry.name for entry in os.scandir(root) if is_folder(entry) and not is_helper(entry.name)
+        )
     except OSError as error:
         raise UserError(f"src={root}: {error.strerror}; give the folder that holds the pictures") from None
     if not names:

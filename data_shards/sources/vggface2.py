@@ -108,14 +108,14 @@ def read_genders(path: str) -> dict[str, int]:
 
 def read_list(path: str) -> list[str]:
     """Paths n000001/0001_01.jpg of a split, without repeats, in the order of the list."""
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # as names of files are read
         return list(dict.fromkeys(line.strip().replace("\\", "/") for line in file if line.strip()))
 
 
 def read_boxes(path: str) -> dict[str, Box]:
     """{n000001/0001_01: (x, y, width, height)} of a loose_bb file. Raises UserError for another layout."""
     boxes = {}
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         next(file, None)  # NAME_ID,X,Y,W,H
         for number, line in enumerate(file, 2):
             try:

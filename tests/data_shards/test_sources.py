@@ -2,6 +2,7 @@ import os
 import pickle
 
 import pytest
+import webdataset
 
 from data_shards.errors import UserError
 from data_shards.keys import LONGEST, identity_slugs, member_key, slug, stem_slugs
@@ -58,6 +59,32 @@ def test_folder_lists_everything(tmp_path):
         source.read(by_path["person_01/pipe"])
     with pytest.raises(FileNotFoundError):
         source.read(by_path["person_00/nowhere.jpg"])
+
+
+def test_a_link_to_itself_and_folders_of_programs_are_listed_and_left_out(tmp_path):
+    identity_folders(tmp_path, identities=2, pictures=1)
+    for place in (".", "person_00"):
+        (tmp_path / place / "itself").symlink_to("itself")
+        for name in (".ipynb_checkpoints", "@eaDir"):
+            (tmp_path / place / name / "deeper").mkdir(parents=True)
+            (tmp_path / place / name / "deeper" / "copy.jpg").write_bytes(b"1")
+    source = open_source("folder", str(tmp_path))
+    helper = "lies in {}, a folder of some program, not of people".format
+    assert {path: unfit for path, (_, _, unfit) in listed(source).items()} == {
+        "person_00/p_0.jpg": "",
+        "person_01/p_0.jpg": "",
+        "itself": "lies beside the identity folders",
+        "person_00/itself": "",  # reading it fails, so it is reported
+        ".ipynb_checkpoints/deeper/copy.jpg": helper(".ipynb_checkpoints"),
+        "@eaDir/deeper/copy.jpg": helper("@eaDir"),
+        "person_00/.ipynb_checkpoints/deeper/copy.jpg": helper(".ipynb_checkpoints"),
+        "person_00/@eaDir/deeper/copy.jpg": helper("@eaDir"),
+    }
+    with pytest.raises(OSError, match="symbolic links"):
+        source.read(next(sample for sample in source.samples() if sample.path == "person_00/itself"))
+    (tmp_path / "alone" / ".git").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no folders"):
+        open_source("folder", str(tmp_path / "alone"))
 
 
 def test_reading_takes_all_and_no_more_than_a_picture(tmp_path):
@@ -137,6 +164,14 @@ def test_vggface2_list_decides(vggface2):
         source.read(missing)
 
 
+def test_vggface2_list_in_another_coding_finds_files_of_that_name(vggface2):
+    name = os.fsdecode("José.jpg".encode("latin-1"))
+    (vggface2 / "train" / "n000001" / name).write_bytes(b"1")
+    (vggface2 / "train_list.txt").write_bytes("n000001/José.jpg\n".encode("latin-1"))
+    found = [sample for sample in open_source("vggface2", str(vggface2)).samples() if not sample.unfit]
+    assert [sample.path for sample in found] == [f"n000001/{name}"]
+
+
 def test_vggface2_boxes(vggface2):
     with pytest.raises(UserError, match=r"crop=true: .*loose_bb_train.csv"):
         open_source("vggface2", str(vggface2), options={"crop": True})
@@ -148,6 +183,9 @@ def test_vggface2_boxes(vggface2):
     assert found["n000001/0001_01.jpg"] == ((16, 14, 22, 32), "")
     assert found["n000002/0001_01.jpg"] == ((-3, 0, 9, 9), "")
     assert found["n000003/0001_01.jpg"] == (None, "has no row in loose_bb")
+    table.write_bytes("NAME_ID,X,Y,W,H\nJosé,1,2,3,4\n".encode("latin-1"))
+    samples = open_source("vggface2", str(vggface2), options={"crop": True}).samples()
+    assert {sample.crop for sample in samples} == {None}
     table.write_text("NAME_ID,X,Y\n1,2,3\n")
     with pytest.raises(UserError, match="line 2: is not NAME_ID"):
         open_source("vggface2", str(vggface2), options={"crop": True})
@@ -158,6 +196,21 @@ def test_vggface2_names_the_split_that_is_there(vggface2):
         open_source("vggface2", str(vggface2), split="test")
     inner = open_source("vggface2", str(vggface2 / "train"))
     assert len(list(inner.samples())) == 6
+
+
+def test_webdataset_reads_the_people_whose_names_look_like_its_own(tmp_path):
+    names = ["__pycache__", "____", "++x++", "__x__y", "a__b__", "__x_"]
+    identity_folders(tmp_path / "src", identities=len(names), pictures=1)
+    for folder, name in zip(sorted((tmp_path / "src").iterdir()), names, strict=True):
+        folder.rename(tmp_path / "src" / name)
+    assert identity_slugs(names[3:]) == {name: name for name in names[3:]}
+    words = ["source=folder", f"src={tmp_path / 'src'}", f"out={tmp_path / 'out'}", "workers=1"]
+    assert main(["pack", *words]) == 0
+    urls = [str(path) for path in sorted((tmp_path / "out" / "train").glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert len(samples) == len(names)
+    assert len(set(identity_slugs(names).values())) == len(names)
+    assert not any(key.startswith("__") and key.endswith("__") for key in identity_slugs(names).values())
 
 
 def test_keys_are_readable_short_and_apart():

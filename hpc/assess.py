@@ -4,8 +4,10 @@
 process reads the pictures, adds intervals, draws curves, and stores the threshold for `rostro verify`.
 """
 
+import functools
 import time
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import cv2
 import numpy as np
 
 from data_shards.index import ShardSet
+from data_shards.keys import member_key
 from hpc import plots
 from hpc.config import Config
 from hpc.errors import UserError
@@ -63,15 +66,25 @@ def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> Trial:
     return Trial(found.pairs, found.ids, identity[found.ids], note)
 
 
-def finder(shards: ShardSet) -> Callable[[str], Mapping[str, int]]:
-    """Name of an identity -> {stem of the picture: sample id}, from the tar headers of that identity."""
-    index = {name: number for number, name in enumerate(shards.identity_names())}
+def finder(shards: ShardSet) -> Callable[[str, int], int | None]:
+    """(name, number) of a pair list -> sample id, from the tar headers of that identity; None: not there.
 
-    def find(name: str) -> Mapping[str, int]:
-        if name not in index:
-            return {}
-        start, end = (int(row) for row in shards.identity_start[index[name] : index[name] + 2])
+    A list writes `José`, the shards hold its key (keys.py), and disks differ in how they compose the accent.
+    """
+    names = shards.identity_names()
+    index = {unicodedata.normalize("NFC", name): place for place, name in enumerate(names)}
+
+    @functools.cache
+    def rows(place: int) -> dict[str, int]:
+        start, end = (int(row) for row in shards.identity_start[place : place + 2])
         return {Path(shards.member(row)).stem: row for row in range(start, end)}
+
+    def find(name: str, number: int) -> int | None:
+        place = index.get(unicodedata.normalize("NFC", name))
+        if place is None:
+            return None
+        key = member_key(names[place], f"{names[place]}_{number:04d}")
+        return rows(place).get(Path(key).name)
 
     return find
 

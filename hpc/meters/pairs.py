@@ -3,7 +3,7 @@
 Rows number the pictures of the set by ascending sample id, so nothing depends on who read what.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def read_list(path: Path) -> list[Listed]:
     Genuine: `Name n1 n2`. Impostor: `Name1 n1 Name2 n2`. Without folds, ten blocks of each kind are folds.
     """
     try:
-        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"pairs={path} cannot be read ({error}): give a list such as LFW's pairs.txt"
@@ -155,24 +155,23 @@ class Resolved:
 
 
 def resolve(
-    listed: list[Listed], find: Callable[[str], Mapping[str, int]], *, path: Path, skip: bool
+    listed: list[Listed], find: Callable[[str, int], int | None], *, path: Path, skip: bool
 ) -> Resolved:
-    """Find the listed pictures. `find(name)`: stem -> sample id of the pictures of an identity.
+    """Find the listed pictures. `find(name, number)`: sample id of `<Name>/<Name>_%04d`, None: not there.
 
-    A picture is `<Name>/<Name>_%04d`. Pairs with an absent one: UserError, or counted and left out (`skip`).
+    Pairs with an absent one: UserError, or counted and left out (`skip`).
     """
-    people = {name: find(name) for pair in listed for name in (pair.first[0], pair.second[0])}
     usable: list[tuple[int, int, Listed]] = []
     absent, first_absent = 0, ""
     for pair in listed:
-        stems = [(name, f"{name}_{number:04d}") for name, number in (pair.first, pair.second)]
-        here = [people[name].get(stem) for name, stem in stems]
+        named = (pair.first, pair.second)
+        here = [find(*picture) for picture in named]
         if here[0] is not None and here[1] is not None:
             usable.append((here[0], here[1], pair))
             continue
         absent += 1
         first_absent = first_absent or next(
-            f"{n}/{s}" for (n, s), row in zip(stems, here, strict=True) if row is None
+            f"{n}/{n}_{number:04d}" for (n, number), row in zip(named, here, strict=True) if row is None
         )
     _check_usable(path, usable=[pair for *_, pair in usable], absent=absent, first=first_absent, skip=skip)
     columns = np.array([(a, b) for a, b, _ in usable], np.int64)

@@ -78,9 +78,8 @@ def test_too_few_people_are_named(identity, lacking):
         all_pairs(np.array(identity))
 
 
-def find(name: str) -> dict[str, int]:
-    start = 10 * list(PEOPLE).index(name) if name in PEOPLE else 0
-    return {f"{name}_{number:04d}": start + number for number in range(1, PEOPLE.get(name, 0) + 1)}
+def find(name: str, number: int) -> int | None:
+    return 10 * list(PEOPLE).index(name) + number if 1 <= number <= PEOPLE.get(name, 0) else None
 
 
 def write(path: Path, *lines: str) -> Path:

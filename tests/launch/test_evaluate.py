@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from data_shards.index import ShardSet
-from hpc.assess import PIXELS, pixels
+from data_shards.reader import Reader
+from hpc.assess import PIXELS, pixels, trial
 from hpc.predict import PictureBlocks, load_run, untrained
 from launch.cli import main
 from tests.launch.judged import judged_run
-from tests.sets import pack_set
+from tests.sets import pack_set, write_folders
 
 PNG = b"\x89PNG"
 
@@ -88,6 +90,32 @@ def test_a_pair_list_counts_what_it_can_use(run, shards, tmp_path, capsys):
     assert "3 of 4 pairs of pairs.txt are usable" in capsys.readouterr().out
     trial = report_of(run, "pictures-eval-pairs")["trial"]
     assert (trial["listed"], trial["usable"], trial["genuine"], trial["impostors"]) == (4, 3, 2, 1)
+
+
+@pytest.mark.parametrize("disk", ["NFC", "NFD"])
+def test_a_pair_list_finds_people_with_accents_in_their_names(tmp_path, disk):
+    """As some disks store the accent in one letter and some in two, and the shards hold neither."""
+    source = write_folders(tmp_path / "pictures", identities=3, each=3)
+    for old, new in (("person000", "José_Núñez"), ("person001", "李明"), ("person002", "J.R._Smith")):
+        name = unicodedata.normalize(disk, new)
+        (source / old).rename(source / name)
+        for path in (source / name).iterdir():
+            path.rename(path.with_name(path.name.replace(old, name)))
+    words = ["source=folder", f"src={source}", f"out={tmp_path / 'shards'}", "workers=1"]
+    assert main(["pack", *words]) == 0
+    shards = ShardSet.open(tmp_path / "shards" / "train")
+    pairs = tmp_path / "pairs.txt"
+    wanted = [(("José_Núñez", 0), ("José_Núñez", 2)), (("J.R._Smith", 1), ("J.R._Smith", 2))]
+    wanted += [(("李明", 1), ("José_Núñez", 1)), (("J.R._Smith", 0), ("李明", 2))]
+    lines = [f"{a[0]} {a[1]} {b[1]}" if a[0] == b[0] else f"{a[0]} {a[1]} {b[0]} {b[1]}" for a, b in wanted]
+    pairs.write_text("\n".join(("1 2", *lines)), encoding="utf-8")
+    on = trial(shards, pairs=pairs, skip=False)
+    reader = Reader(shards)
+    for pair, rows in zip(wanted, zip(on.pairs.first, on.pairs.second, strict=True), strict=True):
+        for (person, number), row in zip(pair, rows, strict=True):
+            folder = source / unicodedata.normalize(disk, person)
+            data = (folder / f"{folder.name}_{number:04d}.jpg").read_bytes()
+            assert bytes(reader.read([int(on.ids[row])])[0]) == data
 
 
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])

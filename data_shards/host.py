@@ -20,6 +20,8 @@ import torch
 from data_shards.errors import DecodeError, UserError
 from data_shards.supply import Job
 
+PATIENCE = 10.0  # seconds that `close` waits for the feeder
+
 Jobs = Callable[[int], Job | None]  # the k-th batch from the start, a pure function; None: past the end
 
 
@@ -164,10 +166,13 @@ class HostBackend:
         raise self._error
 
     def close(self) -> None:
-        """Stop all threads; what was decoded ahead is thrown away."""
+        """Stop all threads; what was decoded ahead is thrown away.
+
+        A feeder that waits for a stalled pipe or server is left behind: it ends by itself when that gives way.
+        """
         self._stop.set()
         if self._feeder is not None:
-            self._feeder.join()
+            self._feeder.join(PATIENCE)
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._feeder = self._pool = None

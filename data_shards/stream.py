@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-import webdataset
 from webdataset.shardlists import expand_urls
 
 from data_shards import augment, counted
@@ -34,6 +33,7 @@ from data_shards.loader import RawBatch, to_batch
 from data_shards.manifest import read_manifest
 from data_shards.order import Slots, rank_block
 from data_shards.supply import Job
+from data_shards.tar_stream import samples
 
 BUFFER = 2048  # samples of a rank's shuffle buffer
 RUN = 1024  # samples of one identity that are permuted together and cut into groups, at most
@@ -240,12 +240,11 @@ class StreamLoader:
     def _read(self, shard: int) -> Iterator[_Sample]:
         url, counts = self._sources.urls[shard], self._sources.counts
         first = shard << 32 if counts is None else sum(counts[:shard])
-        reader = webdataset.WebDataset([url], shardshuffle=False, nodesplitter=None, workersplitter=None)
-        samples = iter(reader)
+        found = samples(url)
         at = 0
         while True:
             try:
-                sample = next(samples)
+                sample = next(found)
             except StopIteration:
                 break
             except Exception as error:  # whatever a pipe, curl or tarfile may raise

@@ -1,10 +1,13 @@
 """The host decoder against a plain reference: full decode, crop, resize, colour, flip."""
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
 
+from data_shards import host
 from data_shards.errors import UserError
 from data_shards.host import HostBackend, decode_picture
 from data_shards.loader import decode_pictures
@@ -96,3 +99,23 @@ def test_loose_pictures_give_their_centre_square():
 def test_no_threads_or_no_batches_ahead_are_refused(key):
     with pytest.raises(UserError, match=rf"data\.{key}=0"):
         HostBackend(None, size=8, **{"threads": 1, "ahead": 1, key: 0})
+
+
+def test_a_stalled_source_does_not_hold_close(monkeypatch):
+    monkeypatch.setattr(host, "PATIENCE", 0.01)
+    entered, gives_way = threading.Event(), threading.Event()
+
+    def jobs(number):
+        entered.set()
+        gives_way.wait()
+
+    backend = HostBackend(None, size=32, threads=1, ahead=1)
+    backend.start(jobs)
+    assert entered.wait(10)
+    (feeder,) = (thread for thread in threading.enumerate() if thread.name == "batches")
+    backend.close()
+    assert feeder.is_alive()
+    assert feeder.daemon  # nor does it hold the end of the process
+    gives_way.set()
+    feeder.join(10)
+    assert not feeder.is_alive()

@@ -12,6 +12,7 @@ from data_shards.errors import DecodeError, UserError
 from data_shards.index import ShardSet
 from data_shards.loader import decode_pictures
 from data_shards.stream import Sources, StreamLoader
+from data_shards.tar_stream import samples
 from hpc.config import Augment
 from tests.data_shards.small_set import build, jpeg, photo
 from tests.sets import pack_set
@@ -235,7 +236,21 @@ def test_wrong_input_is_refused_by_key(shards, tmp_path):
         make(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "no label", "word", "picture", "command"])
+DAMAGES = [
+    "missing",
+    "truncated",
+    "cut",
+    "cut header",
+    "header",
+    "two",
+    "no label",
+    "word",
+    "picture",
+    "command",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_stops_the_run_and_is_named(shards, blobs, tmp_path, damage):
     built = build(tmp_path, blobs[:4], [4], shards=1)
     (path,) = built.shards
@@ -244,6 +259,10 @@ def test_damage_stops_the_run_and_is_named(shards, blobs, tmp_path, damage):
     edits = {
         "missing": lambda: path.unlink(),
         "truncated": lambda: path.write_bytes(data[: int(built.offset[3]) + 100]),
+        "cut": lambda: path.write_bytes(data[: int(built.offset[3]) - 512]),
+        "cut header": lambda: path.write_bytes(data[: int(built.offset[3]) - 100]),
+        "header": lambda: path.write_bytes(data.replace(b"000003.jpg", b"00x003.jpg")),
+        "two": lambda: path.write_bytes(data + data),
         "no label": lambda: path.write_bytes(_renamed(data, label)),
         "word": lambda: path.write_bytes(data[: label + 512] + b"x" + data[label + 513 :]),
         "picture": lambda: path.write_bytes(data.replace(blobs[2], bytes(len(blobs[2])))),
@@ -258,11 +277,23 @@ def test_damage_stops_the_run_and_is_named(shards, blobs, tmp_path, damage):
         "no label": r"000002 has no \.cls member",
         "word": r"000002\.cls is b'x', not an integer",
         "picture": r"000002 does not decode",
+        "cut": r"cannot be read to its end \(it was cut: the blocks that end a tar are missing\)",
+        "header": r"data follow byte \d+: it is damaged",
+        "two": "or several tars in one",
     }.get(damage, r"cannot be read to its end")
     kind = DecodeError if damage == "picture" else UserError
     with pytest.raises(kind, match=expected):
         loader.next()
     loader.close()
+
+
+@pytest.mark.parametrize(
+    "how", ["{}", "pipe:cat {}", "pipe:gzip -c {}", "pipe:cat {} /dev/zero | head -c 200k"]
+)
+def test_a_whole_tar_is_read_however_it_comes(shards, blobs, how):
+    found = list(samples(how.format(shards.shards[1])))
+    assert [sample["jpg"] for sample in found] == blobs[6:12]
+    assert [sample["__key__"] for sample in found] == [f"{number:06d}" for number in range(6, 12)]
 
 
 def _renamed(data: bytes, header: int) -> bytes:

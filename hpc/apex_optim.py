@@ -8,12 +8,13 @@ leaves and enters as torch's own would, by parameter. The settings are those und
 import functools
 import importlib
 import math
+import socket
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hpc.apex import OPTIMIZERS
+from hpc.apex import BUILD, OPTIMIZERS
 from hpc.config import Optim
 from hpc.errors import UserError
 
@@ -36,7 +37,6 @@ def make(config: Optim, groups: Groups) -> torch.optim.Optimizer:
 
     Apex must be there (`hpc.apex.refuse`).
     """
-    kind = getattr(importlib.import_module("apex.optimizers"), OPTIMIZERS[config.name])
     betas = (config.betas[0], config.betas[1])
     adaptive: dict[str, Any] = {"lr": config.lr, "betas": betas, "eps": config.eps}
     settings: dict[str, dict[str, Any]] = {
@@ -51,7 +51,14 @@ def make(config: Optim, groups: Groups) -> torch.optim.Optimizer:
     }
     named = [name for group in groups for name, _ in group["params"]]
     plain = [group | {"params": [p for _, p in group["params"]]} for group in groups]
-    optimizer = kind(plain, **settings[config.name])
+    try:
+        kind = getattr(importlib.import_module("apex.optimizers"), OPTIMIZERS[config.name])
+        optimizer = kind(plain, **settings[config.name])
+    except (ImportError, RuntimeError) as error:  # kernels that were built for another torch
+        raise UserError(
+            f"optim.impl=apex: NVIDIA Apex on {socket.gethostname()} does not load ({' '.join(str(error).split())}): "
+            f"build it again for torch {torch.__version__} ({BUILD}), or use optim.impl=torch"
+        ) from None
     # Apex's own zero_grad takes no argument.
     optimizer.zero_grad = functools.partial(torch.optim.Optimizer.zero_grad, optimizer)
     if config.name != "sgd":

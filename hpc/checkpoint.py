@@ -6,6 +6,7 @@ by digits is whole; `.tmp-*` was never finished; `.damaged-*` failed its hashes.
 `hpc/train.py`.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -174,18 +175,23 @@ def latest(run: Path, warn: Any = print) -> Path | None:
             verify(path)
         except Damaged as error:
             warn(f"warning: {error}; taking an older one")
-            path.rename(path.with_name(f".damaged-{path.name}"))
+            aside = path.with_name(f".damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+            path.rename(aside)
             continue
         return path
     return None
 
 
 def ranked(run: Path, metric: tuple[str, str]) -> list[Path]:
-    """Checkpoints that were evaluated, best first by (scalar, min | max)."""
+    """Checkpoints that were evaluated, best first by (scalar, min | max); damaged ones are left out."""
     name, sense = metric
     scored = []
     for path in listing(run):
-        value = manifest_of(path).get("metrics", {}).get(name)
+        try:
+            value = manifest_of(path).get("metrics", {}).get(name)
+        except Damaged:
+            continue
         if value is not None:
             scored.append((value if sense == "min" else -value, -int(path.name), path))
     return [path for *_, path in sorted(scored)]
@@ -201,7 +207,7 @@ def prune(run: Path, *, last: int, best: int, keep_every: int, metric: tuple[str
     """Delete what no rule keeps: the newest `last`, the `best` best, and multiples of `keep_every` images.
 
     A multiple counts for the first checkpoint at or after it. Unfinished directories of dead processes go
-    too.
+    too. What cannot be deleted now (a reader on NFS holds it) is left to the next time: the run goes on.
     """
     paths = listing(run)
     kept = set(paths[-max(last, 1) :]) | set(ranked(run, metric)[:best])
@@ -214,8 +220,8 @@ def prune(run: Path, *, last: int, best: int, keep_every: int, metric: tuple[str
     for path in paths:
         if path not in kept:
             # Renamed first: a deletion cut short must not leave a directory that looks whole.
-            gone = path.rename(path.with_name(f".tmp-old-{path.name}"))
-            shutil.rmtree(gone)
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name(f".tmp-old-{path.name}"))
     for stale in folder_of(run).glob(".tmp-*"):
         shutil.rmtree(stale, ignore_errors=True)
 

@@ -272,13 +272,18 @@ class ZeRO(Flat):
             one.piece.copy_(one.of(parameters[one.name]))
         if self.stage < 3:
             return
-        for mine, theirs in zip(self.module.buffers(), target.buffers(), strict=True):
-            mine.copy_(theirs)
+        for buffer, saved in zip(self.module.buffers(), target.buffers(), strict=True):
+            buffer.copy_(saved)
         zero = self.ds.optimizer
         zero.parameter_offload.partition_all_parameters()
         own: dict[str, Any] = dict(self.named)
         for one in self.parts:
             own[one.name].ds_tensor.data.view(-1)[: one.numel].copy_(one.piece)
+        for name, p in self.module.named_parameters():
+            if name not in own:  # frozen: DeepSpeed cuts it, and no optimizer knows it
+                mine: Tensor = p.ds_tensor.data.view(-1)  # type: ignore[attr-defined]
+                theirs = parameters[name].view(-1)[mine.numel() * self.here.rank :][: mine.numel()]
+                mine[: theirs.numel()].copy_(theirs)
         if zero.persistent_parameters:  # small ones are kept whole everywhere
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
 

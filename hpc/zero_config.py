@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Config
+from hpc.config import Config, near
 from hpc.errors import UserError
 
 # One norm for a whole tensor decides the step of these; ZeRO cuts tensors between the ranks.
@@ -37,39 +37,48 @@ OURS = {
     "zero_optimization.offload_optimizer.device": "engine.deepspeed.offload",
     "zero_optimization.offload_param.device": "engine.deepspeed.offload",
     "zero_optimization.cpu_offload": "engine.deepspeed.offload",
-    "zero_optimization.cpu_offload_params": "engine.deepspeed.offload",
+    "zero_optimization.cpu_offload_param": "engine.deepspeed.offload",
     "zero_optimization.contiguous_gradients": "engine.deepspeed.stage",
     "zero_optimization.compute_grad_norm": "optim.clip",
 }
 
-# Features that change the numbers of a run, its data or its layout, need a compiler, or end the process.
-FOREIGN = (
-    *("sparse_gradients", "sparse_attention", "progressive_layer_drop", "eigenvalue", "curriculum_learning"),
-    *("data_efficiency", "compression_training", "quantize_training", "elasticity", "autotuning", "aio"),
-    *("pipeline", "tensor_parallel", "sequence_parallel_size", "expert_parallel", "hybrid_engine", "compile"),
-    *("checkpoint", "nebula", "seq_parallel_communication_data_type", "use_data_before_expert_parallelism"),
-    *(
-        "zero_optimization.zenflow",
-        "zero_optimization.super_offload",
-        "zero_optimization.zero_quantized_weights",
-    ),
-    *("zero_optimization.zero_quantized_nontrainable_weights", "zero_optimization.zero_quantized_gradients"),
-    *("zero_optimization.zero_hpz_partition_size", "zero_optimization.round_robin_gradients"),
-    *("zero_optimization.mics_shard_size", "zero_optimization.parameter_alignment"),
-    *("zero_optimization.fp16_master_weights_and_gradients", "zero_optimization.leaf_module"),
-)
-
-OFF = (None, False, "none", {"enabled": False})  # a feature named, and not asked for
+# What a file may set: how gradients and weights travel, and what is printed. Anything else would change what a run
+# computes, need a compiler, or do nothing under this engine (DeepSpeed ignores top-level keys that it does not know).
+THEIRS = {
+    *("steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "comms_logger"),
+    *("prescale_gradients", "gradient_predivide_factor", "zero_optimization"),
+}
+THEIRS_ZERO = {
+    *("reduce_scatter", "reduce_bucket_size", "use_multi_rank_bucket_allreduce", "allgather_partitions"),
+    *("allgather_bucket_size", "allgather_sequential", "overlap_comm", "offload_param", "offload_optimizer"),
+    *("sub_group_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold"),
+    *("stage3_model_persistence_threshold", "stage3_max_live_parameters", "stage3_max_reuse_distance"),
+    *("stage3_use_all_reduce_for_fetch_params", "stage3_module_granularity_threshold"),
+    *("stage3_allgather_sequential", "memory_efficient_linear", "ignore_unused_parameters"),
+    *("stage3_gather_16bit_weights_on_model_save", "log_trace_cache_warnings", "enable_sanity_checks"),
+}
+THEIRS_OFFLOAD = {
+    "buffer_count",
+    "buffer_size",
+    "max_in_cpu",
+    "pin_memory",
+    "pipeline_read",
+    "pipeline_write",
+}
+GROUPS = ("zero_optimization", "zero_optimization.offload_param", "zero_optimization.offload_optimizer")
 
 
 def check(config: Config) -> None:
     """Raise UserError for a config that DeepSpeed cannot run, or would run with other numbers."""
     ours = config.engine.deepspeed
     if config.engine.name != "deepspeed":
-        if ours.config or ours.offload:
-            raise UserError(
-                f"engine.deepspeed.* says nothing to engine={config.engine.name}: use engine=deepspeed"
-            )
+        for item in dataclasses.fields(ours):
+            value = getattr(ours, item.name)
+            if value != item.default:
+                raise UserError(
+                    f"engine.deepspeed.{item.name}={value} says nothing to engine={config.engine.name}: use "
+                    "engine=deepspeed, or leave it out"
+                )
         return
     if ours.stage and config.optim.name in WHOLE_TENSORS:
         raise UserError(
@@ -94,7 +103,7 @@ def settings(config: Config) -> dict[str, Any]:
     made = _ours(config)
     path = config.engine.deepspeed.config
     if path:
-        _merge(made, _read(path))
+        _merge(made, _read(path), config)
     return made
 
 
@@ -153,25 +162,50 @@ def _read(path: str) -> dict[str, Any]:
     return found
 
 
-def _merge(made: dict[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> None:
+def _merge(made: dict[str, Any], theirs: Mapping[str, Any], config: Config, prefix: str = "") -> None:
     """Put `theirs` into `made`, in place, key by key."""
+    known = {"": THEIRS, "zero_optimization.": THEIRS_ZERO}.get(prefix, THEIRS_OFFLOAD)
     for key, value in theirs.items():
         full = f"{prefix}{key}"
         where = f"engine.deepspeed.config: {full}={json.dumps(value)}"
-        if full in FOREIGN and value not in OFF:
-            raise UserError(
-                f"{where} is not supported, it changes what a run computes or needs: leave {full} out"
-            )
         if full in OURS:
-            if value != made.get(key) and (key in made or value not in OFF) and value != "auto":
+            if not _agrees(full, value, made.get(key), config):
                 raise UserError(f"{where} contradicts this config: leave {full} out and set {OURS[full]}")
-            continue
-        if isinstance(value, Mapping) and (isinstance(made.get(key), dict) or _opens(full)):
-            _merge(made.setdefault(key, {}), value, f"{full}.")
-        elif full not in FOREIGN:
+        elif _off(value) and key not in known:
+            continue  # a feature named, and not asked for
+        elif key not in known:
+            group = known | {name.removeprefix(prefix) for name in OURS if name.startswith(prefix)}
+            raise UserError(
+                f"{where} is not supported: it changes what a run computes, or does nothing here; leave it out. "
+                f"{near(key, group)}"
+            )
+        elif full in GROUPS:
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where} is not an object: write {{...}}")
+            _merge(made.setdefault(key, {}), value, config, f"{full}.")
+        elif value != "auto":  # ours, or DeepSpeed's own default
             made[key] = copy.deepcopy(value)
 
 
-def _opens(full: str) -> bool:
-    """Whether some key that is ours lies inside the object `full`."""
-    return any(key.startswith(f"{full}.") for key in OURS)
+def _agrees(full: str, value: Any, made: Any, config: Config) -> bool:
+    """Whether a file says of a key that is ours what this config says."""
+    share = config.batch // (config.nodes * config.procs)
+    micro = config.micro_batch or share
+    same = {
+        "train_batch_size": config.batch,
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": -(-share // micro),
+        "gradient_clipping": config.optim.clip,
+    }
+    if value == "auto" or (made is None and _off(value)):
+        return True
+    if full == "bf16":
+        return isinstance(value, Mapping) and value.get("enabled") is True and config.precision == "bf16"
+    return bool(value == same.get(full, made))
+
+
+def _off(value: Any) -> bool:
+    """A feature that is not asked for."""
+    if isinstance(value, Mapping):
+        return value.get("enabled", True) in (False, "auto")
+    return value in (None, False, "none", "auto")

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError
-from hpc.config import Config, flatten, from_dict, is_free, near, save_config
+from hpc.config import Config, DeepSpeed, flatten, from_dict, is_free, near, save_config
 from hpc.config_check import check
 from hpc.rundir import RunDir
 from launch import args, plan
@@ -76,6 +76,12 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
         table = isinstance(known[key], dict)
         _put(values, key, _table(key, text) if table else args.convert(key, text, known[key]))
     given = {word.partition("=")[0] for word in words}
+    if values["engine"]["name"] != "deepspeed":  # what it was told before says nothing to another engine
+        plain = dataclasses.asdict(DeepSpeed())
+        typed = {
+            key: values["engine"]["deepspeed"][key] for key in plain if f"engine.deepspeed.{key}" in given
+        }
+        values["engine"]["deepspeed"] = plain | typed
     for key in ("train", "eval"):  # another set takes the place of the folders that the old one stood for
         if "data.set" in given and f"data.{key}" not in given:
             values["data"][key] = ""

@@ -1,5 +1,6 @@
 """NVIDIA Apex: told from its namesakes, set up to compute what torch's optimizers do, state under our names."""
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,6 +160,18 @@ def test_the_fused_optimizer_is_set_up_to_compute_what_torchs_does(name: str, fu
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_passes_between_apex_and_torch(name: str, source: str, fused: None) -> None:
     _crosses_over(name, source, "cpu")
+
+
+def test_kernels_that_do_not_load_are_one_line(fused: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def built_for_another_torch(*arguments: object, **keys: object) -> None:
+        raise RuntimeError("apex.optimizers.FusedAdam\nrequires cuda extensions")
+
+    monkeypatch.setattr(importlib.import_module("apex.optimizers"), "FusedAdam", built_for_another_torch)
+    with pytest.raises(
+        UserError, match=r"does not load .*requires cuda extensions.: build it again"
+    ) as caught:
+        _pair("adam")
+    assert "\n" not in str(caught.value)
 
 
 def test_before_the_first_step_and_for_parameters_left_out(fused: None) -> None:

@@ -106,6 +106,32 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_taken(tmp_path: Pat
     assert not newest.exists()  # the run may come by this clock again
 
 
+def test_the_same_clock_may_be_damaged_twice(tmp_path: Path) -> None:
+    for _ in range(2):
+        checkpoint.save(tmp_path, make(64))
+        (checkpoint.save(tmp_path, make(128)) / "player-net.safetensors").write_bytes(b"")
+        found = checkpoint.latest(tmp_path, lambda text: None)
+        assert found is not None
+        assert int(found.name) == 64
+
+
+def test_what_cannot_be_pruned_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged older one, and files that a reader on another node keeps open."""
+
+    def busy(*arguments: object, **keys: object) -> None:
+        raise OSError(39, "Directory not empty")
+
+    (checkpoint.save(tmp_path, make(64, eer=0.1)) / "manifest.json").write_text("{")
+    checkpoint.save(tmp_path, make(128, eer=0.3))
+    checkpoint.save(tmp_path, make(192, eer=0.2))
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.os, "rmdir", busy)
+        checkpoint.prune(tmp_path, last=1, best=1, keep_every=0, metric=METRIC)
+    assert [int(path.name) for path in checkpoint.listing(tmp_path)] == [192]
+    checkpoint.prune(tmp_path, last=1, best=1, keep_every=0, metric=METRIC)
+    assert [path.name for path in checkpoint.folder_of(tmp_path).iterdir()] == [f"{192:012d}"]
+
+
 def test_a_full_disk_is_one_line_and_leaves_older_checkpoints(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, make(64))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

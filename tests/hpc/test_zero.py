@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,13 @@ def test_a_state_goes_in_and_out_unchanged() -> None:
             assert all(torch.equal(mine[name], theirs[name]) for name in mine), (keys, part)
 
 
+def test_a_frozen_parameter_is_what_was_loaded() -> None:
+    wanted = 2 * (63 * 0.01 * math.tanh(65 * 0.01 + 0.01) + 0.01)
+    for rank in launch(zero.frozen, 2):
+        for stage, trained, copied in rank:
+            assert (trained, copied) == pytest.approx((wanted, wanted), rel=1e-5), f"stage {stage}"
+
+
 def test_several_players_and_what_ranks_refuse() -> None:
     (wanted, *found), two_passes, build = launch(zero.games_and_refusals, 2)[0]
     for weights in found:
@@ -133,7 +141,14 @@ def config_of(optim: dict[str, Any] | None = None, compiled: bool = False, **key
             {"config": {"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}},
             "set engine.deepspeed.offload",
         ),
-        ({"config": {"autotuning": {"enabled": True}}}, "autotuning=.* leave autotuning out"),
+        ({"config": {"autotuning": {"enabled": True}}}, "autotuning=.* is not supported: .* leave it out"),
+        ({"config": {"zero_optimisation": {}}}, "leave it out. did you mean zero_optimization?"),
+        ({"config": {"zero_optimization": {"overlap_com": True}}}, "did you mean overlap_comm?"),
+        ({"config": {"zero_optimization": 3}}, "zero_optimization=3 is not an object: write {"),
+        (
+            {"config": {"zero_optimization": {"zero_quantized_weights": True}}},
+            "it changes what a run computes",
+        ),
         ({"config": "/nowhere.json"}, "cannot be read"),
         ({"config": "{no json"}, "cannot be read"),
     ],
@@ -147,23 +162,36 @@ def test_a_file_is_merged_and_kept_in_the_config(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     theirs = {
         "zero_optimization": {"stage": 2, "overlap_comm": True},
-        "fp16": {"enabled": False},
-        "prescale": 1,
+        "fp16": {"enabled": False, "loss_scale": 0},
+        "bf16": {"enabled": "auto"},
+        "train_batch_size": 64,
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_clipping": 1.0,
+        "wall_clock_breakdown": False,
+        "prescale_gradients": True,
+        "autotuning": {"enabled": False},
     }
+    theirs["zero_optimization"] |= {"reduce_bucket_size": "auto", "offload_param": {"device": "none"}}
     path.write_text(json.dumps(theirs))
-    kept = zero_config.inlined(config_of(stage=2, config=str(path)))
+    kept = zero_config.inlined(config_of(stage=2, config=str(path), optim={"clip": 1.0}))
     path.unlink()
     made = zero_config.settings(kept)
     assert made["zero_optimization"]["overlap_comm"] is True
     assert made["zero_optimization"]["stage"] == 2
-    assert made["prescale"] == 1
-    assert "fp16" not in made
+    assert made["prescale_gradients"] is True
+    ours = zero_config.settings(config_of(stage=2))
+    assert made["zero_optimization"]["reduce_bucket_size"] == ours["zero_optimization"]["reduce_bucket_size"]
+    assert made.keys() == ours.keys() | {"prescale_gradients", "wall_clock_breakdown"}
+    assert (made["gradient_clipping"], made["train_micro_batch_size_per_gpu"]) == (0.0, 1)
 
 
 def test_keys_of_deepspeed_need_its_engine() -> None:
     config = dataclasses.replace(
         config_of(offload=True), engine=Engine(name="ddp", deepspeed=DeepSpeed(offload=True))
     )
-    with pytest.raises(UserError, match="use engine=deepspeed"):
+    with pytest.raises(UserError, match="offload=True says nothing to engine=ddp: use engine=deepspeed"):
         zero_config.check(config)
+    forgotten = dataclasses.replace(config, engine=Engine(name="ddp", deepspeed=DeepSpeed(stage=3)))
+    with pytest.raises(UserError, match="stage=3 says nothing to engine=ddp"):
+        zero_config.check(forgotten)
     assert zero_config.inlined(config) is config

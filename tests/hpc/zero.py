@@ -198,3 +198,23 @@ def build_message(here: Dist) -> str:
     except UserError as error:
         return str(error)
     return "built"
+
+
+def frozen(here: Dist) -> list[tuple[int, float, float]]:
+    """(stage, output of the network that trains, that of its whole copy) after loading; one weight is frozen."""
+    found = []
+    for stage in STAGES:
+        torch.manual_seed(4)
+        net = nn.Sequential(nn.Linear(65, 63), nn.Tanh(), nn.Linear(63, 2))
+        net[0].weight.requires_grad_(False)
+        keys = DeepSpeed(stage=stage, config=SPLIT if stage == 3 else "")
+        player = Player("net", net, Config(engine=Engine(name="deepspeed", deepspeed=keys)), here)
+        saved = Checkpoint(0, 0)
+        player.save_to(saved)
+        saved = dist.broadcast(saved, here)
+        saved.players["net"] = {name: torch.full_like(t, 0.01) for name, t in saved.players["net"].items()}
+        player.load_from(saved)
+        with torch.no_grad():
+            outputs = [net(torch.ones(1, 65)).sum() for net in (player.engine.net, player.engine.whole())]
+        found.append((stage, *map(float, outputs)))
+    return found

@@ -24,7 +24,7 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 bench: $(STAMP)
-	set -e; for file in bench/*.py; do echo "== $$file"; $(PY) "$$file"; done
+	status=0; for file in bench/*.py; do echo "== $$file"; $(PY) "$$file" || status=1; done; exit $$status
 
 setup: $(STAMP)
 

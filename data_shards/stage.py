@@ -52,6 +52,11 @@ def place(source: str | os.PathLike[str], root: Path) -> Path:
     return root / read_manifest(Path(source))[1]
 
 
+def is_copy(folder: Path) -> bool:
+    """Whether the set in `folder` was staged there."""
+    return (folder.parent / LOCK).exists()
+
+
 def stage(
     sources: Sequence[str | os.PathLike[str]], root: Path, *, cancelled: Callable[[], bool] = lambda: False
 ) -> None:

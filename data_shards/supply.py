@@ -18,6 +18,7 @@ from data_shards.augment import Augmentation, AugmentConfig
 from data_shards.errors import DecodeError, UserError
 from data_shards.order import Slots
 from data_shards.reader import Reader, name_of
+from data_shards.stage import is_copy
 
 _TRIM = 16  # jobs between two releases of mapped index pages
 
@@ -116,7 +117,10 @@ class Supply:
         """The error that names picture `row` of a job."""
         shards = self.sets[int(job.slots.sets.reshape(-1)[row])]
         name = name_of(shards, int(job.slots.ids.reshape(-1)[row]))
-        return DecodeError(f"{name} does not decode ({reason}): run `rostro check {shards.folder}`")
+        remedy = f"run `rostro check {shards.folder}`"
+        if is_copy(shards.folder):
+            remedy = f"delete {shards.folder}, the next start copies it again"
+        return DecodeError(f"{name} does not decode ({reason}): {remedy}")
 
     def close(self) -> None:
         for reader in self.readers:

@@ -73,6 +73,11 @@ class Keeper:
         checkpoint.prune(self.run.path, metric=self.task.metric, **rules)
 
     @property
+    def measured(self) -> dict[str, float]:
+        """What the ledger cannot see of saving: `writing`, the most seconds that a background save took."""
+        return {"writing": round(self._saver.longest, 3)} if self._saver.longest else {}
+
+    @property
     def failed(self) -> bool:
         """Whether a save of this rank failed since it was begun; `finish` then ends all ranks."""
         return bool(self._saver.error)

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -81,6 +82,7 @@ class Saver:
         self._write, self._copies = write, HostCopy() if background else None
         self._thread: threading.Thread | None = None
         self.error = ""  # why a save failed, on one line; it stays
+        self.longest = 0.0  # seconds that a save took in the background
 
     def save(self, state: Checkpoint) -> str:
         """Write `state`, or begin to; return the error of this save or of the one before, or ''."""
@@ -105,8 +107,11 @@ class Saver:
         if self._copies is not None:  # the threads that hash inherit it
             with contextlib.suppress(OSError):  # a process that is nicer already may not go back to NICE
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        began = time.perf_counter()
         try:
             self._write(state)
+            if self._copies is not None:
+                self.longest = max(self.longest, time.perf_counter() - began)
         except UserError as failure:
             self.error = str(failure)
         except BaseException as failure:

@@ -115,13 +115,13 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def shard_sets(config: Config, job: Task, here: Dist) -> dict[str, ShardSet]:
+def shard_sets(config: Config, job: Task, here: Dist, asked: Callable[[], int]) -> dict[str, ShardSet]:
     """The opened sets: `train`, and `eval` where there is one; on the node where data.stage says so.
 
-    Every rank checks them.
+    Every rank checks them. Raises stage.Left where `asked()` says so while they are copied.
     """
     sets, error = {}, ""
-    folders = stage.folders(config, here)
+    folders = stage.folders(config, here, asked)
     try:
         if not config.data.stream:
             sets["train"] = ShardSet.open(folders["train"], fields=job.fields)

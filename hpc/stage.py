@@ -7,6 +7,7 @@ the others.
 
 import threading
 import time
+from collections.abc import Callable
 
 from data_shards import stage
 from hpc import dist
@@ -15,6 +16,14 @@ from hpc.dist import Dist
 from hpc.errors import UserError
 
 POLL = 0.5  # seconds between two questions whether all nodes are done
+
+
+class Left(Exception):
+    """Some rank was told to leave while the sets were copied; `level` as in hpc/preempt.py."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.level = level
 
 
 class _Copy:
@@ -47,23 +56,32 @@ class _Copy:
         self._thread.join()
 
 
-def folders(config: Config, here: Dist) -> dict[str, str]:
+def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) -> dict[str, str]:
     """Where this rank reads its sets: name (train | eval) -> folder. Called by all ranks.
 
     Without data.stage these are data.train and data.eval; else their copies, which are there and whole when this
-    returns. UserError on all ranks where a node cannot hold them.
+    returns. UserError on all ranks where a node cannot hold them; Left on all ranks once `asked()` is not 0 on one.
     """
     data = config.data
     sources = {name: folder for name, folder in (("train", data.train), ("eval", data.eval)) if folder}
     if not data.stage:
         return sources
     work = _Copy(list(sources.values()), data.stage) if here.local_rank == 0 else None
+    told = False
     try:
         while True:
             done, error = (work.done, work.error) if work else (True, "")
-            answers = dist.gather_objects((done, error), here)
-            if all(done for done, _ in answers) or any(error for _, error in answers):
+            answers = dist.gather_objects((done, error, asked()), here)
+            if all(done for done, *_ in answers) or any(error for _, error, _ in answers):
                 break
+            if level := max(level for *_, level in answers):
+                raise Left(level)
+            if here.main and not told:
+                told = True
+                print(
+                    f"the sets are copied to {data.stage} of each node; another job may be doing it",
+                    flush=True,
+                )
             time.sleep(POLL)
     finally:
         if work:

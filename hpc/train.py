@@ -27,6 +27,7 @@ from hpc.monitor import Monitor
 from hpc.player import Player
 from hpc.preempt import Preemption
 from hpc.rundir import RunDir
+from hpc.stage import Left
 from hpc.task import Batch, Phase
 
 
@@ -36,10 +37,12 @@ def due(every: int, before: int, now: int) -> bool:
 
 
 class Trainer:
-    """One rank of a run."""
+    """One rank of a run. `listening`: signals are heard since the process began; else while `fit` runs."""
 
-    def __init__(self, run: RunDir, here: Dist, ledger: Ledger | None = None) -> None:
-        self.run, self.here = run, here
+    def __init__(
+        self, run: RunDir, here: Dist, ledger: Ledger | None = None, listening: Preemption | None = None
+    ) -> None:
+        self.run, self.here, self.listening = run, here, listening
         self.ledger = ledger or Ledger(run, main=here.main)
         self.config = config = setup.resolved(run, here)
         setup.check_world(config, here)
@@ -60,7 +63,8 @@ class Trainer:
         saved = self.keeper.find()
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)
-        self.sets = setup.shard_sets(config, self.task, here)
+        asked = (lambda: listening.level) if listening else (lambda: 0)
+        self.sets = setup.shard_sets(config, self.task, here, asked)
         self.loader = setup.train_loader(config, self.task, self.sets, self.spec, here)
         self.loader.start(self.clock)
         self.held_out = setup.eval_loader(config, self.task, self.sets, here)
@@ -72,16 +76,13 @@ class Trainer:
         self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(setup.first_lines(config, here, self.players, self.sets, self.clock))
 
-    def fit(self, listening: Preemption | None = None) -> str:
-        """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`.
-
-        `listening`: signals are heard since the process began; else they are from here on.
-        """
+    def fit(self) -> str:
+        """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""
         self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
         self.ledger.waited(self.loader.waited)
         self.ledger.write(self.clock)
         self.ledger.enter("train")
-        heard = contextlib.nullcontext(listening) if listening else contextlib.closing(Preemption())
+        heard = contextlib.nullcontext(self.listening) if self.listening else contextlib.closing(Preemption())
         with heard as self.preemption:
             while self.clock < self.config.images and not self.stop:
                 before = self.clock
@@ -202,7 +203,7 @@ class Trainer:
         self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
         self.tick = agree.Tick()
         self.ledger.waited(self.loader.waited)
-        self.ledger.write(self.clock)
+        self.ledger.write(self.clock, **self.keeper.measured)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the held-out set, if there is one, on all ranks; show it; return its scalars."""
@@ -231,7 +232,7 @@ class Trainer:
         with self.ledger.spend("save"):
             self.monitor.flush()
             self.keeper.save(self.clock, self.updates, self.tick, metrics or {})
-        self.ledger.write(self.clock)
+        self.ledger.write(self.clock, **self.keeper.measured)
 
     def _warm_up(self) -> None:
         """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
@@ -267,17 +268,26 @@ def main(run: str, listening: Preemption | None = None) -> int:
         here = dist.connect(folder.path, timeout=config.hang_timeout)
         with setup.locked(folder, here):
             ledger.write(None)
-            trainer = Trainer(folder, here, ledger)
             try:
-                state = trainer.fit(listening)
+                trainer = Trainer(folder, here, ledger, listening)
+            except Left as left:  # the sets were still being copied
                 if here.main:
-                    folder.write_status(state=state, clock=trainer.clock, asked=trainer.stop)
-            finally:
-                place.clock = trainer.clock
-                trainer.close()
-            ledger.write(trainer.clock, left=True)
+                    folder.write_status(state="stopped", asked=left.level)
+            else:
+                _train(trainer, place)
+                ledger.write(place.clock, left=True)
     dist.disconnect()
     return 0
+
+
+def _train(trainer: Trainer, place: failure.Place) -> None:
+    try:
+        state = trainer.fit()
+        if trainer.here.main:
+            trainer.run.write_status(state=state, clock=trainer.clock, asked=trainer.stop)
+    finally:
+        place.clock = trainer.clock
+        trainer.close()
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def _deepspeed(here: Dist, timeout: int) -> Any:
     OpBuilder.jit_load = _refuse_build
     if not torch.distributed.is_initialized():  # a single rank
         store = torch.distributed.HashStore()
-        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        backends = "cpu:gloo,cuda:nccl" if here.device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backends, store=store, rank=0, world_size=1)
     if (
         groups._WORLD_GROUP is None
     ):  # its own copy would wait for torch's half an hour, not for `hang_timeout`
@@ -77,6 +78,12 @@ class ZeRO(Flat):
 
     def __init__(self, module: nn.Module, here: Dist, config: Config) -> None:
         super().__init__(module, here)
+        for name, p in module.named_parameters():
+            if not p.dim():
+                raise UserError(
+                    f"engine=deepspeed: {name} is a number without a shape, which DeepSpeed cannot send: give it the "
+                    "shape [1], or use engine=ddp"
+                )
         self.stage = config.engine.deepspeed.stage
         self.settings = zero_config.settings(config)
         self.timeout = config.hang_timeout

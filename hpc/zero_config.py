@@ -46,7 +46,7 @@ OURS = {
 # computes, need a compiler, or do nothing under this engine (DeepSpeed ignores top-level keys that it does not know).
 THEIRS = {
     *("steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "comms_logger"),
-    *("prescale_gradients", "gradient_predivide_factor", "zero_optimization"),
+    "zero_optimization",
 }
 THEIRS_ZERO = {
     *("reduce_scatter", "reduce_bucket_size", "use_multi_rank_bucket_allreduce", "allgather_partitions"),
@@ -87,10 +87,6 @@ def check(config: Config) -> None:
         )
     if ours.offload and not ours.stage:
         raise UserError("engine.deepspeed.offload=true needs ZeRO: use engine.deepspeed.stage=1, 2 or 3")
-    if ours.offload and config.optim.impl == "apex":
-        raise UserError(
-            "engine.deepspeed.offload=true steps on the CPU, where Apex has no kernels: use optim.impl=torch"
-        )
     if config.compile:
         raise UserError(
             "compile=true is not shown right under DeepSpeed's hooks: use compile=false or engine=ddp"

@@ -90,7 +90,10 @@ def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> probe
 
 
 def longest_save(run: RunDir) -> float | None:
-    """Most seconds of saving between two lines of the run's ledger; None where it has not saved."""
+    """Most seconds of saving between two lines of the run's ledger; None where it has not saved.
+
+    With save.mode=async the one that is being written must end before another one: twice what it takes.
+    """
     longest, last, start = 0.0, 0.0, None
     try:
         lines = run.ledger_file.read_text().splitlines()
@@ -100,6 +103,7 @@ def longest_save(run: RunDir) -> float | None:
         try:
             line = json.loads(text)
             now = float(line["seconds"]["save"])
+            longest = max(longest, 2 * float(line.get("writing", 0.0)))
         except (ValueError, KeyError):
             continue
         last = last if line.get("start") == start else 0.0

@@ -11,6 +11,7 @@ from data_shards import loader
 from data_shards.errors import DecodeError, UserError
 from data_shards.loader import EvalLoader, TrainLoader, choose_backend
 from data_shards.order import GroupOrder, PlainOrder, UnpairedOrder
+from data_shards.stage import LOCK
 from hpc.config import Augment
 from tests.data_shards.small_set import build, jpeg, photo
 
@@ -169,6 +170,20 @@ def test_a_picture_that_does_not_decode_is_named(backend, tmp_path, damage):
     for _ in range(2):  # one batch is the whole set; the loader stays stopped
         with pytest.raises(DecodeError, match=message):
             train.next()
+    train.close()
+
+
+def test_a_damaged_picture_of_a_staged_copy_is_mended_by_a_new_copy(backend, tmp_path):
+    shards = build(tmp_path / "copy", [jpeg(photo(number, 64, 64)) for number in range(24)], [24])
+    (tmp_path / LOCK).touch()
+    path, offset = shards.shards[1], int(shards.offset[11])
+    data = bytearray(path.read_bytes())
+    data[offset + 300] ^= 1
+    path.write_bytes(data)
+    train = make(shards, backend=backend)
+    train.start(0)
+    with pytest.raises(DecodeError, match=f"delete {tmp_path / 'copy'}, the next start copies it again"):
+        train.next()
     train.close()
 
 

@@ -1,6 +1,7 @@
 """data.stage in a run: ranks read the copy, the numbers stay, a failure on one node ends all."""
 
 import dataclasses
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -82,6 +83,26 @@ def test_a_node_that_cannot_ends_all(tmp_path: Path, shards: Path) -> None:
     found = launch(_folders, 2, str(shards), str(tmp_path), 1)
     assert len(set(found)) == 1
     assert "rank 1: data.stage=$NODE_DISK: NODE_DISK is not set on" in found[0]
+
+
+def _left(here: Dist, shards: str, root: str) -> int:
+    """The level at which both ranks leave: rank 1 is told to while rank 0's disk is locked by another job."""
+    (Path(root) / "node0").mkdir(exist_ok=True)
+    os.environ["NODE_DISK"] = f"{root}/node{here.rank}"
+    with open(Path(root) / "node0" / copies.LOCK, "a") as other:
+        if not here.rank:
+            fcntl.flock(other, fcntl.LOCK_EX)
+        node = dataclasses.replace(here, local_rank=0)
+        try:
+            stage.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node, lambda: 2 * here.rank)
+        except stage.Left as left:
+            return left.level
+    return 0
+
+
+def test_ranks_that_are_told_to_leave_meanwhile_do(tmp_path: Path, shards: Path) -> None:
+    assert launch(_left, 2, str(shards), str(tmp_path)) == [2, 2]
+    assert [path.name for path in (tmp_path / "node0").iterdir()] == [copies.LOCK]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_what_a_dead_run_did_not_save_is_lost(tmp_path):
 def test_the_time_of_a_job_is_that_of_its_allocation(tmp_path, monkeypatch):
     """The batch script outlives ranks that left no word, and notes no end for the start before."""
     run, now = RunDir(tmp_path), time.time()
+    monkeypatch.setattr(ledger, "_age", lambda: 30.0)  # of this process: it has run other tests
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     answer = {"StartTime": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now - 60))}
     monkeypatch.setattr("hpc.slurm.job_info", lambda job: answer)

@@ -100,6 +100,11 @@ def check(config: Config) -> None:
         )
     if config.nodes > 1 and config.cluster.name == "local":
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")
+    if config.after and config.cluster.name == "local":
+        raise UserError(
+            f"after={config.after}: nothing waits for a run without a SLURM: use cluster=slurm, or wait=true there and "
+            "start this one behind it"
+        )
     task = task_checks(config)
     if task is not None:
         task.check(config)

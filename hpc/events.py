@@ -69,10 +69,12 @@ def replace(path: Path, content: bytes) -> None:
 def trim(run: Path, clock: int) -> None:
     """Cut the run's event files back to what was recorded up to `clock`; drop torn records.
 
-    The updates after `clock` will be made again: without this each of their points would stand there twice.
+    The updates after `clock` will be made again: without this each of their points would stand there twice. The
+    newest file is made anew in any case: a start that was overtaken, and does not know it yet, writes into the old
+    one, which has no name any more.
     """
     event_type = tensorboard()[0]
-    for path in files(run):
+    for path in (found := files(run)):
         kept, useful = [], False
         for data in records(path):
             event = event_type.FromString(data)
@@ -82,7 +84,7 @@ def trim(run: Path, clock: int) -> None:
                 useful = useful or not header
         if not useful:
             path.unlink()
-        elif sum(map(len, kept)) != path.stat().st_size:
+        elif path == found[-1] or sum(map(len, kept)) != path.stat().st_size:
             replace(path, b"".join(kept))
 
 

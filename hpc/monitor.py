@@ -46,7 +46,7 @@ def _rank0(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def trim_lines(path: Path, clock: int) -> None:
-    """Cut a file of JSON lines back to `clock`; a torn last line goes too."""
+    """Cut a file of JSON lines back to `clock`, as a new file (see `events.trim`); a torn last line goes too."""
     if not path.exists():
         return
     kept = []
@@ -56,8 +56,7 @@ def trim_lines(path: Path, clock: int) -> None:
                 kept.append(line)
         except ValueError:
             continue
-    if sum(map(len, kept)) != path.stat().st_size:
-        events.replace(path, b"".join(kept))
+    events.replace(path, b"".join(kept))
 
 
 class Monitor:

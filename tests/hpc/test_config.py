@@ -146,6 +146,10 @@ def test_the_message_of_a_batch_that_does_not_divide():
         ({"data": Data(order="groups", size=4)}, "data.size=4 is too small for the trunk"),
         ({"seed": -1}, "seed=-1 is negative"),
         ({"nodes": 2, "cluster": Cluster(name="local")}, "nodes=2: cluster=local is one machine"),
+        (
+            {"after": "faces", "cluster": Cluster(name="local")},
+            "after=faces: nothing waits for a run without",
+        ),
         ({"optim": Optim(schedule="step")}, "optim.steps=[] are not rising shares"),
         ({"optim": Optim(warmup=10**9)}, "optim.warmup=1000000000 is not below images"),
         ({"optim": Optim(nesterov=True, momentum=0.0)}, "optim.nesterov=true needs optim.momentum"),

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from torch.utils.tensorboard import summary
 
 from hpc import events
+from hpc.monitor import trim_lines
 
 
 def _points(run: Path) -> list[tuple[int, float]]:
@@ -78,12 +79,29 @@ def test_series_are_single_valued_after_any_row_of_kills(
 
 
 def test_a_file_with_nothing_to_cut_is_not_written_again(tmp_path: Path) -> None:
-    file = _log(tmp_path, range(1, 10))
+    file = _log(tmp_path, range(1, 5))
     file.close()
+    _log(tmp_path, range(5, 10), resume_clock=4).close()
     before = file.path.stat()
     events.trim(tmp_path, 9)
     after = file.path.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_start_that_was_overtaken_writes_nothing_more(tmp_path: Path) -> None:
+    overtaken = _log(tmp_path, range(1, 10))
+    lines = (tmp_path / "metrics.jsonl").open("a")
+    lines.write('{"clock": 9}\n')
+    lines.flush()
+    events.trim(tmp_path, 9)
+    trim_lines(tmp_path / "metrics.jsonl", 9)
+    points = _points(tmp_path)
+    overtaken.add(summary.scalar("loss", 0.5), 10)
+    overtaken.close()
+    lines.write('{"clock": 10}\n')
+    lines.close()
+    assert _points(tmp_path) == points
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"clock": 9}\n'
 
 
 def test_a_file_that_loses_all_its_points_is_deleted(tmp_path: Path) -> None:

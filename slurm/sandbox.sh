@@ -4,7 +4,7 @@
 #   slurm/sandbox.sh up DIR         start it (again: does nothing); everything it writes lies in DIR
 #   eval "$(slurm/sandbox.sh env DIR)"    let sbatch, srun, squeue ... of this shell talk to it
 #   slurm/sandbox.sh status DIR     what runs
-#   slurm/sandbox.sh down DIR       end jobs and daemons and remove DIR
+#   slurm/sandbox.sh down DIR       end jobs and daemons and remove what `up` wrote, and DIR if nothing else is in it
 #
 # Partitions: main (the default, of higher tier) and preempt, whose jobs are requeued when main needs the nodes.
 # Settings are variables before `up`: NODES=4 CPUS=4 GPUS=2 (pretended) MEM=16000 PORT=27100 KILL_WAIT=5 GRACE_TIME=30
@@ -13,6 +13,7 @@
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 DAEMONS=(munged slurmctld slurmd)
+WRITTEN='' # whether this call wrote slurm.conf: only then may it take everything away again
 
 fail() { echo "error: $*" >&2; exit 1; }
 
@@ -36,6 +37,7 @@ pid_of() {
 
 # Job ids never repeat: submitit would take an older job's results for the new one's.
 write_conf() {
+    WRITTEN=1
     local first=$(($(date +%s) % 100000 * 10 + 1000))
     cat >"$D/slurm.conf" <<CONF
 ClusterName=sandbox
@@ -110,6 +112,7 @@ up() {
             fail "$daemon is not installed: type apt-get install slurmctld slurmd slurm-client munge"
     done
     settings
+    is_sandbox || [ -z "$(ls -A "$D")" ] || fail "$D holds other files: name a folder that is new or empty"
     mkdir -p "$D/state" "$D/log"
     [ -s "$D/slurm.conf" ] && pid_of "$D/slurmctld.pid" slurmctld >/dev/null || write_conf
     NODES=$(awk -F '[][-]' '/^NodeName=/ {print $3 + 1}' "$D/slurm.conf") # of a sandbox that is up already
@@ -132,9 +135,21 @@ up() {
 }
 
 give_up() {
-    stop_daemons
-    rm -rf "$D"
+    if [ -n "$WRITTEN" ]; then
+        stop_daemons
+        clear_away
+    fi
     fail "$*"
+}
+
+is_sandbox() { [ -s "$D/slurm.conf" ] && grep -q '^ClusterName=sandbox$' "$D/slurm.conf"; }
+
+# Only what `up` wrote: somebody may have put files of his own beside it.
+clear_away() {
+    local name
+    for name in slurm.conf gres.conf state log spool munge slurmctld.pid; do rm -rf "${D:?}/$name"; done
+    rm -f "$D"/n[0-9]*.pid
+    rmdir "$D" 2>/dev/null || echo "$D is kept: it holds other files" >&2
 }
 
 status() {
@@ -147,7 +162,7 @@ status() {
 # All are asked at once, and waited for together; munged last, since the others end by its help.
 stop_daemons() {
     local file pid all=
-    for file in "$D"/n*.pid; do
+    for file in "$D"/n[0-9]*.pid; do
         all+=" $(pid_of "$file" slurmd || true)"
     done
     all+=" $(pid_of "$D/slurmctld.pid" slurmctld || true)"
@@ -167,11 +182,11 @@ end_all() {
     done
 }
 
-# End what jobs left, then the daemons, and remove the folder: only one that `up` made.
+# End what jobs left, then the daemons, and remove what `up` wrote.
 down() {
     local pid file
     [ -e "$D" ] || return 0
-    [ -s "$D/slurm.conf" ] && grep -q '^ClusterName=sandbox$' "$D/slurm.conf" || fail "$D is no sandbox: nothing was removed"
+    is_sandbox || fail "$D is no sandbox: nothing was removed"
     if pid_of "$D/slurmctld.pid" slurmctld >/dev/null; then
         scancel --user="$(id -un)" 2>/dev/null || true
         for _ in $(seq 50); do
@@ -187,7 +202,7 @@ down() {
             [ "$pid" = $$ ] || kill -9 "$pid" 2>/dev/null || true
         fi
     done
-    rm -rf "$D"
+    clear_away
 }
 
 [ $# -eq 2 ] || fail "type $0 up|env|status|down DIR"

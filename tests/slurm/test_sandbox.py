@@ -124,6 +124,28 @@ def test_down_removes_no_folder_that_up_did_not_make(plain: Plain) -> None:
     shutil.rmtree(plain.folder)
 
 
+def test_up_takes_no_folder_that_holds_files_of_others(plain: Plain) -> None:
+    plain.sh("mkdir c; chmod 700 c; echo kept >c/file")
+    for settings in ({}, {"PREEMPT_MODE": "PERHAPS"}):
+        done = plain.sandbox("up", **settings)
+        assert done.returncode == 1
+        assert "holds other files: name a folder that is new or empty" in done.stderr
+        assert [path.name for path in plain.folder.iterdir()] == ["file"]
+    assert plain.folder.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(plain.folder)
+
+
+def test_files_that_came_later_outlive_the_sandbox(plain: Plain) -> None:
+    assert plain.sandbox("up").returncode == 0
+    plain.sh("echo kept >c/job.out; echo '[1,2]' >c/nodes.pid")
+    done = plain.sandbox("down")
+    assert done.returncode == 0
+    assert "is kept: it holds other files" in done.stderr
+    assert sorted(path.name for path in plain.folder.iterdir()) == ["job.out", "nodes.pid"]
+    assert not living(str(plain.folder))
+    shutil.rmtree(plain.folder)
+
+
 def test_a_word_that_is_not_known_says_what_is(plain: Plain) -> None:
     done = plain.sandbox("start")
     assert done.returncode == 1

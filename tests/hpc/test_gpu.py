@@ -1,12 +1,13 @@
-"""What only a GPU can show: bf16, DALI's mixed decoding and deterministic resume of a whole run; NCCL on two."""
+"""What only a GPU can show: bf16, DALI's mixed decoding, deterministic resume, DeepSpeed in a run; NCCL on two."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from hpc.config import Data
-from launch.audit_compare import differences, series
+from hpc.config import Data, DeepSpeed, Engine
+from launch.audit_compare import differences, elastic_differences, series
 from tests.runs import finish, make_run, start
 from tests.sets import pack_set
 
@@ -19,7 +20,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_set(tmp_path_factory.mktemp("set"))
 
 
-def on_gpu(path: Path, shards: Path, *, backend: str, procs: int = 1) -> Path:
+def on_gpu(path: Path, shards: Path, *, backend: str, procs: int = 1, **changes: Any) -> Path:
     data = Data(
         train=str(shards / "train"),
         eval=str(shards / "eval"),
@@ -28,7 +29,8 @@ def on_gpu(path: Path, shards: Path, *, backend: str, procs: int = 1) -> Path:
         backend=backend,
         threads=1,
     )
-    return make_run(path, shards, data=data, precision="bf16", deterministic=True, procs=procs)
+    changes = {"precision": "bf16", "deterministic": True, "procs": procs} | changes
+    return make_run(path, shards, data=data, **changes)
 
 
 @pytest.mark.parametrize("backend", ["host", "dali"])
@@ -50,3 +52,29 @@ def test_two_ranks_by_nccl_see_the_samples_of_one(tmp_path: Path, shards: Path) 
         runs.append(series(run))
     assert runs[0]["data/samples_digest"] == runs[1]["data/samples_digest"]
     assert runs[0]["loss/embed"][0][1] == pytest.approx(runs[1]["loss/embed"][0][1], rel=0.05)
+
+
+def zero(stage: int, *, offload: bool = False) -> Engine:
+    return Engine(name="deepspeed", deepspeed=DeepSpeed(stage=stage, offload=offload))
+
+
+@pytest.mark.parametrize("procs", [1, pytest.param(2, marks=pytest.mark.skipif(GPUS < 2, reason="one GPU"))])
+@pytest.mark.parametrize("engine", [*map(zero, range(4)), zero(2, offload=True), zero(3, offload=True)])
+def test_deepspeed_trains_as_ddp_does(tmp_path: Path, shards: Path, engine: Engine, procs: int) -> None:
+    runs = []
+    for name, chosen in (("ddp", Engine()), ("zero", engine)):
+        more = {"engine": chosen, "precision": "fp32", "norm_stats": "group"}
+        runs.append(on_gpu(tmp_path / name, shards, backend="host", procs=procs, **more))
+        assert [code for code, *_ in finish(start(runs[-1], procs))] == [0] * procs
+    assert elastic_differences(*runs, 1e-3)[0] == []
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_killed_run_of_deepspeed_equals_a_straight_one(tmp_path: Path, shards: Path, stage: int) -> None:
+    runs = []
+    for name, faults in (("straight", [None]), ("killed", ["step@200", None])):
+        runs.append(on_gpu(tmp_path / name, shards, backend="host", engine=zero(stage)))
+        for fault in faults:
+            ended = finish(start(runs[-1], variables={"ROSTRO_FAULT": fault} if fault else {}))
+            assert ended[0][0] == (-9 if fault else 0)
+    assert differences(*runs) == []

@@ -100,6 +100,11 @@ def check(config: Config) -> None:
         )
     if config.nodes > 1 and config.cluster.name == "local":
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")
+    if config.cluster.name == "slurm" and config.hours * 3600 <= config.cluster.warning:
+        raise UserError(
+            f"hours={config.hours:g} is no longer than cluster.warning={config.cluster.warning} seconds: the run would "
+            "save and leave at once: use a longer allocation or a smaller cluster.warning"
+        )
     if config.after and config.cluster.name == "local":
         raise UserError(
             f"after={config.after}: nothing waits for a run without a SLURM: use cluster=slurm, or wait=true there and "

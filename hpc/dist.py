@@ -7,11 +7,13 @@ every function here returns at once, without a process group.
 
 import datetime
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -67,20 +69,20 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
     if use_gpu:
         torch.cuda.set_device(where)
     if world > 1:
-        method, store = "env://", None
+        method, store, others = "env://", None, ""
         if place_is_slurm():
             address, port = slurm.rendezvous()
             os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
             patience = datetime.timedelta(seconds=max(timeout, START_TIME))
             store = dist.TCPStore(address, port, world, rank == 0, timeout=patience)
+            found = (slurm.address(node) for node in slurm.nodes())
+            others = next((other for other in found if not other.startswith("127.")), "")
         elif "MASTER_ADDR" in os.environ:
             pass
         else:  # ranks of one machine: a file knows no port that another job could hold
             token = os.environ.get("ROSTRO_ATTEMPT") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
             method = f"file://{run.resolve() / f'.rendezvous-{token}'}"
-        address = os.environ.get("MASTER_ADDR", "localhost")
-        if "GLOO_SOCKET_IFNAME" not in os.environ and (address == "localhost" or address.startswith("127.")):
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name may not resolve on a laptop
+        _choose_interface(os.environ.get("MASTER_ADDR", "localhost"), others)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if use_gpu else "gloo",
             init_method=None if store else method,
@@ -90,6 +92,26 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
             timeout=datetime.timedelta(seconds=timeout),
         )
     return Dist(rank, world, local, where)
+
+
+def _choose_interface(address: str, other: str) -> None:
+    """Tell gloo by which network ranks reach each other where the host's own name would mislead it.
+
+    `address`: where ranks meet. `other`: of some node of the job, as the network knows it; empty on one machine, or
+    where all nodes are this one.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    if not other:
+        if address == "localhost" or address.startswith("127."):
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name may not resolve on a laptop
+    elif slurm.address(socket.gethostname()).startswith("127."):  # as Debian's installer writes /etc/hosts
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.connect((other, 9))  # sends nothing: the kernel names the way
+            mine = asking.getsockname()[0]
+        for name, found in psutil.net_if_addrs().items():
+            if any(entry.address == mine for entry in found):
+                os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
 def disconnect() -> None:

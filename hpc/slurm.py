@@ -21,14 +21,24 @@ LIVE = QUEUED | frozenset(
     ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
 )  # states of a job that runs, or will run again
 PATIENCE = 10.0  # seconds for an answer of the controller
-PORTS = (20000, 52000)
+PORTS = (20000, 32000)  # below those that Linux gives to clients
 
 
 def ask(*words: str, timeout: float = PATIENCE) -> str | None:
-    """Output of a SLURM command; None where it is missing, fails, or gives no answer in time."""
+    """Output of a SLURM command; None where it is missing, fails, or gives no answer in time.
+
+    A user's own formats (SQUEUE_FORMAT, SLURM_TIME_FORMAT=relative) do not reach it.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
     try:
         found = subprocess.run(
-            words, capture_output=True, text=True, check=True, timeout=timeout, stdin=subprocess.DEVNULL
+            words,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            env=kept | {"SLURM_TIME_FORMAT": "standard"},
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -70,6 +80,15 @@ def job_state(job: str) -> str | None:
         if lines[0].strip():
             return lines[0].split()[0].rstrip("+")  # `CANCELLED by 1000`
     return None
+
+
+def job_word(job: str) -> str | None:
+    """`job_state`, and why a job waits where the controller says it: `PENDING (PartitionTimeLimit)`."""
+    info = job_info(job)
+    state, reason = info.get("JobState"), info.get("Reason", "None")
+    if state in QUEUED and reason != "None":
+        return f"{state} ({reason})"
+    return state or job_state(job)
 
 
 def started(info: Mapping[str, str], key: str = "StartTime") -> float | None:
@@ -133,13 +152,18 @@ def address(node: str) -> str:
         return fields(ask("scontrol", "-o", "show", "node", node) or "").get("NodeAddr", node)
 
 
+def nodes(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The nodes of this step."""
+    text = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST") or socket.gethostname()
+    return hosts(text)
+
+
 def rendezvous(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """(address, port) at which the ranks of this step meet: the same on all of them, new at every restart.
 
     A new port, since that of the last start may not be free yet.
     """
-    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST") or socket.gethostname()
     start = f"{environ.get('SLURM_JOB_ID')} {environ.get('SLURM_STEP_ID')} {restart_count(environ)}"
     low, high = PORTS
     number = int.from_bytes(hashlib.sha256(start.encode()).digest()[:4], "big")
-    return address(hosts(nodes)[0]), low + number % (high - low)
+    return address(nodes(environ)[0]), low + number % (high - low)

@@ -77,16 +77,17 @@ def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> probe
     warning, hours = config.cluster.warning, config.hours
     warning = int(str(values.get("cluster.warning", warning)))
     hours = float(str(values.get("hours", hours)))
+    partition = str(values.get("cluster.partition", ""))
     if keys.run:
         run = RunDir.open(keys.run, runs=str(runs))
         config = run.config()
-        warning, hours = config.cluster.warning, config.hours
+        warning, hours, partition = config.cluster.warning, config.hours, config.cluster.partition
         saving = longest_save(run)
         if saving is not None:
             rate = float(read_json(run.status_file).get("rate") or 0)
             step = config.batch / rate if rate else 0.0
             seconds, why = saving + step, f"measured in {run.name}"
-    return probe_slurm.Need(seconds, why, warning, hours, config.gpus)
+    return probe_slurm.Need(seconds, why, warning, hours, config.gpus, partition)
 
 
 def longest_save(run: RunDir) -> float | None:

@@ -34,6 +34,7 @@ class Need:
     warning: int = 120  # cluster.warning: seconds before the time limit at which SLURM signals
     hours: float = 24.0  # length of an allocation
     gpus: int = 0
+    partition: str = ""  # to which jobs go; empty: the default one
 
 
 def look() -> Site | None:
@@ -99,8 +100,13 @@ def _partitions(site: Site, need: Need) -> list[Finding]:
     for part in site.partitions:
         limit = seconds(part.get("MaxTime", "UNLIMITED"))
         if 0 <= limit < need.hours * 3600:
-            text = f"{part['PartitionName']} allows {limit / 3600:g} hours, a run asks for {need.hours:g}"
-            found.append(Finding(HARMFUL, "MaxTime", text, f"hours={limit / 3600:g} (or in the site file)"))
+            chosen = part["PartitionName"] == need.partition or (
+                not need.partition and part.get("Default") == "YES"
+            )
+            text = f"{part['PartitionName']} allows {limit / 3600:.4g} hours, a run asks for {need.hours:g}"
+            where = "(or in the site file)" if chosen else "for runs there"
+            advice = f"hours={int(limit / 3.6) / 1000:g} {where}"
+            found.append(Finding(HARMFUL if chosen else NOTE, "MaxTime", text, advice))
     return found
 
 

@@ -62,7 +62,10 @@ def dependency(after: str, runs: str) -> str:
 def setup_lines(run: RunDir, config: Config) -> list[str]:
     """Shell lines before the ranks start: the site's modules and lines, then the run's own code first on the path."""
     return [
-        *(f"module load {shlex.quote(module)}" for module in config.cluster.modules),
+        *(
+            f"module load {word} || {{ echo 'error: module load {word} failed: see cluster.modules' >&2; exit 2; }}"
+            for word in map(shlex.quote, config.cluster.modules)
+        ),
         f"export PYTHONPATH={shlex.quote(str(run.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         *config.cluster.setup,
         f"cd {shlex.quote(str(run.code))}",

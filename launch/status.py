@@ -81,7 +81,7 @@ def describe(run: RunDir) -> dict[str, Any]:
         "seconds": account["seconds"],
         "allocated": account["allocated"],
         "job": job,
-        "slurm": (slurm.job_state(job) or "unknown") if job and status["state"] != "finished" else "",
+        "slurm": (slurm.job_word(job) or "unknown") if job and status["state"] != "finished" else "",
         "updated": status.get("time"),
         "message": status.get("message", ""),
         "guilty": dataclasses.asdict(ended) if ended else None,

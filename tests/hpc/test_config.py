@@ -145,6 +145,10 @@ def test_the_message_of_a_batch_that_does_not_divide():
         ({"optim": Optim(gamma=-1.0)}, "optim.gamma=-1.0 is not in (0, 1]"),
         ({"data": Data(order="groups", size=4)}, "data.size=4 is too small for the trunk"),
         ({"seed": -1}, "seed=-1 is negative"),
+        (
+            {"hours": 0.03, "cluster": Cluster(name="slurm")},
+            "hours=0.03 is no longer than cluster.warning=120",
+        ),
         ({"nodes": 2, "cluster": Cluster(name="local")}, "nodes=2: cluster=local is one machine"),
         (
             {"after": "faces", "cluster": Cluster(name="local")},

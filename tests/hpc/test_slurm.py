@@ -1,8 +1,10 @@
 """What is read from SLURM's variables and answers, without a SLURM."""
 
+import os
+
 import pytest
 
-from hpc import requeue, slurm
+from hpc import dist, requeue, slurm
 from hpc.rundir import RunDir, write_json
 
 
@@ -82,5 +84,44 @@ def test_who_requeues(tmp_path, monkeypatch) -> None:
     assert not asked(running | {"Restarts": "2"}, asked=1)  # scontrol requeue
     assert not asked(taken | {"Restarts": "2"}, crashed=True)
     assert not asked(taken, state="finished")
+    for state in ("COMPLETING", "CANCELLED"):  # by scancel, before the ranks could hear it
+        assert not asked(running | {"JobState": state}, crashed=True)
+    assert asked(running | {"JobState": "COMPLETING", "Reason": "TimeLimit"}, crashed=True)
+    assert asked(taken | {"JobState": "COMPLETING"}, crashed=True)
     run.stop_file.touch()
     assert not asked(running, crashed=True)
+
+
+def test_a_job_that_waits_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "JobId=7 JobState=PENDING Reason=PartitionTimeLimit Restarts=0"
+    monkeypatch.setattr(slurm, "ask", lambda *words, **keys: line)
+    assert slurm.job_word("7") == "PENDING (PartitionTimeLimit)"
+    line = line.replace("PENDING", "RUNNING").replace("PartitionTimeLimit", "None")
+    assert slurm.job_word("7") == "RUNNING"
+
+
+def test_formats_of_the_user_do_not_reach_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SLURM_TIME_FORMAT", "relative"), ("SQUEUE_FORMAT", "%i"), ("SLURM_CONF", "/a")):
+        monkeypatch.setenv(name, value)
+    seen = (slurm.ask("env") or "").splitlines()
+    assert {"SLURM_TIME_FORMAT=standard", "SLURM_CONF=/a"} <= set(seen)
+    assert not [line for line in seen if line.startswith("SQUEUE_")]
+
+
+@pytest.mark.parametrize(
+    ("address", "other", "own", "chosen"),
+    [
+        ("127.0.0.1", "", "127.0.0.1", "lo"),
+        ("10.0.0.1", "", "127.0.1.1", None),
+        ("10.0.0.1", "127.0.0.2", "10.0.0.1", None),  # names of hosts that the network knows
+        ("127.0.1.1", "127.0.0.2", "127.0.1.1", "lo"),  # the way to the other node
+    ],
+)
+def test_the_network_of_gloo(
+    address: str, other: str, own: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "x")  # what is set here is put back afterwards
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setattr(slurm, "address", lambda node: own)
+    dist._choose_interface(address, other)
+    assert os.environ.get("GLOO_SOCKET_IFNAME") == chosen

@@ -152,6 +152,9 @@ def test_preemption_by_qos_and_an_account_that_jobs_must_name() -> None:
     assert found["account"].advice.startswith("cluster.account=NAME")
     assert found["accounting"].level == "ok"
     assert found["MaxTime"].advice.startswith("hours=4")
+    assert found["MaxTime"].level == "note"  # no job goes there
+    there = named(probe_slurm.judge(site, Need(60, "save_seconds=60", partition="gpu")))
+    assert (there["MaxTime"].level, there["MaxTime"].advice) == ("harmful", "hours=4 (or in the site file)")
     assert found["nodes"].text == "a1 take no jobs"
     assert found["default partition"].advice == "cluster.partition=gpu (site file)"
     assert probe_slurm.elsewhere(site)

@@ -1,14 +1,16 @@
 """`rostro submit` on the real command: refusals before anything is made, the plan, sweeps, completion."""
 
+import dataclasses
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hpc.config import load_config, smoke_overrides
-from tests.launch.command import refused, rostro, script
+from tests.launch.command import ROOT, refused, rostro, script
 from tests.sets import pack_set
 
 
@@ -240,3 +242,12 @@ def test_a_sweep_is_refused_whole_where_one_of_its_runs_exists(tmp_path, shards)
     words = ["-m", "task=siamese", "batch=8", "name=sw", "seed=0,1", f"data.train={shards / 'train'}"]
     assert "sw-1 exists: type `rostro resume sw-1`" in refused(rostro("submit", *words, cwd=tmp_path))
     assert left(tmp_path / "runs") == ["sw-1"]
+
+
+def test_the_yaml_of_slurm_shows_the_defaults_of_the_schema():
+    from hpc.config import Cluster
+
+    shown = yaml.safe_load((ROOT / "launch" / "conf" / "cluster" / "slurm.yaml").read_text())
+    plain = dataclasses.asdict(Cluster(name="slurm"))
+    assert plain.pop("sbatch") == {}  # an open table
+    assert shown == plain

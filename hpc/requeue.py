@@ -50,6 +50,11 @@ def preempted(info: dict[str, str]) -> bool:
     return taken or info.get("JobState") in ("PREEMPTED", "TIMEOUT") or info.get("Reason") == "TimeLimit"
 
 
+def cancelled(info: dict[str, str]) -> bool:
+    """Whether somebody took the job away for good; while its script is still there it is shown as COMPLETING."""
+    return info.get("JobState") in ("CANCELLED", "COMPLETING") and not preempted(info)
+
+
 def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int) -> tuple[bool, str]:
     """(whether the owner must requeue the job now, why not: for the run's status)."""
     if run.stop_file.exists():
@@ -59,6 +64,8 @@ def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int)
         return False, ""
     info = slurm.job_info(job)
     if int(info.get("Restarts", restart)) > restart:  # somebody did it already
+        return False, ""
+    if cancelled(info):
         return False, ""
     if not crashed and status.get("asked") != TIME and not preempted(info):
         return False, ""  # `rostro stop`, scancel

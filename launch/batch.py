@@ -2,25 +2,33 @@
 
     python -m launch.batch start key=value ...     prints shell lines: RUN=..., then what must happen before srun
     python -m launch.batch end RUN EXIT_CODE       0: the job is over; 10: requeue it (the script does); else: failed
+                                                   (a third word: the signal that came before the ranks were started)
 
-A requeue finds its run by the job's id in runs/.jobs and resolves nothing: the words are not read again.
+A requeue finds its run by the file $ROSTRO_BINDING, which holds the run's path, and resolves nothing: the words are
+not read again. `slurm/siamese.sh` names that file by the job, in a folder that depends on nothing else.
 """
 
+import contextlib
 import dataclasses
 import os
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_shards.errors import UserError
 from hpc import ledger, requeue, slurm
 from hpc.config import Config, save_config
 from hpc.config_check import check
-from hpc.rundir import RunDir
+from hpc.preempt import STOP, TIME
+from hpc.rundir import RunDir, read_json
 
 AGAIN = 10  # exit code of `end`: into the queue once more
 STOPPED = 11  # exit code of `start`: nothing is left to be done
+FORGOTTEN = 7 * 24 * 3600  # seconds after which a binding without a run is removed
+TOLD = {"INT": STOP, "TERM": STOP, "USR1": TIME}
 ONE_OFF = (
     "wait",
     "dry_run",
@@ -37,40 +45,83 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("this is no job: type sbatch slurm/siamese.sh key=value, or salloc first")
     if what == "start":
         return start(words)
-    if what == "end" and len(words) == 2:
-        return end(RunDir(words[0]), int(words[1]))
-    raise UserError("usage: python -m launch.batch start key=value ... | end RUN EXIT_CODE")
+    if what == "end" and len(words) in (2, 3):
+        return end(RunDir(words[0]), int(words[1]), *words[2:])
+    raise UserError("usage: python -m launch.batch start key=value ... | end RUN EXIT_CODE [INT|TERM|USR1]")
 
 
 def start(words: Sequence[str]) -> int:
     """The run of this job, made at its first start. Prints what the batch script evaluates."""
-    job, runs = slurm.job_id(), Path(_value(words, "runs") or "runs").absolute()
-    binding = runs / ".jobs" / job
-    if slurm.restart_count() and binding.exists():
-        run = RunDir(runs / binding.read_text().strip())
-        if run.stop_file.exists():
-            print(f"run {run.name} was asked to stop", file=sys.stderr)
-            return STOPPED
-        _adapt(run)
-    else:
-        run = _make(words)
-        binding.parent.mkdir(exist_ok=True)
-        binding.write_text(f"{run.name}\n")
-        requeue.forget(run)
-        run.take(job=job)
-        run.give_to_job(job)
-    config = run.config()
-    why = requeue.stuck(run, config.cluster.attempts)
-    if why:
-        requeue.failed(run, why)
-        raise UserError(why)
+    job, binding = slurm.job_id(), _binding()
+    run = bound(binding, job) if slurm.restart_count() else None
+    if run is None:
+        run = _make(words, job, lambda path: bind(binding, path))
+        requeue.begin(run)
+        print("\n".join(shell_lines(run, run.config())))
+        return 0
+    _check_owner(run, job)
+    if run.stop_file.exists():
+        print(f"run {run.name} was asked to stop", file=sys.stderr)
+        return STOPPED
+    try:
+        config = _adapted(run)
+        why = requeue.stuck(run, config.cluster.attempts)
+        if why:
+            raise UserError(why)
+    except UserError as error:
+        requeue.failed(run, str(error))
+        raise
     requeue.begin(run)
     print("\n".join(shell_lines(run, config)))
     return 0
 
 
+def _check_owner(run: RunDir, job: str) -> None:
+    """UserError where the run was resumed in another way: this job has no part in it any more."""
+    owner = run.owner().get("job", job)
+    if owner != job:
+        now = f"job {owner}" if owner else "no job"
+        raise UserError(f"run {run.name} belongs to {now} since it was resumed: job {job} is over")
+
+
+def _binding() -> Path:
+    """The file that holds the path of this job's run."""
+    named = os.environ.get("ROSTRO_BINDING")
+    if not named:
+        raise UserError("ROSTRO_BINDING is not set: a job script must name it as slurm/siamese.sh does")
+    return Path(named)
+
+
+def bind(binding: Path, run: Path) -> None:
+    """Write down where this job's run will lie. What other jobs wrote about runs that are gone is cleared away."""
+    try:
+        binding.parent.mkdir(parents=True, exist_ok=True)
+        draft = binding.with_name(f".{binding.name}.{os.getpid()}")
+        draft.write_text(f"{run}\n")
+        draft.replace(binding)
+    except OSError as error:
+        raise UserError(
+            f"{binding} cannot be written ({error.strerror}): export XDG_STATE_HOME=FOLDER, one that all nodes see, "
+            "then sbatch"
+        ) from None
+    for other in binding.parent.glob("[!.]*"):
+        with contextlib.suppress(OSError):
+            old = time.time() - other.stat().st_mtime > FORGOTTEN
+            if old and not Path(other.read_text().strip()).exists():
+                other.unlink()
+
+
+def bound(binding: Path, job: str) -> RunDir | None:
+    """The run that an earlier start of this job made; None where it was ended before it had."""
+    try:
+        run = RunDir(binding.read_text().strip())
+    except OSError:
+        return None
+    return run if read_json(run.git_file).get("job") == job else None
+
+
 def shell_lines(run: RunDir, config: Config) -> list[str]:
-    """Variables and lines for the batch script; RANKS are srun's options."""
+    """For the batch script: three variables (RANKS are srun's options), then the lines before the ranks."""
     from launch.slurm import program, setup_lines
 
     options = ["--kill-on-bad-exit=1", f"--ntasks-per-node={config.procs}"]
@@ -79,8 +130,8 @@ def shell_lines(run: RunDir, config: Config) -> list[str]:
         options.append(f"--cpus-per-task={os.environ['SLURM_CPUS_PER_TASK']}")
     return [
         f"RUN={shlex.quote(str(run.path))}",
-        f"RANKS={shlex.quote(' '.join(options))}",
-        f"PROGRAM={shlex.quote(program(run, config))}",
+        f"RANKS=({' '.join(options)})",
+        f"PROGRAM=({program(run, config)})",
         *setup_lines(run, config),
     ]
 
@@ -89,7 +140,7 @@ def _value(words: Sequence[str], key: str) -> str:
     return next((word.partition("=")[2] for word in reversed(words) if word.startswith(f"{key}=")), "")
 
 
-def _make(words: Sequence[str]) -> RunDir:
+def _make(words: Sequence[str], job: str, claim: Callable[[Path], None]) -> RunDir:
     """Resolve the words and make the run directory, with the ranks that the allocation has."""
     from launch import submit
 
@@ -104,7 +155,8 @@ def _make(words: Sequence[str]) -> RunDir:
                 f"{key}={given} belongs to `rostro submit`: give sbatch its own option, or leave it out"
             )
     nodes, procs = _allocation(words)
-    return submit.prepare([*words, f"nodes={nodes}", f"procs={procs}", "cluster=slurm", *_same_place()])
+    place = [f"nodes={nodes}", f"procs={procs}", "cluster=slurm", *_same_place(words)]
+    return submit.prepare([*words, *place], job=job, claim=claim)
 
 
 def _allocation(words: Sequence[str]) -> tuple[int, int]:
@@ -124,13 +176,28 @@ def _allocation(words: Sequence[str]) -> tuple[int, int]:
     return nodes, int(procs or asked or 1)
 
 
-def _same_place() -> list[str]:
+def _same_place(words: Sequence[str]) -> list[str]:
     """What sbatch was told, so that `rostro resume` asks for the same."""
     known = {"partition": "SLURM_JOB_PARTITION", "account": "SLURM_JOB_ACCOUNT", "qos": "SLURM_JOB_QOS"}
-    words = [f"cluster.{key}={os.environ[name]}" for key, name in known.items() if os.environ.get(name)]
-    info = slurm.job_info(slurm.job_id())
-    limit = _hours(info.get("TimeLimit", ""))
-    return [*words, *([f"hours={limit}"] if limit else [])]
+    known |= {"cpus": "SLURM_CPUS_PER_TASK"}
+    found = [f"cluster.{key}={os.environ[name]}" for key, name in known.items() if os.environ.get(name)]
+    if os.environ.get("SLURM_MEM_PER_NODE"):
+        found.append(f"cluster.mem_gb={int(os.environ['SLURM_MEM_PER_NODE']) / 1024:g}")
+    limit = _hours(slurm.job_info(slurm.job_id()).get("TimeLimit", ""))
+    return [*found, f"gpus={_gpus(words)}", *([f"hours={limit}"] if limit else [])]
+
+
+def _gpus(words: Sequence[str]) -> int:
+    """GPUs of each node of the allocation; UserError where the words say something else."""
+    asked = os.environ.get("SLURM_GPUS_ON_NODE") or os.environ.get("SLURM_GPUS_PER_NODE") or "0"
+    number = re.search(r"\d+$", asked)  # of `a100:2` too
+    count, given = int(number.group()) if number else 0, _value(words, "gpus")
+    if given and given != str(count):
+        raise UserError(
+            f"gpus={given}, but the allocation has {count} a node: leave gpus= out, or type "
+            f"sbatch --gpus-per-node={given}"
+        )
+    return count
 
 
 def _hours(text: str) -> float:
@@ -143,27 +210,39 @@ def _hours(text: str) -> float:
     return round(24 * int(days or 0) + hours + minutes / 60 + seconds / 3600, 4)
 
 
-def _adapt(run: RunDir) -> None:
+def _adapted(run: RunDir) -> Config:
     """The run's config on the nodes that the requeued job has now: the one thing that may differ."""
     config, nodes = run.config(), int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
-    if nodes != config.nodes:
-        print(f"run {run.name} goes on with {nodes} nodes instead of {config.nodes}", file=sys.stderr)
-        config = dataclasses.replace(config, nodes=nodes)
-        check(config)
-        save_config(config, run.config_file)
+    if nodes == config.nodes:
+        return config
+    changed = dataclasses.replace(config, nodes=nodes)
+    try:
+        check(changed)
+    except UserError as error:
+        why = str(error).partition(": use ")[0]  # a remedy for a new run, not for this one
+        raise UserError(
+            f"its job has {nodes} nodes now instead of {config.nodes}: {why}: `rostro resume {run.name}` asks for "
+            f"{config.nodes} nodes, nodes=... for others"
+        ) from None
+    print(f"run {run.name} goes on with {nodes} nodes instead of {config.nodes}", file=sys.stderr)
+    save_config(changed, run.config_file)
+    return changed
 
 
-def end(run: RunDir, code: int) -> int:
-    """Judge the end of the ranks: what the batch script does next."""
-    ledger.ended(run)
+def end(run: RunDir, code: int, told: str = "") -> int:
+    """Judge the end of the ranks: what the batch script does next. `told`: the signal before which they never ran."""
     job, attempts = slurm.job_id(), run.config().cluster.attempts
+    _check_owner(run, job)
+    ledger.ended(run)
+    if told:
+        run.write_status(state="stopped", asked=TOLD[told])
     queued = slurm.job_info(job).get("BatchFlag", "1") != "0"  # in an salloc nobody can requeue
     again, why = requeue.wanted(
         run, crashed=code != 0, job=job, restart=slurm.restart_count(), attempts=attempts
     )
     if not queued:
         run.give_to_job("")
-        if again:
+        if run.status()["state"] != "finished":
             print(f"to go on: rostro resume {run.name} runs={run.path.parent}", file=sys.stderr)
         return code
     if again:

@@ -5,11 +5,13 @@ imports torch. Composition is in `launch/compose.py`, the plan in `launch/plan.p
 """
 
 import dataclasses
+import itertools
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,12 @@ def _sweep(points: Sequence[Sequence[str]]) -> int:
     return worst
 
 
-def prepare(words: Sequence[str]) -> RunDir:
-    """Make the run directory that the words ask for, and start nothing."""
-    return _make(_resolved(words), words)
+def prepare(words: Sequence[str], *, job: str = "", claim: Callable[[Path], None] | None = None) -> RunDir:
+    """Make the run directory that the words ask for, and start nothing. `job`, `claim`: see `_make`."""
+    return _make(_resolved(words, job=job), words, job=job, claim=claim)
 
 
-def _resolved(words: Sequence[str], *, suffix: str = "") -> Config:
+def _resolved(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
     """The checked config; its data are located, and opened unless this is a dry run. `suffix` ends a given name."""
     from launch import plan
     from launch.compose import composed
@@ -71,7 +73,7 @@ def _resolved(words: Sequence[str], *, suffix: str = "") -> Config:
     config = composed(words)
     name = config.name + suffix if config.name else ""
     config = dataclasses.replace(config, name=name, runs=str(Path(config.runs).expanduser()))
-    config = on_cluster(config)
+    config = config if job else on_cluster(config)  # inside of a job there is nothing to choose
     check(config)
     config = plan.locate_data(config)
     if not config.dry_run:
@@ -197,37 +199,56 @@ def _dry_job(config: Config) -> None:
     print(f"\n{slurm.sbatch_text(run, config)}")
 
 
-def _make(config: Config, words: Sequence[str]) -> RunDir:
-    """Create the run directory: under a temporary name until it is whole, so that no half one is ever seen."""
-    from launch import plan, snapshot
+def _make(
+    config: Config, words: Sequence[str], *, job: str = "", claim: Callable[[Path], None] | None = None
+) -> RunDir:
+    """Create the run directory: under a temporary name until it is whole, so that no half one is ever seen.
+
+    `job`: it belongs to that job of SLURM from its first instant. `claim` hears where it will lie, just before it does.
+    """
     from launch.compose import chosen_task
 
     runs = Path(config.runs).absolute()
-    name = config.name or f"{chosen_task(words)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    number = 1
-    while not config.name and (runs / name).exists():  # two in one second
-        number += 1
-        name = f"{name.rsplit('+', 1)[0]}+{number}"
-    config = dataclasses.replace(config, name=name, runs=str(runs))
-    draft = RunDir(runs / f".tmp-{name}-{time.time_ns()}")
+    first = config.name or f"{chosen_task(words)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    draft = RunDir(runs / f".tmp-{first}-{os.getpid()}-{time.time_ns()}")
     try:
-        draft.logs.mkdir(parents=True)
-        draft.checkpoints.mkdir()
-        snapshot.copy_code(draft.code)
-        state = snapshot.git_state() | {"command": ["rostro", "submit", *words]}
-        draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
-        write_json(draft.data_file, plan.digests(config))
-        save_config(config, draft.config_file)
-        draft.write_status(state="prepared", clock=0, images=config.images)
-        draft.path.rename(runs / name)
+        _fill(draft, config, words, job)
+        for number in itertools.count(1):
+            name = first if number == 1 else f"{first}+{number}"
+            save_config(dataclasses.replace(config, name=name, runs=str(runs)), draft.config_file)
+            if claim:
+                claim(runs / name)
+            try:
+                draft.path.rename(runs / name)
+                return RunDir(runs / name)
+            except OSError:
+                if not (runs / name).exists():
+                    raise
+                if config.name:
+                    raise UserError(
+                        f"name={name}: {runs / name} was made this moment by somebody else: use another name"
+                    ) from None  # without a name the next one is tried: several may start in one second
     except OSError as error:
+        raise UserError(f"{runs / first} cannot be made ({error.strerror}): use runs=FOLDER") from None
+    finally:
         shutil.rmtree(draft.path, ignore_errors=True)
-        if (runs / name).exists():
-            raise UserError(
-                f"name={name}: {runs / name} was made this moment by somebody else: use another name"
-            ) from None
-        raise UserError(f"{runs / name} cannot be made ({error.strerror}): use runs=FOLDER") from None
-    return RunDir(runs / name)
+    raise AssertionError("unreachable")
+
+
+def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None:
+    """Everything that a run directory holds from its first instant, but its config."""
+    from launch import plan, snapshot
+
+    draft.logs.mkdir(parents=True)
+    draft.checkpoints.mkdir()
+    snapshot.copy_code(draft.code)
+    state = snapshot.git_state() | {"command": ["rostro", "submit", *words], "job": job}
+    draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
+    write_json(draft.data_file, plan.digests(config))
+    draft.write_status(state="prepared", clock=0, images=config.images)
+    if job:
+        draft.take(job=job)
+        draft.give_to_job(job)
 
 
 def _points(words: Sequence[str]) -> list[list[str]]:

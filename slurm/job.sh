@@ -1,48 +1,77 @@
 #!/bin/bash
 # The one batch body: start the ranks of a run, pass signals on, requeue where that is due. slurm/siamese.sh calls it
 # with task=... and the user's words; it also runs by `bash slurm/siamese.sh` inside an salloc. launch/batch.py decides.
-set -u
+# No `set -u`, no `set -e`: the site's lines (modules, conda) run in this shell.
+
+python='' ranks='' told='' RUN='' mark=rostro-$$
+
+# Signals come at any moment, of which `wait` returns at once and other commands when they have ended. srun hands USR1
+# (the time is nearly over) to the ranks. TERM they have from SLURM itself, which ends the job. Ctrl-C in an salloc
+# reaches nobody but this shell; TERM to srun would kill the ranks, so their step is signalled.
+hear() {
+    told=$1
+    [ -n "$ranks" ] || return
+    case $1 in
+        USR1) kill -USR1 "$ranks" ;;
+        INT) scancel --signal=TERM "$(squeue --noheader --steps --job="$SLURM_JOB_ID" --format='%i %j' |
+            awk -v name="$mark" '$2 == name {print $1}')" ;;
+    esac 2>/dev/null
+}
+
+# However the ranks or the site's lines ended: what comes now, and exit.
+leave() {
+    local status=$1 unheard=$told
+    trap - EXIT
+    [ -z "$ranks" ] || unheard=
+    # shellcheck disable=SC2086 # one word or none
+    PYTHONPATH=$RUN/code PYTHONSAFEPATH=1 "$python" -m launch.batch end "$RUN" "$status" $unheard
+    status=$?
+    [ "$told" != INT ] || exit 130
+    [ $status -eq 10 ] || exit $status
+    echo "job $job goes back into the queue"
+    scontrol requeue "$job" || exit 1
+    sleep 120 # SLURM ends this script
+    exit
+}
 
 train() {
-    local job=${SLURM_JOB_ID:-} code checkout word plan status
+    local code checkout word plan status=0
+    job=${SLURM_JOB_ID:-}
     code=$(cd "$(dirname "$0")/.." && pwd) # the checkout at the first start, the run's copy after a requeue
     checkout=${ROSTRO_CHECKOUT:-$code}
     [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    for word in INT TERM USR1; do
+        # shellcheck disable=SC2064 # the word of now
+        trap "hear $word" $word
+    done
 
     # The python of ROSTRO_PYTHON, of the active environment, of the checkout, or the first on the path.
-    local python=${ROSTRO_PYTHON:-}
+    python=${ROSTRO_PYTHON:-}
     for word in "${VIRTUAL_ENV:-/nowhere}/bin/python" "$checkout/.venv/bin/python" "$(command -v python3)"; do
         [ -n "$python" ] || { [ ! -x "$word" ] || python=$word; }
     done
     export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH}
     unset RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT ROSTRO_ATTEMPT
 
-    plan=$(PYTHONSAFEPATH=1 "$python" -m launch.batch start "$@")
+    plan=$(trap '' INT && PYTHONSAFEPATH=1 "$python" -m launch.batch start "$@")
     status=$?
     [ $status -ne 11 ] || exit 0 # asked to stop
     [ $status -eq 0 ] || exit $status
-    eval "$plan" # RUN RANKS PROGRAM, modules, the site's lines; changes into RUN/code
+    eval "$(head -n 3 <<<"$plan")" # RUN RANKS PROGRAM
+    trap 'leave $?' EXIT
     echo "job $job, start ${SLURM_RESTART_COUNT:-0}: run $RUN"
+    eval "$(tail -n +4 <<<"$plan")" || exit # modules, the site's lines; changes into RUN/code
+    [ -z "$told" ] || exit 0 # there is nothing to be saved
 
-    # SLURM tells this shell that the time is nearly over; the ranks must hear it. `wait` returns at every signal.
-    trap 'scancel --signal=USR1 "$SLURM_JOB_ID"' USR1
-    trap : TERM
-    # shellcheck disable=SC2086 # RANKS and PROGRAM are words
-    srun $RANKS --output="$RUN/logs/rank%t.log" --open-mode=append $PROGRAM -u -m hpc.rank "$RUN" &
-    local pid=$!
+    srun "${RANKS[@]}" --job-name="$mark" --output="$RUN/logs/rank%t.log" --open-mode=append \
+        "${PROGRAM[@]}" -u -m hpc.rank "$RUN" &
+    ranks=$!
     while :; do
-        wait $pid
+        wait $ranks
         status=$?
-        kill -0 $pid 2>/dev/null || break
+        kill -0 $ranks 2>/dev/null || break
     done
-
-    PYTHONPATH=$RUN/code PYTHONSAFEPATH=1 "$python" -m launch.batch end "$RUN" $status
-    status=$?
-    [ $status -eq 10 ] || exit $status
-    echo "job $job goes back into the queue"
-    scontrol requeue "$job" || exit 1
-    sleep 120 # SLURM ends this script
+    exit $status
 }
 
-train "$@"
-exit
+train "$@"; exit

@@ -49,6 +49,7 @@ class Cluster:
         left_out = ("SLURM_", "SUBMITIT_", "ROSTRO_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         self.env |= {"SLURM_CONF": str(folder / "slurm.conf"), "OMP_NUM_THREADS": "1"}
+        self.env["XDG_STATE_HOME"] = str(folder.with_name(f"{folder.name}-state"))
 
     def run(self, *command: object, cwd: Path = ROOT, timeout: float = 60, **variables: str) -> str:
         """Output of a command that must succeed."""

@@ -51,7 +51,7 @@ class Job:
         code = self._train()
         if code:
             sys.exit(code)  # srun ends the other ranks
-        if place[0] == 0:
+        if place[0] == 0 and not run.config().cluster.container:  # else the batch script: launch/slurm.py
             self._go_on(run)
         return code
 

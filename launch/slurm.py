@@ -5,6 +5,7 @@ The job holds the run's path and nothing else, so SLURM may start the same pickl
 
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hpc import slurm
 from hpc.config import Config
 from hpc.rundir import SUBMITTING, RunDir
 from launch import job
+from launch.batch import AGAIN
 
 NO_SLURM = (
     "cluster=slurm: {why}: type it on a login node of the cluster, or cluster=local for this machine "
@@ -73,13 +75,36 @@ def setup_lines(run: RunDir, config: Config) -> list[str]:
 
 
 def program(run: RunDir, config: Config) -> str:
-    """The Python that runs a rank: this one, or the container's."""
+    """The Python that runs a rank, as the words of a shell: this one, or the container's."""
     image = config.cluster.container
     if not image:
         return shlex.quote(sys.executable)
     folders = {str(run.path.parent), *(folder for folder in (config.data.train, config.data.eval) if folder)}
     binds = [word for folder in sorted(folders) for word in ("--bind", folder) if os.path.isabs(folder)]
-    return shlex.join(["apptainer", "exec", *(["--nv"] if config.gpus else []), *binds, image, "python3"])
+    words = shlex.join(["apptainer", "exec", *(["--nv"] if config.gpus else []), *binds])
+    stage = re.match(r"/?[^/]+", config.data.stage)
+    if stage:  # its first part is there on every node: /scratch, $TMPDIR, which the node expands
+        words += f' --bind "{stage[0]}"'
+    return f"{words} {shlex.join([image, 'python3'])}"
+
+
+def owner_lines(run: RunDir, config: Config) -> list[str]:
+    """With a container: what puts the job back into the queue, in the batch shell. The image has no scontrol."""
+    if not config.cluster.container:
+        return []
+    path, python = f"PYTHONPATH={shlex.quote(str(run.code))} PYTHONSAFEPATH=1", shlex.quote(sys.executable)
+    return [
+        "at_end() {",
+        "    local code=$?",
+        "    [ $code -eq 0 ] || exit $code",
+        f"    {path} {python} -m launch.batch end {shlex.quote(str(run.path))} 0",
+        f"    code=$?; [ $code -eq {AGAIN} ] || exit $code",
+        '    scontrol requeue "$SLURM_JOB_ID" && sleep 120 # SLURM ends this script',
+        "    exit 1",
+        "}",
+        "trap at_end EXIT",
+        "trap : TERM # the ranks save first",
+    ]
 
 
 def parameters(run: RunDir, config: Config) -> dict[str, Any]:
@@ -92,7 +117,7 @@ def parameters(run: RunDir, config: Config) -> dict[str, Any]:
         "time": max(1, math.ceil(config.hours * 60)),
         "signal_delay_s": cluster.warning,
         "srun_args": ["--kill-on-bad-exit=1"],
-        "setup": setup_lines(run, config),
+        "setup": [*setup_lines(run, config), *owner_lines(run, config)],
         "stderr_to_stdout": True,
     }
     if config.gpus:

@@ -51,10 +51,13 @@ class Field:
         assert not ok or done.returncode == 0, f"{typed}: {done.stdout}{done.stderr}\n{self.cluster.story()}"
         return done
 
-    def submit(self, name: str, *, nodes: int = 4, **more: Any) -> str:
+    def submit(
+        self, name: str, *, nodes: int = 4, variables: dict[str, str] | None = None, **more: Any
+    ) -> str:
         """By submitit; the job's id."""
         asked = words(self.shards, **more)
-        answer = self.rostro("submit", *asked, f"name={name}", f"nodes={nodes}", "cluster=slurm").stdout
+        given = [*asked, f"name={name}", f"nodes={nodes}", "cluster=slurm"]
+        answer = self.rostro("submit", *given, **(variables or {})).stdout
         line = next(line for line in answer.splitlines() if line.startswith("where"))
         return line.split()[-1]
 
@@ -166,8 +169,8 @@ def copy_checkout(folder: Path) -> Path:
 
 def preempt(field: Field, job: str) -> None:
     """A job of the higher partition wants the nodes of `job`, for a moment; it waits in the queue."""
-    nodes = field.cluster.job(job)["NumNodes"]
-    asked = ["sbatch", "--partition=main", f"--nodes={nodes}", "--exclusive", "--output=/dev/null"]
+    nodes = field.cluster.job(job)["NodeList"]
+    asked = ["sbatch", "--partition=main", f"--nodelist={nodes}", "--exclusive", "--output=/dev/null"]
     field.cluster.run(*asked, "--wrap=true")
 
 

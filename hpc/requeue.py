@@ -50,6 +50,14 @@ def preempted(info: dict[str, str]) -> bool:
     return taken or info.get("JobState") in ("PREEMPTED", "TIMEOUT") or info.get("Reason") == "TimeLimit"
 
 
+def known(job: str, *, patience: float = 180.0) -> dict[str, str]:
+    """`slurm.job_info` of a job that is there; {} only where the controller is silent for `patience` seconds."""
+    end = time.monotonic() + patience
+    while not (info := slurm.job_info(job)) and time.monotonic() < end:
+        time.sleep(2.0)
+    return info
+
+
 def cancelled(info: dict[str, str]) -> bool:
     """Whether somebody took the job away for good; while its script is still there it is shown as COMPLETING."""
     return info.get("JobState") in ("CANCELLED", "COMPLETING") and not preempted(info)
@@ -62,13 +70,16 @@ def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int)
     status = read_json(run.status_file)
     if not crashed and status.get("state") == "finished":
         return False, ""
-    info = slurm.job_info(job)
+    info = known(job)
     if int(info.get("Restarts", restart)) > restart:  # somebody did it already
         return False, ""
     if cancelled(info):
         return False, ""
-    if not crashed and status.get("asked") != TIME and not preempted(info):
-        return False, ""  # `rostro stop`, scancel
+    if info and not crashed and status.get("asked") != TIME and not preempted(info):
+        return (
+            False,
+            "",
+        )  # `rostro stop`, scancel; where nobody answers, SLURM refuses what it has ended itself
     why = stuck(run, attempts)
     return not why, why
 

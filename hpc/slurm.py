@@ -20,6 +20,9 @@ QUEUED = frozenset(
 LIVE = QUEUED | frozenset(
     ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
 )  # states of a job that runs, or will run again
+NEARER = frozenset(
+    ("RANK", "SUBMITIT_LOCAL_GLOBALID")
+)  # who has one of these has its rank from somebody else
 PATIENCE = 10.0  # seconds for an answer of the controller
 PORTS = (20000, 32000)  # below those that Linux gives to clients
 
@@ -108,14 +111,30 @@ def job_id(environ: Mapping[str, str] = os.environ) -> str:
     return environ.get("SLURM_JOB_ID", "")
 
 
+def outside(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those of the job in which somebody types a command: a new run is no part of it."""
+    own = ("SLURM_", "SUBMITIT_", "SRUN_", "PMI")
+    return {
+        name: value for name, value in environ.items() if name == "SLURM_CONF" or not name.startswith(own)
+    }
+
+
 def restart_count(environ: Mapping[str, str] = os.environ) -> int:
     """How often the job was requeued before this start."""
     return int(environ.get("SLURM_RESTART_COUNT") or 0)
 
 
 def in_step(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `srun` started this process: a batch script has the job's variables too, but is no rank."""
-    return environ.get("SLURM_STEP_ID", "").isdigit() and "SLURM_PROCID" in environ
+    """Whether `srun` gave this process its rank. A batch script has the job's variables too; torchrun, or ranks of one
+    machine, may have been started by hand in a step.
+    """
+    nearer = NEARER & environ.keys()
+    return not nearer and environ.get("SLURM_STEP_ID", "").isdigit() and "SLURM_PROCID" in environ
+
+
+def no_rank() -> None:
+    """Say that this process is a command that somebody typed: no rank, though in a step of `srun --pty bash`."""
+    os.environ.pop("SLURM_PROCID", None)
 
 
 def place(environ: Mapping[str, str] = os.environ) -> tuple[int, int, int] | None:

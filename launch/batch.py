@@ -236,7 +236,7 @@ def end(run: RunDir, code: int, told: str = "") -> int:
     ledger.ended(run)
     if told:
         run.write_status(state="stopped", asked=TOLD[told])
-    queued = slurm.job_info(job).get("BatchFlag", "1") != "0"  # in an salloc nobody can requeue
+    queued = requeue.known(job).get("BatchFlag", "1") != "0"  # in an salloc nobody can requeue
     again, why = requeue.wanted(
         run, crashed=code != 0, job=job, restart=slurm.restart_count(), attempts=attempts
     )

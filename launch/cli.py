@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     name, rest = words[0], words[1:]
     from data_shards.errors import UserError
+    from hpc import slurm
 
+    slurm.no_rank()
     try:
         if name not in COMMANDS:
             from hpc.config import near

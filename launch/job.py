@@ -10,7 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from data_shards.errors import UserError
 from hpc import requeue, slurm
+from hpc.config import Config
 from hpc.rundir import RunDir
 
 FOREIGN = (
@@ -47,13 +49,26 @@ class Job:
             raise RuntimeError("this job was made for srun: `rostro resume` starts its run")
         self._log_to(run.log(place[0]))
         if place[0] == 0:
-            requeue.begin(run)
+            self._begin(run)
         code = self._train()
         if code:
             sys.exit(code)  # srun ends the other ranks
         if place[0] == 0 and not run.config().cluster.container:  # else the batch script: launch/slurm.py
             self._go_on(run)
         return code
+
+    def _begin(self, run: RunDir) -> None:
+        """Count this start. It ends here where starts that SLURM itself repeats bring nothing, or too early."""
+        config = run.config()
+        why = requeue.stuck(run, config.cluster.attempts)
+        if not why and config.after and not slurm.restart_count():
+            why = not_yet(config)
+        if why:
+            run.take(job=slurm.job_id())
+            requeue.failed(run, why)
+            run.release()
+            sys.exit(f"error: {why}")
+        requeue.begin(run)
 
     def _go_on(self, run: RunDir) -> None:
         """All ranks have saved and left in order: back into the queue where the run is to go on."""
@@ -65,6 +80,7 @@ class Job:
             why = f"SLURM refused `scontrol requeue {job}`: `rostro resume {run.name}` goes on"
         if why:
             requeue.failed(run, why)
+            sys.exit(f"error: {why}")
 
     def _train(self) -> int:
         from hpc.rank import main
@@ -100,9 +116,24 @@ class Job:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
 
+def not_yet(config: Config) -> str:
+    """Why a run that waited for `after=RUN` must not start; empty where it may. A stopped run's job ends well, too."""
+    try:
+        before = RunDir.open(config.after, runs=config.runs)
+    except UserError:  # the number of a job: SLURM knows no more of it
+        return ""
+    state = before.status()["state"]
+    if state == "finished":
+        return ""
+    return (
+        f"after={config.after}: that run is {state}: `rostro resume {config.after}`, and when it has finished "
+        f"`rostro resume {config.name}`"
+    )
+
+
 def environment(run: RunDir) -> Mapping[str, str]:
     """Variables of the ranks: their code first on the path, nothing of another job's place."""
-    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    kept = {name: value for name, value in slurm.outside(os.environ).items() if name not in FOREIGN}
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         kept[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
     rest = os.environ.get("PYTHONPATH")

@@ -10,7 +10,7 @@ from hpc.config import Config, DeepSpeed, flatten, from_dict, is_free, near, sav
 from hpc.config_check import check
 from hpc.rundir import RunDir
 from launch import args, plan
-from launch.submit import on_cluster
+from launch.submit import on_cluster, refuse_unused
 
 HELP = """
 usage: rostro resume RUN [key=value ...]
@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int:
             f"another run, type `rostro submit images=...`"
         )
     config = on_cluster(config)
+    refuse_unused(config, words)
     check(config)
     config = plan.locate_data(config)
     plan.check_data(config)

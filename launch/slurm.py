@@ -19,6 +19,9 @@ from hpc.rundir import SUBMITTING, RunDir
 from launch import job
 from launch.batch import AGAIN
 
+ROUNDED = (
+    0.01  # minutes: of an hour with four digits, which must not become a minute over the partition's limit
+)
 NO_SLURM = (
     "cluster=slurm: {why}: type it on a login node of the cluster, or cluster=local for this machine "
     "(`slurm/sandbox.sh up DIR` starts a SLURM of your own)"
@@ -114,7 +117,7 @@ def parameters(run: RunDir, config: Config) -> dict[str, Any]:
         "job_name": run.name,
         "nodes": config.nodes,
         "ntasks_per_node": config.procs,
-        "time": max(1, math.ceil(config.hours * 60)),
+        "time": max(1, math.ceil(config.hours * 60 - ROUNDED)),
         "signal_delay_s": cluster.warning,
         "srun_args": ["--kill-on-bad-exit=1"],
         "setup": [*setup_lines(run, config), *owner_lines(run, config)],
@@ -178,11 +181,7 @@ def submit(run: RunDir, config: Config) -> str:
 def _variables(run: RunDir) -> Iterator[None]:
     """The environment that sbatch hands to the job: nothing of the job in which this may be typed."""
     before = dict(os.environ)
-    kept = {
-        name: value
-        for name, value in before.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SUBMITIT_", "SRUN_", "PMI"))
-    }
+    kept = slurm.outside(before)
     for name in job.FOREIGN:
         kept.pop(name, None)
     os.environ.clear()

@@ -26,11 +26,13 @@ from hpc import requeue
 from hpc.config import Config, save_config
 from hpc.config_check import check
 from hpc.rundir import RunDir, write_json
+from hpc.slurm import answers
 
 HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--version")
 OWN_HELP = True  # with every key of the chosen task
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
+SLURM_ONLY = ("gpus", "hours")  # and all of cluster.*; `after` has a refusal of its own
 INTERRUPTED = 130  # exit code of a run that Ctrl-C stopped while we followed it
 
 
@@ -74,6 +76,7 @@ def _resolved(words: Sequence[str], *, suffix: str = "", job: str = "") -> Confi
     name = config.name + suffix if config.name else ""
     config = dataclasses.replace(config, name=name, runs=str(Path(config.runs).expanduser()))
     config = config if job else on_cluster(config)  # inside of a job there is nothing to choose
+    refuse_unused(config, words)
     check(config)
     config = plan.locate_data(config)
     if not config.dry_run:
@@ -91,6 +94,19 @@ def on_cluster(config: Config) -> Config:
     from launch import slurm
 
     return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen(config)))
+
+
+def refuse_unused(config: Config, words: Sequence[str]) -> None:
+    """UserError for a typed key that only a SLURM can fulfil, where the run starts on this machine."""
+    if config.cluster.name != "local":
+        return
+    for word in words:
+        key = word.partition("=")[0]
+        if key in SLURM_ONLY or (key.startswith("cluster.") and key != "cluster.name"):
+            raise UserError(
+                f"{word} is asked of a SLURM, and the run would start on this machine: leave it out, or type "
+                "cluster=slurm on a login node"
+            )
 
 
 def _one(config: Config, words: Sequence[str]) -> int:
@@ -121,8 +137,8 @@ def start(run: RunDir, config: Config) -> int:
         run.release()
         raise
     run.hand_over(pid)
-    quiet = ", where sbatch is, but no SLURM answers" if shutil.which("sbatch") else ""
-    _say_where(run, f"this machine{quiet}")
+    quiet = shutil.which("sbatch") and not answers()
+    _say_where(run, f"this machine{', where sbatch is, but no SLURM answers' if quiet else ''}")
     if not config.wait:
         return 0
     from launch.follow import follow

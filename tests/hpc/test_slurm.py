@@ -27,6 +27,8 @@ def test_a_rank_is_a_process_of_a_step_and_of_nothing_else() -> None:
     assert slurm.place({}) is None
     step = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
     assert slurm.place(batch | step) == (3, 4, 1)
+    for nearer in ("RANK", "SUBMITIT_LOCAL_GLOBALID"):
+        assert slurm.place(batch | step | {nearer: "0"}) is None
 
 
 def test_a_job_is_named_by_its_array_index() -> None:
@@ -90,6 +92,23 @@ def test_who_requeues(tmp_path, monkeypatch) -> None:
     assert asked(taken | {"JobState": "COMPLETING"}, crashed=True)
     run.stop_file.touch()
     assert not asked(running, crashed=True)
+
+
+def test_a_controller_that_is_busy_is_asked_again(tmp_path, monkeypatch) -> None:
+    """Its silence is no `rostro stop`: a preempted job would be over without a word."""
+    run = RunDir(tmp_path)
+    write_json(run.status_file, {"state": "stopped", "asked": 1})
+    answers = [{}, {}, {"JobState": "RUNNING", "Restarts": "0", "PreemptTime": "2030-01-01T00:00:00"}]
+    monkeypatch.setattr(requeue.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(slurm, "job_info", lambda job: answers.pop(0))
+    assert requeue.wanted(run, crashed=False, job="5", restart=0, attempts=3) == (True, "")
+    assert answers == []
+    monkeypatch.setattr(slurm, "job_info", lambda job: {})
+    clock = iter(range(0, 10**6, 60))
+    monkeypatch.setattr(requeue.time, "monotonic", lambda: next(clock))
+    assert requeue.wanted(run, crashed=False, job="5", restart=0, attempts=3) == (True, "")
+    run.stop_file.touch()
+    assert requeue.wanted(run, crashed=False, job="5", restart=0, attempts=3) == (False, "")
 
 
 def test_a_job_that_waits_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

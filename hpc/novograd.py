@@ -4,42 +4,20 @@ Ginsburg et al., "Stochastic Gradient Methods with Layer-wise Adaptive Moments f
 Networks" (2019), algorithm 1.
 """
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hpc.layerwise import LayerWise
 
-class NovoGrad(torch.optim.Optimizer):
+
+class NovoGrad(LayerWise):
     """A layer of the paper is a tensor. Its second moment is one number, begun with the first gradient's norm.
 
     The momentum is a plain sum (no factor 1 - beta1) and nothing is corrected for bias, as in algorithm 1, so a
     rate that suits Adam is about 1 / (1 - beta1) times too large here.
     """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        *,
-        lr: float = 1e-2,
-        betas: tuple[float, float] = (0.95, 0.98),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._update(params, group)
-        return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
         grads = [p.grad for p in params if p.grad is not None]

@@ -12,7 +12,13 @@ class LayerWise(torch.optim.Optimizer):
     """An optimizer that looks at the norms of whole tensors; a layer of the papers is a tensor here."""
 
     def __init__(
-        self, params: Iterable[Any], *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 

@@ -94,7 +94,9 @@ def test_a_sweep_is_one_job_for_each_point_and_a_run_may_wait_for_another(field:
     for job in (*jobs, later):
         assert field.wait_ended(job) == "COMPLETED"
     assert [load_config(field.run(f"s-{n}").config_file).seed for n in (0, 1)] == [0, 1]
-    assert "after=nobody" not in field.rostro("submit", *words(field.shards), "after=nobody", ok=False).stdout
+    refused = field.rostro("submit", *words(field.shards), "after=nobody", ok=False)
+    assert refused.returncode == 2
+    assert "nobody is no run directory" in refused.stderr
     done = field.rostro("submit", *words(field.shards, images=96), "name=x", "after=later", "dry_run=true")
     assert "dependency" not in done.stdout  # it has ended well
 

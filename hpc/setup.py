@@ -115,7 +115,9 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def shard_sets(config: Config, job: Task, here: Dist, asked: Callable[[], int]) -> dict[str, ShardSet]:
+def shard_sets(
+    config: Config, job: Task, here: Dist, asked: Callable[[], int] = lambda: 0
+) -> dict[str, ShardSet]:
     """The opened sets: `train`, and `eval` where there is one; on the node where data.stage says so.
 
     Every rank checks them. Raises stage.Left where `asked()` says so while they are copied.

@@ -37,7 +37,12 @@ def test_a_run_in_a_container_that_is_preempted_goes_on(cluster: Cluster, tmp_pa
         file.parent.mkdir()
         file.write_text(text)
         file.chmod(0o755)
-    more = {"cluster.container": "image.sif", "cluster.partition": "preempt", "data.stage": "$PLACE/sub"}
+    more = {
+        "cluster.container": "image.sif",
+        "cluster.partition": "preempt",
+        "data.stage": "$PLACE/sub",
+        "images": 640,
+    }
     variables = {"PATH": f"{fake.parent}:{cluster.env['PATH']}", "PLACE": str(tmp_path / "node")}
     job = field.submit("contained", nodes=2, variables=variables, **more)
     field.wait_clock("contained", 64)

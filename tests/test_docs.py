@@ -2,6 +2,7 @@
 lead to files, and the task that docs/new_task.md adds is added to a copy of the checkout, packed, and trained.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -86,10 +87,18 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def understand_run(words: list[str]) -> None:
+    from hpc.config import flatten
     from hpc.config_check import check
+    from launch import args
     from launch.compose import composed
 
-    check(composed(words))
+    config = composed(words)
+    check(config)
+    flat = flatten(dataclasses.asdict(config))
+    for word in words:  # what was typed is what the run will have
+        key, _, text = word.partition("=")
+        if isinstance(flat.get(key), str | bool | int | float):
+            assert flat[key] == args.convert(key, text, flat[key]), word
 
 
 def understand_resume(words: list[str]) -> None:

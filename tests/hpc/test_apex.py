@@ -115,23 +115,23 @@ def _pair(name: str, device: str = "cpu") -> dict[str, tuple[torch.optim.Optimiz
     return made
 
 
-def _close(one: list[tuple[str, nn.Parameter]], other: list[tuple[str, nn.Parameter]]) -> None:
+def _assert_close(one: list[tuple[str, nn.Parameter]], other: list[tuple[str, nn.Parameter]]) -> None:
     for (name, mine), (_, theirs) in zip(one, other, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=2e-5, atol=2e-6, msg=lambda m, w=name: f"{w}: {m}")
 
 
-def _same_as_torch(name: str, device: str) -> None:
+def _assert_same_as_torch(name: str, device: str) -> None:
     pair = _pair(name, device)
     for optimizer, named in pair.values():
         _steps(optimizer, named, range(4))
-    _close(pair["torch"][1], pair["apex"][1])
+    _assert_close(pair["torch"][1], pair["apex"][1])
     exported = [optim.export_state(*pair[impl]) for impl in ("torch", "apex")]
     assert exported[0].keys() == exported[1].keys()
     for key, tensor in exported[0].items():
         torch.testing.assert_close(exported[1][key].to(tensor), tensor, rtol=2e-5, atol=2e-6)
 
 
-def _crosses_over(name: str, source: str, device: str) -> None:
+def _assert_crosses_over(name: str, source: str, device: str) -> None:
     """A state saved under `source` goes on under the other implementation, and bit for bit under its own."""
     target = "torch" if source == "apex" else "apex"
     pair, again = _pair(name, device), _pair(name, device)
@@ -146,20 +146,20 @@ def _crosses_over(name: str, source: str, device: str) -> None:
             p.data.copy_(weights[key])
         optim.import_state(resumed, parameters, state)
         _steps(resumed, parameters, range(3, 6))
-        _close(named, parameters)
+        _assert_close(named, parameters)
     for (key, mine), (_, theirs) in zip(named, again[source][1], strict=True):
         assert torch.equal(mine, theirs), key
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_fused_optimizer_is_set_up_to_compute_what_torchs_does(name: str, fused: None) -> None:
-    _same_as_torch(name, "cpu")
+    _assert_same_as_torch(name, "cpu")
 
 
 @pytest.mark.parametrize("source", ["torch", "apex"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_passes_between_apex_and_torch(name: str, source: str, fused: None) -> None:
-    _crosses_over(name, source, "cpu")
+    _assert_crosses_over(name, source, "cpu")
 
 
 def test_kernels_that_do_not_load_are_one_line(fused: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +213,6 @@ def test_the_config_refuses_what_apex_has_not_and_may_change_on_resume() -> None
 @pytest.mark.skipif(not REAL, reason="no NVIDIA Apex with a GPU here")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_real_apex_agrees_with_torch(name: str) -> None:
-    _same_as_torch(name, "cuda")
+    _assert_same_as_torch(name, "cuda")
     for source in ("torch", "apex"):
-        _crosses_over(name, source, "cuda")
+        _assert_crosses_over(name, source, "cuda")

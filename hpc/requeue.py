@@ -75,11 +75,9 @@ def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int)
         return False, ""
     if cancelled(info):
         return False, ""
+    # `rostro stop`, scancel. Where nobody answers the job is requeued: SLURM refuses what it has ended itself.
     if info and not crashed and status.get("asked") != TIME and not preempted(info):
-        return (
-            False,
-            "",
-        )  # `rostro stop`, scancel; where nobody answers, SLURM refuses what it has ended itself
+        return False, ""
     why = stuck(run, attempts)
     return not why, why
 

@@ -20,9 +20,8 @@ QUEUED = frozenset(
 LIVE = QUEUED | frozenset(
     ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
 )  # states of a job that runs, or will run again
-NEARER = frozenset(
-    ("RANK", "SUBMITIT_LOCAL_GLOBALID")
-)  # who has one of these has its rank from somebody else
+# Who has one of these has its rank from somebody else.
+NEARER = frozenset(("RANK", "SUBMITIT_LOCAL_GLOBALID"))
 PATIENCE = 10.0  # seconds for an answer of the controller
 PORTS = (20000, 32000)  # below those that Linux gives to clients
 

@@ -19,9 +19,8 @@ from hpc.rundir import SUBMITTING, RunDir
 from launch import job
 from launch.batch import AGAIN
 
-ROUNDED = (
-    0.01  # minutes: of an hour with four digits, which must not become a minute over the partition's limit
-)
+# Minutes: an hour with four digits must not become a minute over the partition's limit.
+ROUNDED = 0.01
 NO_SLURM = (
     "cluster=slurm: {why}: type it on a login node of the cluster, or cluster=local for this machine "
     "(`slurm/sandbox.sh up DIR` starts a SLURM of your own)"

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # make TORCH_INDEX=URL takes torch from another index: the CPU build is 3 GB smaller where there is no GPU.
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test slurm lint bench setup
+.PHONY: demo test slurm lint bench fuzz setup
 
 demo: $(STAMP)
 	$(PY) -m launch.demo $(if $(DATA),data="$(DATA)")
@@ -17,6 +17,10 @@ test: $(STAMP)
 # Only the tests on a real SLURM, which must be there: make slurm
 slurm: $(STAMP)
 	ROSTRO_REQUIRE_SLURM=1 $(PY) -m pytest tests/slurm
+
+# Every fuzz test for SECONDS each (default: an hour in all), with a table of the outcomes: make fuzz SECONDS=60 SEED=1
+fuzz: $(STAMP)
+	$(PY) -m tests.support.fuzz_all $(if $(SECONDS),seconds=$(SECONDS)) $(if $(SEED),seed=$(SEED))
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,217 @@
+"""Small files of this project, read with types and bounds and written as one step.
+
+A file on disk is hostile input: it may be a FIFO, huge, not UTF-8, nested a thousand levels deep, or of other types
+than the code that reads it expects. `read_json` and `read_yaml` answer all of that with one `FileError`, which names
+the file, what is wrong with it and what to do. `write_bytes` replaces a file by rename.
+"""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_shards.errors import UserError
+
+SMALL = 16 << 20  # bytes; what describes a set or a run is never larger
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a group",
+}
+Schema = Any  # what `conform` describes
+
+
+class FileError(UserError):
+    """A file that cannot be used: the message names it, what is wrong, and the remedy."""
+
+
+class MissingFile(FileError):
+    """A file that does not exist."""
+
+
+def read_bytes(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it, or delete it") -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises MissingFile where there is none, FileError for a folder, a FIFO, a device, a longer file, or one without
+    rights. Never waits on a FIFO.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFile(f"{path} does not exist: {remedy}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"{path} cannot be read ({reason}): {remedy}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileError(f"{path} is not a regular file: {remedy}")
+    with os.fdopen(handle, "rb") as stream:
+        try:
+            data = stream.read(limit + 1)
+        except OSError as error:
+            raise FileError(f"{path} cannot be read ({error.strerror}): {remedy}") from None
+    if len(data) > limit:
+        raise FileError(f"{path} has more than {limit:,} bytes: {remedy}")
+    return data
+
+
+def read_text(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it, or delete it") -> str:
+    """The content of a file as UTF-8 text; errors as in `read_bytes`."""
+    data = read_bytes(path, limit=limit, remedy=remedy)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not UTF-8 text (byte {error.start}): {remedy}") from None
+
+
+def read_json(
+    path: Path | str, schema: Schema = dict, *, limit: int = SMALL, remedy: str = "restore it, or delete it"
+) -> Any:
+    """The value in a JSON file that has the shape of `schema` (see `conform`); errors as in `read_bytes`."""
+    return parse_json(read_bytes(path, limit=limit, remedy=remedy), schema, what=str(path), remedy=remedy)
+
+
+def parse_json(
+    data: bytes | str, schema: Schema = dict, *, what: str, remedy: str = "restore it, or delete it"
+) -> Any:
+    """`data` as JSON of the shape of `schema`; `what`: the file, as the message of the FileError names it."""
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise FileError(f"{what} is nested too deeply: {remedy}") from None
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, a number of 5,000 digits
+        raise FileError(f"{what} is not JSON ({error}): {remedy}") from None
+    return _conforming(value, schema, what, remedy)
+
+
+def read_yaml(
+    path: Path | str, schema: Schema = dict, *, limit: int = SMALL, remedy: str = "restore it, or delete it"
+) -> Any:
+    """The value in a YAML file that has the shape of `schema` (see `conform`); an empty file is an empty mapping."""
+    text = read_text(path, limit=limit, remedy=remedy)
+    try:
+        value = yaml.load(text, _Loader)  # a SafeLoader
+    except RecursionError:
+        raise FileError(f"{path} is nested too deeply: {remedy}") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # the last: `? {}` as a key, odd dates
+        raise FileError(f"{path} is not YAML ({' '.join(str(error).split())}): {remedy}") from None
+    return _conforming({} if value is None else value, schema, str(path), remedy)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, by which a few lines stand for billions of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias in line {self.peek_event().start_mark.line + 1}")
+        return super().compose_node(parent, index)
+
+
+def conform(value: Any, schema: Schema) -> str:
+    """What keeps `value` from having the shape of `schema`, in words; empty where nothing does.
+
+    A schema is a type (`int` is not a bool, `float` takes whole numbers and is finite), `object` for anything, None,
+    a tuple of alternatives, `[schema]` for a list, `{str: schema}` for a mapping with any names, or
+    `{"name": schema, "other?": schema}`, a mapping with these entries (`?`: it may be absent) and perhaps more.
+    """
+    return _conform(value, schema, "")
+
+
+def _conform(value: Any, schema: Schema, where: str) -> str:
+    at = f"{where}: " if where else ""
+    if schema is object:
+        return ""
+    if schema is None:
+        return "" if value is None else f"{at}{_short(value)} is not null"
+    if isinstance(schema, type):
+        return (
+            "" if _is(value, schema) else f"{at}{_short(value)} is not {KINDS.get(schema, schema.__name__)}"
+        )
+    if isinstance(schema, tuple):
+        found = [_conform(value, option, where) for option in schema]
+        return "" if "" in found else found[0]
+    if isinstance(schema, list):
+        if not isinstance(value, list):
+            return f"{at}{_short(value)} is not a list"
+        faults = (_conform(item, schema[0], f"{where}[{place}]") for place, item in enumerate(value))
+        return next((fault for fault in faults if fault), "")
+    if not isinstance(value, dict):
+        return f"{at}{_short(value)} is not a group of entries"
+    return _conform_entries(value, schema, where)
+
+
+def _conform_entries(value: dict, schema: Mapping[Any, Schema], where: str) -> str:
+    prefix = f"{where}." if where else ""
+    if str in schema:
+        for name, item in value.items():
+            if not isinstance(name, str):
+                return f"{prefix}{_short(name)} is not a name"
+            if fault := _conform(item, schema[str], f"{prefix}{name}"):
+                return fault
+        return ""
+    for key, wanted in schema.items():
+        name = key.removesuffix("?")
+        if name in value:
+            if fault := _conform(value[name], wanted, f"{prefix}{name}"):
+                return fault
+        elif not key.endswith("?"):
+            return f"it has no {prefix}{name}"
+    return ""
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is bool if kind is bool else isinstance(value, kind) and type(value) is not bool
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _conforming(value: Any, schema: Schema, what: str, remedy: str) -> Any:
+    try:
+        fault = conform(value, schema)
+    except RecursionError:
+        fault = "it is nested too deeply"
+    if fault:
+        raise FileError(f"{what}: {fault}: {remedy}")
+    return value
+
+
+def write_bytes(path: Path | str, data: bytes, *, durable: bool = False) -> None:
+    """Replace `path` as one step: a reader sees the old content or the new, never a part.
+
+    `durable`: it is on disk when this returns. Raises OSError where the disk is full; the old content is intact.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path | str, value: Any, *, durable: bool = False) -> None:
+    """Replace `path` by `value` as indented JSON; NaN is a ValueError, since it is not JSON."""
+    write_bytes(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n", durable=durable)

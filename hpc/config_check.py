@@ -14,32 +14,8 @@ from typing import Any
 from hpc import zero_config
 from hpc.apex import OPTIMIZERS as APEX
 from hpc.config import Config, flatten, near
+from hpc.config_rules import Rule, rules
 from hpc.errors import UserError
-
-CHOICES = {
-    "data.order": ("plain", "groups"),
-    "data.backend": ("auto", "dali", "host"),
-    "optim.name": ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop"),
-    "optim.impl": ("torch", "apex"),
-    "optim.schedule": ("constant", "cosine", "step", "linear"),
-    "engine.name": ("ddp", "deepspeed", "flat"),
-    "engine.deepspeed.stage": (0, 1, 2, 3),
-    "save.mode": ("sync", "async"),
-    "precision": ("auto", "fp32", "bf16"),
-    "norm_stats": ("local", "group", "sync"),
-}
-POSITIVE = (
-    *("images", "batch", "procs", "nodes", "norm_group", "hang_timeout", "optim.lr", "optim.eps"),
-    *("data.size", "data.group", "data.threads", "data.ahead", "save.every", "save.last", "eval.every"),
-    *("eval.batch", "log.every", "engine.bucket_mb", "hours"),
-    *("cluster.warning", "cluster.attempts"),
-)
-NOT_NEGATIVE = (
-    *("micro_batch", "desync_every", "seed", "optim.weight_decay", "optim.clip", "optim.warmup"),
-    *("optim.momentum", "ema.half_life", "ema.rampup", "save.best", "save.keep_every", "log.histograms"),
-    *("log.projector", "data.augment.brightness", "data.augment.contrast", "data.augment.saturation"),
-    *("data.augment.hue", "gpus", "cluster.mem_gb", "cluster.cpus"),
-)
 
 
 @dataclass(frozen=True)
@@ -78,19 +54,24 @@ def value_of(config: Config, key: str) -> Any:
     return value
 
 
+def all_rules(config: Config) -> dict[str, Rule]:
+    """The rule of every key: of the schema, and of the task's own keys where its checks declare them."""
+    found = rules(Config)
+    for key, rule in getattr(task_checks(config), "KEYS", {}).items():
+        if key not in config.task:
+            raise UserError(f"task.{key} is missing: give it, or start again with `rostro submit`")
+        found[f"task.{key}"] = rule
+    return found
+
+
 def check(config: Config) -> None:
     """Raise UserError for the first thing that cannot work; the message names key, value and remedy."""
-    for key, choices in CHOICES.items():
-        if value_of(config, key) not in choices:
-            raise UserError(
-                f"{key}={value_of(config, key)} is not known: use {' or '.join(map(str, choices))}"
-            )
-    for key in POSITIVE:
-        if not value_of(config, key) > 0:
-            raise UserError(f"{key}={value_of(config, key)} is not positive: use 1 or more")
-    for key in NOT_NEGATIVE:
-        if not value_of(config, key) >= 0:
-            raise UserError(f"{key}={value_of(config, key)} is negative: use 0 or more")
+    for key, value in flatten(dataclasses.asdict(config)).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} is not a finite number: leave it out for its default")
+    for key, rule in all_rules(config).items():
+        if fault := rule.fault(key, value_of(config, key)):
+            raise UserError(fault)
     _check_numbers(config)
     _check_batch(config)
     zero_config.check(config)
@@ -110,32 +91,20 @@ def check(config: Config) -> None:
             f"after={config.after}: nothing waits for a run without a SLURM: use cluster=slurm, or wait=true there and "
             "start this one behind it"
         )
-    task = task_checks(config)
-    if task is not None:
-        task.check(config)
+    refuse = getattr(task_checks(config), "check", None)
+    if refuse is not None:
+        refuse(config)
 
 
 def _check_numbers(config: Config) -> None:
     optim, augment = config.optim, config.data.augment
-    for key, value in flatten(dataclasses.asdict(config)).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key}={value} is no finite number: leave it out for its default")
-    for key in ("final", "alpha"):
-        if not 0 <= getattr(optim, key) <= 1:
-            raise UserError(
-                f"optim.{key}={getattr(optim, key)} is not in [0, 1]: leave it out for its default"
-            )
-    if not 0 < optim.gamma <= 1:
-        raise UserError(f"optim.gamma={optim.gamma} is not in (0, 1]: use optim.gamma=0.1")
-    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+    if len(optim.betas) != 2:
         raise UserError(
             f"optim.betas={optim.betas} are not two numbers in [0, 1): use optim.betas=[0.9,0.999]"
         )
     if optim.nesterov and not optim.momentum:
         raise UserError("optim.nesterov=true needs optim.momentum above 0: set optim.momentum=0.9")
-    if optim.schedule == "step" and (
-        not optim.steps or sorted(optim.steps) != optim.steps or not 0 < optim.steps[0] <= optim.steps[-1] < 1
-    ):
+    if optim.schedule == "step" and (not optim.steps or sorted(optim.steps) != optim.steps):
         raise UserError(
             f"optim.steps={optim.steps} are not rising shares of the run: use optim.steps=[0.5,0.75]"
         )
@@ -148,11 +117,9 @@ def _check_numbers(config: Config) -> None:
         )
     if optim.warmup >= config.images:
         raise UserError(f"optim.warmup={optim.warmup} is not below images={config.images}: lower it")
-    if not 0 <= augment.flip <= 1:
-        raise UserError(f"data.augment.flip={augment.flip} is no probability: use 0 to 1")
     for key in ("crop_area", "crop_ratio"):
         bounds = getattr(augment, key)
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+        if len(bounds) != 2 or not bounds[0] <= bounds[1]:
             raise UserError(f"data.augment.{key}={bounds} is no range: use two rising numbers, as [0.5,1.0]")
     stage = config.data.stage
     if stage and config.data.stream:
@@ -163,8 +130,6 @@ def _check_numbers(config: Config) -> None:
         raise UserError(
             f"data.stage={stage} is no absolute folder: use data.stage=/scratch/NAME or data.stage='$TMPDIR'"
         )
-    if augment.crop_area[1] > 1:
-        raise UserError(f"data.augment.crop_area={augment.crop_area} is more than the picture: end it at 1.0")
 
 
 def _check_batch(config: Config) -> None:

@@ -5,10 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpc.config import Config
+from hpc.config_rules import Rule
 from hpc.errors import UserError
 
-LOSSES = ("contrastive", "triplet", "supcon", "bce")
-TRUNKS = ("googlenet", "small")
+KEYS = {
+    "trunk": Rule("network below the embedding", one_of=("googlenet", "small")),
+    "embedding": Rule("numbers of an embedding", least=1),
+    "loss": Rule(
+        "what is minimised over all pairs of a batch", one_of=("contrastive", "triplet", "supcon", "bce")
+    ),
+    "margin": Rule("contrastive, triplet: on the distance of unit embeddings, which is at most 2", above=0),
+    "temperature": Rule("supcon: divides the cosines", above=0),
+    "mirror": Rule("judge by the sum of the embeddings of a picture and its mirror image"),
+}
 
 SMALLEST = 16  # pixels; below it pooling leaves the GoogLeNet nothing
 
@@ -18,12 +27,6 @@ fields = ("identity",)  # labels that the shards must hold
 def check(config: Config) -> None:
     """Raise UserError for keys that cannot make a siamese run."""
     keys = config.task
-    for key, choices in (("loss", LOSSES), ("trunk", TRUNKS)):
-        if keys[key] not in choices:
-            raise UserError(f"task.{key}={keys[key]} is not known: use {' or '.join(choices)}")
-    for key in ("embedding", "margin", "temperature"):
-        if not keys[key] > 0:
-            raise UserError(f"task.{key}={keys[key]} is not positive: leave it out for its default")
     if keys["loss"] in ("contrastive", "triplet") and keys["margin"] >= 2:
         raise UserError(
             f"task.margin={keys['margin']} is never reached, unit embeddings are at most 2 apart: "

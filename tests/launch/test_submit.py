@@ -231,10 +231,11 @@ def test_a_set_without_a_pair_is_refused_before_anything_is_made(tmp_path, split
 
 
 def test_the_memory_plan_knows_every_optimizer():
-    from hpc.config_check import CHOICES
+    from hpc.config import Config
+    from hpc.config_rules import rules
     from launch.plan import MOMENTS
 
-    assert set(MOMENTS) == set(CHOICES["optim.name"])
+    assert set(MOMENTS) == set(rules(Config)["optim.name"].one_of)
 
 
 def test_a_sweep_is_refused_whole_where_one_of_its_runs_exists(tmp_path, shards):

@@ -1,0 +1,105 @@
+"""What a key of the config means and what it may be, declared once, beside its default.
+
+The dataclasses of `hpc/config_schema.py` and the `KEYS` of a task's checks carry a `Rule` for each key. The check of a
+config, `rostro submit --help` and the completion of the shell read the same rules.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A key's sentence, and its values: one of a few, or a range. A list's range holds for each of its items."""
+
+    help: str
+    one_of: tuple[Any, ...] = ()
+    above: float | None = None  # exclusive
+    least: float | None = None  # inclusive
+    below: float | None = None  # exclusive
+    most: float | None = None  # inclusive
+
+    def fault(self, key: str, value: Any) -> str:
+        """Why `value` may not stand there, and what may, as one line; empty where nothing is wrong."""
+        shown = f"{key}={written(value)}"
+        if self.one_of:
+            known = " or ".join(map(str, self.one_of))
+            return "" if value in self.one_of else f"{shown} is not known: use {known}"
+        values = value if isinstance(value, list) else [value]
+        if not self.range() or all(self._holds(item) for item in values):
+            return ""
+        if not all(isinstance(item, int | float) and math.isfinite(item) for item in values):
+            return f"{shown} is not a finite number: leave it out for its default"
+        default = "leave it out for its default"
+        if self.most is not None or self.below is not None:
+            use = f"use {self.least:g} to {self.most:g}" if None not in (self.least, self.most) else default
+            return f"{shown} is not in {self.range()}: {use}"
+        if self.least is None:
+            return f"{shown} is not positive: use a number above {self.above:g}, or {default}"
+        what = "negative" if min(values) < 0 and not self.least else "not positive"
+        return f"{shown} is {what}: use {self.least:g} or more"
+
+    def range(self) -> str:
+        """`[0, 1]`, `(0, 1]`, `0 or more`, `above 0`; empty where there is no limit."""
+        low = self.above if self.least is None else self.least
+        high = self.below if self.most is None else self.most
+        if low is None:
+            return ""
+        if high is None:
+            return f"above {low:g}" if self.least is None else f"{low:g} or more"
+        return f"{'(' if self.least is None else '['}{low:g}, {high:g}{')' if self.most is None else ']'}"
+
+    def values(self, default: Any) -> str:
+        """What may be typed, in a few words: `ddp | flat`, `true | false`, `whole number, 1 or more`, `folder`."""
+        if self.one_of:
+            return " | ".join(map(str, self.one_of))
+        limit = f", {self.range()}" if self.range() else ""
+        if isinstance(default, bool):
+            return "true | false"
+        if isinstance(default, list):
+            return f"list of numbers{limit}" if limit or default else "list"
+        kinds = {int: "whole number", float: "number", str: "text", dict: "table"}
+        return kinds[type(default)] + limit
+
+    def _holds(self, value: Any) -> bool:
+        return (
+            isinstance(value, int | float)
+            and math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.least is None or value >= self.least)
+            and (self.below is None or value < self.below)
+            and (self.most is None or value <= self.most)
+        )
+
+
+def key(default: Any, help: str, **limits: Any) -> Any:
+    """A dataclass field with a default (a list or a dict is copied for each instance) and a `Rule`."""
+    metadata = {"rule": Rule(help, **limits)}
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def block(kind: type) -> Any:
+    """A dataclass field that is a group of keys."""
+    return field(default_factory=kind, metadata={"group": kind})
+
+
+def rules(kind: type, prefix: str = "") -> dict[str, Rule]:
+    """Every dotted key of a dataclass and of its groups -> its rule."""
+    found: dict[str, Rule] = {}
+    for item in fields(kind):
+        name, nested = f"{prefix}{item.name}", item.metadata.get("group")
+        if nested is not None:
+            found |= rules(nested, f"{name}.")
+        elif "rule" in item.metadata:
+            found[name] = item.metadata["rule"]
+    return found
+
+
+def written(value: Any) -> str:
+    """A value as it is typed: `true`, `[0.5,1.0]`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).replace(" ", "") if isinstance(value, list | dict) else str(value)

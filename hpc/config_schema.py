@@ -1,0 +1,176 @@
+"""Every key that all tasks share, as dataclasses: its default, what it means, and what it may be. Imports no torch.
+
+Reading, writing and comparing configs is in `hpc/config.py`, what keys refuse together in `hpc/config_check.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpc.config_rules import block, key
+
+
+@dataclass
+class Augment:
+    """Random augmentation of a training picture. All zero and `crop_area=[1, 1]`: centre crop only."""
+
+    crop_area: list[float] = key(
+        [0.5, 1.0], "share of the picture's area that a crop takes: smallest, largest", above=0, most=1
+    )
+    crop_ratio: list[float] = key([0.75, 1.3333], "width / height of the crop: smallest, largest", above=0)
+    flip: float = key(0.5, "probability of a mirror image", least=0, most=1)
+    brightness: float = key(0.2, "x: the factor is drawn from [1 - x, 1 + x]", least=0)
+    contrast: float = key(0.2, "x: the factor is drawn from [1 - x, 1 + x]", least=0)
+    saturation: float = key(0.2, "x: the factor is drawn from [1 - x, 1 + x]", least=0)
+    hue: float = key(0.0, "x: degrees, drawn from [-x, x]", least=0)
+
+
+@dataclass
+class Data:
+    set: str = key("", "name of a packed set: $ROSTRO_SHARDS/NAME/train and /eval")
+    train: str = key("", "folder of the training shards; overrides data.set")
+    eval: str = key("", "folder of the held-out shards; overrides data.set; empty: ../eval, if it is there")
+    size: int = key(112, "pixels, side of the square picture that the network sees", least=1)
+    order: str = key(
+        "plain",
+        "of the samples; groups: batches of P x K identities, K = data.group",
+        one_of=("plain", "groups"),
+    )
+    group: int = key(4, "K: pictures of one identity that stand together in the batch", least=1)
+    backend: str = key("auto", "who decodes; auto: dali where it runs", one_of=("auto", "dali", "host"))
+    stage: str = key("", "node-local folder to which a job copies its shards first, as $TMPDIR; empty: none")
+    stream: bool = key(False, "read shards in sequence only (pipes, URLs): weaker guarantees")
+    threads: int = key(2, "decoding threads of a rank", least=1)
+    ahead: int = key(4, "batches decoded ahead of the step", least=1)
+    augment: Augment = block(Augment)
+
+
+@dataclass
+class Optim:
+    name: str = key("adamw", "optimizer", one_of=("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop"))
+    impl: str = key("torch", "whose code; apex: NVIDIA's fused kernels, a GPU only", one_of=("torch", "apex"))
+    lr: float = key(1e-3, "learning rate at its highest", above=0)
+    betas: list[float] = key([0.9, 0.999], "adam, adamw, lamb, novograd: the two decays", least=0, below=1)
+    eps: float = key(1e-8, "added to the denominator", above=0)
+    momentum: float = key(0.9, "sgd, rmsprop", least=0)
+    nesterov: bool = key(False, "sgd: Nesterov's momentum")
+    alpha: float = key(0.99, "rmsprop: decay of the squares", least=0, most=1)
+    weight_decay: float = key(0.0, "pull of weights towards 0; biases and norms are left out", least=0)
+    clip: float = key(0.0, "largest gradient norm; 0: no clipping", least=0)
+    schedule: str = key("cosine", "how the rate falls", one_of=("constant", "cosine", "step", "linear"))
+    warmup: int = key(0, "images over which the rate rises linearly from 0", least=0)
+    steps: list[float] = key([], "step: rising shares of the run, as [0.5,0.75]", above=0, below=1)
+    gamma: float = key(0.1, "step: factor at each of them", above=0, most=1)
+    final: float = key(0.0, "cosine, linear: last rate as a share of lr", least=0, most=1)
+
+
+@dataclass
+class Ema:
+    half_life: int = key(0, "images; 0: no average is kept", least=0)
+    rampup: float = key(0.05, "the half-life is at most this share of the images seen", least=0)
+
+
+@dataclass
+class Save:
+    every: int = key(50_000, "images between checkpoints", least=1)
+    last: int = key(2, "how many of the newest stay", least=1)
+    best: int = key(1, "how many of the best by the task's metric stay", least=0)
+    keep_every: int = key(0, "images; checkpoints at its multiples stay for ever; 0: none", least=0)
+    mode: str = key(
+        "sync", "async: a copy in host memory, written while training goes on", one_of=("sync", "async")
+    )
+
+
+@dataclass
+class Evaluate:
+    every: int = key(50_000, "images between evaluations on data.eval", least=1)
+    batch: int = key(64, "pictures of one rank at a time", least=1)
+
+
+@dataclass
+class Log:
+    every: int = key(2_000, "images between log lines and TensorBoard points (a tick)", least=1)
+    histograms: int = key(0, "images between weight histograms; 0: none", least=0)
+    projector: int = key(300, "thumbnails in TensorBoard's embedding projector; 0: none", least=0)
+
+
+@dataclass
+class DeepSpeed:
+    stage: int = key(
+        1,
+        "ZeRO: 0 splits nothing over the ranks, 1 optimizer state, 2 and gradients, 3 and parameters",
+        one_of=(0, 1, 2, 3),
+    )
+    offload: bool = key(False, "optimizer state (stage 3: parameters too) in host memory")
+    config: str = key(
+        "", "a DeepSpeed JSON file merged into ours; keys that contradict the config are refused"
+    )
+
+
+@dataclass
+class Engine:
+    name: str = key("ddp", "how ranks share gradients", one_of=("ddp", "deepspeed", "flat"))
+    bucket_mb: float = key(25.0, "ddp: size of a gradient bucket", above=0)
+    deepspeed: DeepSpeed = block(DeepSpeed)
+
+
+@dataclass
+class Cluster:
+    """Where ranks run. A site's own values: $ROSTRO_SITE, or ~/.config/rostro/site.yaml (docs/cluster.md)."""
+
+    name: str = key(
+        "auto", "auto: slurm where a SLURM answers, else local", one_of=("auto", "slurm", "local")
+    )
+    partition: str = key("", "sbatch's key of that name; empty: the cluster's default")
+    account: str = key("", "sbatch's key of that name; empty: the cluster's default")
+    qos: str = key("", "sbatch's key of that name; empty: the cluster's default")
+    constraint: str = key("", "sbatch's key of that name; empty: the cluster's default")
+    mem_gb: float = key(0.0, "memory of a node; 0: the cluster's default", least=0)
+    cpus: int = key(0, "cores of a rank; 0: the cluster's default", least=0)
+    modules: list[str] = key([], "`module load` of each")
+    setup: list[str] = key([], "shell lines before the ranks start")
+    container: str = key("", "Apptainer image in which the ranks run; empty: none")
+    sbatch: dict[str, Any] = key({}, "any other option of sbatch: {exclusive: true, reservation: lab}")
+    warning: int = key(
+        120, "seconds before the time limit at which SLURM signals: one step and one save must fit", least=1
+    )
+    attempts: int = key(3, "starts in a row without progress before a run gives up", least=1)
+
+
+@dataclass
+class Config:
+    """A whole run. Lengths and schedules are in images seen, sizes in the global batch."""
+
+    name: str = key("", "of the run directory; empty: <task>-<date>-<time>")
+    runs: str = key("runs", "folder of the run directories")
+    seed: int = key(0, "of everything that is drawn", least=0)
+    images: int = key(1_000_000, "length: images seen in the whole run", least=1)
+    batch: int = key(64, "pictures of all ranks in one update", least=1)
+    micro_batch: int = key(0, "largest number of pictures of one rank at a time; 0: its whole share", least=0)
+    procs: int = key(1, "ranks on each node", least=1)
+    nodes: int = key(1, "machines", least=1)
+    gpus: int = key(0, "SLURM: GPUs asked for on each node; 0: none", least=0)
+    hours: float = key(
+        24.0, "SLURM: time limit of one allocation; a longer run resumes in the next one", above=0
+    )
+    after: str = key("", "SLURM: a run (or job id) that must have ended well before this one starts")
+    precision: str = key("auto", "bf16: autocast over fp32 parameters", one_of=("auto", "fp32", "bf16"))
+    channels_last: bool = key(True, "memory layout of pictures and filters; faster on a GPU")
+    compile: bool = key(False, "torch.compile")
+    deterministic: bool = key(False, "bit-equal on a GPU too, at a price; a CPU run always is")
+    norm_stats: str = key("local", "what batch norm normalises over", one_of=("local", "group", "sync"))
+    norm_group: int = key(8, "norm_stats=group: consecutive pictures of the global batch", least=1)
+    desync_every: int = key(1000, "updates between comparisons of the ranks' parameters; 0: never", least=0)
+    hang_timeout: int = key(600, "seconds without an answer from a rank before the run ends", least=1)
+    wait: bool = key(False, "follow the run to its end and return its exit code")
+    dry_run: bool = key(False, "print the plan and start nothing")
+    prepare: bool = key(False, "make the run directory and print the torchrun line; start nothing")
+    data: Data = block(Data)
+    optim: Optim = block(Optim)
+    ema: Ema = block(Ema)
+    save: Save = block(Save)
+    eval: Evaluate = block(Evaluate)
+    log: Log = block(Log)
+    engine: Engine = block(Engine)
+    cluster: Cluster = block(Cluster)
+    # closed by conf/task/<name>.yaml; task.name is the job; its rules are KEYS in hpc/tasks/<name>_check.py
+    task: dict[str, Any] = field(default_factory=dict)

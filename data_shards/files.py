@@ -5,6 +5,7 @@ than the code that reads it expects. `read_json` and `read_yaml` answer all of t
 the file, what is wrong with it and what to do. `write_bytes` replaces a file by rename.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -26,6 +27,7 @@ KINDS = {
     list: "a list",
     dict: "a group",
 }
+SEAL = "sha256"  # the entry of a sealed mapping that holds the hash of all others
 Schema = Any  # what `conform` describes
 
 
@@ -191,6 +193,24 @@ def _conforming(value: Any, schema: Schema, what: str, remedy: str) -> Any:
     if fault:
         raise FileError(f"{what}: {fault}: {remedy}")
     return value
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value` as JSON gives it back, with the hash of all its entries as the entry SEAL."""
+    plain = json.loads(json.dumps({key: item for key, item in value.items() if key != SEAL}))
+    return {**plain, SEAL: _fingerprint(plain)}
+
+
+def is_sealed(value: Mapping[str, Any]) -> bool:
+    """Whether the hash that `seal` added is there and is that of all other entries."""
+    try:
+        return value.get(SEAL) == _fingerprint({key: item for key, item in value.items() if key != SEAL})
+    except RecursionError:
+        return False
+
+
+def _fingerprint(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_bytes(path: Path | str, data: bytes, *, durable: bool = False) -> None:

@@ -1,9 +1,9 @@
 """Checkpoints: one layout for all engines, committed by rename, verified by hash, never unpickled.
 
 A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights,
-optimizer tensors, EMA), the task's state, and a manifest with the sha256 of every file. A directory named
-by digits is whole; `.tmp-*` was never finished; `.damaged-*` failed its hashes. Which states go in:
-`hpc/train.py`.
+optimizer tensors, EMA), the task's state, and a manifest with the sha256 of every file and of itself
+(`hpc/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished; `.damaged-*` is not what was
+saved. Which states go in: `hpc/train.py`.
 """
 
 import contextlib
@@ -12,21 +12,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hpc import faults, tensorfile
+from data_shards.files import read_json
+from hpc import faults, manifest, tensorfile
 from hpc.errors import UserError
+from hpc.manifest import REMEDY, Damaged
 
-FORMAT = 1
 HASHERS = 4  # files hashed at a time, while the next ones are written
+STATE = {"task": dict, "monitor": {"sums?": {str: list}, "digest?": int}}
 Tensors = dict[str, Tensor]
 
 
@@ -54,10 +57,6 @@ class Checkpoint:
         yield "state.json", {"task": plain, "monitor": self.monitor}
 
 
-class Damaged(UserError):
-    """A checkpoint whose files do not have the hashes of its manifest."""
-
-
 def folder_of(run: Path) -> Path:
     return run / "checkpoints"
 
@@ -65,14 +64,9 @@ def folder_of(run: Path) -> Path:
 def listing(run: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     folder = folder_of(run)
-    return sorted(p for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
-
-
-def manifest_of(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads((path / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise Damaged(f"checkpoint {path} has no readable manifest.json ({error}): use another one") from None
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.isascii() and p.name.isdigit())
 
 
 def _sync(path: Path) -> None:
@@ -92,7 +86,8 @@ def _write(path: Path, content: Tensors | dict, pool: Executor) -> tuple[int, Fu
     """Write one file durably; its bytes, and its hash, which may still be computed."""
     if path.suffix == ".safetensors":
         return tensorfile.write(path, tensorfile.encode(content), pool)
-    return tensorfile.write(path, [json.dumps(content, indent=1, sort_keys=True).encode()], pool)
+    # In the order of the entries: a tick that is under way reports its series in this order.
+    return tensorfile.write(path, [json.dumps(content, indent=1).encode()], pool)
 
 
 def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambda: None) -> Path:
@@ -103,7 +98,7 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
     """
     guard()
     folder = folder_of(run)
-    target = folder / f"{checkpoint.clock:012d}"
+    target = folder / manifest.folder_name(checkpoint.clock)
     if target.exists():
         return target
     temporary = folder / f".tmp-{checkpoint.clock:012d}-{os.getpid()}"
@@ -119,8 +114,8 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
             files = {
                 name: {"bytes": size, "sha256": hashed.result()} for name, (size, hashed) in written.items()
             }
-            head = {"format": FORMAT, "clock": checkpoint.clock, "updates": checkpoint.updates}
-            _write(temporary / "manifest.json", head | checkpoint.meta | {"files": files}, pool)
+            head = manifest.encode(checkpoint.clock, checkpoint.updates, checkpoint.meta, files)
+            tensorfile.write(temporary / manifest.NAME, [head], pool)
         _sync(temporary)
         faults.hit("savecommit", checkpoint.clock)
         guard()
@@ -140,30 +135,67 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files all have their sizes and hashes; Damaged otherwise."""
-    manifest = manifest_of(path)
-    if manifest.get("format") != FORMAT:
-        raise Damaged(f"checkpoint {path} has format {manifest.get('format')}, this version reads {FORMAT}")
-    for name, facts in manifest["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != facts["bytes"] or _hash(file) != facts["sha256"]:
-            raise Damaged(
-                f"checkpoint {path} is damaged: {name} does not match its manifest; use another one"
-            )
-    return manifest
+    """The manifest of a checkpoint whose files all have their hashes and are of the types that `read` expects.
+
+    Raises Damaged otherwise, UserError for one of a newer version.
+    """
+    content = manifest.read(path)
+    for name, facts in content["files"].items():
+        with _as_damage(path, name):
+            file = path / name
+            if not file.is_file() or file.stat().st_size != facts["bytes"] or _hash(file) != facts["sha256"]:
+                raise Damaged(f"checkpoint {path} is damaged: {name} does not match its manifest; {REMEDY}")
+            if file.suffix == ".safetensors":
+                _check_tensors(file)
+    _state(path, content)
+    return content
+
+
+@contextlib.contextmanager
+def _as_damage(path: Path, name: str) -> Iterator[None]:
+    """Whatever fails while a file of a checkpoint is read makes the checkpoint Damaged."""
+    try:
+        yield
+    except (Damaged, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Damaged(f"checkpoint {path} is damaged: {name} ({reason}); {REMEDY}") from None
+
+
+def _check_tensors(file: Path) -> None:
+    """Refuse a file whose header a reader would stumble over; its tensors are not read."""
+    with safe_open(file, framework="pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 - not a mapping
+            kind = opened.get_slice(name).get_dtype()
+            if kind not in tensorfile.DTYPES.values():
+                raise SafetensorError(f"tensor {name} is of type {kind}")
+
+
+def _state(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of state.json."""
+    with _as_damage(path, "state.json"):
+        limit = content["files"]["state.json"]["bytes"]
+        found: dict[str, Any] = read_json(path / "state.json", STATE, limit=limit, remedy=REMEDY)
+        for name, entry in found["monitor"].get("sums", {}).items():
+            if len(entry) != 2 or not all(type(number) in (int, float) for number in entry):
+                raise ValueError(f"the sum of {name} is not a total and a count")
+    return found
 
 
 def read(path: Path, *, verified: bool = False) -> Checkpoint:
     """Load a checkpoint to the CPU. `verified`: its hashes were checked already."""
-    manifest = manifest_of(path) if verified else verify(path)
-    loaded = Checkpoint(manifest["clock"], manifest["updates"], meta=manifest)
-    for name in manifest["files"]:
+    content = manifest.read(path) if verified else verify(path)
+    loaded = Checkpoint(content["clock"], content["updates"], meta=content)
+    for name in content["files"]:
         kind, _, player = name.removesuffix(".safetensors").partition("-")
         if kind in ("player", "optim", "ema"):
             parts = loaded.players if kind == "player" else getattr(loaded, kind)
-            parts[player] = load_file(path / name)
-    state = json.loads((path / "state.json").read_text())
-    loaded.task = state["task"] | load_file(path / "task.safetensors")
+            with _as_damage(path, name):
+                parts[player] = load_file(path / name)
+    state = _state(path, content)
+    with _as_damage(path, "task.safetensors"):
+        loaded.task = state["task"] | load_file(path / "task.safetensors")
     loaded.monitor = state["monitor"]
     return loaded
 
@@ -175,45 +207,70 @@ def latest(run: Path, warn: Any = print) -> Path | None:
             verify(path)
         except Damaged as error:
             warn(f"warning: {error}; taking an older one")
-            aside = path.with_name(f".damaged-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
-            path.rename(aside)
+            _set_aside(path)
             continue
         return path
     return None
 
 
-def ranked(run: Path, metric: tuple[str, str]) -> list[Path]:
-    """Checkpoints that were evaluated, best first by (scalar, min | max); damaged ones are left out."""
-    name, sense = metric
-    scored = []
+def _set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint: the run may come by its clock again."""
+    aside = path.with_name(f".damaged-{path.name}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+        path.rename(aside)
+    except OSError as error:
+        raise UserError(
+            f"the damaged checkpoint {path} cannot be renamed ({error.strerror}): give rights there, or move it away"
+        ) from None
+
+
+def readable(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every checkpoint, oldest first, whose manifest is what was saved, and that manifest."""
     for path in listing(run):
-        try:
-            value = manifest_of(path).get("metrics", {}).get(name)
-        except Damaged:
-            continue
-        if value is not None:
-            scored.append((value if sense == "min" else -value, -int(path.name), path))
-    return [path for *_, path in sorted(scored)]
+        with contextlib.suppress(UserError):
+            yield path, manifest.read(path)
+
+
+def scored(run: Path, metric: tuple[str, str]) -> list[tuple[float, Path]]:
+    """(figure, path) of the checkpoints that were evaluated, best first by (scalar, min | max), then the newest.
+
+    Those with damaged manifests are left out, and so are figures that are not finite.
+    """
+    name, sense = metric
+    found = [
+        (value, path)
+        for path, content in readable(run)
+        if (value := manifest.score(content, name)) is not None
+    ]
+    sign = 1 if sense == "min" else -1
+    return sorted(found, key=lambda entry: (sign * entry[0], -int(entry[1].name)))
+
+
+def ranked(run: Path, metric: tuple[str, str]) -> list[Path]:
+    """The paths of `scored`."""
+    return [path for _, path in scored(run, metric)]
 
 
 def best(run: Path, metric: tuple[str, str]) -> Path | None:
     """The best evaluated checkpoint, else the newest."""
-    order = ranked(run, metric) or listing(run)[::-1]
+    order = ranked(run, metric) or [path for path, _ in readable(run)][::-1]
     return order[0] if order else None
 
 
 def prune(run: Path, *, last: int, best: int, keep_every: int, metric: tuple[str, str]) -> None:
     """Delete what no rule keeps: the newest `last`, the `best` best, and multiples of `keep_every` images.
 
-    A multiple counts for the first checkpoint at or after it. Unfinished directories of dead processes go
-    too. What cannot be deleted now (a reader on NFS holds it) is left to the next time: the run goes on.
+    A damaged one takes no place of a good one. A multiple counts for the first checkpoint at or after it. Unfinished
+    directories of dead processes go too. What cannot be deleted now (a reader on NFS holds it) is left to the next
+    time: the run goes on.
     """
     paths = listing(run)
-    kept = set(paths[-max(last, 1) :]) | set(ranked(run, metric)[:best])
+    good = [path for path, _ in readable(run)]
+    kept = set(paths[-max(last, 1) :]) | set(good[-max(last, 1) :]) | set(ranked(run, metric)[:best])
     if keep_every:
         seen: set[int] = set()
-        for path in paths:
+        for path in good:
             if (step := int(path.name) // keep_every) and step not in seen:
                 seen.add(step)
                 kept.add(path)

@@ -47,8 +47,8 @@ class Keeper:
         if name not in metrics or not self.config.save.best:
             return False
         self._saver.wait()  # what is being written counts too
-        old = checkpoint.ranked(self.run.path, self.task.metric) if self.here.main else []
-        best = checkpoint.manifest_of(old[0])["metrics"][name] if old else None
+        old = checkpoint.scored(self.run.path, self.task.metric) if self.here.main else []
+        best = old[0][0] if old else None
         best = dist.broadcast(best, self.here)
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
 

@@ -4,6 +4,7 @@ Pictures go through the preprocessing of the run (centre square, data.size, RGB 
 decoder. Weights come from a verified checkpoint; nothing is unpickled.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from hpc import checkpoint, setup
 from hpc.checkpoint import Damaged
 from hpc.config import Config
 from hpc.errors import UserError
+from hpc.manifest import folder_name
 from hpc.meters.verification import Score, cosine
 from hpc.rundir import RunDir
 from hpc.task import Task
@@ -85,9 +87,12 @@ def _candidates(run: Path, which: str, task: Task) -> list[Path]:
     if which == "last":
         return paths[::-1]
     if which == "best":
+        for path in set(paths) - {path for path, _ in checkpoint.readable(run)}:
+            _warn(f"checkpoint {path} is left out, its manifest is damaged: `best` is chosen of the others")
         ranked = checkpoint.ranked(run, task.metric)
         return ranked + [path for path in reversed(paths) if path not in ranked]
-    chosen = [path for path in paths if which.isdigit() and int(path.name) == int(which)]
+    digits = which.isascii() and which.isdigit()
+    chosen = [path for path in paths if digits and path.name == folder_name(int(which))]
     if not chosen:
         known = ", ".join(str(int(path.name)) for path in paths)
         raise UserError(f"checkpoint={which} is not in {run}: use best, last or one of {known}")
@@ -100,8 +105,12 @@ def _read(paths: list[Path]) -> checkpoint.Checkpoint:
         try:
             return checkpoint.read(path)
         except Damaged as error:
-            print(f"warning: {error}")
+            _warn(f"{error}; taking another one")
     return checkpoint.read(paths[-1])
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:

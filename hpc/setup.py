@@ -204,7 +204,7 @@ def meta(config: Config, job: Task, here: Dist) -> dict[str, Any]:
 
 def check_checkpoint(saved: Checkpoint, config: Config, job: Task) -> None:
     """Refuse a checkpoint of another task, backend or config, naming the first such key."""
-    mine, theirs = numbers(config), saved.meta["numbers"]
+    mine, theirs = numbers(config), saved.meta.get("numbers", {})
     for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "task.name", key)):
         if theirs.get(key) != mine.get(key):
             raise UserError(

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hpc import manifest
+
 WALL_CLOCK = "perf"  # the only group of scalars that may differ
 
 
@@ -33,7 +35,7 @@ def differences(one: Path, other: Path) -> list[str]:
     first, second = last_checkpoint(one), last_checkpoint(other)
     if first.name != second.name:
         return [f"the last checkpoints are of clocks {first.name} and {second.name}"]
-    hashes = [json.loads((path / "manifest.json").read_text())["files"] for path in (first, second)]
+    hashes = [manifest.read(path)["files"] for path in (first, second)]
     for name in sorted(hashes[0].keys() | hashes[1].keys()):
         if hashes[0].get(name) != hashes[1].get(name):
             wrong.append(_first_tensor(first / name, second / name))

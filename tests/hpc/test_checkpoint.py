@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_shards import files
 from hpc import checkpoint
 from hpc.checkpoint import Checkpoint
 from hpc.errors import UserError
@@ -162,9 +163,10 @@ def test_retention_keeps_last_best_and_multiples(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, make(64))
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    (path / "manifest.json").write_text(json.dumps(files.seal(manifest | {"format": 99})))
     with pytest.raises(UserError, match="format 99"):
-        checkpoint.verify(path)
+        checkpoint.latest(tmp_path)
+    assert checkpoint.listing(tmp_path) == [path]  # a newer version's is not damaged: it stays
 
 
 def test_weights_of_another_network_are_refused() -> None:

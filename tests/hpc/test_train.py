@@ -2,6 +2,7 @@
 world.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from hpc import agree, checkpoint, setup, train
-from hpc.config import Data, Log, Optim
+from hpc.config import Data, Evaluate, Log, Optim, Save
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir
@@ -192,6 +193,40 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, shards: Path,
     assert code == 1
     assert "seed=0" in err
     assert "seed=7" in err
+
+
+def _fit(run: Path) -> None:
+    """One rank, in this process."""
+    trainer = train.Trainer(RunDir(run), Dist(0, 1, 0, torch.device("cpu")))
+    with contextlib.closing(trainer), contextlib.suppress(ConnectionError):
+        trainer.fit()
+
+
+def test_a_save_inside_a_tick_leaves_the_lines_as_they_were(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first name is what `status` shows as the loss: a resume must not sort them."""
+    sizes = {"images": 128, "save": Save(every=48), "eval": Evaluate(every=0), "log": Log(every=64)}
+    straight, killed = (make_run(tmp_path / name, shards, **sizes) for name in ("straight", "killed"))
+    _fit(straight)
+
+    def die(place: str, clock: int, rank: int = 0) -> None:
+        if clock == 112:
+            raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.faults, "hit", die)
+        _fit(killed)
+    assert [int(path.name) for path in checkpoint.listing(killed)][
+        -1
+    ] == 96  # between the ticks at 64 and 128
+    _fit(killed)
+    lines = [
+        [line for line in (run / "metrics.jsonl").read_bytes().splitlines() if b'"perf"' not in line]
+        for run in (straight, killed)
+    ]
+    assert lines[0] == lines[1]
+    assert RunDir(killed).status()["loss"] == RunDir(straight).status()["loss"]
 
 
 def test_foreign_code_is_refused(tmp_path: Path, shards: Path) -> None:

@@ -20,7 +20,7 @@ def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged:
             raw = task.players()["net"]
         move(raw, clock)
         saved = Checkpoint(clock, clock // 16, players={"net": raw.state_dict()}, task=task.state())
-        saved.monitor = {"sums": {}, "digest": ""}
+        saved.monitor = {"sums": {}, "digest": 0}
         saved.meta = {"task": "siamese", "metrics": {"eer": eer}}
         if averaged:
             with setup.seeded(config.seed + 1):

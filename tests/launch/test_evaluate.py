@@ -145,7 +145,11 @@ def test_a_damaged_best_checkpoint_is_passed_over(tmp_path, shards, capsys):
     data[-1] ^= 1
     file.write_bytes(data)
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
-    assert "warning" in capsys.readouterr().out
+    assert "warning" in capsys.readouterr().err
+    assert report_of(run, "pictures-eval")["checkpoint"] == 320
+    (file.parent / "manifest.json").write_text("{")
+    assert main(["evaluate", str(run), "bootstrap=0"]) == 0
+    assert "its manifest is damaged" in capsys.readouterr().err
     assert report_of(run, "pictures-eval")["checkpoint"] == 320
     assert main(["evaluate", str(run), "checkpoint=160"]) == 2
     assert "damaged" in capsys.readouterr().err

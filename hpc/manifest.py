@@ -1,0 +1,107 @@
+"""The manifest of a checkpoint: written with a hash of itself, and read by one reader that trusts nothing.
+
+Format 2 holds the hash of all its other entries (`data_shards.files.seal`). Format 1, of earlier versions, has none:
+there the clock is compared with the folder's name, the keys of the config with their own hash, and the files with the
+folder, while `updates` and `metrics` are taken as they are. The other files: `hpc/checkpoint.py`.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_shards.files import SEAL, FileError, is_sealed, read_json, seal
+from hpc.errors import UserError
+
+NAME = "manifest.json"
+FORMAT = 2
+REMEDY = "use another one"
+FILE = re.compile(r"((player|optim|ema)-[^/]+|task)\.safetensors|state\.json")
+ALWAYS = ("task.safetensors", "state.json")
+SCHEMA = {
+    "format": int,
+    "clock": int,
+    "updates": int,
+    "files": {str: {"bytes": int, "sha256": str}},
+    "metrics?": {str: object},
+    "numbers?": dict,
+    "metric?": [str],
+    "task?": str,
+}
+
+
+class Damaged(UserError):
+    """A checkpoint that is not what was saved, or that cannot be read."""
+
+
+def encode(
+    clock: int, updates: int, meta: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+) -> bytes:
+    """The content of a manifest. `files`: name -> bytes, sha256."""
+    content = {"format": FORMAT, "clock": clock, "updates": updates, **meta, "files": files}
+    return json.dumps(seal(content), indent=1, sort_keys=True).encode()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint in the folder `path`.
+
+    Raises Damaged where it is not what was saved, UserError for a whole one of a newer version.
+    """
+    try:
+        manifest = read_json(path / NAME, SCHEMA, remedy=REMEDY)
+    except FileError as error:
+        raise Damaged(f"checkpoint {path} has no readable {NAME} ({error})") from None
+    if fault := _fault(path, manifest):
+        raise Damaged(f"checkpoint {path} is damaged: {NAME}: {fault}; {REMEDY}")
+    if manifest["format"] not in (1, FORMAT):
+        raise UserError(
+            f"checkpoint {path} has format {manifest['format']}, this version reads 1 and {FORMAT}: use the code "
+            "that wrote it"
+        )
+    return manifest
+
+
+def _fault(path: Path, manifest: Mapping[str, Any]) -> str:
+    """Why the manifest is not what was saved into this folder; empty where it is."""
+    sealed = SEAL in manifest
+    if sealed and not is_sealed(manifest):
+        return "it does not match its own hash"
+    if not sealed and manifest["format"] != 1:
+        return f"it is of format {manifest['format']} and lacks its own hash"
+    if path.name != folder_name(manifest["clock"]):
+        return f"its clock is {manifest['clock']}"
+    files = set(manifest["files"])
+    wrong = [name for name in files if not FILE.fullmatch(name)] + [
+        name for name in ALWAYS if name not in files
+    ]
+    if wrong or manifest["updates"] < 0:
+        return f"it lists the wrong files, see {wrong[0]!a}" if wrong else "its count of updates is negative"
+    others = {file.name for file in path.iterdir() if FILE.fullmatch(file.name)} - files
+    if others:
+        return f"it does not list {min(others)!a}"
+    return "" if sealed else _unsealed_fault(manifest)
+
+
+def _unsealed_fault(manifest: Mapping[str, Any]) -> str:
+    """As `_fault`, by what format 1 says twice."""
+    if not isinstance(manifest.get("numbers"), dict) or not isinstance(manifest.get("identity"), str):
+        return "it does not say of which config it is"
+    text = json.dumps(manifest["numbers"], sort_keys=True)
+    if hashlib.sha256(text.encode()).hexdigest()[:16] != manifest["identity"]:
+        return "its config does not match its identity"
+    if not all(type(value) in (int, float) for value in manifest.get("metrics", {}).values()):
+        return "its metrics are not numbers"
+    return ""
+
+
+def folder_name(clock: int) -> str:
+    return f"{clock:012d}"
+
+
+def score(manifest: Mapping[str, Any], name: str) -> float | None:
+    """The checkpoint's metric of that name; None where it was not evaluated or the figure is not finite."""
+    value = manifest.get("metrics", {}).get(name)
+    return value if type(value) in (int, float) and math.isfinite(value) else None

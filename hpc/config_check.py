@@ -54,14 +54,10 @@ def value_of(config: Config, key: str) -> Any:
     return value
 
 
-def all_rules(config: Config) -> dict[str, Rule]:
+def all_rules(task: str) -> dict[str, Rule]:
     """The rule of every key: of the schema, and of the task's own keys where its checks declare them."""
-    found = rules(Config)
-    for key, rule in getattr(task_checks(config), "KEYS", {}).items():
-        if key not in config.task:
-            raise UserError(f"task.{key} is missing: give it, or start again with `rostro submit`")
-        found[f"task.{key}"] = rule
-    return found
+    own = getattr(checks_of(task), "KEYS", {})
+    return rules(Config) | {f"task.{key}": rule for key, rule in own.items()}
 
 
 def check(config: Config) -> None:
@@ -69,7 +65,9 @@ def check(config: Config) -> None:
     for key, value in flatten(dataclasses.asdict(config)).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is not a finite number: leave it out for its default")
-    for key, rule in all_rules(config).items():
+    for key, rule in all_rules(config.task.get("name", "")).items():
+        if key.startswith("task.") and key[5:] not in config.task:
+            raise UserError(f"{key} is missing: give it, or start again with `rostro submit`")
         if fault := rule.fault(key, value_of(config, key)):
             raise UserError(fault)
     _check_numbers(config)
@@ -166,8 +164,12 @@ def _refuse(key: str, value: int, unit: int, what: str) -> None:
 
 
 def task_checks(config: Config) -> ModuleType | None:
-    """The torch-free module beside the task, or None where the task needs none."""
-    name = config.task.get("name", "")
+    """The torch-free module beside the task of a config, or None where the task needs none."""
+    return checks_of(config.task.get("name", ""))
+
+
+def checks_of(name: str) -> ModuleType | None:
+    """The same for a task's name; UserError for a task that is not there."""
     if importlib.util.find_spec(f"hpc.tasks.{name}") is None:
         import pkgutil
 

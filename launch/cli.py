@@ -3,9 +3,13 @@
 A subcommand is a module of this package with `HELP` (its usage text) and `main(argv) -> exit code`.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 
 COMMANDS = {  # name: (module, one line)
     "demo": ("launch.demo", "faces from nothing: generate, pack, train, evaluate"),
@@ -25,6 +29,7 @@ COMMANDS = {  # name: (module, one line)
         "what this machine and its SLURM have, what harms runs, what to type about it",
     ),
     "audit-resume": ("launch.audit_resume", "prove that a killed and resumed run equals a straight one"),
+    "completion": ("launch.completion", "what makes TAB complete all of this in bash and zsh"),
 }
 
 
@@ -34,16 +39,55 @@ def usage() -> str:
         "usage: rostro COMMAND [key=value ...]\n\n"
         f"{rows}\n\n"
         "`rostro COMMAND --help` shows the keys of a command. All of them are typed key=value.\n"
+        "`rostro --version` prints the version.\n"
         "Start here: rostro demo"
     )
 
 
+def version() -> str:
+    """The version in `pyproject.toml` of a checkout or a run's copy of it, else of the installed package."""
+    import re
+    from importlib import metadata
+
+    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    if project.is_file() and (found := re.search(r'(?m)^version = "(.+)"', project.read_text())):
+        return found[1]
+    try:
+        return metadata.version("rostro")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def load(command: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(COMMANDS[command][0])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; errors that a user can mend are one line on stderr."""
+    """Run one command and return its exit code; errors that a user can mend are one line on stderr.
+
+    A reader that leaves early (`rostro status | head`) is not an error.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, since a closed pipe is noise at the interpreter's end
+    except BrokenPipeError:
+        code = 0
+        for stream in (sys.stdout, sys.stderr):  # what is still buffered goes nowhere
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
+    if words[0] in ("--version", "-V", "version"):
+        print(f"rostro {version()}")
+        return 0
     name, rest = words[0], words[1:]
     from data_shards.errors import UserError
     from hpc import slurm
@@ -54,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from hpc.config import near
 
             raise UserError(f"unknown command {name}: {near(name, COMMANDS, what='command')}")
-        module = importlib.import_module(COMMANDS[name][0])
+        module = load(name)
         if any(word in ("-h", "--help") for word in rest) and not getattr(module, "OWN_HELP", False):
             print(module.HELP.strip())
             return 0
@@ -62,10 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # `rostro status | head`: the reader left
-            sys.stderr.close()
-            return 0
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}: free space or give rights there", file=sys.stderr)
         return 2

@@ -28,8 +28,7 @@ def files() -> list[Path]:
     """The files of our packages, relative to the root: tracked or new, without what git ignores."""
     parts = [part for part in PARTS if (ROOT / part).exists()]
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *parts)
-    inside = git("rev-parse", "--show-toplevel")
-    if listed and inside and Path(inside.strip()).resolve() == ROOT:
+    if listed and is_checkout():
         return [Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file()]
     found = [
         path
@@ -43,6 +42,12 @@ def files() -> list[Path]:
     ]
 
 
+def is_checkout() -> bool:
+    """Whether the root is that of a repository: installed packages may be inside of someone else's."""
+    top = git("rev-parse", "--show-toplevel")
+    return top is not None and Path(top.strip()).resolve() == ROOT
+
+
 def copy_code(target: Path) -> None:
     """Copy our packages into the new folder `target`."""
     for name in files():
@@ -51,10 +56,15 @@ def copy_code(target: Path) -> None:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and state of the checkout; every value is None where it is no repository."""
-    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", *PARTS)
-    diff = git("diff", "HEAD", "--", *PARTS)
+    """The version; commit and state of the checkout, each None where it is no repository."""
+    from launch.cli import version
+
+    commit = changes = diff = None
+    if is_checkout():
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", *PARTS)
+        diff = git("diff", "HEAD", "--", *PARTS)
     return {
+        "version": version(),
         "commit": commit.strip() if commit else None,
         "dirty": bool(changes.strip()) if changes is not None else None,
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,

@@ -1,7 +1,12 @@
-"""The help page of `rostro submit`: what may be typed, with every key of the chosen task and its default."""
+"""The help page of `rostro submit`: what may be typed, with every key of the chosen task, its default and meaning."""
 
+import os
+import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import Any
+
+from hpc.config_rules import Rule, written
 
 HELP = """
 usage: rostro submit [task=NAME] [key=value ...]        (the same: python launch/submit.py ...)
@@ -27,26 +32,38 @@ examples:
   rostro submit task=siamese task.loss=supcon optim.lr=3e-4 batch=128 dry_run=true
   rostro submit -m task=siamese task.loss=contrastive,triplet seed=0,1 data.set=lfw
 
-completion: eval "$(python launch/submit.py -sc install=bash)", then python launch/submit.py <TAB>
+completion: eval "$(rostro completion bash)", then rostro submit <TAB>
 
-keys and defaults of task={task}:
+every key with its default for task={task}, what it may be, and what it means:
 {keys}
 """
+COLUMN = 32  # where the explanation of a key begins
 
 
 def show(words: Sequence[str]) -> int:
     """Our own page; Hydra's flags are behind `--hydra-help`."""
+    from hpc.config_check import all_rules
     from launch.compose import choices, chosen_task, known_keys
 
     task = chosen_task([word for word in words if "=" in word])
-    keys = "\n".join(
-        f"  {key}={_shown(value)}" for key, value in known_keys(task).items() if key != "task.name"
-    )
+    rules, width = all_rules(task), shutil.get_terminal_size().columns if os.isatty(1) else 110
+    lines = [
+        line(key, value, rules.get(key), max(80, width))
+        for key, value in known_keys(task).items()
+        if key != "task.name"
+    ]
     groups = {group + "s": " | ".join(choices(group)) for group in ("task", "engine", "cluster")}
-    print(HELP.format(**groups, task=task, keys=keys).strip())
+    print(HELP.format(**groups, task=task, keys="\n".join(lines)).strip())
     print("\nHydra's own flags (--cfg job prints the composed config): --hydra-help")
     return 0
 
 
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+def line(key: str, default: Any, rule: Rule | None, width: int) -> str:
+    """`  key=default    values; meaning`, wrapped below the meaning's column."""
+    typed = f"  {key}={written(default)}"
+    if rule is None:
+        return typed
+    text = f"{rule.values(default)}; {rule.help}"
+    first = typed.ljust(COLUMN) if len(typed) < COLUMN else f"{typed}\n{' ' * COLUMN}"
+    indent = " " * COLUMN
+    return first + textwrap.fill(text, width - COLUMN).replace("\n", f"\n{indent}")

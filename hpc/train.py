@@ -7,9 +7,18 @@ the passes of a phase are in `hpc/accumulate.py`, batches in `data_shards/loader
 `hpc/keeper.py`, the run's folder in `hpc/rundir.py`.
 """
 
-import contextlib
 import os
 import sys
+
+if __name__ == "__main__":  # the rank handles signals before torch is loaded, and until its process ends
+    from hpc import rank
+
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m hpc.train RUN")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(rank.main(sys.argv[1]))
+
+import contextlib
 import time
 from pathlib import Path
 
@@ -288,10 +297,3 @@ def _train(trainer: Trainer, place: failure.Place) -> None:
     finally:
         place.clock = trainer.clock
         trainer.close()
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m hpc.train RUN")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    sys.exit(main(sys.argv[1]))

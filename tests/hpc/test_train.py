@@ -5,8 +5,10 @@ world.
 import contextlib
 import json
 import os
+import random
 import resource
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,22 @@ def test_a_signal_saves_at_the_step_boundary_and_the_resumed_run_is_the_same(
     assert int(checkpoint.listing(run)[-1].name) == stopped["clock"] < 320
     assert [code for code, *_ in finish(start(run, 2))] == [0, 0]
     assert differences(straight, run) == []
+
+
+@pytest.mark.parametrize("length", [320, 100_000])
+def test_signals_are_handled_until_the_process_ends(tmp_path: Path, shards: Path, length: int) -> None:
+    """As torchrun forwards them; also after the loop: while it saves, writes its status and closes."""
+    run = make_run(tmp_path / "run", shards, images=length, log=Log(every=16))
+    (rank,) = start(run)
+    wait_for(lambda: clock(run) >= min(length, 320))
+    draw = random.Random(length)
+    while rank.poll() is None:
+        rank.send_signal(draw.choice([signal.SIGTERM, signal.SIGUSR1]))
+        time.sleep(draw.uniform(0.001, 0.03))
+    assert [code for code, *_ in finish([rank])] == [0]
+    status = RunDir(run).status()
+    assert status["state"] == ("finished" if length == 320 else "stopped")
+    assert int(checkpoint.listing(run)[-1].name) == status["clock"]
 
 
 def test_a_dead_rank_ends_the_others_and_nothing_older_is_lost(

@@ -9,6 +9,7 @@ import datetime
 import os
 import socket
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hpc import slurm
+from hpc import rendezvous, slurm
 from hpc.errors import UserError
+from hpc.rundir import RunDir
 
 CPU = torch.device("cpu")
 START_TIME = 300  # seconds: nodes of a job start their ranks far apart, however short hang_timeout is
@@ -61,35 +63,36 @@ def place_is_slurm() -> bool:
 
 
 def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
-    """Join the other ranks of the run. `timeout`: seconds without an answer before a collective raises."""
+    """Join the other ranks of the run. `timeout`: seconds without an answer before a collective raises.
+
+    LostRank names a rank that has died or does not come.
+    """
     rank, world, local = place()
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     where = torch.device("cuda", local % torch.cuda.device_count()) if use_gpu else torch.device("cpu")
     if use_gpu:
         torch.cuda.set_device(where)
     if world > 1:
-        method, store, others = "env://", None, ""
+        patience, others = timeout, ""
         if place_is_slurm():
             address, port = slurm.rendezvous()
             os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
-            patience = datetime.timedelta(seconds=max(timeout, START_TIME))
-            store = dist.TCPStore(address, port, world, rank == 0, timeout=patience)
+            patience = max(timeout, START_TIME)
             found = (slurm.address(node) for node in slurm.nodes())
             others = next((other for other in found if not other.startswith("127.")), "")
-        elif "MASTER_ADDR" in os.environ:
-            pass
-        else:  # ranks of one machine: a file knows no port that another job could hold
-            token = os.environ.get("ROSTRO_ATTEMPT") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
-            method = f"file://{run.resolve() / f'.rendezvous-{token}'}"
         _choose_interface(os.environ.get("MASTER_ADDR", "localhost"), others)
-        dist.init_process_group(
+        watch = rendezvous.Watch(RunDir(run), rank, world, patience)
+        store = rendezvous.open_store(run, rank, world, watch)
+        rendezvous.meet(store, rank, world, watch)
+        join = partial(
+            dist.init_process_group,
             "cpu:gloo,cuda:nccl" if use_gpu else "gloo",
-            init_method=None if store else method,
             store=store,
             rank=rank,
             world_size=world,
             timeout=datetime.timedelta(seconds=timeout),
         )
+        rendezvous.connect_watched(join, watch)
     return Dist(rank, world, local, where)
 
 

@@ -13,15 +13,26 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from data_shards import files
 from hpc import slurm
-from hpc.errors import UserError
+from hpc.errors import LostRank, UserError
 from hpc.rundir import ACTIVE, RunDir, alive, read_json, write_json
 
 PATIENCE = 3.0  # seconds in which a guilty rank leaves its line, or is seen to be dead
 SILENT = "Timed out waiting"
 LOST = (SILENT, "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
+LINE = {
+    "attempt": str,
+    "rank": int,
+    "world": int,
+    "time": float,
+    "message": str,
+    "lost": bool,
+    "lost_rank?": (int, None),
+}
 KILLED = "it died without a word: killed by a signal, or out of memory"
 
 
@@ -56,6 +67,8 @@ def message_of(error: BaseException) -> str:
 
 def lost(error: BaseException) -> bool:
     """Whether `error` says no more than that another rank died or went silent."""
+    if isinstance(error, LostRank):
+        return True
     return not isinstance(error, UserError) and any(word in str(error) for word in LOST)
 
 
@@ -71,16 +84,26 @@ def leave(run: RunDir, place: Place, error: BaseException) -> None:
         "error": type(error).__name__,
         "message": message_of(error),
         "lost": lost(error),
+        "lost_rank": error.rank if isinstance(error, LostRank) else None,
     }
     with contextlib.suppress(OSError):
         run.failures.mkdir(exist_ok=True)
         write_json(run.failures / f"{line['attempt']}-rank{place.rank}.json", line)
 
 
+def read_line(path: Path) -> dict[str, Any] | None:
+    """What a rank left in `path`; None where it is damaged."""
+    try:
+        line: dict[str, Any] = files.read_json(path, LINE)
+    except UserError:
+        return None
+    return line
+
+
 def _last_lines(run: RunDir, began: float) -> list[dict[str, Any]]:
     """What the ranks of the newest start left; `began`: when the newest one that got as far as its lock did so."""
-    found = [read_json(path) for path in run.failures.glob("*-rank*.json")]
-    found = sorted((line for line in found if line and line["time"] > began), key=lambda line: line["time"])
+    found = [line for path in run.failures.glob("*-rank*.json") if (line := read_line(path))]
+    found = sorted((line for line in found if line["time"] > began), key=lambda line: line["time"])
     return [line for line in found if line["attempt"] == found[-1]["attempt"]]
 
 
@@ -91,6 +114,9 @@ def guilty(run: RunDir) -> Guilty | None:
     own = [line for line in lines if not line["lost"]]
     if own:
         return Guilty(own[0]["rank"], own[0]["message"])
+    named = [line for line in lines if line.get("lost_rank") is not None]
+    if named:  # before the ranks met
+        return Guilty(named[0]["lost_rank"], named[0]["message"])
     if not lines:  # all are dead, or all live: of several nobody can tell
         died = status.get("state") in ACTIVE and [alive(*place) for place in places.values()] == [False]
         return Guilty(0, KILLED) if died else None
@@ -113,14 +139,19 @@ def _verdict(run: RunDir) -> str:
     while (found := guilty(run)) is None and time.monotonic() < end:
         time.sleep(0.1)
     go_on = f"see `rostro logs {run.name} rank=guilty`, then `rostro resume {run.name}`"
-    return f"rank {found.rank}: {found.message}; {go_on}" if found else f"a rank was lost; {go_on}"
+    if found is None:
+        return f"a rank was lost; {go_on}"
+    who = "" if found.message.startswith("rank") else f"rank {found.rank}: "
+    return f"{who}{found.message}; {go_on}"
 
 
 def _may_write(run: RunDir) -> bool:
     """Whether this is the run's newest start; one that SLURM requeued need not have taken the lock yet."""
     lock = run.owner()
     requeued = slurm.in_step() and lock.get("job") == slurm.job_id()
-    return not run.lost_to() or (requeued and lock.get("slurm_restarts", 0) < slurm.restart_count())
+    if not run.lost_to() or (requeued and lock.get("slurm_restarts", 0) < slurm.restart_count()):
+        return True
+    return read_json(run.status_file).get("attempt") == attempt()  # rank 0 of this start has the lock
 
 
 @contextlib.contextmanager
@@ -134,13 +165,16 @@ def recorded(run: RunDir, rank: int, world: int) -> Iterator[Place]:
         if mine:
             leave(run, place, error)
         text = message_of(error)
-        if lost(error):
+        if isinstance(error, LostRank):
+            pass
+        elif lost(error):
             text = f"rank {rank} lost another rank ({text[:200]})"
         elif not isinstance(error, UserError):
             traceback.print_exc()
             text = f"{type(error).__name__}: {text}"
         print(f"error: {text}", file=sys.stderr, flush=True)
-        if rank == 0 and mine:
+        writer = 1 if isinstance(error, LostRank) and error.rank == 0 else 0
+        if rank == writer and mine:
             with contextlib.suppress(OSError, UserError):
                 run.write_status(state="failed", message=_verdict(run) if lost(error) else text)
         raise SystemExit(1) from None

@@ -189,7 +189,11 @@ class RunDir:
             mine = [lock["job"], lock.get("slurm_restarts", 0)] == [slurm.job_id(), slurm.restart_count()]
             return "" if mine else self._who(lock)
         living = alive(lock["host"], lock["pid"], lock.get("started")) is True
-        return self._who(lock) if living and not lock.get("job") else ""
+        if (
+            not living or lock.get("job") or self._heir(lock, os.getpid())
+        ):  # a launcher holds it for its ranks
+            return ""
+        return self._who(lock)
 
     def check_owner(self) -> None:
         """UserError where the run has another owner by now: whoever is left of an earlier start stops writing."""

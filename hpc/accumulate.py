@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hpc.engine import Engine
 from hpc.errors import UserError
-from hpc.norm import norms, not_collecting
+from hpc.norm import collecting, norms
 from hpc.task import Batch, Phase, Task
 
 
@@ -44,15 +44,19 @@ class Pass:
             )
         self.raw: dict[str, nn.Module] = {name: engine.module for name, engine in engines.items()}
         self.nets = self.raw | {phase.player: self.engine.net}  # other players' networks are called unwrapped
+        collect = not phase.second_order if phase.collect is None else phase.collect
+        # Of the phase's player alone: what others collected would be committed later than it is saved.
+        self.layers = norms(self.engine.module) if collect else []
 
     def backward(self, batch: Batch, blocks: list[slice]) -> Tensor:
         """Leave the gradients of this rank's share in the parameters; return its loss, detached."""
         self.weigh(1.0)
-        if self.phase.coupled and len(blocks) > 1:
-            return self._cached(batch, blocks)
-        if self.phase.coupled:
-            return self._coupled(batch)
-        return self._summed(batch, blocks)
+        with collecting(self.layers):
+            if self.phase.coupled and len(blocks) > 1:
+                return self._cached(batch, blocks)
+            if self.phase.coupled:
+                return self._coupled(batch)
+            return self._summed(batch, blocks)
 
     def _summed(self, batch: Batch, blocks: list[slice]) -> Tensor:
         total = torch.zeros((), device=batch.images.device)
@@ -88,7 +92,7 @@ class Pass:
         loss = self.task.couple(self.phase, self.raw, leaf, batch, self.clock)
         rest = self.engine.backward_cached(loss, leaf)
         assert leaf.grad is not None
-        with not_collecting(norms(self.engine.module)):
+        with collecting(self.layers, on=False):
             for index, block in enumerate(blocks):
                 self.seed(index)
                 last = index == len(blocks) - 1

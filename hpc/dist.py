@@ -173,12 +173,16 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        summed = sum_(grads[0].contiguous(), ctx.here)
+        # Through autograd again, as every backward of a collective here: it can be differentiated to any order.
+        summed = sum_grad(grads[0], ctx.here)
         return summed[ctx.here.rank * ctx.rows : (ctx.here.rank + 1) * ctx.rows], None
 
 
 def gather_grad(tensor: Tensor, here: Dist) -> Tensor:
-    """As `gather`, with the gradient: a rank's rows receive the sum of what all ranks' losses say of them."""
+    """As `gather`, with the gradient: a rank's rows receive the sum of what all ranks' losses say of them.
+
+    Differentiable to any order.
+    """
     return tensor if here.world == 1 else _Gather.apply(tensor, here)
 
 
@@ -186,15 +190,15 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, here: Dist) -> Tensor:
         ctx.here = here
-        return sum_(tensor.clone(), here)
+        return sum_(tensor.clone(memory_format=torch.contiguous_format), here)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return sum_(grads[0].clone(), ctx.here), None
+        return sum_grad(grads[0], ctx.here), None
 
 
 def sum_grad(tensor: Tensor, here: Dist) -> Tensor:
-    """Sum over the ranks with its gradient."""
+    """Sum over the ranks with its gradient, which is the sum of what all ranks' losses say; to any order."""
     return tensor if here.world == 1 else _Sum.apply(tensor, here)
 
 

@@ -5,13 +5,27 @@ Each rank walks its own contiguous block of the set; rows meet once, by sample i
 gives the same figures. Rank 0 computes them and the others receive the scalars.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from hpc.dist import Dist, broadcast, gather_rows
 from hpc.task import Batch, Report, Task
+
+
+@contextlib.contextmanager
+def in_eval_mode(nets: dict[str, nn.Module]) -> Iterator[None]:
+    """Put every network into eval mode; afterwards each of their layers has its own mode again."""
+    before = [(module, module.training) for net in nets.values() for module in net.modules()]
+    for net in nets.values():
+        net.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def evaluate(
@@ -30,19 +44,14 @@ def evaluate(
     rank 0 only.
     """
     meters = task.meters()
-    pictures: list[Tensor] = []
+    thumbs: list[Tensor] = []
     ids: list[Tensor] = []
-    was = {name: net.training for name, net in nets.items()}
-    for net in nets.values():
-        net.eval()
-    with torch.no_grad():
+    with in_eval_mode(nets), torch.no_grad():
         for raw in batches:
             if here.main and sum(map(len, ids)) < thumbnails:
-                pictures.append(raw.images)
+                thumbs.append(raw.images)
                 ids.append(raw.ids)
             task.evaluate(nets, raw.prepare(here.device, channels_last=channels_last), meters)
-    for name, net in nets.items():
-        net.train(was[name])
     report = Report()
     for meter in meters.values():
         rows = gather_rows(meter.rows(), here)
@@ -52,5 +61,12 @@ def evaluate(
             report.curves |= part.curves
             report.embeddings = part.embeddings or report.embeddings
     report.scalars = broadcast(report.scalars, here)
-    shown = (torch.cat(pictures)[:thumbnails], torch.cat(ids)[:thumbnails]) if pictures else None
+    shown = (torch.cat(thumbs)[:thumbnails], torch.cat(ids)[:thumbnails]) if thumbs else None
     return report, shown
+
+
+@torch.no_grad()
+def pictures(task: Task, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
+    """What the monitor shows of the task. Moves nothing, though without an average these networks are being trained."""
+    with in_eval_mode(nets):
+        return task.pictures(nets, batch, clock)

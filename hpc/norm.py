@@ -3,38 +3,52 @@
 `local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures
 of the global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro
 batches of all ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are
-collected in the forward pass and committed once for each update, averaged over all ranks: every rank holds
-the same buffers at every clock. Ioffe & Szegedy 2015; groups as ghost batches, Hoffer et al. 2017.
+collected in the passes of the player's own phases (`hpc/accumulate.py`) and committed once for each update, averaged
+over all ranks: every rank holds the same buffers at every clock. Ioffe & Szegedy 2015; groups as ghost batches,
+Hoffer et al. 2017.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpc.dist import Dist, sum_, sum_grad
+from hpc.errors import UserError
 
 
-class Norm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with the same parameters and buffers, so its weights load into a plain network."""
+class Norm(_BatchNorm):
+    """`nn.BatchNorm1d`, `2d` or `3d` with the same parameters and buffers, so its weights load into a plain network.
+
+    Collects statistics only inside `collecting`; what `plain` had frozen (its mode, its parameters) stays so.
+    """
 
     stat_mean: Tensor
     stat_var: Tensor
-    stat_count: Tensor
 
-    def __init__(self, plain: nn.BatchNorm2d, *, mode: str, group: int, here: Dist) -> None:
-        super().__init__(plain.num_features, eps=plain.eps, momentum=plain.momentum, affine=plain.affine)
-        self.load_state_dict(plain.state_dict())
-        self.mode, self.group, self.here, self.collect = mode, group, here, True
-        self.register_buffer("stat_mean", torch.zeros(plain.num_features), persistent=False)
-        self.register_buffer("stat_var", torch.zeros(plain.num_features), persistent=False)
-        self.register_buffer("stat_count", torch.zeros(()), persistent=False)
+    def __init__(self, plain: _BatchNorm, *, mode: str, group: int, here: Dist) -> None:
+        super().__init__(
+            plain.num_features, plain.eps, plain.momentum, plain.affine, plain.track_running_stats
+        )
+        # The same objects, so what is frozen or shared stays so.
+        self._parameters.update(plain._parameters)
+        self._buffers.update(plain._buffers)
+        self.training = plain.training
+        self.mode, self.group, self.here, self.collect = mode, group, here, False
+        like = plain.running_mean if plain.running_mean is not None else torch.zeros(plain.num_features)
+        self.register_buffer("stat_mean", torch.zeros_like(like), persistent=False)
+        self.register_buffer("stat_var", torch.zeros_like(like), persistent=False)
+        # No buffer, so it stays in host memory: nobody waits for a GPU to read it. A tensor, since
+        # torch.compile would compile the network anew for each value of a number.
+        self.stat_count = torch.zeros((), dtype=torch.int64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, c, h, w] -> the same, by batch statistics in training, by running ones otherwise."""
-        if not self.training:
+        """[n, c, ...] -> the same, by batch statistics in training, by running ones otherwise."""
+        if not self.training and self.running_mean is not None:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
@@ -52,31 +66,40 @@ class Norm(nn.BatchNorm2d):
         return y
 
     def _all_ranks(self, x: Tensor) -> Tensor:
-        wide = x.float()
+        wide = x if x.dtype == torch.float64 else x.float()
+        others = (0, *range(2, x.dim()))
+        shape = (-1, *[1] * (x.dim() - 2))
         count = x.numel() // x.shape[1] * self.here.world
-        mean = sum_grad(wide.sum((0, 2, 3)), self.here) / count
-        centred = wide - mean[:, None, None]
-        var = sum_grad(centred.square().sum((0, 2, 3)), self.here) / count
+        mean = sum_grad(wide.sum(others), self.here) / count
+        centred = wide - mean.view(shape)
+        var = sum_grad(centred.square().sum(others), self.here) / count
         scale = torch.rsqrt(var + self.eps) * (1.0 if self.weight is None else self.weight)
         shift = torch.zeros_like(scale) if self.bias is None else self.bias
         self._keep(mean.detach(), var.detach() * (count / (count - 1)), len(x))
-        return (centred * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+        return (centred * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, var: Tensor, count: int) -> None:
-        if self.collect:
+        if self.collect and self.running_mean is not None:
             self.stat_mean.add_(mean, alpha=count)
             self.stat_var.add_(var, alpha=count)
             self.stat_count.add_(count)
 
 
 def convert(module: nn.Module, *, mode: str, group: int, here: Dist) -> nn.Module:
-    """Replace every `nn.BatchNorm2d` inside `module`, in place."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d) and not isinstance(child, Norm):
-            setattr(module, name, Norm(child, mode=mode, group=group, here=here))
-        else:
-            convert(child, mode=mode, group=group, here=here)
+    """Replace every batch norm layer inside `module`, in place; one that stands in several places stays one."""
+    replaced: dict[nn.Module, Norm] = {}
+    for owner in list(module.modules()):
+        for name, child in owner._modules.items():
+            if not isinstance(child, _BatchNorm) or isinstance(child, Norm):
+                continue
+            if not child.num_features:
+                raise UserError(
+                    f"{name} is a {type(child).__name__}, whose size is not known yet: name the number of channels"
+                )
+            if child not in replaced:
+                replaced[child] = Norm(child, mode=mode, group=group, here=here)
+            owner._modules[name] = replaced[child]
     return module
 
 
@@ -85,44 +108,62 @@ def norms(module: nn.Module) -> list[Norm]:
 
 
 @contextlib.contextmanager
-def not_collecting(layers: list[Norm]) -> Iterator[None]:
-    """For a second forward pass over pictures that were counted already."""
+def collecting(layers: list[Norm], on: bool = True) -> Iterator[None]:
+    """The forward passes inside count for the running statistics; with `on=False` they do not.
+
+    Off for a second pass over pictures that were counted already.
+    """
+    before = [layer.collect for layer in layers]
     for layer in layers:
-        layer.collect = False
+        layer.collect = on
     try:
         yield
     finally:
-        for layer in layers:
-            layer.collect = True
+        for layer, was in zip(layers, before, strict=True):
+            layer.collect = was
 
 
 @torch.no_grad()
 def discard(layers: list[Norm]) -> None:
     """Forget what the forward passes collected."""
-    for layer in layers:
-        for buffer in (layer.stat_mean, layer.stat_var, layer.stat_count):
-            buffer.zero_()
+    if layers:
+        torch._foreach_zero_([buffer for m in layers for buffer in (m.stat_mean, m.stat_var)])
+        torch._foreach_zero_([m.stat_count for m in layers])
 
 
 @torch.no_grad()
 def commit(layers: list[Norm], here: Dist) -> None:
-    """Move the running statistics by the average over all passes of the update, on all ranks alike."""
+    """Move the running statistics by the average over all passes of the update, on all ranks alike.
+
+    Reads nothing from the device. Every rank runs the same passes over as many pictures, so this rank's counts are
+    known to be everyone's.
+    """
     if not layers:
         return
-    pieces = [buffer.reshape(-1) for m in layers for buffer in (m.stat_mean, m.stat_var, m.stat_count)]
-    flat = sum_(torch.cat(pieces), here)
-    place = 0
-    for layer in layers:
-        size = layer.num_features
-        mean, var = flat[place : place + size], flat[place + size : place + 2 * size]
-        count = flat[place + 2 * size]
-        place += 2 * size + 1
-        if count > 0:  # else the layer took no part: a level that has not grown yet
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            momentum = layer.momentum or 0.1
-            layer.running_mean.lerp_(mean / count, momentum)
-            layer.running_var.lerp_(var / count, momentum)
-            if layer.num_batches_tracked is not None:
-                layer.num_batches_tracked.add_(1)
+    counts = torch.stack([layer.stat_count for layer in layers]).tolist()
+    # The others took no part: a level that has not grown yet, frozen ones, or the phase collected nothing.
+    ran = [layer for layer, count in zip(layers, counts, strict=True) if count]
+    if ran:
+        pieces = [buffer for layer in ran for buffer in (layer.stat_mean, layer.stat_var)]
+        means = sum_(torch.cat(pieces), here).split([len(piece) for piece in pieces])
+        torch._foreach_div_(means, [float(count * here.world) for count in counts if count for _ in range(2)])
+        torch._foreach_add_([layer.get_buffer("num_batches_tracked") for layer in ran], 1)
+        _move(ran, means)
     discard(layers)
+
+
+def _move(layers: list[Norm], means: Sequence[Tensor]) -> None:
+    """Bring the running statistics nearer to `means`, two for each layer: its mean and its variance."""
+    alike: dict[float, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+    for layer, mean, var in zip(layers, means[::2], means[1::2], strict=True):
+        running = [layer.get_buffer("running_mean"), layer.get_buffer("running_var")]
+        if layer.momentum is None:  # the plain average of all updates so far
+            weight = layer.get_buffer("num_batches_tracked").to(mean.dtype).reciprocal()
+            for old, new in zip(running, (mean, var), strict=True):
+                old.lerp_(new, weight)
+        else:
+            old_ones, new_ones = alike[layer.momentum]
+            old_ones += running
+            new_ones += [mean, var]
+    for momentum, (old_ones, new_ones) in alike.items():
+        torch._foreach_lerp_(old_ones, new_ones, momentum)

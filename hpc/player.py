@@ -20,8 +20,11 @@ class Player:
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() == 4:
                     tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-        self.module = module.train()
+        if not module.training:
+            module.train()  # else each layer keeps its mode: what the task put into eval mode stays frozen
+        self.module = module
         self.layers = norm.norms(module)
+        self._trainable = [p for p in module.parameters() if p.requires_grad]
         self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None
         if config.compile:
             module.compile()
@@ -40,6 +43,11 @@ class Player:
             return self.engine.whole()
         self.engine.settle(self.ema)
         return self.ema.module
+
+    def receive_gradients(self, on: bool) -> None:
+        """Let passes leave gradients in the parameters, or not; those that the task froze never receive any."""
+        for p in self._trainable:
+            p.requires_grad_(on)
 
     def norm_of_gradient(self) -> Tensor:
         """Euclidean norm over all gradients; see `engine.norm`."""

@@ -22,6 +22,8 @@ class Phase:
 
     `coupled`: the loss looks at the whole global batch. The trainer then calls `Task.forward` for each
     micro batch and `Task.couple` once, with gradient caching where there are several micro batches.
+    `collect`: whether the pass moves the running statistics of the player's batch norm; those of other players never
+    move (None = yes, unless `second_order`: its pictures were counted by the phase that it regularises).
     """
 
     name: str
@@ -29,6 +31,7 @@ class Phase:
     every: int = 1  # updates
     coupled: bool = False
     second_order: bool = False
+    collect: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class Task:
         raise NotImplementedError
 
     def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-        """What the monitor shows: name -> [n, 3, h, w] in [-1, 1]."""
+        """What the monitor shows: name -> [n, 3, h, w] in [-1, 1]. Called without gradients, networks in eval mode."""
         return {"batch": batch.images[:32]}
 
     def state(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from data_shards import counted
 from hpc import agree, dist, engine, failure, faults, optim, preempt, setup
 from hpc.accumulate import Pass, blocks_of
 from hpc.dist import Dist
-from hpc.evaluation import evaluate
+from hpc.evaluation import evaluate, pictures
 from hpc.keeper import Keeper
 from hpc.ledger import Ledger
 from hpc.monitor import Monitor
@@ -137,7 +137,7 @@ class Trainer:
             with self.ledger.spend("evaluate"):
                 metrics = self.evaluate()
             nets = {name: player.evaluated for name, player in self.players.items()}
-            for name, images in self.task.pictures(nets, self.batch, self.clock).items():
+            for name, images in pictures(self.task, nets, self.batch, self.clock).items():
                 self.monitor.pictures(self.clock, name, images)
         if due(config.save.every, before, self.clock) or last or self.keeper.is_best(metrics):
             self.save(metrics)
@@ -156,7 +156,7 @@ class Trainer:
         """Leave the gradients of `phase` in its player and nowhere else; return this rank's loss."""
         for name, player in self.players.items():
             if len(self.players) > 1:
-                player.module.requires_grad_(name == phase.player)
+                player.receive_gradients(name == phase.player)
         self.players[phase.player].optimizer.zero_grad(set_to_none=True)
         self.reported = {}
         stream = (self.config.seed, "step", self.clock, self.here.rank, index)

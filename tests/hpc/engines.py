@@ -175,7 +175,8 @@ def by_plain_torch(job: str, optimizer: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for step in range(STEPS):
         batch = data(step)
-        outputs = net(batch.images)
+        with norm.collecting(norm.norms(net)):
+            outputs = net(batch.images)
         if job == "sample":
             loss = F.cross_entropy(outputs, batch.labels["identity"])
         else:

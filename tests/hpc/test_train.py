@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hpc import agree, checkpoint, setup, train
-from hpc.config import Data, Evaluate, Log, Optim, Save
+from hpc.config import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir
@@ -275,6 +275,28 @@ def test_ranks_out_of_step_are_noticed_by_tensor_and_rank(tmp_path: Path, shards
     run = make_run(tmp_path / "run", shards, procs=2)
     for text in launch(out_of_step, 2, str(run)):
         assert "net.embed.bias of rank 1 differs" in text
+
+
+def test_pictures_move_nothing_where_no_average_is_kept(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", shards, ema=Ema(half_life=0))
+    with contextlib.closing(train.Trainer(RunDir(run), Dist())) as trainer:
+        seen: list[bool] = []
+
+        def pictures(nets: dict[str, torch.nn.Module], *_: object) -> dict[str, torch.Tensor]:
+            seen.extend(layer.training for layer in nets["net"].modules())
+            return {}
+
+        monkeypatch.setattr(trainer.task, "pictures", pictures)
+        while trainer.clock < 160:
+            before = trainer.clock
+            trainer.step()
+        trainer._tick_start = (0.0, 0, 0.0)
+        trainer._after_step(before)
+        assert seen
+        assert not any(seen)
+        assert trainer.players["net"].module.training
 
 
 def evaluated(here: Dist, run: str) -> dict[str, float]:

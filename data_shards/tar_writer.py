@@ -74,7 +74,7 @@ class TarWriter:
         self._pieces: list[bytes] = []
         self._flushed = 0  # where the pieces begin
         self._lines: list[str] = []  # of the DALI index, a blank before each
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def add(self, key: str, members: dict[str, bytes]) -> int:
         """Appends the sample `key` with {extension: bytes}; returns the offset of the first member's data.

@@ -4,7 +4,6 @@ The card says where the network comes from and how pictures must be prepared; it
 modules of `models/`. Files are written under temporary names and renamed, the card last.
 """
 
-import contextlib
 import logging
 import os
 import warnings
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from data_shards.files import write_bytes
 from data_shards.manifest import read_manifest
+from hpc import tensorfile
 from hpc.errors import UserError
 from hpc.predict import Predictor
 from hpc.rundir import read_json, write_json
@@ -43,11 +43,9 @@ def export(model: Predictor, out: Path, *, onnx: bool) -> list[Path]:
     weights, card, graph = (out / name for name in ("model.safetensors", "model.json", "model.onnx"))
     written = [weights]
     content = describe(model)
-    temporary = weights.with_name(f".tmp-{os.getpid()}-{weights.name}")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        save_file(_tensors(model), temporary)
-        temporary.replace(weights)
+        write_bytes(weights, b"".join(tensorfile.encode(_tensors(model))))
         if onnx:
             content["onnx"] = _write_onnx(model, graph)
             written.append(graph)
@@ -56,9 +54,6 @@ def export(model: Predictor, out: Path, *, onnx: bool) -> list[Path]:
         raise UserError(
             f"out={out}: {error.strerror or error}: give a folder with space that you may write"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return [*written, card]
 
 

@@ -24,6 +24,10 @@ from hpc.errors import UserError
 from hpc.rundir import RunDir
 from hpc.task import Report
 
+# TensorBoard sorts its cards by name, and the loss is looked for first: evaluations stand behind it, and what no eye
+# reads (a digest) is not drawn.
+TAGS = {"eval": "metrics", "data": ""}
+
 
 def _rank0(method: Callable[..., None]) -> Callable[..., None]:
     """Other ranks may call every method; only rank 0 acts. A full disk is a UserError."""
@@ -105,9 +109,10 @@ class Monitor:
 
     @_rank0
     def scalars(self, clock: int, values: Mapping[str, float], *, group: str) -> None:
-        """One point of each series `<group>/<name>`."""
-        for name, value in values.items():
-            self._events.add(self._summary.scalar(f"{group}/{name}", float(value)), clock)
+        """One point of each series of a group, in `metrics.jsonl` and, under its tag there, in TensorBoard."""
+        tag = TAGS.get(group, group)
+        for name, value in values.items() if tag else ():
+            self._events.add(self._summary.scalar(f"{tag}/{name}", float(value)), clock)
         line: dict[str, Any] = {"clock": clock, "group": group}
         line |= {n: float(v) if math.isfinite(v) else None for n, v in values.items()}
         self._lines.write(json.dumps(line) + "\n")
@@ -174,13 +179,15 @@ class Monitor:
             return  # neither curve is defined
         low, high = float(scores.min()), float(scores.max())
         share = (scores.astype(np.float64) - low) / max(high - low, 1e-12)  # the PR plugin wants [0, 1]
-        self._events.add(self._summary.pr_curve(f"eval/{prefix}pr", positive.astype(np.int64), share), clock)
+        self._events.add(
+            self._summary.pr_curve(f"{TAGS['eval']}/{prefix}pr", positive.astype(np.int64), share), clock
+        )
         from hpc import plots  # matplotlib is slow to load
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "roc.png"
             plots.draw_roc(path, {"held-out set": (scores, positive)}, title=f"{clock:,} images seen")
-            self._image(clock, f"eval/{prefix}roc", path.read_bytes())
+            self._image(clock, f"{TAGS['eval']}/{prefix}roc", path.read_bytes())
 
     def _project(
         self,

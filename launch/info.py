@@ -10,10 +10,10 @@ HELP = """
 usage: rostro info DIR [out=FOLDER]
 
 Prints what a packed set (or each set in a folder) holds, and writes a contact sheet of its pictures, one row
-an identity: <name>-<split>-contact.png, <name>-<split>-2-contact.png for another set of that name and split.
+an identity, beside the set: <name>-<split>-contact.png. They are pictures of people: mind where out= puts them.
 A set that cannot be opened and damaged pictures are an error each: exit code 1, after all other sets.
 
-  out=    folder of the contact sheets; default: the current one
+  out=    folder of the contact sheets (-2-contact.png for another set of that name); default: beside each set
 
 example: rostro info shards/lfw
 """
@@ -28,11 +28,10 @@ def main(argv: list[str]) -> int:
     from data_shards.index import ShardSet
     from data_shards.info import contact_sheet, facts, write_png
 
-    args = parse(argv, {"out": "."}, positional=("DIR",), required=("DIR",))
-    out = Path(args.out)
-    if not out.is_dir():
-        raise UserError(f"out={out}: no such folder; make it or choose another")
-    console, taken, bad = Console(), Counter[str](), 0
+    args = parse(argv, {"out": ""}, positional=("DIR",), required=("DIR",))
+    if args.out and not Path(args.out).is_dir():
+        raise UserError(f"out={args.out}: no such folder; make it or choose another")
+    console, taken, bad = Console(), Counter[Path](), 0
     for folder in find_sets(Path(args.DIR)):
         try:
             shards = ShardSet.open(folder)
@@ -46,11 +45,15 @@ def main(argv: list[str]) -> int:
         for what, value in facts(shards):
             table.add_row(what, value)
         console.print(table)
-        name = f"{shards.name}-{shards.manifest['split']}"
-        taken[name] += 1
-        sheet = out / f"{name}{f'-{taken[name]}' if taken[name] > 1 else ''}-contact.png"
+        place = Path(args.out or folder.absolute().parent) / f"{shards.name}-{shards.manifest['split']}"
+        taken[place] += 1
+        number = f"-{taken[place]}" if taken[place] > 1 else ""
+        sheet = place.with_name(f"{place.name}{number}-contact.png")
         picture, damaged = contact_sheet(shards)
-        write_png(sheet, picture)
+        try:
+            write_png(sheet, picture)
+        except OSError as error:
+            raise UserError(f"{sheet} cannot be written ({error.strerror}): type out=FOLDER") from None
         console.print(f"contact sheet: {sheet}", soft_wrap=True)
         if damaged:
             print(f"error: {folder}: damaged pictures: type rostro check {folder}", file=sys.stderr)

@@ -98,7 +98,7 @@ class Job:
     def _log_to(self, log: Path) -> None:
         """Send both streams, of libraries too, to the rank's log."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
         os.close(descriptor)

@@ -146,14 +146,20 @@ def test_bad_input(words, tmp_path, monkeypatch, capsys):
 
 def test_info_shows_the_set_and_writes_a_sheet_beside_it(good, tmp_path, monkeypatch, capsys):
     before = sorted(good.rglob("*"))
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     assert main(["info", str(good.parent)]) == 0
     printed = capsys.readouterr().out
     for part in ("9 (all 48 x 48)", "3, 3 to 3 (median 3) pictures each", "source", "rejected"):
         assert part in printed
-    sheet = tmp_path / "faces-train-contact.png"
+    sheet = good.parent / "faces-train-contact.png"
     assert sheet.read_bytes().startswith(b"\x89PNG")
     assert sorted(good.rglob("*")) == before
+    assert list((tmp_path / "here").iterdir()) == []  # no pictures of people where the user happens to stand
+    sheet.unlink()
+    assert main(["info", str(good.parent), "out=."]) == 0
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [sheet.name]
+    assert not sheet.exists()
     assert main(["info", str(good), f"out={tmp_path / 'absent'}"]) == 2
 
 

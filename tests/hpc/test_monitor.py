@@ -74,6 +74,7 @@ def test_all_kinds_reach_tensorboard(tmp_path: Path) -> None:
     monitor = _monitor(tmp_path)
     _tick(monitor, 100)
     monitor.report(500, *_report(0), labels={"identity": list("aabbccdd")})
+    monitor.scalars(500, {"samples_digest": 5e8}, group="data")
     monitor.pictures(500, "batch", torch.rand(5, 3, 16, 16) * 2 - 1)
     monitor.histograms(500, {"conv.weight": torch.nn.Parameter(torch.randn(4, 3)), "zero": torch.zeros(3)})
     _tick(monitor, IMAGES)
@@ -81,12 +82,13 @@ def test_all_kinds_reach_tensorboard(tmp_path: Path) -> None:
     reader = _read(tmp_path)
     tags = reader.Tags()
     assert set(tags["scalars"]) == {
-        *("loss/train", "loss/positive", "optim/lr", "optim/grad_norm", "eval/eer", "eval/auc"),
+        *("loss/train", "loss/positive", "optim/lr", "optim/grad_norm", "metrics/eer", "metrics/auc"),
         *("perf/images_per_s", "perf/data_wait", "perf/memory_mb"),
     }
-    assert set(tags["images"]) == {"eval/roc", "pictures/batch"}
+    assert min(tags["scalars"] + tags["images"] + tags["histograms"]).startswith("loss/")  # the first card
+    assert set(tags["images"]) == {"metrics/roc", "pictures/batch"}
     assert set(tags["histograms"]) == {"weights/conv.weight", "weights/zero"}
-    assert {"config/text_summary", "eval/pr"} <= set(tags["tensors"])
+    assert {"config/text_summary", "metrics/pr"} <= set(tags["tensors"])
     assert set(reader.PluginTagToContent("hparams")) == {
         "_hparams_/session_start_info",
         "_hparams_/session_end_info",
@@ -97,8 +99,9 @@ def test_all_kinds_reach_tensorboard(tmp_path: Path) -> None:
     assert hparams["task.margin"].number_value == 1.0
     assert "log.every" not in hparams
     assert b"margin: 1.0" in reader.Tensors("config/text_summary")[0].tensor_proto.string_val[0]
-    drawn = Image.open(io.BytesIO(reader.Images("eval/roc")[0].encoded_image_string))
-    assert drawn.size == (reader.Images("eval/roc")[0].width, reader.Images("eval/roc")[0].height)
+    drawn = Image.open(io.BytesIO(reader.Images("metrics/roc")[0].encoded_image_string))
+    assert drawn.size == (reader.Images("metrics/roc")[0].width, reader.Images("metrics/roc")[0].height)
+    assert '"samples_digest": 500000000.0' in (tmp_path / "metrics.jsonl").read_text()
     assert [path.parent for path in tmp_path.rglob("*tfevents*")] == [tmp_path]  # one run, not several
 
 
@@ -107,7 +110,7 @@ def test_pr_curve_ranks_as_the_scores_do(tmp_path: Path) -> None:
     scores, same = np.array([-3.0, -2.0, 4.0, 5.0]), np.array([0, 0, 1, 1])
     monitor.report(100, Report(curves={"roc": (scores, same)}))
     monitor.close()
-    tensor = _read(tmp_path).Tensors("eval/pr")[0].tensor_proto
+    tensor = _read(tmp_path).Tensors("metrics/pr")[0].tensor_proto
     table = np.array(tensor.float_val or np.frombuffer(tensor.tensor_content, "f4")).reshape(6, -1)
     true_positives, false_positives = table[0], table[1]
     assert true_positives[0] == 2
@@ -212,12 +215,12 @@ def test_a_start_without_checkpoint_begins_anew(tmp_path: Path) -> None:
 
 def test_flush_leaves_nothing_in_memory(tmp_path: Path) -> None:
     monitor = _monitor(tmp_path)
-    monitor.scalars(10, {"a": 1.5, "b": float("nan")}, group="data")
+    monitor.scalars(10, {"a": 1.5, "b": float("nan")}, group="loss")
     monitor.flush()
-    assert _steps(tmp_path, "data/a") == [10]
+    assert _steps(tmp_path, "loss/a") == [10]
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
         "clock": 10,
-        "group": "data",
+        "group": "loss",
         "a": 1.5,
         "b": None,
     }

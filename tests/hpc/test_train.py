@@ -19,7 +19,7 @@ from hpc.config import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir
-from launch.audit_compare import differences, series
+from launch.audit_compare import differences, records, series
 from tests.ranks import launch
 from tests.runs import finish, make_run, start, wait_for
 from tests.sets import pack_set
@@ -48,7 +48,8 @@ def test_a_straight_run_leaves_everything_a_user_looks_for(straight: Path) -> No
     assert 0.0 <= status["metrics"]["eer"] <= 0.5
     assert int(checkpoint.listing(straight)[-1].name) == 320
     curves = series(straight)
-    assert {"loss/embed", "optim/lr", "optim/grad_norm", "eval/eer", "data/samples_digest"} <= curves.keys()
+    assert {"loss/embed", "optim/lr", "optim/grad_norm", "metrics/eer"} <= curves.keys()
+    assert sum(line["group"] == "data" for line in records(straight)) == 10
     assert [step for step, _ in curves["loss/embed"]] == list(range(32, 321, 32))
 
 
@@ -201,7 +202,7 @@ def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> No
     ]  # exactly 0 where a batch has no such pair
     assert len(genuine) == 10
     assert all(genuine)
-    assert 0.0 <= curves["eval/eer"][-1][1] <= 0.5
+    assert 0.0 <= curves["metrics/eer"][-1][1] <= 0.5
 
 
 def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, shards: Path, straight: Path) -> None:

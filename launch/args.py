@@ -37,6 +37,12 @@ def _example(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
+def is_place(word: str) -> bool:
+    """Whether a word is a path or a run's name although it may hold `=`: no key holds `/` or `-`."""
+    key, equals, _ = word.partition("=")
+    return not equals or key.startswith((".", "~")) or "/" in key or "-" in key.lstrip("-")
+
+
 def parse(
     argv: Sequence[str],
     spec: Mapping[str, Any],
@@ -46,8 +52,8 @@ def parse(
 ) -> SimpleNamespace:
     """Read `argv` into a namespace with the keys of `spec` (their defaults) and `positional` (None if not given).
 
-    Words without `=` fill `positional` in order; all of them may also be written `key=value`. A word that starts with
-    `/`, `.` or `~` or whose part before `=` is no key while places are left is a positional too: paths may hold `=`.
+    Words without `=` fill `positional` in order; all of them may also be written `key=value`. While places are left,
+    a word `is_place` is a positional too.
     """
     known = {**dict.fromkeys(positional), **spec}
     values = dict(known)
@@ -55,7 +61,7 @@ def parse(
     places = [name for name in positional if not any(word.startswith(f"{name}=") for word in argv)]
     for word in argv:
         key, equals, text = word.partition("=")
-        if not equals or (places and key not in known and key.startswith(("/", ".", "~"))):
+        if not equals or (places and key not in known and is_place(word)):
             if word.startswith("-"):
                 raise UserError(f"{word} is not an option: options are typed key=value; {near(word, known)}")
             if not places:

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 
     place = [word for word in argv if word.startswith("runs=")]
     words = [word for word in argv if word not in place]
-    if not words or "=" in words[0].lstrip("/.~"):
+    if not words or not args.is_place(words[0]):
         raise UserError("RUN is missing: type rostro resume RUN; `rostro status` lists them")
     run = RunDir.open(words[0], runs=place[-1][5:] if place else "runs")
     before = run.config()

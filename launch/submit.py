@@ -45,17 +45,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
         return _hydra(words)
     if any(word in SWEEP_FLAGS for word in words):
-        return _sweep(_points([word for word in words if word not in SWEEP_FLAGS]))
+        return _sweep([word for word in words if word not in SWEEP_FLAGS])
     return _one(_resolved(words), words)
 
 
-def _sweep(points: Sequence[Sequence[str]]) -> int:
-    """One run for each point; all points are checked before the first run starts."""
-    configs = [_resolved(point, suffix=f"-{number}") for number, point in enumerate(points)]
+def _sweep(words: Sequence[str]) -> int:
+    """One run for each point of a sweep; all points are checked before the first run starts."""
+    from launch import sweep
+    from launch.compose import chosen_task
+
+    points = sweep.points(words)
+    endings = sweep.endings(points)
+    configs = [_resolved(point, suffix=end) for point, end in zip(points, endings, strict=True)]
     worst = 0
-    for point, config in zip(points, configs, strict=True):
+    for point, end, config in zip(points, endings, configs, strict=True):
         print(f"{' '.join(point)}:")
-        code = _one(config, point)
+        code = _one(config, point, called=f"{chosen_task(point)}{end}")
         worst = max(worst, code)
         if code == INTERRUPTED:
             break
@@ -109,11 +114,11 @@ def refuse_unused(config: Config, words: Sequence[str]) -> None:
             )
 
 
-def _one(config: Config, words: Sequence[str]) -> int:
-    """Do with one resolved config what it asks for."""
+def _one(config: Config, words: Sequence[str], *, called: str = "") -> int:
+    """Do with one resolved config what it asks for. `called`: the run's name where none was given."""
     if config.dry_run:
         return _dry_run(config, words)
-    run = _make(config, words)
+    run = _make(config, words, called=called)
     if config.prepare:
         print(f"run          {run.path}")
         print(f"start it     cd {run.code} && PYTHONPATH=. {_torchrun(run, config)}")
@@ -216,7 +221,12 @@ def _dry_job(config: Config) -> None:
 
 
 def _make(
-    config: Config, words: Sequence[str], *, job: str = "", claim: Callable[[Path], None] | None = None
+    config: Config,
+    words: Sequence[str],
+    *,
+    called: str = "",
+    job: str = "",
+    claim: Callable[[Path], None] | None = None,
 ) -> RunDir:
     """Create the run directory: under a temporary name until it is whole, so that no half one is ever seen.
 
@@ -225,7 +235,7 @@ def _make(
     from launch.compose import chosen_task
 
     runs = Path(config.runs).absolute()
-    first = config.name or f"{chosen_task(words)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    first = config.name or called or f"{chosen_task(words)}-{time.strftime('%Y%m%d-%H%M%S')}"
     draft = RunDir(runs / f".tmp-{first}-{os.getpid()}-{time.time_ns()}")
     try:
         _fill(draft, config, words, job)
@@ -265,19 +275,6 @@ def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None
     if job:
         draft.take(job=job)
         draft.give_to_job(job)
-
-
-def _points(words: Sequence[str]) -> list[list[str]]:
-    """The words of each point of a sweep, by Hydra's grammar: a,b  range(1,4)  glob(*)."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
-        return [list(point) for batch in BasicSweeper.split_arguments(parsed, None) for point in batch]
-    except HydraException as error:
-        raise UserError(f"{' '.join(words)}: {' '.join(str(error).split())[:200]}") from None
 
 
 def _hydra(words: Sequence[str]) -> int:

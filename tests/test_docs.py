@@ -59,7 +59,7 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command itself read the words, up to the point where it would act. UserError if it refuses them."""
     import importlib
 
-    from launch import args, cli, submit
+    from launch import args, cli, submit, sweep
 
     if words[0] == "--help":
         return
@@ -68,7 +68,7 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert module.HELP
     elif words[0] == "submit":
         plain = [word for word in words[1:] if word not in (*submit.SWEEP_FLAGS, "--cfg", "job", "--help")]
-        for point in submit._points(plain) if set(submit.SWEEP_FLAGS) & set(words) else [plain]:
+        for point in sweep.points(plain) if set(submit.SWEEP_FLAGS) & set(words) else [plain]:
             understand_run(point)
     elif words[0] == "resume":
         understand_resume(words[1:])

@@ -1,6 +1,7 @@
 """`rostro submit` on the real command: refusals before anything is made, the plan, sweeps, completion."""
 
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -152,13 +153,13 @@ def test_a_sweep_makes_a_run_for_each_point(tmp_path, shards):
     ]
     answer = script(*words, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    configs = [load_config(tmp_path / "runs" / f"s-{number}" / "config.yaml") for number in range(4)]
-    assert [(config.task["loss"], config.seed) for config in configs] == [
-        ("contrastive", 0),
-        ("contrastive", 1),
-        ("supcon", 0),
-        ("supcon", 1),
-    ]
+    for loss, seed in itertools.product(("contrastive", "supcon"), (0, 1)):
+        config = load_config(tmp_path / "runs" / f"s-loss={loss}-seed={seed}" / "config.yaml")
+        assert (config.task["loss"], config.seed) == (loss, seed)
+    assert len(left(tmp_path / "runs")) == 4
+    for more in ("", "+2"):  # without a name: the task's, and never that of a run which is there
+        assert script(*words[:-1], "seed=3", cwd=tmp_path).returncode == 0
+        assert (tmp_path / "runs" / f"siamese-loss=supcon{more}").is_dir()
     assert left(tmp_path) == ["runs"]
 
 
@@ -177,7 +178,7 @@ def test_help_lists_groups_keys_and_examples(tmp_path):
         "optim.lr=0.003",
         "task.margin=1.0",
         "examples:",
-        "-sc install=bash",
+        "rostro completion bash",
     ):
         assert text in answer.stdout
     assert left(tmp_path) == []
@@ -239,10 +240,12 @@ def test_the_memory_plan_knows_every_optimizer():
 
 
 def test_a_sweep_is_refused_whole_where_one_of_its_runs_exists(tmp_path, shards):
-    (tmp_path / "runs" / "sw-1").mkdir(parents=True)
+    (tmp_path / "runs" / "sw-seed=1").mkdir(parents=True)
     words = ["-m", "task=siamese", "batch=8", "name=sw", "seed=0,1", f"data.train={shards / 'train'}"]
-    assert "sw-1 exists: type `rostro resume sw-1`" in refused(rostro("submit", *words, cwd=tmp_path))
-    assert left(tmp_path / "runs") == ["sw-1"]
+    assert "sw-seed=1 exists: type `rostro resume sw-seed=1`" in refused(
+        rostro("submit", *words, cwd=tmp_path)
+    )
+    assert left(tmp_path / "runs") == ["sw-seed=1"]
 
 
 def test_the_yaml_of_slurm_shows_the_defaults_of_the_schema():

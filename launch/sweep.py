@@ -1,0 +1,54 @@
+"""The points of a sweep (`rostro submit -m key=a,b`), and the names by which their runs are told apart."""
+
+import re
+from collections.abc import Sequence
+
+from data_shards.errors import UserError
+
+LONGEST = 120  # characters of a name; logs and jobs are named after it
+VALUE = 32  # characters of one value in it
+UNSAFE = re.compile(
+    r"[^A-Za-z0-9._+-]+"
+)  # what a shell, SLURM or a file system would take for more than text
+
+
+def points(words: Sequence[str]) -> list[list[str]]:
+    """The words of each point of a sweep, by Hydra's grammar: a,b  range(1,4)  glob(*)."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(words))
+        return [list(point) for batch in BasicSweeper.split_arguments(parsed, None) for point in batch]
+    except HydraException as error:
+        raise UserError(f"{' '.join(words)}: {' '.join(str(error).split())[:200]}") from None
+
+
+def endings(found: Sequence[Sequence[str]]) -> list[str]:
+    """What tells the runs of the points apart, for the end of their names: `-loss=bce-seed=1`.
+
+    Each is part of a folder's name and needs no quotes in a shell. Numbers take its place where it would be too long,
+    and come behind it where two would be equal.
+    """
+    values = [dict(word.split("=", 1) for word in point if "=" in word) for point in found]
+    differing = [key for key in values[0] if len({point.get(key) for point in values}) > 1 and key != "name"]
+    if len({point.get("name") for point in values}) == len(values) > 1:
+        return [""] * len(values)
+    shown = _short(differing)
+    ends = ["".join(f"-{shown[key]}={_safe(point.get(key, ''))}" for key in differing) for point in values]
+    if any(len(end) > LONGEST for end in ends):
+        ends = [""] * len(ends)
+    if len(set(ends)) < len(ends):
+        ends = [f"{end}-{number}" for number, end in enumerate(ends)]
+    return ends
+
+
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """The last part of each key, or the whole key where two end alike."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return {key: end if last.count(end) == 1 else key for key, end in zip(keys, last, strict=True)}
+
+
+def _safe(value: str) -> str:
+    return UNSAFE.sub("_", value).strip("_")[:VALUE]

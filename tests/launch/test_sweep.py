@@ -1,0 +1,62 @@
+"""Names of a sweep's runs: folder names that differ, say what differs, and need no quotes."""
+
+import re
+import shlex
+
+import pytest
+
+from data_shards.errors import UserError
+from launch.args import parse
+from launch.sweep import LONGEST, endings, points
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("task.loss=bce,supcon seed=0,1", [f"-loss={x}-seed={n}" for x in ("bce", "supcon") for n in (0, 1)]),
+        ("batch=64 seed=range(1,4)", ["-seed=1", "-seed=2", "-seed=3"]),
+        ("engine.name=ddp,flat optim.name=adam", ["-name=ddp", "-name=flat"]),
+        (
+            "engine.name=ddp,flat optim.name=adam,sgd",
+            [f"-engine.name={e}-optim.name={o}" for e in ("ddp", "flat") for o in ("adam", "sgd")],
+        ),
+        ("data.train=a/b,a/c", ["-train=a_b", "-train=a_c"]),
+        ("data.train=a/b,a_b", ["-train=a_b-0", "-train=a_b-1"]),
+        ("optim.betas=[0.5,0.9],[0.9,0.99]", ["-betas=0.5_0.9", "-betas=0.9_0.99"]),
+        ("optim.lr=1e-3,3e-4", ["-lr=0.001", "-lr=0.0003"]),
+        ("name=one,other seed=1", ["", ""]),
+        ("data.set='$(touch x)','`y`'", ["-set=touch_x", "-set=y"]),
+        ("seed=0", ["-0"]),
+    ],
+)
+def test_runs_are_told_apart_by_their_words(words, expected):
+    found = endings(points(words.split() if "'" not in words else [words]))
+    if expected == ["-0"]:
+        assert found == [""]  # one point: nothing to tell apart
+    else:
+        assert found == expected
+    for end in found:
+        assert shlex.quote(f"a{end}") == f"a{end}" or re.fullmatch(r"[\w.+=-]*", end)
+
+
+def test_names_that_would_be_too_long_are_numbers():
+    keys = [f"data.{key}={'a' * 40},{'b' * 40}" for key in ("set", "train", "eval", "stage")]
+    found = endings(points(keys))
+    assert found == [f"-{number}" for number in range(16)]
+    assert all(len(end) <= LONGEST for end in found)
+
+
+def test_a_sweep_that_cannot_be_read_is_one_line():
+    with pytest.raises(UserError, match=r"^seed=range\(1,: "):
+        points(["seed=range(1,"])
+
+
+@pytest.mark.parametrize("name", ["siamese-loss=bce-seed=1", "runs/a=b", "./a=b", "/x/a=b", "~/a=b"])
+def test_commands_take_such_a_name_as_their_run(name):
+    assert parse([name, "runs=there"], {"runs": "runs"}, positional=("run",)).run == name
+
+
+def test_a_mistyped_key_is_still_one():
+    for words in (["rnus=there"], ["a", "siamese-loss=bce"]):
+        with pytest.raises(UserError, match="unknown key"):
+            parse(words, {"runs": "runs"}, positional=("run",))

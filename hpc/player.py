@@ -19,7 +19,7 @@ class Player:
         if config.channels_last and config.engine.name != "deepspeed":  # which lays parameters out flat
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() == 4:
-                    tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+                    tensor.data = _channels_last(tensor.data)
         if not module.training:
             module.train()  # else each layer keeps its mode: what the task put into eval mode stays frozen
         self.module = module
@@ -96,3 +96,12 @@ class Player:
 
     def tensor_names(self) -> list[str]:
         return [f"{self.name}.{name}" for name in self.module.state_dict()]
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """A copy whose strides say so, of a 1x1 kernel too.
+
+    `contiguous` leaves those as they are, since the memory is the same; their gradients have the other strides, and DDP
+    then warns and copies them piece by piece.
+    """
+    return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)

@@ -125,9 +125,10 @@ class _Loader(yaml.SafeLoader):
 def conform(value: Any, schema: Schema) -> str:
     """What keeps `value` from having the shape of `schema`, in words; empty where nothing does.
 
-    A schema is a type (`int` is not a bool, `float` takes whole numbers and is finite), `object` for anything, None,
-    a tuple of alternatives, `[schema]` for a list, `{str: schema}` for a mapping with any names, or
-    `{"name": schema, "other?": schema}`, a mapping with these entries (`?`: it may be absent) and perhaps more.
+    A schema is a type (`int` is not a bool, `float` takes whole numbers and is finite), a range of whole numbers,
+    `object` for anything, None, a tuple of alternatives, `[schema]` for a list, `{str: schema}` for a mapping with any
+    names, or `{"name": schema, "other?": schema}`, a mapping with these entries (`?`: it may be absent) and perhaps
+    more.
     """
     return _conform(value, schema, "")
 
@@ -138,6 +139,9 @@ def _conform(value: Any, schema: Schema, where: str) -> str:
         return ""
     if schema is None:
         return "" if value is None else f"{at}{_short(value)} is not null"
+    if isinstance(schema, range):
+        fits = type(value) is int and value in schema
+        return "" if fits else f"{at}{_short(value)} is not a whole number of {schema[0]} to {schema[-1]}"
     if isinstance(schema, type):
         return (
             "" if _is(value, schema) else f"{at}{_short(value)} is not {KINDS.get(schema, schema.__name__)}"

@@ -5,10 +5,10 @@ system gave to somebody else does not keep a dead run closed, and its SLURM job,
 count of requeues. Ranks write `status.json`; everybody else only reads. A rank that lost the lock writes nothing more.
 """
 
-import contextlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,8 @@ import psutil
 import yaml
 
 from data_shards.errors import UserError
+from data_shards.files import FileError
+from hpc import lock as lockfile
 from hpc import slurm
 from hpc.config import Config, load_config
 
@@ -35,7 +37,7 @@ def mark(pid: int | None = None) -> list[Any]:
 
 def alive(host: str, pid: int, started: float | None = None) -> bool | None:
     """Whether that process still runs; None: it is on another host, nobody here can tell."""
-    if pid <= 0:  # a lock that was given back, or that waits for its job
+    if not 0 < pid < 1 << 31:  # a lock that was given back, or that waits for its job
         return False
     if host != socket.gethostname():
         return None
@@ -130,7 +132,7 @@ class RunDir:
         values = read_json(self.status_file)
         values.setdefault("state", "prepared")
         job = self.job()
-        waiting = values["state"] != "finished" and job and not self._living_here()
+        waiting = values["state"] != "finished" and job and not self._living_here(self.owner())
         if waiting and slurm.job_state(job) in slurm.QUEUED:
             values["state"] = "queued"
         if values["state"] in ACTIVE and not self.in_use():
@@ -147,22 +149,27 @@ class RunDir:
         return {int(rank): list(place) for rank, place in read_json(self.status_file).get("pids", {}).items()}
 
     def owner(self) -> dict[str, Any]:
-        """The lock's content: host, pid, started, job, slurm_restarts, restarts; {} where nobody ever took it."""
-        return read_json(self.lock_file)
+        """The lock's content: host, pid, started, job, slurm_restarts, restarts; {} where nobody ever took it.
+
+        Raises FileError where it is damaged.
+        """
+        return lockfile.read(self.lock_file)
 
     def job(self) -> str:
         """The SLURM job that the run belongs to, waiting, running or ended; empty for a run of one machine."""
-        job = str(self.owner().get("job", ""))
-        return "" if job == SUBMITTING else job
+        return _job(self.owner())
 
     def in_use(self) -> bool:
         """Whether the owner, one of its ranks or its SLURM job lives: a job that waits in the queue does.
 
         Of a process of another host only SLURM knows; without a job, or an answer, it counts as living.
         """
-        if self._living_here():
+        return self._in_use(self.owner())
+
+    def _in_use(self, lock: Mapping[str, Any]) -> bool:
+        if self._living_here(lock):
             return True
-        lock, job = self.owner(), self.job()
+        job = _job(lock)
         if job:
             state = slurm.job_state(job)
             if state is not None or slurm.answers():
@@ -170,30 +177,33 @@ class RunDir:
             return True
         if lock and lock["pid"] <= 0:  # given back
             return False
-        return any(alive(*holder) is None for holder in self._holders())
+        return any(alive(*holder) is None for holder in self._holders(lock))
 
-    def _holders(self) -> list[list[Any]]:
-        lock = self.owner()
-        owner = [[lock["host"], lock["pid"], lock.get("started")]] if lock else []
+    def _holders(self, lock: Mapping[str, Any]) -> list[list[Any]]:
+        owner = [[lock.get("host", ""), lock["pid"], lock.get("started")]] if lock else []
         return [*owner, *self.ranks().values()]
 
-    def _living_here(self) -> bool:
-        return any(alive(*holder) is True for holder in self._holders())
+    def _living_here(self, lock: Mapping[str, Any]) -> bool:
+        return any(alive(*holder) is True for holder in self._holders(lock))
 
     def lost_to(self) -> str:
-        """Who owns the run in place of this process, in words; empty where it may write."""
-        lock = self.owner()
-        if not lock or [socket.gethostname(), os.getpid()] == [lock["host"], lock["pid"]]:
+        """Who owns the run in place of this process, in words; empty where it may write.
+
+        A damaged lock names no other owner: it does not end a training.
+        """
+        try:
+            lock = self.owner()
+        except FileError:
+            return ""
+        if not lock or [socket.gethostname(), os.getpid()] == [lock.get("host"), lock["pid"]]:
             return ""
         if lock.get("job") and slurm.in_step():
             mine = [lock["job"], lock.get("slurm_restarts", 0)] == [slurm.job_id(), slurm.restart_count()]
             return "" if mine else self._who(lock)
-        living = alive(lock["host"], lock["pid"], lock.get("started")) is True
-        if (
-            not living or lock.get("job") or self._heir(lock, os.getpid())
-        ):  # a launcher holds it for its ranks
-            return ""
-        return self._who(lock)
+        living = alive(lock.get("host", ""), lock["pid"], lock.get("started")) is True
+        # A launcher holds it for its ranks.
+        free = not living or lock.get("job") or self._heir(lock, os.getpid())
+        return "" if free else self._who(lock)
 
     def check_owner(self) -> None:
         """UserError where the run has another owner by now: whoever is left of an earlier start stops writing."""
@@ -206,25 +216,40 @@ class RunDir:
     def take(self, *, job: str = "", pid: int | None = None) -> int:
         """Become the owner and return how often the run was started before.
 
-        A dead owner is replaced. So is an ancestor of this process (the launcher took the directory for its ranks)
-        and, where `job` is not empty, an earlier start of the same job. Anybody else: UserError.
+        A dead owner is replaced, and so is a damaged lock where no recorded rank may live, an ancestor of this process
+        (the launcher took the directory for its ranks) and, where `job` is not empty, an earlier start of the same job.
+        Anybody else: UserError.
         """
         host, number, started = mark(pid)
         end = time.monotonic() + SUBMIT_TIME
-        while job and self.owner().get("job") == SUBMITTING and time.monotonic() < end:
+        while True:
+            seen, lock = self._seen()
+            if not job or lock.get("job") != SUBMITTING or time.monotonic() > end:
+                break
             time.sleep(0.1)
-        lock = self.owner()
         requeued = bool(job) and lock.get("job") == job
         if requeued and lock.get("slurm_restarts", 0) > slurm.restart_count():
             raise UserError(f"run {self.path} was started again by its job {job}: this start of it is over")
         heir = bool(lock) and (self._heir(lock, number) or (requeued and lock.get("queued", False)))
-        if lock and not heir and not requeued and self.in_use():
+        if not heir and not requeued and self._in_use(lock):
             raise UserError(self.refusal())
         restarts = int(lock.get("restarts", 0)) + (not heir) if lock else 0
         wanted = {"host": host, "pid": number, "started": started, "job": job, "restarts": restarts}
         wanted["slurm_restarts"] = slurm.restart_count() if job not in ("", SUBMITTING) else 0
-        self._replace_lock(lock, wanted)
+        if not lockfile.swap(self.lock_file, seen, wanted):
+            raise UserError(
+                f"run {self.path} was taken by another process this moment: `rostro status` shows it"
+            )
         return restarts
+
+    def _seen(self) -> tuple[bytes | None, dict[str, Any]]:
+        """The lock as it stands, and what it says: {} where it is damaged, too."""
+        seen = lockfile.content(self.lock_file)
+        try:
+            return seen, lockfile.parse(self.lock_file, seen)
+        except FileError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            return seen, {}
 
     def give_to_job(self, job: str) -> None:
         """The owner is a SLURM job from now on; its first rank takes the lock when it starts. Empty: none is."""
@@ -233,38 +258,38 @@ class RunDir:
             "job": job,
             "slurm_restarts": slurm.restart_count() if job == slurm.job_id() else 0,
         }
-        write_json(self.lock_file, {**self.owner(), **given, "queued": bool(job)})
+        lockfile.change(self.lock_file, **given, queued=bool(job))
 
     def hand_over(self, pid: int) -> None:
         """Make another process of this host the owner in place of this one (the launcher leaves, the job stays)."""
         host, number, started = mark(pid)
-        write_json(self.lock_file, {**self.owner(), "host": host, "pid": number, "started": started})
+        lockfile.change(self.lock_file, host=host, pid=number, started=started)
 
     def release(self) -> None:
         """Give the lock back if this process holds it; the count of starts stays."""
-        lock = self.owner()
+        seen, lock = self._seen()
         if lock.get("pid") == os.getpid() and lock.get("host") == socket.gethostname():
-            write_json(
-                self.lock_file, {**lock, "pid": 0} | ({"job": ""} if lock.get("job") == SUBMITTING else {})
-            )
+            rest = {"job": ""} if lock.get("job") == SUBMITTING else {}
+            lockfile.swap(self.lock_file, seen, {**lock, "pid": 0, **rest})
 
     def _heir(self, lock: Mapping[str, Any], pid: int) -> bool:
         """Whether the process `pid` is the lock's owner or descends from it."""
-        if lock["host"] != socket.gethostname() or lock["pid"] <= 0:
+        started = lock.get("started")
+        if lock.get("host") != socket.gethostname() or lock["pid"] <= 0 or started is None:
             return False
         if lock["pid"] == pid:
-            return alive(lock["host"], pid, lock["started"]) is True
+            return alive(lock["host"], pid, started) is True
         parents = {parent.pid: parent.create_time() for parent in psutil.Process(pid).parents()}
         found = parents.get(lock["pid"])
-        return found is not None and abs(found - lock["started"]) <= START_TOLERANCE
+        return found is not None and abs(found - started) <= START_TOLERANCE
 
     def refusal(self) -> str:
         """Why a living job keeps this directory closed, and what to do about it."""
-        lock = self.owner() or dict(zip(("host", "pid"), next(iter(self.ranks().values())), strict=False))
-        if not alive(lock["host"], lock["pid"], lock.get("started")):
+        lock = self._seen()[1] or dict(zip(("host", "pid"), next(iter(self.ranks().values())), strict=False))
+        if not alive(lock.get("host", ""), lock["pid"], lock.get("started")):
             rank = next((place for place in self.ranks().values() if alive(*place) is not False), None)
             lock = lock if rank is None else {"host": rank[0], "pid": rank[1]}
-        if lock["host"] == socket.gethostname() or self.job():
+        if lock.get("host") == socket.gethostname() or _job(lock):
             remedy = f"`rostro stop {self.name}` ends it, name=... starts another run"
         else:
             remedy = f"stop it there; if that machine is gone, delete {self.lock_file} and {self.status_file}"
@@ -272,37 +297,16 @@ class RunDir:
 
     def _who(self, lock: Mapping[str, Any]) -> str:
         """The owner in words."""
-        if self.job():
-            state = slurm.job_state(self.job()) or "SLURM does not answer"
-            return f"SLURM job {self.job()}, {state}"
-        return f"process {lock['pid']}" + (
-            "" if lock["host"] == socket.gethostname() else f" on {lock['host']}"
-        )
+        if job := _job(lock):
+            return f"SLURM job {job}, {slurm.job_state(job) or 'SLURM does not answer'}"
+        host = lock.get("host", "")
+        return f"process {lock['pid']}" + ("" if host == socket.gethostname() else f" on {host}")
 
-    def _replace_lock(self, seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        """Swap the lock that was read for ours; of several that try at once, one wins."""
-        draft = self.path / f".lock.{os.getpid()}"
-        draft.write_text(json.dumps(wanted, indent=1) + "\n")
-        aside = self.path / f".lock.old.{os.getpid()}"
-        try:
-            if seen:
-                os.rename(
-                    self.lock_file, aside
-                )  # of two takers, the second finds nothing, or the first one's lock
-                if read_json(aside) != dict(seen):
-                    with contextlib.suppress(FileExistsError):
-                        os.link(aside, self.lock_file)
-                    raise FileExistsError
-            elif self.lock_file.exists():  # there, but not readable as a lock: a disk that was full
-                os.rename(self.lock_file, aside)
-            os.link(draft, self.lock_file)
-        except (FileExistsError, FileNotFoundError):
-            raise UserError(
-                f"run {self.path} was taken by another process this moment: `rostro status` shows it"
-            ) from None
-        finally:
-            draft.unlink(missing_ok=True)
-            aside.unlink(missing_ok=True)
+
+def _job(lock: Mapping[str, Any]) -> str:
+    """The SLURM job of a lock; empty while sbatch is asked for one, too."""
+    job = str(lock.get("job", ""))
+    return "" if job == SUBMITTING else job
 
 
 def list_runs(runs: Path | str) -> list[RunDir]:

@@ -135,7 +135,11 @@ def test_of_many_takers_one_wins(run):
     for process in takers:
         process.communicate("\n")
     assert answers == ["4", "refused", "refused", "refused"]
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "lock.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        ".lock.json.guard",
+        "config.yaml",
+        "lock.json",
+    ]
 
 
 def test_hand_over_and_release(run, sleeper):

@@ -63,6 +63,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.shard)
 
+    def verify(self, ids: np.ndarray) -> None:
+        """The index is in memory."""
+
 
 def photo(number: int, side: int) -> np.ndarray:
     """uint8 [side, side, 3]: gradients, shapes, texture, grain: a JPEG as large as a photograph's."""

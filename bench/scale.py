@@ -1,12 +1,14 @@
-"""Simulated scale: a sparse synthetic index of 260 million samples in 26,000 shards, seen by a rank of 1,024.
+"""Simulated scale: a sparse synthetic set of 260 million samples in 26,000 shards, seen by a rank of 1,024.
 
-`python bench/scale.py` measures, for plain and P x K order, each in a process of its own: time to the first
-batch (open the index, build the order, compute one rank's job), resident memory, the cost of a batch beside
-a 100 times smaller set (interleaved medians), and the balance of the ranks. Nothing is decoded: there are
-no pictures. Prints one table and one JSON line; exit code 1 where a bar is missed.
+`python bench/scale.py` measures, for plain and P x K order, each in a process of its own: time to open the set
+(manifest, sizes of all files, hashes of the index), time to the first batch (that, build the order, compute one
+rank's job), resident memory, the cost of a batch beside a 100 times smaller set (interleaved medians), and the
+balance of the ranks. Nothing is decoded: the shards are holes, and so are the columns. Prints one table and one
+JSON line; exit code 1 where a bar is missed.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -21,6 +23,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_shards import index
+from data_shards.columns import BLOCK_BYTES, BLOCKS
+from data_shards.index import ShardSet
+from data_shards.manifest import file_entry, write_manifest
 from data_shards.order import GroupOrder, Order, PlainOrder, rank_block
 from data_shards.supply import Supply
 
@@ -30,7 +36,8 @@ COLUMNS = {
     "size": "u4",
     "width": "u2",
     "height": "u2",
-    "labels.identity": "i8",
+    "crc": "u4",
+    "labels.identity": "i4",
 }
 WORLD, SHARE, GROUP = 1024, 64, 4
 AUGMENT = SimpleNamespace(
@@ -42,43 +49,83 @@ AUGMENT = SimpleNamespace(
     saturation=0.2,
     hue=0.0,
 )
-BARS = {"first_batch_s": 2.0, "resident_mb": 300.0, "cost_ratio": 1.2, "imbalance": 1}
+BARS = {"open_s": 2.0, "first_batch_s": 2.0, "resident_mb": 300.0, "cost_ratio": 1.2, "imbalance": 1}
 
 
-def write_index(folder: Path, *, samples: int, shards: int, identities: int) -> None:
-    """The files of an index: columns are sparse (all zero), the two tables of starts are real."""
-    for name, dtype in COLUMNS.items():
-        with open(folder / f"{name}.npy", "wb") as file:
+def write_set(folder: Path, *, samples: int, shards: int, identities: int) -> None:
+    """A set of holes: columns are all zero, the two tables of starts, the hashes and the manifest are real."""
+    (folder / "index").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    starts = {}
+    for name, count in (("identity_start", identities), ("shard_start", shards)):
+        cuts = np.unique(rng.integers(1, samples, count - 1)) if count > 1 else np.empty(0)
+        starts[name] = np.concatenate([[0], cuts, [samples]]).astype(np.uint64)
+        np.save(folder / "index" / f"{name}.npy", starts[name])
+    zeros = hashlib.sha256(bytes(BLOCK_BYTES)).digest()
+    hashes, files = (
+        b"",
+        [file_entry(folder / f"index/{name}.npy", name=f"index/{name}.npy") for name in starts],
+    )
+    for name, dtype in sorted(COLUMNS.items()):
+        path = folder / "index" / f"{name}.npy"
+        with open(path, "wb") as file:
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (samples,)}
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + samples * np.dtype(dtype).itemsize)
-    rng = np.random.default_rng(0)
-    for name, count in (("identity_start", identities), ("shard_start", shards)):
-        cuts = np.sort(rng.integers(0, samples, count - 1)) if count > 1 else np.empty(0)
-        np.save(folder / f"{name}.npy", np.concatenate([[0], cuts, [samples]]).astype(np.uint64))
+        first, last = _ends(path)
+        hashes += first + zeros * (-(-path.stat().st_size // BLOCK_BYTES) - 2) + last
+        files.append({"name": f"index/{name}.npy", "bytes": path.stat().st_size, "sha256": zeros.hex()})
+    (folder / BLOCKS).write_bytes(hashes)
+    for name in ("identities.txt", "rejected.csv"):
+        (folder / name).touch()
+    files += [file_entry(folder / name, name=name) for name in (BLOCKS, "identities.txt", "rejected.csv")]
+    counts = np.diff(starts["shard_start"].astype(np.int64)).tolist()
+    tars = []
+    for number, count in enumerate(counts):
+        for ending in ("tar", "idx"):
+            with open(folder / f"scale-{number:06d}.{ending}", "wb") as file:
+                file.truncate(100)
+        entry = {"bytes": 100, "sha256": zeros.hex()}
+        tars.append({"name": f"scale-{number:06d}.tar", "samples": count, **entry})
+        files.append({"name": f"scale-{number:06d}.idx", **entry})
+    people = len(starts["identity_start"]) - 1
+    words = {
+        "name": "scale",
+        "source": "none",
+        "split": "train",
+        "licence": "",
+        "request": "",
+        "verify": "none",
+    }
+    numbers = {"size": 0, "seed": 0, "holdout": 0.0, "rejected": 0, "picture_bytes": 0, "samples": samples}
+    fields = {"identity": {"dtype": "i4", "largest": people - 1}}
+    write_manifest(
+        folder,
+        {
+            **words,
+            **numbers,
+            "identities": people,
+            "converted": {},
+            "fields": fields,
+            "shards": tars,
+            "files": files,
+        },
+    )
 
 
-class SparseSet:
-    """The attributes of `index.ShardSet` that loading uses, over the files of `write_index`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        columns = {path.name[:-4]: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
-        self.labels = {"identity": columns.pop("labels.identity")}
-        self.identity_start, self.shard_start = columns.pop("identity_start"), columns.pop("shard_start")
-        self.shard, self.offset, self.size = columns["shard"], columns["offset"], columns["size"]
-        self.width, self.height = columns["width"], columns["height"]  # 0 x 0: the cost is that of any size
-        self.crc = columns["size"]  # stands in: no byte is read here
-
-    def __len__(self) -> int:
-        return len(self.shard)
+def _ends(path: Path) -> tuple[bytes, bytes]:
+    """Hashes of the first block of a file, which holds the header, and of the last one, which is not whole."""
+    with open(path, "rb") as file:
+        first = hashlib.sha256(file.read(BLOCK_BYTES)).digest()
+        file.seek((path.stat().st_size - 1) // BLOCK_BYTES * BLOCK_BYTES)
+        return first, hashlib.sha256(file.read()).digest()
 
 
 class Rank:
     """One rank's view of a set: everything of a batch but reading and decoding its bytes."""
 
     def __init__(self, folder: Path, kind: str, rank: int) -> None:
-        self.shards, self.rank = SparseSet(folder), rank
+        self.shards, self.rank = ShardSet.open(folder), rank
         self.order: Order = (
             PlainOrder(self.shards, 0) if kind == "plain" else GroupOrder(self.shards, 0, group=GROUP)
         )
@@ -101,7 +148,11 @@ def resident_mb() -> float:
 
 def measure(big: Path, small: Path, kind: str, batches: int) -> dict[str, float]:
     """Run in a fresh process: the figures of one order."""
+    index.WHOLE = 0  # both sets are verified by blocks, so that the costs of their batches compare
     before = resident_mb()
+    begin = time.perf_counter()
+    ShardSet.open(big)
+    opened = time.perf_counter() - begin
     begin = time.perf_counter()
     rank = Rank(big, kind, WORLD // 3)
     rank.batch(0)
@@ -120,6 +171,7 @@ def measure(big: Path, small: Path, kind: str, batches: int) -> dict[str, float]
             cost[name].append(_timed(seen, step))
     medians = {name: statistics.median(values) for name, values in cost.items()}
     return {
+        "open_s": opened,
         "first_batch_s": first,
         "resident_mb": peak,
         "growth_mb": peak - before,
@@ -167,8 +219,7 @@ def main() -> int:
         sets = []
         for name, divisor in (("big", 1), ("small", 100)):
             sets.append(Path(folder, name))
-            sets[-1].mkdir()
-            write_index(
+            write_set(
                 sets[-1],
                 samples=args.samples // divisor,
                 shards=max(1, args.shards // divisor),

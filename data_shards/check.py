@@ -4,8 +4,10 @@ Headers, padding and labels of a shard follow from the index, pictures have thei
 byte is not only noticed (sha256 of the shard) but named by the member that it lies in.
 """
 
+import errno
 import hashlib
 import mmap
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_shards.errors import UserError
+from data_shards.files import FileError, MissingFile, open_regular, read_text
 from data_shards.index import ShardSet
+from data_shards.keys import visible
 from data_shards.manifest import NAME, read_manifest
 from data_shards.pictures import Rejected, normalise
 from data_shards.pool import run_jobs
-from data_shards.tar_writer import BLOCK, END, header
+from data_shards.tar_writer import BLOCK, END, header, header_name
 from data_shards.workplace import FOLDER
 
 MANY = 20  # problems of one shard that are listed; the rest is counted
@@ -32,7 +36,7 @@ class Problem(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in self if part)
+        return visible(": ".join(part for part in self if part))
 
 
 def find_sets(folder: Path) -> list[Path]:
@@ -55,45 +59,78 @@ def _is_set(folder: Path) -> bool:
 def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
     """All that is wrong with one set. Reads and decodes all of it."""
     try:
-        manifest, _ = read_manifest(folder)
+        manifest, digest = read_manifest(folder)
     except UserError as error:
-        yield _manifest_problem(folder, str(error))
+        yield _named_problem(folder, str(error))
         return
-    whole = True
+    whole, damaged = True, set()
     for entry in manifest["files"]:
         for problem in _check_file(folder, entry):
+            damaged.add(entry["name"])
             whole = whole and not entry["name"].startswith("index/")
             yield problem
     yield from _strange_files(folder, manifest)
     shards = manifest["shards"]
+    if whole:
+        try:
+            index = ShardSet(folder, manifest, digest)
+            index.check_starts()
+            index.compare_all()
+            if "identities.txt" not in damaged:
+                index.identity_names()
+        except UserError as error:
+            whole = False
+            yield _named_problem(folder, str(error))
     if not whole:  # the index cannot be trusted to say where members lie
         for entry in shards:
             yield from _check_file(folder, entry)
         return
     jobs = [(folder, number) for number in range(len(shards))]
     early: dict[int, list[Problem]] = {}  # shards come as they are done and are told in their order
+    keys: dict[int, np.ndarray] = {}
     due = 0
-    for number, problems in run_jobs(check_shard, jobs, workers=workers):
-        early[number] = problems
+    for number, (problems, hashed) in run_jobs(check_shard, jobs, workers=workers):
+        early[number], keys[number] = problems, hashed
         while due in early:
             yield from early.pop(due)
             due += 1
+    yield from _doubles(folder, manifest, keys)
+
+
+def _doubles(folder: Path, manifest: dict[str, Any], keys: dict[int, np.ndarray]) -> Iterator[Problem]:
+    """Members of one name: readers that go by names take one for the other."""
+    found, counts = np.unique(np.concatenate([np.empty(0, "u8"), *keys.values()]), return_counts=True)
+    doubled = found[counts > 1]
+    seen: set[str] = set()
+    for number in sorted(keys) if len(doubled) else ():
+        if np.isin(keys[number], doubled).any():
+            for name in _index_names(folder, manifest, number):
+                if name in seen:
+                    yield Problem(manifest["shards"][number]["name"], f"{name}.jpg", "is in the set twice")
+                if _key_hash(name) in doubled:
+                    seen.add(name)
+
+
+def _key_hash(name: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]))
 
 
 def _check_file(folder: Path, entry: dict[str, Any]) -> list[Problem]:
     try:
-        with open(folder / entry["name"], "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+        with open_regular(folder / entry["name"]) as file:
+            size = os.fstat(file.fileno()).st_size
+            same = (
+                size == entry["bytes"] and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+            )
+    except MissingFile:
+        return [Problem(entry["name"], "", os.strerror(errno.ENOENT))]
+    except FileError:
+        return [Problem(entry["name"], "", "is not a regular file, or cannot be read")]
     except OSError as error:
         return [Problem(entry["name"], "", error.strerror or str(error))]
     if size != entry["bytes"]:
         return [Problem(entry["name"], "", f"{size} bytes, the manifest says {entry['bytes']}")]
-    return (
-        []
-        if digest == entry["sha256"]
-        else [Problem(entry["name"], "", "sha256 differs from the manifest's")]
-    )
+    return [] if same else [Problem(entry["name"], "", "sha256 differs from the manifest's")]
 
 
 def _strange_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
@@ -107,21 +144,21 @@ def _strange_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
 def _openable(path: Path) -> bool:
     """Whether there is anything to look into: an empty file cannot be mapped."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return bool(file.read(1))
-    except OSError:
+    except (FileError, OSError):
         return False
 
 
-def check_shard(folder: Path, number: int) -> list[Problem]:
-    """Problems of one shard: hash, structure against the index, pictures."""
+def check_shard(folder: Path, number: int) -> tuple[list[Problem], np.ndarray]:
+    """Problems of one shard (hash, structure against the index, pictures), and hashes of its keys."""
     manifest, digest = read_manifest(folder)
     shards = ShardSet(folder, manifest, digest)
     entry = manifest["shards"][number]
     problems = _check_file(folder, entry)
     if problems and not _openable(folder / entry["name"]):
-        return problems
-    names = _index_names(folder / f"{Path(entry['name']).stem}.idx")
+        return problems, np.empty(0, "u8")
+    names = _index_names(folder, manifest, number)
     start, stop = int(shards.shard_start[number]), int(shards.shard_start[number + 1])
     found: list[Problem] = []
     with (
@@ -130,7 +167,7 @@ def check_shard(folder: Path, number: int) -> list[Problem]:
     ):
         end = 0
         for row in range(start, stop):
-            name = names[row - start] if row - start < len(names) else f"sample {row}"
+            name = names[row - start] if row - start < len(names) else _tar_name(tar, end, row)
             reasons, end = _check_sample(tar, shards, row, name, end)
             found += [Problem(entry["name"], member, reason) for member, reason in reasons]
         if tar[end:] != END:
@@ -139,16 +176,27 @@ def check_shard(folder: Path, number: int) -> list[Problem]:
         problems = found[:MANY]
         if len(found) > MANY:
             problems.append(Problem(entry["name"], "", f"and {len(found) - MANY} more problems"))
-    return problems
+    return problems, np.array([_key_hash(name) for name in names], "u8")
 
 
-def _index_names(path: Path) -> list[str]:
-    """Keys in the DALI index. A damaged one is reported as a file; here it only costs names."""
-    try:
-        lines = path.read_text("ascii").splitlines()[1:]
-        return [line.split(" ")[3].removesuffix(".jpg") for line in lines]
-    except (OSError, ValueError, IndexError):
+def _index_names(folder: Path, manifest: dict[str, Any], number: int) -> list[str]:
+    """Keys in the DALI index. A damaged one is reported as a file; the names are those in the tar then."""
+    name = f"{Path(manifest['shards'][number]['name']).stem}.idx"
+    entry = next((entry for entry in manifest["files"] if entry["name"] == name), None)
+    if entry is None or _check_file(folder, entry):
         return []
+    try:
+        lines = read_text(folder / name, limit=entry["bytes"]).splitlines()[1:]
+        return [line.split(" ")[3].removesuffix(".jpg") for line in lines]
+    except (FileError, IndexError):
+        return []
+
+
+def _tar_name(tar: mmap.mmap, position: int, row: int) -> str:
+    try:
+        return header_name(tar[position : position + BLOCK]).removesuffix(".jpg")
+    except ValueError:
+        return f"sample {row}"
 
 
 def _check_sample(
@@ -191,8 +239,10 @@ def _picture_reasons(jpeg: bytes, shards: ShardSet, row: int) -> Iterator[str]:
         yield f"is {picture.width} x {picture.height}, the index says {said}"
 
 
-def _manifest_problem(folder: Path, text: str) -> Problem:
-    named = f"{folder / NAME}: "
-    if text.startswith(named):
-        return Problem(NAME, "", text.removeprefix(named))
-    return Problem("", "", text.removeprefix(f"{folder}: "))
+def _named_problem(folder: Path, text: str) -> Problem:
+    """The problem that an error tells: the file that it begins with, if it is one of the set, and the rest."""
+    named = str(folder / "_")[:-1]
+    if text.startswith(f"{folder}: ") or not text.startswith(named):
+        return Problem("", "", text.removeprefix(f"{folder}: "))
+    file, _, reason = text.removeprefix(named).partition(" ")
+    return Problem(file.removesuffix(":"), "", reason)

@@ -11,6 +11,7 @@ import math
 import os
 import stat
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,11 @@ class MissingFile(FileError):
     """A file that does not exist."""
 
 
-def read_bytes(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it, or delete it") -> bytes:
-    """The content of a regular file of at most `limit` bytes.
+def open_regular(path: Path | str, *, remedy: str = "restore it, or delete it") -> BufferedReader:
+    """A regular file, opened to read its bytes.
 
-    Raises MissingFile where there is none, FileError for a folder, a FIFO, a device, a longer file, or one without
-    rights. Never waits on a FIFO.
+    Raises MissingFile where there is none, FileError for a folder, a FIFO, a device, or a file without rights. Never
+    waits on a FIFO.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -55,7 +56,12 @@ def read_bytes(path: Path | str, *, limit: int = SMALL, remedy: str = "restore i
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise FileError(f"{path} is not a regular file: {remedy}")
-    with os.fdopen(handle, "rb") as stream:
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it, or delete it") -> bytes:
+    """The content of a regular file of at most `limit` bytes; errors as in `open_regular`, and for a longer file."""
+    with open_regular(path, remedy=remedy) as stream:
         try:
             data = stream.read(limit + 1)
         except OSError as error:

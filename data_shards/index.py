@@ -1,24 +1,32 @@
 """ShardSet: the read side of a packed set. Memory-mapped tables, a row a sample, ordered by (shard, offset).
 
-Opening costs one stat a file, whatever the number of samples: sizes are compared, bytes are not (that is
-`rostro check`). Row numbers are the ids of samples everywhere.
+Opening compares the size of every file with the manifest, and the bytes of the index: all of a small set's, of a
+large one's (over WHOLE bytes) the two tables of starts, and the rest when a row is first needed (`verify`). The
+shards' bytes have their crc32 compared when they are read; `rostro check` reads all. Row numbers are the ids of
+samples everywhere.
 """
 
+import hashlib
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_shards.columns import BLOCKS, REMEDY, Blocks, check_starts, load_column, verify_file
 from data_shards.errors import UserError
+from data_shards.files import read_bytes
 from data_shards.manifest import read_manifest
 from data_shards.tar_writer import BLOCK, header_name
 
 # The picture's bytes lie at [offset, offset + size) of the shard; crc is zlib.crc32 of them.
 COLUMNS = {"shard": "u4", "offset": "u8", "size": "u4", "width": "u2", "height": "u2", "crc": "u4"}
 STARTS = ("identity_start", "shard_start")
+WHOLE = 128 << 20  # bytes of an index that is verified whole when it is opened
+CHUNK = 1 << 20  # rows that are compared at a time
 
 
 class ShardSet:
@@ -36,15 +44,22 @@ class ShardSet:
     def __init__(self, folder: Path, manifest: dict[str, Any], digest: str) -> None:
         self.folder, self.manifest, self.digest = folder, manifest, digest
         self.name: str = manifest["name"]
-        for column in (*COLUMNS, *STARTS):
-            setattr(self, column, _load(folder, column))
+        self.unchecked = ""  # what an opened set could not verify, for the log
+        self._blocks: Blocks | None = None
+        self._compared = True  # whether the rows were compared with starts and shards
+        self._files = {entry["name"]: entry for entry in manifest["files"]}
+        for column, kind in COLUMNS.items():
+            setattr(self, column, load_column(self._column(column), kind, manifest["samples"]))
+        for column, count in zip(STARTS, (manifest["identities"], len(manifest["shards"])), strict=True):
+            setattr(self, column, load_column(self._column(column), "u8", count + 1))
         self.labels: dict[str, np.ndarray] = {
-            field: _load(folder, f"labels.{field}") for field in manifest["fields"]
+            field: load_column(self._column(f"labels.{field}"), facts["dtype"], manifest["samples"])
+            for field, facts in manifest["fields"].items()
         }
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, fields: Sequence[str] = ()) -> "ShardSet":
-        """Opens the set after comparing schema, files, sizes and row counts with the manifest.
+        """Opens the set after comparing schema, files, sizes and the index with the manifest.
 
         fields: labels that the caller needs. Raises UserError that names what differs and what to type.
         """
@@ -56,26 +71,84 @@ class ShardSet:
                 raise UserError(f"{folder}: has no label `{field}`, only {known}; pack a source that has it")
         check_sizes(folder, manifest)
         shards = cls(folder, manifest, digest)
-        shards._check_rows()
+        shards._verify_index()
         return shards
 
-    def _check_rows(self) -> None:
-        samples = self.manifest["samples"]
-        lengths = dict.fromkeys(COLUMNS, samples) | {
-            "identity_start": self.manifest["identities"] + 1,
-            "shard_start": len(self.manifest["shards"]) + 1,
-        }
-        tables = {name: getattr(self, name) for name in lengths}
-        for field, table in self.labels.items():
-            tables[f"labels.{field}"], lengths[f"labels.{field}"] = table, samples
-        for name, table in tables.items():
-            if table.ndim != 1 or len(table) != lengths[name]:
-                raise UserError(
-                    f"{self.folder}/index/{name}.npy: {len(table)} rows, the manifest says {lengths[name]}; "
-                    "pack the set again"
-                )
-        if samples and (int(self.identity_start[-1]), int(self.shard_start[-1])) != (samples, samples):
-            raise UserError(f"{self.folder}: index does not cover all {samples} samples; pack the set again")
+    def _column(self, name: str) -> Path:
+        return self.folder / "index" / f"{name}.npy"
+
+    def _verify_index(self) -> None:
+        for name in STARTS:
+            verify_file(self._column(name), self._files[f"index/{name}.npy"])
+        self.check_starts()
+        columns = self._columns()
+        if sum(self._files[name]["bytes"] for name in columns) <= WHOLE:
+            for name in columns:
+                verify_file(self.folder / name, self._files[name])
+            for ids in self._chunks():
+                self.compare(ids)
+        elif BLOCKS in self._files:
+            self._blocks = Blocks(self.folder, columns, self._files[BLOCKS])
+        else:
+            self._compared = False
+            self.unchecked = (
+                f"{self.folder}: packed before indexes had block hashes: sizes, pictures and places of rows are "
+                "verified as they are read, labels beside the identity by `rostro check` only"
+            )
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        """{file: column} of all that has a row a sample."""
+        columns = {f"index/{name}.npy": getattr(self, name) for name in COLUMNS}
+        return columns | {f"index/labels.{field}.npy": column for field, column in self.labels.items()}
+
+    def verify(self, ids: np.ndarray) -> None:
+        """UserError if the index of one of these rows is not what was packed. Call it before rows are used."""
+        if self._blocks is not None:
+            self._blocks.verify(ids)
+        elif not self._compared:
+            self.compare(np.unique(ids))
+
+    def check_starts(self) -> None:
+        """UserError unless both tables of starts cut the rows into parts, and shards are as the manifest says."""
+        for name in STARTS:
+            check_starts(self._column(name), getattr(self, name), len(self))
+        counts = [entry["samples"] for entry in self.manifest["shards"]]
+        if not np.array_equal(np.diff(self.shard_start.astype("i8")), counts):
+            raise UserError(f"{self._column('shard_start')}: does not fit the manifest's shards: {REMEDY}")
+
+    def compare_all(self) -> None:
+        """UserError unless all rows fit starts and shards, and the hashes of blocks where there are any."""
+        if BLOCKS in self._files:
+            self._blocks = Blocks(self.folder, self._columns(), self._files[BLOCKS])
+        for ids in self._chunks():
+            self.verify(ids)
+            self.compare(ids)
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        for first in range(0, len(self), CHUNK):
+            yield np.arange(first, min(first + CHUNK, len(self)))
+
+    def compare(self, ids: np.ndarray) -> None:
+        """UserError unless these rows lie in the shard and belong to the identity that the starts say."""
+        shard = np.searchsorted(self.shard_start, ids.astype("u8"), "right") - 1
+        person = np.searchsorted(self.identity_start, ids.astype("u8"), "right") - 1
+        offset, size = self.offset[ids], self.size[ids]
+        end = self._shard_bytes[shard]
+        for name, good in (
+            ("shard", self.shard[ids] == shard),
+            ("labels.identity", self.labels["identity"][ids] == person),
+            ("offset", (offset >= BLOCK) & (offset <= end)),
+            ("size", (size > 0) & (size <= end - np.minimum(offset, end))),
+            ("width", self.width[ids] > 0),
+            ("height", self.height[ids] > 0),
+        ):
+            if not good.all():
+                row = int(ids[np.argmin(good)])
+                raise UserError(f"{self._column(name)}: row {row} cannot be: {REMEDY}")
+
+    @cached_property
+    def _shard_bytes(self) -> np.ndarray:
+        return np.array([entry["bytes"] for entry in self.manifest["shards"]], "u8")
 
     @cached_property
     def shards(self) -> list[Path]:
@@ -102,8 +175,16 @@ class ShardSet:
         return f"{self.shards[int(self.shard[sample_id])].name}:{self.member(sample_id)}"
 
     def identity_names(self) -> list[str]:
-        """Name of every identity, by its number."""
-        return (self.folder / "identities.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        """Name of every identity, by its number. UserError if the list is not the one that was packed."""
+        path, entry = self.folder / "identities.txt", self._files["identities.txt"]
+        data = read_bytes(path, limit=entry["bytes"], remedy=REMEDY)
+        try:
+            names = data.decode().split("\n")[:-1]
+        except UnicodeDecodeError:
+            names = []
+        if hashlib.sha256(data).hexdigest() != entry["sha256"] or len(names) != len(self.identity_start) - 1:
+            raise UserError(f"{path}: its lines are not those that the manifest says: {REMEDY}")
+        return names
 
 
 def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
@@ -111,19 +192,10 @@ def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
     for entry in (*manifest["shards"], *manifest["files"]):
         path = os.path.join(folder, entry["name"])
         try:
-            found = os.stat(path).st_size
+            found = os.stat(path)
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; copy it again or pack the set again") from None
-        if found != entry["bytes"]:
-            raise UserError(
-                f"{path}: {found} bytes, the manifest says {entry['bytes']}; "
-                "copy it again or pack the set again"
-            )
-
-
-def _load(folder: Path, name: str) -> np.ndarray:
-    path = folder / "index" / f"{name}.npy"
-    try:
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
-        raise UserError(f"{path}: is missing or damaged; copy it again or pack the set again") from None
+            raise UserError(f"{path}: {error.strerror}; {REMEDY}") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path}: is not a regular file; {REMEDY}")
+        if found.st_size != entry["bytes"]:
+            raise UserError(f"{path}: {found.st_size} bytes, the manifest says {entry['bytes']}; {REMEDY}")

@@ -47,6 +47,19 @@ def _unique(slugs: Iterable[str], *, wholes: Sequence[str], longest: int) -> lis
     return unique
 
 
+def visible(name: str) -> str:
+    """The name on one printable line: control characters, undecodable bytes and backslashes are escaped.
+
+    Different names stay different, and plain ones stay as they are.
+    """
+    if name.isprintable() and "\\" not in name:
+        return name
+    return "".join(
+        letter if letter.isprintable() and letter != "\\" else letter.encode("unicode_escape").decode("ascii")
+        for letter in name
+    )
+
+
 def identity_slugs(identities: Sequence[str]) -> dict[str, str]:
     """{identity: first part of its keys}."""
     slugs = _unique(map(_identity_slug, identities), wholes=identities, longest=_LONGEST_IDENTITY)

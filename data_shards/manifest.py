@@ -7,16 +7,47 @@ in it is found as surely as one in a shard.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_shards.errors import UserError
+from data_shards.files import MissingFile, conform, parse_json, read_bytes
 
 SCHEMA = 1
 NAME = "manifest.json"
 TEMPORARY = ".tmp-"  # a file whose name starts so is not finished
+LARGEST = 1 << 28  # bytes of a manifest; one of 26,000 shards has 9 million
+REMEDY = "copy it again or pack the set again"
+
+_SHAPE = {
+    "schema": int,
+    "name": str,
+    "source": str,
+    "split": str,
+    "source_split?": str,
+    "licence": str,
+    "request": str,
+    "size": int,
+    "seed": int,
+    "holdout": float,
+    "verify": str,
+    "options?": {str: object},
+    "samples": int,
+    "identities": int,
+    "rejected": int,
+    "picture_bytes": int,
+    "converted": {str: int},
+    "fields": {str: {"dtype": str, "largest": float}},
+    "shards": [{"name": str, "samples": int, "bytes": int, "sha256": str}],
+    "files": [{"name": str, "bytes": int, "sha256": str}],
+}
+_NAME = re.compile(r"(?:index/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # of a file; it never leads out of the folder
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DTYPES = ("i4", "f4")
+_NEEDED = ("shard", "offset", "size", "width", "height", "crc", "identity_start", "shard_start")
 
 
 def _own_hash(manifest: dict[str, Any]) -> str:
@@ -36,24 +67,51 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     """(manifest, sha256 of the file). Raises UserError for a folder that is no whole set of this schema."""
     path = folder / NAME
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        data = read_bytes(path, limit=LARGEST, remedy="give the folder of a packed set")
+    except MissingFile:
         remedy = "give the folder of a packed set, or let `rostro pack` finish it by the same command"
         if folder.is_dir() and (folder / "train" / NAME).exists():
             remedy = f"give one of its sets: {folder / 'train'}"
         raise UserError(f"{folder}: has no {NAME}; {remedy}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the folder of a packed set") from None
+    manifest = parse_json(data, what=str(path), remedy=REMEDY)
+    if manifest.get("schema") != SCHEMA:
+        raise UserError(
+            f"{path}: schema={manifest.get('schema')!r:.40}, this program reads {SCHEMA}; pack the set again"
+        )
     try:
-        manifest = json.loads(data)
-        found = manifest.get("schema")
-    except (ValueError, AttributeError):
-        raise UserError(f"{path}: is damaged (no JSON); pack the set again") from None
-    if found != SCHEMA:
-        raise UserError(f"{path}: schema={found}, this program reads {SCHEMA}; pack the set again")
-    if manifest.get("sha256") != _own_hash(manifest):
-        raise UserError(f"{path}: was changed after packing (its sha256 differs); pack the set again")
+        same = manifest.get("sha256") == _own_hash(manifest)
+    except RecursionError:
+        same = False
+    if not same:
+        raise UserError(f"{path}: was changed after packing (its sha256 differs); {REMEDY}")
+    if fault := conform(manifest, _SHAPE) or _fault(manifest):
+        raise UserError(f"{path}: {fault}: {REMEDY}")
     return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _fault(manifest: dict[str, Any]) -> str:
+    """What contradicts itself in a manifest of the right shape; empty: nothing."""
+    shards, files, fields = manifest["shards"], manifest["files"], manifest["fields"]
+    entries = [*shards, *files]
+    for entry in entries:
+        if not _NAME.fullmatch(entry["name"]) or not _SHA256.fullmatch(entry["sha256"]) or entry["bytes"] < 0:
+            return f"{entry['name']!r:.60} has no plain name, size and sha256"
+    names = {entry["name"] for entry in entries}
+    if len(names) != len(entries):
+        return "it names a file twice"
+    tables = [*_NEEDED, *(f"labels.{field}" for field in fields)]
+    for wanted in (*(f"index/{table}.npy" for table in tables), "identities.txt", "rejected.csv"):
+        if wanted not in names:
+            return f"it does not list {wanted!r:.60}"
+    if min((shard["samples"] for shard in shards), default=0) < 1 or manifest["identities"] < 1:
+        return "it has a shard without samples, or no identities"
+    if sum(shard["samples"] for shard in shards) != manifest["samples"]:
+        return f"samples={manifest['samples']} is not the sum of its shards"
+    if any(facts["dtype"] not in _DTYPES for facts in fields.values()):
+        return f"fields: the only types are {' and '.join(_DTYPES)}"
+    if fields.get("identity") != {"dtype": "i4", "largest": manifest["identities"] - 1}:
+        return f"fields.identity does not fit identities={manifest['identities']}"
+    return ""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class _Handle:
     """A file descriptor that closes itself when the last thread that reads from it lets go."""
 
     def __init__(self, path: os.PathLike) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def __del__(self) -> None:
         fd = getattr(self, "fd", -1)

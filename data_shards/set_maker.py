@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from data_shards.columns import BLOCKS, block_digests
 from data_shards.errors import UserError
-from data_shards.index import COLUMNS
+from data_shards.index import COLUMNS, STARTS
 from data_shards.keys import slug
 from data_shards.manifest import SCHEMA, file_entry, renamed, sync_path
 from data_shards.plan import plan_split
@@ -167,6 +168,9 @@ class SetMaker:
         for path, table in files.items():
             with renamed(folder / path) as file:
                 np.save(file, table, allow_pickle=False)
+        with renamed(folder / BLOCKS) as file:
+            for name in sorted(set(files) - {f"index/{start}.npy" for start in STARTS}):
+                file.writelines(block_digests(folder / name))
         for path, text in (
             ("identities.txt", "".join(f"{_printable(name)}\n" for name in self.plan.identities)),
             ("rejected.csv", _csv([("source", "reason"), *rejected])),
@@ -175,7 +179,9 @@ class SetMaker:
                 file.write(text.encode("utf-8", "backslashreplace"))
         sync_path(folder / "index")
         sync_path(folder)
-        return self.manifest(tables, [*files, "identities.txt", "rejected.csv"], num_rejected=len(rejected))
+        return self.manifest(
+            tables, [*files, BLOCKS, "identities.txt", "rejected.csv"], num_rejected=len(rejected)
+        )
 
     def manifest(
         self, tables: Mapping[str, np.ndarray], files: list[str], *, num_rejected: int

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from data_shards.index import check_sizes
+from data_shards.index import ShardSet
 from data_shards.manifest import NAME, read_manifest, sync_path
 
 CHUNK = 4 << 20
@@ -110,8 +110,7 @@ def _whole(folder: Path, digest: str) -> bool:
     if not folder.exists():
         return False
     try:
-        manifest, found = read_manifest(folder)
-        check_sizes(folder, manifest)
+        found = ShardSet.open(folder).digest
     except UserError:
         found = ""
     if found != digest:

@@ -15,6 +15,7 @@ weaker than those of `loader.py`:
 
 import itertools
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from webdataset.shardlists import expand_urls
 
 from data_shards import augment, counted
 from data_shards.augment import AugmentConfig
@@ -30,47 +30,13 @@ from data_shards.errors import DecodeError, UserError
 from data_shards.host import HostBackend
 from data_shards.index import ShardSet
 from data_shards.loader import RawBatch, to_batch
-from data_shards.manifest import read_manifest
 from data_shards.order import Slots, rank_block
+from data_shards.stream_sources import Sources
 from data_shards.supply import Job
 from data_shards.tar_stream import samples
 
 BUFFER = 2048  # samples of a rank's shuffle buffer
 RUN = 1024  # samples of one identity that are permuted together and cut into groups, at most
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The shards of a stream, and how many samples each has where a manifest says so."""
-
-    urls: list[str]
-    counts: list[int] | None
-
-    @classmethod
-    def find(cls, source: str) -> "Sources":
-        """From the folder of a packed set, or from a pattern like `pipe:cat x-{000000..000009}.tar`."""
-        if not source:
-            raise UserError(
-                "data.train is empty: give a folder or a pattern like https://host/x-{000..009}.tar"
-            )
-        if not source.startswith("pipe:") and "://" not in source and Path(source).is_dir():
-            manifest, _ = read_manifest(Path(source))
-            shards = manifest["shards"]
-            urls = [str(Path(source, shard["name"]).absolute()) for shard in shards]
-            return cls(urls, [shard["samples"] for shard in shards])
-        return cls(expand_urls(source), None)
-
-    def slots(self, group: int) -> np.ndarray | None:
-        """[S] slots that each shard gives in a pass, repeats included, where a folder says so."""
-        if self.counts is None or group == 1:
-            return None if self.counts is None else np.array(self.counts, np.int64)
-        shards = ShardSet.open(Path(self.urls[0]).parent)
-        starts = np.asarray(shards.shard_start).astype(np.int64)
-        cuts = np.union1d(starts, np.asarray(shards.identity_start).astype(np.int64))
-        owner = np.searchsorted(starts, cuts[:-1], "right") - 1
-        slots = np.zeros(len(self.urls), np.int64)
-        np.add.at(slots, owner, -(-np.diff(cuts) // group) * group)
-        return slots
 
 
 @dataclass(frozen=True)
@@ -251,7 +217,10 @@ class StreamLoader:
                 raise UserError(
                     f"data.train: shard {url} cannot be read to its end ({error}): check path and server"
                 ) from error
-            yield _unpack(sample, url, first + at)
+            unpacked = _unpack(sample, url, first + at)
+            if self._sources.index is not None and (counts is None or at < counts[shard]):
+                _compare(unpacked, self._sources.index)
+            yield unpacked
             at += 1
         if counts is not None and at != counts[shard]:
             raise UserError(
@@ -289,6 +258,17 @@ def _unpack(sample: dict[str, Any], url: str, number: int) -> _Sample:
         found = repr(sample["cls"][:20])
         raise UserError(f"data.train: {name}.cls is {found}, not an integer: pack the set again") from error
     return _Sample(name, number, sample["jpg"], label)
+
+
+def _compare(sample: _Sample, index: ShardSet) -> None:
+    """UserError unless the sample is the one that the index of its set says."""
+    index.verify(np.array([sample.id]))
+    if zlib.crc32(sample.jpeg) != index.crc[sample.id]:
+        raise _undecodable(sample.name, "its bytes were changed")
+    if sample.label != (wanted := int(index.labels["identity"][sample.id])):
+        raise UserError(
+            f"data.train: {sample.name}.cls is {sample.label}, the index says {wanted}: copy it again"
+        )
 
 
 def _size(sample: _Sample) -> tuple[int, int]:

@@ -137,6 +137,9 @@ class Supply:
         return Job(slots, labels, sizes.reshape(-1, 2), augmentation)
 
     def _sizes(self, slots: Slots) -> np.ndarray:
+        """Sizes of the pictures: what is looked up first of rows, so here the index is verified."""
+        for number, shards in enumerate(self.sets):
+            shards.verify(slots.ids[slots.sets == number])
         columns = ([shards.width for shards in self.sets], [shards.height for shards in self.sets])
         return np.stack([self._gather(column, slots).astype(np.int32) for column in columns], axis=-1)
 

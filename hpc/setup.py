@@ -225,6 +225,7 @@ def first_lines(
     elif here.device.type != "cpu" and not config.deterministic:
         exact = "not bit-equal on a GPU without deterministic=true"
     pictures = ", ".join(f"{name} {len(found):,} pictures" for name, found in sets.items())
+    unchecked = [found.unchecked for found in sets.values() if found.unchecked]
     return "\n".join(
         [
             f"task {config.task['name']}, players "
@@ -234,6 +235,7 @@ def first_lines(
             f"batch {config.batch} = {here.world} x {share}, micro batch {config.micro_batch or share}, "
             f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
             f"data {pictures or config.data.train}{f', staged in {config.data.stage}' if config.data.stage else ''}",
+            *unchecked,
             f"images {clock:,} of {config.images:,}; a resume is {exact}",
         ]
     )

@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from data_shards.index import COLUMNS, STARTS
+from data_shards.manifest import file_entry, write_manifest
+
 
 def photo(number: int, width: int, height: int, *, grain: float = 6.0) -> np.ndarray:
     """uint8 [height, width, 3] RGB: gradients, blobs and a little grain, like a photograph."""
@@ -50,6 +53,9 @@ class SmallSet:
     def __len__(self) -> int:
         return len(self.shard)
 
+    def verify(self, ids: np.ndarray) -> None:
+        """The index is in memory."""
+
     def key(self, sample_id: int) -> str:
         with open(self.shards[int(self.shard[sample_id])], "rb") as file:
             file.seek(int(self.offset[sample_id]) - 512)
@@ -81,3 +87,41 @@ def build(folder: Path, blobs: list[bytes], sizes: list[int], *, shards: int = 3
     return SmallSet(
         folder, paths, shard, offset, size, width, height, crc, labels, start, cuts.astype(np.uint64)
     )
+
+
+def commit(built: SmallSet) -> None:
+    """Index and manifest of the set on disk, so that `ShardSet.open` takes it."""
+    (built.folder / "index").mkdir()
+    people = len(built.identity_start) - 1
+    tables = {name: getattr(built, name).astype(kind) for name, kind in COLUMNS.items()}
+    tables |= {name: getattr(built, name).astype("u8") for name in STARTS}
+    tables["labels.identity"] = built.labels["identity"].astype("i4")
+    for name, table in tables.items():
+        np.save(built.folder / "index" / f"{name}.npy", table)
+    for name in ("identities.txt", "rejected.csv"):
+        (built.folder / name).write_text("".join(f"{row}\n" for row in range(people)))
+    files = [f"index/{name}.npy" for name in tables] + ["identities.txt", "rejected.csv"]
+    counts = np.diff(built.shard_start.astype(int)).tolist()
+    facts = {
+        "name": "small",
+        "source": "folder",
+        "split": "train",
+        "licence": "",
+        "request": "",
+        "size": 0,
+        "seed": 0,
+        "holdout": 0.0,
+        "verify": "decode",
+        "rejected": 0,
+        "picture_bytes": 0,
+        "converted": {},
+        "samples": len(built),
+        "identities": people,
+        "fields": {"identity": {"dtype": "i4", "largest": people - 1}},
+        "shards": [
+            file_entry(path, name=path.name) | {"samples": count}
+            for path, count in zip(built.shards, counts, strict=True)
+        ],
+        "files": [file_entry(built.folder / name, name=name) for name in files],
+    }
+    write_manifest(built.folder, facts)

@@ -238,7 +238,7 @@ def test_every_line_begins_with_the_set(good, tmp_path, monkeypatch, capsys):
     (tmp_path / "other" / "manifest.json").write_text("{")
     monkeypatch.chdir(tmp_path / "other")
     assert main(["check", "."]) == 1
-    assert capsys.readouterr().out.startswith("./manifest.json: is damaged (no JSON); pack the set again\n")
+    assert capsys.readouterr().out.startswith("./manifest.json: is not JSON (Expecting property name")
 
 
 def test_open_refuses_what_does_not_match(folder):
@@ -268,7 +268,7 @@ def test_open_refuses_an_edited_manifest_or_another_schema(folder):
     with pytest.raises(UserError, match="schema=99, this program reads 1"):
         ShardSet.open(folder)
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=r"manifest.json is not JSON"):
         ShardSet.open(folder)
 
 

@@ -7,14 +7,13 @@ import pytest
 import torch
 import webdataset
 
-from data_shards import manifest
 from data_shards.errors import DecodeError, UserError
 from data_shards.index import ShardSet
 from data_shards.loader import decode_pictures
 from data_shards.stream import Sources, StreamLoader
 from data_shards.tar_stream import samples
 from hpc.config import Augment
-from tests.data_shards.small_set import build, jpeg, photo
+from tests.data_shards.small_set import build, commit, jpeg, photo
 from tests.sets import pack_set
 
 PLAIN = Augment([1.0, 1.0], flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
@@ -29,8 +28,7 @@ def blobs():
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory, blobs):
     built = build(tmp_path_factory.mktemp("set"), blobs, SIZES, shards=6)
-    entries = [{"name": path.name, "samples": 6} for path in built.shards]
-    manifest.write_manifest(built.folder, {"shards": entries, "fields": ["identity"], "samples": 36})
+    commit(built)
     return built
 
 

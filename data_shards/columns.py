@@ -1,0 +1,112 @@
+"""Columns of a set's index: npy files read with bounds, and what tells that they are those that were packed.
+
+Files of small sets are hashed whole. Those of large sets are hashed by blocks, each when a row in it is first needed:
+`index/blocks.sha256` holds the hashes, and the manifest the hash of that file. A header is compared with what the
+packer writes; nothing in it is evaluated.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_shards.files import FileError, open_regular, read_bytes
+
+BLOCKS = (
+    "index/blocks.sha256"  # of every column in the order of their names: the sha256 of each block of the file
+)
+BLOCK_BYTES = 1 << 18
+DIGEST = 32
+REMEDY = "copy it again or pack the set again"
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+_LONGEST_HEADER = 1 << 12
+_HEADER = re.compile(
+    rb"\{'descr': '([<|][a-z][0-9])', 'fortran_order': False, 'shape': \(([0-9]{1,15}),\), \} *\n"
+)
+
+
+def load_column(path: Path, dtype: str, rows: int) -> np.memmap:
+    """The column in `path`, memory-mapped. FileError unless it is an npy file of `rows` values of `dtype`."""
+    kind = np.dtype(dtype)
+    with open_regular(path, remedy=REMEDY) as file:
+        head = file.read(10)
+        length = int.from_bytes(head[8:], "little")
+        match = _HEADER.fullmatch(file.read(min(length, _LONGEST_HEADER)))
+        if head[:8] != _MAGIC or match is None:
+            raise FileError(f"{path}: its header is not that of a column: {REMEDY}")
+        if match[1].decode() != kind.str:
+            raise FileError(f"{path}: holds {match[1].decode()}, the manifest says {kind.str}: {REMEDY}")
+        if int(match[2]) != rows:
+            raise FileError(f"{path}: {int(match[2])} rows, the manifest says {rows}: {REMEDY}")
+        start = len(head) + length
+        if os.fstat(file.fileno()).st_size != start + rows * kind.itemsize:
+            raise FileError(f"{path}: is not as long as its {rows} rows: {REMEDY}")
+        return np.memmap(file, kind, "r", offset=start, shape=(rows,))
+
+
+def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
+    """FileError unless the file's bytes are those that its entry in the manifest says."""
+    with open_regular(path, remedy=REMEDY) as file:
+        same = os.fstat(file.fileno()).st_size == entry["bytes"]
+        if not same or hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+            raise _changed(path)
+
+
+def block_digests(path: Path, block: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """sha256 of each block of a file."""
+    with open(path, "rb") as file:
+        while data := file.read(block):
+            yield hashlib.sha256(data).digest()
+
+
+class Blocks:
+    """Verifies the blocks of columns when their rows are first needed."""
+
+    def __init__(self, folder: Path, columns: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> None:
+        """columns: {file below folder: the memory-mapped column}; entry: what the manifest says of BLOCKS."""
+        path = folder / BLOCKS
+        verify_file(path, entry)
+        data = read_bytes(path, limit=int(entry["bytes"]), remedy=REMEDY)
+        self._columns, place = [], 0
+        for name in sorted(columns):
+            found = columns[name]
+            start = getattr(found, "offset", 0)
+            count = -(-(start + found.nbytes) // BLOCK_BYTES)
+            hashes = data[place : place + count * DIGEST]
+            self._columns.append((folder / name, start, found.itemsize, hashes, np.zeros(count, bool)))
+            place += count * DIGEST
+        if place != len(data):
+            raise FileError(f"{path}: is not as long as the columns need: {REMEDY}")
+
+    def verify(self, ids: np.ndarray) -> None:
+        """FileError naming the column, if a block that holds one of these rows was changed."""
+        for path, start, width, hashes, done in self._columns:
+            # A header is a multiple of 64 bytes: no value lies on both sides of an edge.
+            blocks = (start + ids * width) // BLOCK_BYTES
+            late = blocks[~done[blocks]]
+            if late.size:
+                _verify_blocks(path, np.unique(late).tolist(), hashes)
+                done[late] = True
+
+
+def _verify_blocks(path: Path, blocks: Sequence[int], hashes: bytes) -> None:
+    with open_regular(path, remedy=REMEDY) as file:
+        for number in blocks:
+            data = os.pread(file.fileno(), BLOCK_BYTES, number * BLOCK_BYTES)
+            if hashlib.sha256(data).digest() != hashes[number * DIGEST : (number + 1) * DIGEST]:
+                raise _changed(path)
+
+
+def check_starts(path: Path, starts: np.ndarray, rows: int) -> None:
+    """FileError unless `starts` rises from 0 to the number of rows, so that nothing that it divides is empty."""
+    if int(starts[0]) != 0 or int(starts[-1]) != rows or not (starts[1:] > starts[:-1]).all():
+        raise FileError(f"{path}: does not rise from 0 to the {rows} rows of the set: {REMEDY}")
+
+
+def _changed(path: Path) -> FileError:
+    return FileError(f"{path}: its bytes are not those that the manifest says: {REMEDY}")

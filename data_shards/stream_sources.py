@@ -1,0 +1,43 @@
+"""The shards that a stream reads: those of a packed set, or those of a pattern of URLs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from webdataset.shardlists import expand_urls
+
+from data_shards.errors import UserError
+from data_shards.index import ShardSet
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The shards of a stream; where they are a packed set, how many samples each has, and its index."""
+
+    urls: list[str]
+    counts: list[int] | None
+    index: ShardSet | None = None
+
+    @classmethod
+    def find(cls, source: str) -> "Sources":
+        """From the folder of a packed set, or from a pattern like `pipe:cat x-{000000..000009}.tar`."""
+        if not source:
+            raise UserError(
+                "data.train is empty: give a folder or a pattern like https://host/x-{000..009}.tar"
+            )
+        if not source.startswith("pipe:") and "://" not in source and Path(source).is_dir():
+            index = ShardSet.open(source)
+            urls = [str(path.absolute()) for path in index.shards]
+            return cls(urls, [shard["samples"] for shard in index.manifest["shards"]], index)
+        return cls(expand_urls(source), None)
+
+    def slots(self, group: int) -> np.ndarray | None:
+        """[S] slots that each shard gives in a pass, repeats included, where a folder says so."""
+        if self.index is None or group == 1:
+            return None if self.counts is None else np.array(self.counts, np.int64)
+        starts = np.asarray(self.index.shard_start).astype(np.int64)
+        cuts = np.union1d(starts, np.asarray(self.index.identity_start).astype(np.int64))
+        owner = np.searchsorted(starts, cuts[:-1], "right") - 1
+        slots = np.zeros(len(self.urls), np.int64)
+        np.add.at(slots, owner, -(-np.diff(cuts) // group) * group)
+        return slots

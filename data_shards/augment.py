@@ -39,6 +39,7 @@ class Augmentation:
     crop: np.ndarray  # [n, 4] int32: x, y, width, height in pixels of the stored picture
     flip: np.ndarray  # [n] bool: left and right change places
     colour: np.ndarray | None  # [n, 3, 4] float32: RGB affine map on 0..255; None: colours stay
+    exact: bool = False  # the whole centre square by `resize.square`, whatever it costs: evaluation
 
     def __len__(self) -> int:
         return len(self.crop)
@@ -46,7 +47,7 @@ class Augmentation:
 
 def centre(widths: np.ndarray, heights: np.ndarray) -> Augmentation:
     """The largest square in the middle of each picture, nothing random: evaluation."""
-    return Augmentation(_centre_square(widths, heights), np.zeros(len(widths), bool), None)
+    return Augmentation(_centre_square(widths, heights), np.zeros(len(widths), bool), None, exact=True)
 
 
 def draw(

@@ -18,6 +18,7 @@ import simplejpeg
 import torch
 
 from data_shards.errors import DecodeError, UserError
+from data_shards.resize import square
 from data_shards.supply import Job
 
 PATIENCE = 10.0  # seconds that `close` waits for the feeder
@@ -82,6 +83,20 @@ def decode_picture(
         out[...] = picture
 
 
+def decode_square(out: np.ndarray, blob: bytes, size: tuple[int, int]) -> None:
+    """Decode `blob`, of `size` (width, height), whole; its centre square goes to `out` [side, side, 3] RGB.
+
+    Raises ValueError as `decode_picture` does.
+    """
+    if size == out.shape[1::-1]:
+        return decode_picture(out, blob, size, (0, 0, *size), False, None)
+    picture = simplejpeg.decode_jpeg(blob, "RGB", fastdct=False, fastupsample=False)
+    if picture.shape[1::-1] != size:
+        raise ValueError(f"it is not {size[0]}x{size[1]} pixels as the index says")
+    out[...] = square(picture, len(out))
+    return None
+
+
 def _resize(picture: np.ndarray, side: int, dst: np.ndarray | None) -> np.ndarray:
     """Averages areas where both sides shrink, else bilinear: area mode takes nearest pixels on a growing side.
 
@@ -119,7 +134,10 @@ def decode_rows(supply: Source, job: Job, out: np.ndarray, rows: slice) -> None:
         row = rows.start + at
         colour = None if steps.colour is None else steps.colour[row]
         try:
-            decode_picture(out[row], blob, tuple(size), tuple(crop), flip, colour)
+            if steps.exact:
+                decode_square(out[row], blob, tuple(size))
+            else:
+                decode_picture(out[row], blob, tuple(size), tuple(crop), flip, colour)
         except (ValueError, cv2.error) as error:
             raise supply.broken(job, row, str(error).split("\n")[0]) from error
 

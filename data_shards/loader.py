@@ -17,11 +17,10 @@ import simplejpeg
 import torch
 from torch import Tensor
 
-from data_shards import augment
 from data_shards.augment import AugmentConfig
 from data_shards.dali import DaliBackend
 from data_shards.errors import DecodeError, UserError
-from data_shards.host import HostBackend, Jobs, decode_picture
+from data_shards.host import HostBackend, Jobs, decode_square
 from data_shards.order import Order, evaluation_block, rank_block
 from data_shards.supply import Job, Supply
 
@@ -231,8 +230,7 @@ def decode_pictures(blobs: Sequence[bytes], size: int) -> np.ndarray:
     for row, blob in enumerate(blobs):
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(blob)
-            crop = augment.centre(np.array([width]), np.array([height])).crop[0].tolist()
-            decode_picture(out[row], blob, (width, height), tuple(crop), False, None)
+            decode_square(out[row], blob, (width, height))
         except ValueError as error:
             raise DecodeError(f"picture {row} does not decode ({error}): give a JPEG") from error
     return out

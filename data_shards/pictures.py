@@ -36,7 +36,7 @@ def normalise(
 ) -> Picture:
     """The JPEG to store for a picture file.
 
-    size: cut the centre square and resize it (area filter) to size x size. crop: x, y, width, height in
+    size: cut the centre square and resize it to size x size, as resize.square does. crop: x, y, width, height in
     pixels of the upright picture, cut first. verify: also decode the bytes that are kept as they are.
     Raises Rejected.
     """
@@ -66,6 +66,17 @@ def normalise(
         done.append("resized")
     height, width = image.shape[:2]
     return Picture(encode(image), width, height, ", ".join(done))
+
+
+def pixels(data: bytes) -> np.ndarray:
+    """uint8 [h, w, 3] RGB or [h, w, 1] grey, upright, of a picture file in any format. Raises Rejected."""
+    if not data:
+        raise Rejected("empty file")
+    if data[:2] == b"\xff\xd8":
+        return _decode_jpeg(data, _jpeg_head(data))
+    from data_shards.foreign import read_other
+
+    return read_other(data)[0]
 
 
 def encode(image: np.ndarray) -> bytes:

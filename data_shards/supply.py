@@ -48,6 +48,7 @@ class Job:
                 steps.crop[pictures],
                 steps.flip[pictures],
                 None if steps.colour is None else steps.colour[pictures],
+                steps.exact,
             ),
         )
 

@@ -7,6 +7,7 @@ modules of `models/`. Files are written under temporary names and renamed, the c
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,38 @@ from torch import Tensor, nn
 
 from data_shards.files import write_bytes
 from data_shards.manifest import read_manifest
+from data_shards.resize import KERNEL
 from hpc import tensorfile
 from hpc.errors import UserError
 from hpc.predict import Predictor
 from hpc.rundir import read_json, write_json
+from hpc.tasks.siamese import Siamese
 
 OPSET = 18
+EXAMPLE = '''"""python example.py A B: the score of two pictures, by numpy, OpenCV and ONNX Runtime alone."""
+import json, sys
+from pathlib import Path
+import cv2, numpy as np, onnxruntime
+
+HERE = Path(__file__).parent
+card = json.loads((HERE / "model.json").read_text())
+net, compare = (onnxruntime.InferenceSession(HERE / name) for name in ("model.onnx", "score.onnx"))
+
+def embedding(path):
+    image = cv2.imread(path)[:, :, ::-1]  # RGB, upright
+    (height, width), size = image.shape[:2], card["preprocessing"]["size"]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
+    kernel = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    pixels = cv2.resize(square, (size, size), interpolation=kernel).astype("float32") / 127.5 - 1
+    return net.run(["embedding"], {"images": pixels.transpose(2, 0, 1)[None]})[0]
+
+score = float(compare.run(["score"], dict(zip("ab", map(embedding, sys.argv[1:3]))))[0][0])
+known = card["threshold"]
+verdict = "" if known is None else "same person" if score >= known["threshold"] else "different people"
+print(f"{score:.6f}", verdict)
+'''
 
 
 class Exported(nn.Module):
@@ -40,15 +67,15 @@ class Exported(nn.Module):
 
 def export(model: Predictor, out: Path, *, onnx: bool) -> list[Path]:
     """Write the network to the folder `out`; return the files."""
-    weights, card, graph = (out / name for name in ("model.safetensors", "model.json", "model.onnx"))
+    weights, card = out / "model.safetensors", out / "model.json"
     written = [weights]
     content = describe(model)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_bytes(weights, b"".join(tensorfile.encode(_tensors(model))))
         if onnx:
-            content["onnx"] = _write_onnx(model, graph)
-            written.append(graph)
+            content["onnx"], graphs = _write_graphs(model, out)
+            written += graphs
         write_json(card, content)
     except OSError as error:
         raise UserError(
@@ -67,7 +94,33 @@ def _tensors(model: Predictor) -> dict[str, Tensor]:
     }
 
 
-def _write_onnx(model: Predictor, path: Path) -> dict[str, Any]:
+def _write_graphs(model: Predictor, out: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The prediction as model.onnx; where the task compares embeddings, score.onnx and example.py too."""
+    size = model.config.data.size
+    device = next(next(iter(model.nets.values())).parameters()).device
+    images = torch.zeros(2, 3, size, size, device=device)
+    module = Exported(model, images).eval()
+    _write_onnx(module, {"images": images}, module.names, out / "model.onnx")
+    facts = {"opset": OPSET, "input": ["images", ["n", 3, size, size]], "outputs": list(module.names)}
+    if not isinstance(model.task, Siamese):
+        return facts, [out / "model.onnx"]
+    with torch.no_grad():
+        found = model.task.predict(model.nets, images)["embedding"]
+    scorer = model.task.scorer(model.nets).eval()
+    _write_onnx(scorer, {"a": found, "b": found.clone()}, ("score",), out / "score.onnx")
+    facts["score"] = {
+        "graph": "score.onnx",
+        "inputs": {name: ["n", found.shape[1]] for name in "ab"},
+        "outputs": ["score"],
+        "unit": model.unit,
+        "example": "example.py",
+    }
+    write_bytes(out / "example.py", EXAMPLE.encode())
+    return facts, [out / name for name in ("model.onnx", "score.onnx", "example.py")]
+
+
+def _write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], path: Path) -> None:
+    """`module` as an ONNX graph for any number of rows."""
     try:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
@@ -75,23 +128,19 @@ def _write_onnx(model: Predictor, path: Path) -> dict[str, Any]:
         raise UserError(
             f"onnx=true needs {error.name}: pip install 'rostro[onnx]', or type onnx=false"
         ) from None
-    size = model.config.data.size
-    example = torch.zeros(
-        2, 3, size, size, device=next(iter(model.nets.values())).parameters().__next__().device
-    )
-    module = Exported(model, example).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        rows = torch.export.Dim("n", min=1)
         program = torch.onnx.export(
             module,
-            (example,),
+            tuple(inputs.values()),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=["images"],
-            output_names=list(module.names),
-            dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes={name: {0: rows} for name in inputs},
         )
     assert program is not None  # None only with dynamo=False
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -100,13 +149,13 @@ def _write_onnx(model: Predictor, path: Path) -> dict[str, Any]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return {"opset": OPSET, "input": ["images", ["n", 3, size, size]], "outputs": list(module.names)}
 
 
 def describe(model: Predictor) -> dict[str, Any]:
     """The card: what the network is, what it saw, how to prepare pictures, how good it is."""
     config = model.config
     threshold = read_json(model.run / "threshold.json")
+    data = _data(config.data.train)
     reports = sorted(model.run.glob("evaluations/*/report.json"))
     return {
         "format": 1,
@@ -117,7 +166,8 @@ def describe(model: Predictor) -> dict[str, Any]:
         "preprocessing": {
             "size": config.data.size,
             "crop": "centre square",
-            "resize": "area",
+            "resize": KERNEL,
+            "faces": _faces(data),
             "colour": "RGB",
             "layout": "n, channels, height, width",
             "range": [-1.0, 1.0],
@@ -127,7 +177,7 @@ def describe(model: Predictor) -> dict[str, Any]:
         "metrics": model.meta.get("metrics", {}),
         "evaluations": [found for path in reports if (found := _figures(path, model))],
         "threshold": _matching(threshold, model),
-        "data": _data(config.data.train),
+        "data": data,
     }
 
 
@@ -149,5 +199,14 @@ def _data(folder: str) -> dict[str, Any]:
         manifest, digest = read_manifest(Path(folder))
     except UserError as error:
         return {"folder": folder, "missing": str(error)}
-    kept = ("name", "source", "licence", "split", "samples", "identities")
+    kept = ("name", "source", "licence", "split", "samples", "identities", "options")
     return {key: manifest.get(key) for key in kept} | {"manifest_sha256": digest}
+
+
+def _faces(data: dict[str, Any]) -> str:
+    """How pictures must be cut before all else, in words: as those of the training set were."""
+    if "missing" in data:
+        return "cut faces as the pictures of the training set are, which was not found"
+    crop = (data.get("options") or {}).get("crop")
+    said = f"cut faces as the training set {data['name']} has them (source {data['source']}"
+    return f"{said}, crop={str(crop).lower()})" if crop else f"{said}, pictures not cut)"

@@ -9,13 +9,14 @@ HELP = """
 usage: rostro export RUN [key=value ...]
 
 Writes model.safetensors (weights by name), model.json (task, preprocessing, metrics, threshold, the training
-data's manifest hash and licence note) and model.onnx (any batch size).
+data's manifest hash and licence note), model.onnx (picture -> embedding, any batch size), score.onnx (two
+embeddings -> score) and example.py, which gives the score of `rostro verify` by them alone.
 
   RUN                 a run directory
   out=DIR             where to                                    (default: RUN/export)
   checkpoint=best     best | last | a clock
   weights=auto        ema | raw | auto: the average where the run kept one
-  onnx=true           false: no ONNX file (it needs `pip install 'rostro[onnx]'`)
+  onnx=true           false: no ONNX files, no example (they need `pip install 'rostro[onnx]'`)
 
 example: rostro export runs/faces out=faces-net
 """

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from launch.args import parse
 
 HELP = """
 usage: rostro verify RUN A B [key=value ...]
 
 Compares two pictures with the siamese network of a run. The verdict uses the threshold that
-`rostro evaluate RUN` stored; without one only the score is given. The face must be centred, as in training.
+`rostro evaluate RUN` stored; without one only the score is given. Faces must be cut as in the set that the
+run was trained on: model.json of `rostro export RUN` says how.
 
   RUN                 a run directory
   A, B                two pictures of any format
@@ -20,17 +23,18 @@ Compares two pictures with the siamese network of a run. The verdict uses the th
 
 example: rostro verify runs/faces a.jpg b.jpg
 """
+LARGEST = 1 << 29  # bytes of a file: more than any format needs for what `pictures.LARGEST` allows
 SPEC = {"checkpoint": "best", "weights": "auto", "json": False}
 
 
 def main(argv: list[str]) -> int:
     keys = parse(argv, SPEC, positional=("run", "a", "b"), required=("run", "a", "b"))
-    blobs = [picture(keys.a), picture(keys.b)]
-    from data_shards.loader import decode_pictures
+    pictures = [picture(keys.a), picture(keys.b)]
+    from data_shards.resize import square
     from hpc.predict import load_run
 
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
-    found = model.embed(decode_pictures(blobs, model.config.data.size))
+    found = model.embed(np.stack([square(pixels, model.config.data.size) for pixels in pictures]))
     score = float(model.score(found[:1], found[1:])[0])
     answer = {"score": score, "unit": model.unit, "checkpoint": model.clock, "weights": model.weights}
     answer |= verdict(model.run, answer)
@@ -38,16 +42,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def picture(path: str) -> bytes:
-    """The picture as a JPEG with its rotation applied; UserError where it is none."""
+def picture(path: str) -> np.ndarray:
+    """uint8 [h, w, 3] RGB, upright; UserError for what is not a picture, not a regular file, or too large."""
     from data_shards.errors import UserError
-    from data_shards.pictures import Rejected, normalise
+    from data_shards.files import read_bytes
+    from data_shards.pictures import Rejected, pixels
 
+    remedy = "give a picture of a face"
     try:
-        return normalise(Path(path).read_bytes()).jpeg
-    except (OSError, Rejected) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path} is no usable picture ({reason}): give a picture of a face") from None
+        found = pixels(read_bytes(path, limit=LARGEST, remedy=remedy))
+    except Rejected as error:
+        raise UserError(f"{path} is not a usable picture ({error}): {remedy}") from None
+    return found if found.shape[2] == 3 else found.repeat(3, axis=2)
 
 
 def verdict(run: Path, answer: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,19 @@ def build_trunk(name: str) -> tuple[nn.Module, int]:
     return trunk, trunk.features
 
 
+class PairScore(nn.Module):
+    """Embeddings a and b [n, d] -> [n], higher = the same person: the probability of `head`, or the cosine."""
+
+    def __init__(self, head: nn.Linear | None) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.head is None:
+            return F.cosine_similarity(a, b, dim=1)
+        return torch.sigmoid(self.head((a - b).abs())).squeeze(1)
+
+
 class SiameseNet(nn.Module):
     """Pictures [n, 3, h, w] in [-1, 1] -> unit embeddings [n, embedding], float32 also under autocast."""
 

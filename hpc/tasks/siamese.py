@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hpc.dist import Dist, gather, gather_grad, sum_
 from hpc.meters.verification import Score, Verification, cosine, probability
 from hpc.task import Batch, Meter, Phase, Task
-from models.siamese import SiameseNet, build_trunk
+from models.siamese import PairScore, SiameseNet, build_trunk
 
 
 @dataclass
@@ -168,6 +168,10 @@ class Siamese(Task):
         if head is None:
             return cosine
         return probability(head.weight[0].detach().float().cpu().numpy(), float(head.bias[0]))
+
+    def scorer(self, nets: dict[str, nn.Module]) -> nn.Module:
+        """As `score`, as a module of two inputs, for an export."""
+        return PairScore(cast(SiameseNet, nets["net"]).head)
 
     def meters(self) -> dict[str, Meter]:
         return {"verification": Verification()}

@@ -10,8 +10,10 @@ import simplejpeg
 from data_shards import host
 from data_shards.errors import UserError
 from data_shards.host import HostBackend, decode_picture
-from data_shards.loader import decode_pictures
-from tests.data_shards.small_set import jpeg, photo
+from data_shards.loader import EvalLoader, decode_pictures
+from data_shards.pictures import normalise
+from data_shards.resize import square
+from tests.data_shards.small_set import build, jpeg, photo
 
 COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.float32)
 
@@ -93,6 +95,22 @@ def test_loose_pictures_give_their_centre_square():
     assert decode_pictures([], 64).shape == (0, 64, 64, 3)
     with pytest.raises(UserError, match="picture 1 does not decode"):
         decode_pictures([blobs[0], b"no jpeg"], 64)
+
+
+@pytest.mark.parametrize("size", [(250, 250), (301, 200), (64, 64), (100, 64), (40, 50)])
+def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
+    """One function: what packing stores, evaluations decode and `verify` reads differ by JPEG's coding at most."""
+    from launch.verify import picture
+
+    blob = jpeg(photo(4, *size, grain=2.0))
+    (tmp_path / "a.jpg").write_bytes(blob)
+    wanted = square(picture(str(tmp_path / "a.jpg")), 64)
+    np.testing.assert_array_equal(decode_pictures([blob], 64)[0], wanted)
+    shards = build(tmp_path / "set", [blob], [1])
+    (batch,) = EvalLoader(shards, rank=0, world=1, batch=1, size=64)
+    np.testing.assert_array_equal(batch.images[0].permute(1, 2, 0).numpy(), wanted)
+    packed = decode_pictures([normalise(blob, size=64).jpeg], 64)[0]
+    assert np.abs(packed.astype(int) - wanted).mean() < 2.5
 
 
 @pytest.mark.parametrize("key", ["threads", "ahead"])

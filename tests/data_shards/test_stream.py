@@ -4,12 +4,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 import webdataset
 
+from data_shards import augment
 from data_shards.errors import DecodeError, UserError
+from data_shards.host import decode_picture
 from data_shards.index import ShardSet
-from data_shards.loader import decode_pictures
 from data_shards.stream import Sources, StreamLoader
 from data_shards.tar_stream import samples
 from hpc.config import Augment
@@ -64,11 +66,20 @@ def test_webdataset_itself_reads_our_shards(shards, blobs):
     assert [int(sample["cls"]) for sample in samples] == shards.labels["identity"].tolist()
 
 
+def decoded(blob: bytes, size: int) -> np.ndarray:
+    """The whole square as training decodes it."""
+    out = np.empty((size, size, 3), np.uint8)
+    height, width, *_ = simplejpeg.decode_jpeg_header(blob)
+    (crop,) = augment.centre(np.array([width]), np.array([height])).crop.tolist()
+    decode_picture(out, blob, (width, height), tuple(crop), False, None)
+    return out
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
 def test_batches_are_what_the_shards_hold(shards, blobs, kind):
     loader = make(shards.folder if kind == "folder" else pattern(shards), buffer=8)
     found = take(loader, 24, 6)
-    expected = decode_pictures(blobs, 32)
+    expected = [decoded(blob, 32) for blob in blobs]
     known = {picture.tobytes(): number for number, picture in enumerate(expected)}
     for number, batch in enumerate(found):
         assert batch.images.shape == (12, 3, 32, 32)

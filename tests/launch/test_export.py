@@ -2,20 +2,24 @@
 
 import json
 import os
+import runpy
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_shards import resize
 from data_shards.index import ShardSet
 from hpc.predict import load_run
 from launch.cli import main
 from models.siamese import SiameseNet, build_trunk
+from tests.data_shards.small_set import photo
 from tests.launch.judged import judged_run
 from tests.sets import pack_set
 
@@ -79,6 +83,38 @@ def test_onnx_gives_the_same_embeddings_at_any_batch_size(run):
         found = session.run(card["onnx"]["outputs"], {"images": tensor(images(n, n), card).numpy()})
         np.testing.assert_allclose(found[0], model.embed(images(n, n)), atol=1e-4)
     assert not list(folder.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("loss", ["supcon", "bce"])
+def test_the_card_s_example_gives_the_score_and_verdict_of_verify(
+    loss, shards, tmp_path, capsys, monkeypatch
+):
+    """Also of pictures larger than the network's, of any shape: one resize everywhere."""
+    pytest.importorskip("onnxruntime")
+    run = judged_run(tmp_path / "run", shards, loss=loss)
+    assert main(["evaluate", str(run), "bootstrap=0"]) == 0
+    assert main(["export", str(run)]) == 0
+    card = json.loads((run / "export" / "model.json").read_text())
+    assert card["preprocessing"]["resize"] == resize.KERNEL
+    assert (
+        card["preprocessing"]["faces"]
+        == "cut faces as the training set pictures has them (source folder, pictures not cut)"
+    )
+    assert card["onnx"]["score"]["unit"] == ("probability" if loss == "bce" else "cosine")
+    first, second, third = tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "c.jpg"
+    for number, (path, shape) in enumerate([(first, (250, 250)), (second, (301, 200)), (third, (20, 24))]):
+        cv2.imwrite(str(path), photo(number, *shape))
+    for pair in ([first, second], [second, third], [first, first]):
+        words = list(map(str, pair))
+        capsys.readouterr()
+        assert main(["verify", str(run), *words, "json=true"]) == 0
+        wanted = json.loads(capsys.readouterr().out)
+        monkeypatch.setattr(sys, "argv", ["example.py", *words])
+        runpy.run_path(str(run / "export" / card["onnx"]["score"]["example"]))
+        score, _, verdict = capsys.readouterr().out.strip().partition(" ")
+        assert float(score) == pytest.approx(wanted["score"], abs=1e-3)
+        if abs(wanted["score"] - wanted["threshold"]) > 1e-3:
+            assert verdict == ("same person" if wanted["same"] else "different people")
 
 
 def test_a_folder_that_cannot_be_written_is_named(run, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """`rostro verify`: verdicts by the stored threshold, any format of picture, no verdict without a threshold."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -81,7 +82,9 @@ def test_what_is_no_picture_is_named(tmp_path, shards, capsys):
     run = judged_run(tmp_path / "run", shards)
     good, text = str(pictures(shards)[0]), tmp_path / "note.jpg"
     text.write_text("no picture")
-    for bad in (str(text), str(tmp_path / "gone.jpg")):
+    os.mkfifo(tmp_path / "fifo.jpg")
+    others = [tmp_path, tmp_path / "gone.jpg", tmp_path / "fifo.jpg", Path("/dev/zero")]
+    for bad in map(str, (text, *others)):
         assert main(["verify", str(run), good, bad]) == 2
         error = capsys.readouterr().err
         assert bad in error

@@ -1,6 +1,7 @@
 """`rostro status`: the runs of a folder, from their status files; a run whose processes are gone is dead."""
 
 import dataclasses
+import fnmatch
 import json
 import os
 import time
@@ -10,14 +11,17 @@ from data_shards.errors import UserError
 from hpc import failure, ledger, slurm
 from hpc.rundir import ACTIVE, RunDir, list_runs
 from launch import args
+from launch.terminal import Column, table, width
 
 HELP = """
 usage: rostro status [RUN] [key=value ...]
 
-Lists runs: state, images seen, images a second, time left, goodput, last metrics.
+Lists runs, the newest last: state, images seen, images a second, time left, the loss that is trained, last metrics.
 
   RUN          only this one, with its account of time and, if it failed, the end of the guilty rank's log
   runs=runs    folder of the run directories
+  last=0       only so many of the newest; 0: all
+  name=        only runs of such names: name='siamese-*seed=1'
   json=false   one JSON list instead of a table
 
 Goodput is the share of the allocated time spent on training that was kept and on evaluation, over all starts.
@@ -26,18 +30,41 @@ finished, failed, dead (its processes are gone without a word: `rostro resume` g
 Example: rostro status runs=/scratch/runs json=true
 """
 
-COLOURS = {"running": "green", "saving": "green", "starting": "cyan", "dead": "red", "failed": "red"}
+GREEN, CYAN, RED = 32, 36, 31
+COLOURS = {"running": GREEN, "saving": GREEN, "starting": CYAN, "dead": RED, "failed": RED, "damaged": RED}
 OVER = ("failed", "dead")  # what was not saved is lost
 METRICS = 4  # figures shown in the table
+WRONG = ("failed", "damaged")  # states that have a message
+KNOWN = (
+    "task",
+    "task.loss",
+    "seed",
+    "images",
+    "rate",
+    "left",
+    "loss",
+    "goodput",
+    "restarts",
+    "job",
+    "updated",
+)
+BLANK: dict[str, Any] = dict.fromkeys(KNOWN) | {
+    "metrics": {},
+    "message": "",
+}  # all that is known of a damaged run
 TAIL = 12  # lines of the guilty rank's log
 
 
 def main(argv: list[str]) -> int:
-    keys = args.parse(argv, {"runs": "runs", "json": False}, positional=("run",))
-    runs = [RunDir.open(keys.run, runs=keys.runs)] if keys.run else list_runs(keys.runs)
+    keys = args.parse(argv, {"runs": "runs", "json": False, "last": 0, "name": ""}, positional=("run",))
+    if keys.last < 0:
+        raise UserError(f"last={keys.last} is negative: use last=10, or 0 for all runs")
+    runs = [RunDir.open(keys.run, runs=keys.runs)] if keys.run else chosen(keys.runs, keys.name, keys.last)
     found = [describe(run) for run in runs]
     if keys.json:
         print(json.dumps(found))
+    elif not found and keys.name:
+        print(f"no run in {os.path.abspath(keys.runs)} is called {keys.name}: quote name='*' to see all")
     elif not found:
         print(
             f"no runs in {os.path.abspath(keys.runs)}: `rostro submit` starts one, runs=FOLDER looks elsewhere"
@@ -47,6 +74,12 @@ def main(argv: list[str]) -> int:
         if keys.run:
             show_more(runs[0], found[0])
     return 0
+
+
+def chosen(runs: str, name: str, last: int) -> list[RunDir]:
+    """The runs of a folder that are called like `name`, oldest first; of these the `last`, unless it is 0."""
+    found = [run for run in list_runs(runs) if not name or fnmatch.fnmatchcase(run.name, name)]
+    return found[-last:] if last else found
 
 
 def describe(run: RunDir) -> dict[str, Any]:
@@ -67,6 +100,8 @@ def describe(run: RunDir) -> dict[str, Any]:
         "run": run.name,
         "path": str(run.path),
         "task": config.task.get("name"),
+        "task.loss": config.task.get("loss"),
+        "seed": config.seed,
         "state": status["state"],
         "clock": clock,
         "images": images,
@@ -109,36 +144,49 @@ def show_more(run: RunDir, row: dict[str, Any]) -> None:
 
 
 def show(found: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """The table, and below it why runs failed. What all runs have in common is shown where there is room for it."""
+    rows = [BLANK | row for row in found]
+    jobs = [f"{row['job']} {row['slurm']}".strip() if row["job"] else "" for row in rows]
+    columns = [
+        Column("run", [row["run"] for row in rows]),
+        _setting("task", rows),
+        Column("state", [row["state"] for row in rows], colours=[COLOURS.get(r["state"], 0) for r in rows]),
+        Column("SLURM job", jobs),
+        Column("images", [_share(row) for row in rows], right=True),
+        Column("img/s", [f"{row['rate']:,.0f}" if row["rate"] else "" for row in rows], right=True, spare=1),
+        Column("left", [duration(row["left"]) for row in rows], right=True),
+        Column("seen", [_age(row) for row in rows], right=True, spare=2),
+        _setting("task.loss", rows),
+        _setting("seed", rows, right=True),
+        Column("restarts", [str(row["restarts"] or "") for row in rows], right=True, spare=4),
+        Column("goodput", [_percent(row["goodput"]) for row in rows], right=True, spare=3),
+        Column("last figures", [_figures(row) for row in rows]),
+    ]
+    print("\n".join(table(columns, width())))
+    for row in rows:
+        if row["state"] in WRONG and row["message"]:
+            print(f"{row['run']}: {' '.join(str(row['message']).split())}")
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("run", "task", "state"):
-        table.add_column(title, overflow="fold")
-    jobs = any(row.get("job") for row in found)
-    if jobs:
-        table.add_column("SLURM job", no_wrap=True)
-    for title in ("images", "img/s", "left", "seen", "restarts", "goodput"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("last figures", overflow="fold")
-    for row in found:
-        state = Text(row["state"], style=COLOURS.get(row["state"], ""))
-        if row["state"] == "damaged":
-            table.add_row(row["run"], "", state, *[""] * (6 + jobs), row["message"])
-            continue
-        share = f"{row['clock']:,} ({row['clock'] / row['images']:.0%})"
-        figures = [f"{name} {value:.4g}" for name, value in list(row["metrics"].items())[:METRICS]]
-        if row["loss"] is not None:
-            figures.insert(0, f"loss {row['loss']:.4g}")
-        last = row["message"] if row["state"] == "failed" else "  ".join(figures)
-        rate = f"{row['rate']:,.0f}" if row["rate"] else ""
-        job = [f"{row['job']} {row['slurm']}".strip()] if jobs else []
-        goodput = f"{row['goodput']:.0%}" if row["goodput"] is not None else ""
-        rest = (share, rate, duration(row["left"]), _age(row), str(row["restarts"] or ""), goodput, last)
-        table.add_row(row["run"], row["task"], state, *job, *rest)
-    Console(highlight=False, markup=False, width=None if os.isatty(1) else 180).print(table)
+
+def _setting(key: str, rows: list[dict[str, Any]], *, right: bool = False) -> Column:
+    """A key of the config, which stays if the runs differ in it."""
+    cells = ["" if row[key] is None else str(row[key]) for row in rows]
+    return Column(key, cells, right=right, spare=0 if len({cell for cell in cells if cell}) > 1 else 5)
+
+
+def _share(row: dict[str, Any]) -> str:
+    return f"{row['clock']:,} ({row['clock'] / row['images']:.0%})" if row["images"] else ""
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
+
+
+def _figures(row: dict[str, Any]) -> str:
+    figures = [f"{name} {value:.4g}" for name, value in list(row["metrics"].items())[:METRICS]]
+    if row["loss"] is not None:
+        figures.insert(0, f"loss {row['loss']:.4g}")
+    return ", ".join(figures)
 
 
 def _age(row: dict[str, Any]) -> str:

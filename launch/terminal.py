@@ -1,0 +1,80 @@
+"""Tables for a terminal, a pipe or a log: aligned columns within a width, in plain text."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+WIDTH = 100  # columns of a table that goes into a pipe or a file
+LAST = 24  # columns that the last column is given before any other is left out
+NAME = 34  # columns that the first column is given before, if it is that wide
+FIRST = 12  # columns of the first one at least
+GAP = "  "
+
+
+@dataclass
+class Column:
+    """`spare`: the highest goes first where there is no room; 0 stays. `colours`: of each cell, by ANSI number."""
+
+    title: str
+    cells: Sequence[str]
+    right: bool = False
+    spare: int = 0
+    colours: Sequence[int] = field(default_factory=list)
+    most: int = 10**6
+
+    @property
+    def width(self) -> int:
+        """Of the title and of the cells that are not longer than `most`."""
+        return max(len(cell) for cell in ("", self.title, *self.cells) if len(cell) <= self.most)
+
+
+def width() -> int:
+    """Of the terminal, or 100 where stdout is none."""
+    return max(WIDTH // 2, shutil.get_terminal_size((WIDTH, 24)).columns) if os.isatty(1) else WIDTH
+
+
+def table(columns: Sequence[Column], within: int) -> list[str]:
+    """The lines: titles, a rule, rows; none is longer than `within`, but for a first cell that alone is.
+
+    Empty columns are left out, then spare ones. A long first cell has a line of its own: it may be copied, so it is
+    never cut. The last column's cells are lists that end where the line does: `loss 0.3, eer 0.1`.
+    """
+    kept = [column for column in columns if column is columns[0] or any(column.cells)]
+    kept[0].most = NAME
+    while sum(len(GAP) + column.width for column in kept[:-1]) + min(kept[-1].width, LAST) > within:
+        spare = max(kept[1:-1], key=lambda column: column.spare, default=None)
+        if spare is None or not spare.spare:
+            break
+        kept.remove(spare)
+    first, last = kept[0], kept[-1]
+    others = sum(len(GAP) + column.width for column in kept[1:-1]) + len(GAP)
+    first.most = max(FIRST, within - others - min(last.width, LAST))
+    room = within - others - first.width
+    lines = [_line(kept, [column.title for column in kept])]
+    lines.append("-" * max(len(lines[0]), min(within, others + first.width + last.width)))
+    for number in range(len(first.cells)):
+        cells = [column.cells[number] for column in kept]
+        if len(cells[0]) > first.most:
+            lines.append(cells[0])
+            cells[0] = ""
+        if len(kept) > 1:
+            cells[-1] = _cut(cells[-1], room)
+        lines.append(_line(kept, cells, number))
+    return lines
+
+
+def _cut(items: str, room: int) -> str:
+    while len(items) > room and ", " in items:
+        items = items.rpartition(", ")[0]
+    return items[: max(0, room)]
+
+
+def _line(columns: Sequence[Column], cells: Sequence[str], number: int | None = None) -> str:
+    parts = []
+    for column, cell in zip(columns, cells, strict=True):
+        size = column.width if column.right or column is not columns[-1] else 0
+        text = cell.rjust(size) if column.right else cell.ljust(size)
+        colour = column.colours[number] if number is not None and column.colours else 0
+        parts.append(f"\033[{colour}m{text}\033[0m" if colour and os.isatty(1) else text)
+    return GAP.join(parts).rstrip()

@@ -21,7 +21,7 @@ usage: rostro demo [key=value ...]                            (the same: make de
 Makes faces, packs them, trains the siamese network on them with 2 ranks, and judges it on people that it has not
 seen. A few minutes on 2 cores. Exit code 1 unless its equal error rate is at most half the pixels'.
 
-  data=               folder of identity folders: the same on your pictures, without the verdict
+  data=               folder of identity folders, or LFW as unpacked: the same on your pictures, without the verdict
   identities=250      people drawn, a fifth of them held out
   per_identity=12     pictures of each
   images=32_000       length of the training, in images seen
@@ -63,13 +63,22 @@ def pack(keys: SimpleNamespace) -> Path:
 
     if keys.data:
         out = Path(keys.out) / Path(keys.data).resolve().name
-        words = ["source=folder", f"src={keys.data}"]
+        words = [f"source={layout(keys.data)}", f"src={keys.data}"]
     else:
         out = Path(keys.out) / f"faces-{keys.identities}x{keys.per_identity}"
         words = ["source=procedural", f"identities={keys.identities}", f"per_identity={keys.per_identity}"]
     step(f"pack: {'pictures of ' + keys.data if keys.data else 'draw faces'}")
     command.main([*words, f"out={out}", "size=112", f"holdout={HOLDOUT}"])
     return out
+
+
+def layout(folder: str) -> str:
+    """The source that reads this folder: `lfw` where it is LFW as unpacked, else `folder`. UserError without one."""
+    from data_shards.source import folders_of
+    from data_shards.sources.lfw import FOLDERS
+
+    names = {Path(folder).resolve().name, *folders_of(folder)}
+    return "folder" if names.isdisjoint(FOLDERS) else "lfw"
 
 
 def train(keys: SimpleNamespace, shards: Path) -> tuple[Path, int]:
@@ -124,8 +133,10 @@ def evaluate(run: Path, shards: Path) -> dict[str, Any]:
 
 def summary(report: dict[str, Any], run: Path, seconds: float) -> str:
     """The figures that count, side by side, and where to look next."""
-    lines = [f"{'on held-out people':<34}{'EER':>7}{'AUC':>8}"]
-    lines += [f"  {row['name']:<32}{row['eer']:>7.3f}{row['auc']:>8.3f}" for row in report["rows"]]
+    names = ["on held-out people", *(f"  {row['name']}" for row in report["rows"])]
+    figures = ["    EER     AUC", *(f"{row['eer']:>7.3f} {row['auc']:>7.3f}" for row in report["rows"])]
+    wide = max(map(len, names))
+    lines = [f"{name:<{wide}}  {figure}" for name, figure in zip(names, figures, strict=True)]
     lines += [
         f"run          {run}",
         f"curves       {report['folder']}/roc.png, scores.png",

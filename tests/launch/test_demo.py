@@ -3,6 +3,7 @@
 import pytest
 
 from launch import demo
+from launch.args import parse
 from launch.cli import main
 from tests.sets import write_folders
 
@@ -28,9 +29,13 @@ def test_verdict(network, pixels, message, capsys):
 
 
 def test_summary_names_the_figures_and_places(tmp_path):
-    text = demo.summary(report(0.1, 0.4), tmp_path / "runs" / "demo", 125.0)
-    assert "0.100   0.900" in text
-    assert "0.400   0.600" in text
+    found = report(0.1, 0.4)
+    found["rows"][0]["name"] = "demo-20260101-120000 (ema weights at 32,000 images)"
+    text = demo.summary(found, tmp_path / "runs" / "demo", 125.0)
+    title, network, pixels = text.splitlines()[:3]
+    assert network.endswith("  0.100   0.900")
+    assert pixels.endswith("  0.400   0.600")
+    assert len(title) == len(network) == len(pixels)  # aligned, however long the names are
     assert f"tensorboard --logdir {tmp_path / 'runs'}" in text
     assert "2.1 minutes" in text
 
@@ -52,6 +57,32 @@ def test_own_pictures_through_the_real_commands(tmp_path, capfd):
     assert f"run          {run}" in out
     assert "pixels" in out.rpartition("on held-out people")[2]
     assert (tmp_path / "demo" / "people" / "eval" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("lfw/lfw-deepfunneled/A", "lfw"),
+        ("lfw/A", "lfw"),
+        ("x/lfw_funneled/A", "lfw"),
+        ("people/A", "folder"),
+    ],
+)
+def test_lfw_is_known_as_it_is_unpacked(tmp_path, place, expected):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place.split("/")[0] / "pairs.txt").touch()
+    assert demo.layout(str(tmp_path / place.split("/")[0])) == expected
+
+
+def test_pictures_of_lfw_are_packed_as_such(tmp_path, monkeypatch):
+    from launch import pack
+
+    write_folders(tmp_path / "lfw" / "lfw-deepfunneled", identities=3, each=2)
+    packed: list[list[str]] = []
+    monkeypatch.setattr(pack, "main", packed.append)
+    keys = parse([f"data={tmp_path / 'lfw'}", f"out={tmp_path / 'demo'}"], demo.SPEC)
+    assert demo.pack(keys) == tmp_path / "demo" / "lfw"
+    assert packed[0][:2] == ["source=lfw", f"src={tmp_path / 'lfw'}"]
 
 
 def test_absent_pictures_are_refused(tmp_path, capsys):

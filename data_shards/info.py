@@ -31,7 +31,7 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("identities", f"{len(counts)}, {_spread(counts)} pictures each"),
         ("singles", f"{int((counts == 1).sum())} identities with one picture: no genuine pair"),
         ("shards", f"{len(manifest['shards'])}, {tar_bytes / 1e6:.1f} MB"),
-        ("held out", f"{manifest['holdout']:g} of the identities (seed {manifest['seed']})"),
+        ("held out", _held_out(manifest)),
         ("verified", f"{manifest['verify']} while packing"),
         ("converted", ", ".join(f"{count} {what}" for what, count in manifest["converted"].items()) or "0"),
         ("rejected", f"{manifest['rejected']} (rejected.csv)"),
@@ -41,6 +41,11 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         if field != "identity":
             rows.append((f"label {field}", _values(np.asarray(labels))))
     return rows
+
+
+def _held_out(manifest: dict[str, Any]) -> str:
+    val = f" for eval, {manifest['val']:g} for val" if manifest.get("val") else ""
+    return f"{manifest['holdout']:g} of the identities{val} (seed {manifest['seed']})"
 
 
 def _source_split(manifest: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from data_shards.errors import UserError
 from data_shards.index import check_sizes
 from data_shards.keys import slug
 from data_shards.manifest import NAME, read_manifest, write_manifest
-from data_shards.plan import HELD_OUT, TRAINED, fingerprint, group, split_identities
+from data_shards.plan import HELD_OUT, TRAINED, VALIDATION, fingerprint, group, split_identities
 from data_shards.pool import run_jobs
 from data_shards.set_maker import Request, SetMaker, request_facts, source_kind
 from data_shards.shard import pack_shard
@@ -51,12 +51,16 @@ def pack(
     name = request.name or slug(source.name).replace("/", "_")
     digest = fingerprint(identities, unfit, request_facts(source, request, name))
     splits = split_identities(
-        list(identities), holdout=request.holdout, split=request.split, seed=request.seed
+        list(identities),
+        holdout=request.holdout,
+        val=request.val,
+        split=request.split,
+        seed=request.seed,
     )
     _refuse_set(out)
     with locked(out):
-        if not request.holdout:
-            _refuse_held_out(out, source_kind(source), name, request.split)
+        for part in {HELD_OUT, VALIDATION} - {split for split, _ in splits}:
+            _refuse_held_out(out, part, source_kind(source), name, request.split)
         there = [split for split, _ in splits if _is_there(out / split, digest)]
         makers = []
         for split, people in splits:
@@ -91,16 +95,17 @@ def _refuse_set(out: Path) -> None:
         raise UserError(f"out={out}: is a file; choose a folder")
 
 
-def _refuse_held_out(out: Path, source: str, name: str, split: str) -> None:
-    """All people go to one set now: an eval set of some of them beside it would measure nothing."""
-    if not (out / HELD_OUT / NAME).exists():
+def _refuse_held_out(out: Path, part: str, source: str, name: str, split: str) -> None:
+    """Nobody goes to this set now: one that holds some of the people already would measure nothing."""
+    if not (out / part / NAME).exists():
         return
-    held, _ = read_manifest(out / HELD_OUT)
+    held, _ = read_manifest(out / part)
     same = (held["source"], held["name"], held.get("source_split", split)) == (source, name, split)
-    if held["holdout"] and same:
+    key, share = ("holdout", held["holdout"]) if part == HELD_OUT else ("val", held.get("val", 0))
+    if share and same:
         raise UserError(
-            f"holdout=0: {out / HELD_OUT} holds people of the same source set aside by holdout={held['holdout']:g}, "
-            f"who would be in {out / split} too; remove {_siblings(out / HELD_OUT)}, or choose another out="
+            f"{key}=0: {out / part} holds people of the same source set aside by {key}={share:g}, "
+            f"who would be in {out / split} too; remove {_siblings(out / part)}, or choose another out="
         )
 
 
@@ -121,11 +126,10 @@ def _is_there(folder: Path, digest: str) -> bool:
 
 
 def _siblings(folder: Path) -> str:
-    """The set, and the one that was held out along with it: either alone beside a new one shares its people."""
-    both = [folder.with_name(split) for split in (TRAINED, HELD_OUT)]
-    return (
-        f"{both[0]} and {both[1]}" if folder in both and all(path.exists() for path in both) else str(folder)
-    )
+    """The set, and those that were cut along with it: one alone beside a new one shares its people."""
+    all_parts = [folder.with_name(split) for split in (TRAINED, VALIDATION, HELD_OUT)]
+    there = [str(path) for path in all_parts if path.exists()]
+    return " and ".join(there) if folder in all_parts and there else str(folder)
 
 
 def _write_shards(

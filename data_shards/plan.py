@@ -5,6 +5,7 @@ A plan is a function of the listing and the request alone, so any number of work
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from data_shards.errors import UserError
 from data_shards.keys import identity_slugs, stem_slugs
 from data_shards.source import Sample
 
-TRAINED, HELD_OUT = "train", "eval"  # the sets of a pack with holdout
+TRAINED, VALIDATION, HELD_OUT = "train", "val", "eval"  # the sets of a pack with holdout= or val=
 LEAST_SHARDS = 8  # shards of even size: workers, and later ranks, share even a small set
 LEAST_BYTES = 1 << 20  # but none is cut smaller than this for that reason
 UNKNOWN_BYTES = 20_000  # of a picture whose size the source does not know
@@ -61,25 +62,48 @@ def fingerprint(
 
 
 def split_identities(
-    identities: Sequence[str], *, holdout: float, split: str, seed: int
+    identities: Sequence[str], *, holdout: float, val: float = 0.0, split: str, seed: int
 ) -> list[tuple[str, list[str]]]:
     """[(split, its identities)] in packing order: that of a hash of the name.
 
-    With holdout, that share of the identities (at least one) goes to `eval`, the others to `train`.
+    With holdout or val each identity has a place in [0, 1), a hash of seed and name alone: `eval` is what lies below
+    holdout, `val` what lies at 1 - val or above, `train` the rest. So nobody moves when others come or go, and a
+    larger share takes people from `train` only.
     """
     shuffled = sorted(identities, key=lambda name: _rank(name, seed, "order"))
-    if not holdout:
+    if not holdout and not val:
         return [(split, shuffled)]
-    if len(identities) < 2:
-        raise UserError(
-            f"holdout={holdout}: holds out whole identities, here is only {identities[0]}; leave holdout away"
+    parts: dict[str, list[str]] = {TRAINED: []}
+    parts |= {VALIDATION: []} if val else {}
+    parts |= {HELD_OUT: []} if holdout else {}
+    for name in shuffled:
+        parts[_part(name, holdout, val, seed)].append(name)
+    empty = [part for part, names in parts.items() if not names]
+    if empty:
+        key = {HELD_OUT: f"holdout={holdout:g}", VALIDATION: f"val={val:g}"}.get(
+            empty[0], f"holdout={holdout:g} val={val:g}"
         )
-    count = min(max(1, round(holdout * len(identities))), len(identities) - 1)
-    held = set(sorted(identities, key=lambda name: _rank(name, seed, "holdout"))[:count])
-    return [
-        (TRAINED, [name for name in shuffled if name not in held]),
-        (HELD_OUT, [name for name in shuffled if name in held]),
-    ]
+        raise UserError(
+            f"{key}: nobody of {len(identities)} identities falls into {empty[0]}, which is decided by a hash of each "
+            f"name alone; {_remedy(identities, holdout, val)}"
+        )
+    return list(parts.items())
+
+
+def _part(name: str, holdout: float, val: float, seed: int) -> str:
+    place = int.from_bytes(_rank(unicodedata.normalize("NFC", name), seed, "holdout")[:8], "big") / 2**64
+    if place < holdout:
+        return HELD_OUT
+    return VALIDATION if place >= 1 - val else TRAINED
+
+
+def _remedy(identities: Sequence[str], holdout: float, val: float) -> str:
+    """A seed by which no part is empty, where one of the first hundred is such."""
+    wanted = {TRAINED} | ({HELD_OUT} if holdout else set()) | ({VALIDATION} if val else set())
+    for seed in range(100) if len(identities) < 1000 else ():
+        if {_part(name, holdout, val, seed) for name in identities} == wanted:
+            return f"type seed={seed}, or a larger share"
+    return "type a larger share, or leave it away"
 
 
 def _rank(name: str, seed: int, purpose: str) -> bytes:

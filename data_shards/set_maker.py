@@ -22,6 +22,8 @@ from data_shards.shard import ShardResult
 from data_shards.source import Sample, Source
 from data_shards.workplace import Workplace
 
+CUT = "eval: hash < holdout, val: hash >= 1 - val"  # how plan.split_identities cuts, for the manifest
+
 
 @dataclass(frozen=True)
 class Request:
@@ -29,7 +31,8 @@ class Request:
 
     split: str = "train"  # name of the set when nothing is held out
     size: int = 0  # side of the stored squares in pixels; 0: pictures keep their size
-    holdout: float = 0.0  # share of the identities that goes to OUT/eval
+    holdout: float = 0.0  # about the share of the identities that goes to OUT/eval
+    val: float = 0.0  # and to OUT/val
     shard_mb: float = 100.0  # about the largest shard, in 10^6 bytes
     verify: str = "decode"  # decode | none
     seed: int = 0  # of the order of identities and of who is held out
@@ -38,7 +41,11 @@ class Request:
 
     def __post_init__(self) -> None:
         checks = {
-            "holdout": (0 <= self.holdout < 1, "a share of the identities, from 0 to below 1, e.g. 0.2"),
+            "holdout": (0 <= self.holdout < 1, "a share of the identities, from 0 to below 1, e.g. 0.1"),
+            "val": (
+                0 <= self.val < 1 and self.holdout + self.val < 1,
+                "a share of the identities, from 0 and, with holdout, below 1, e.g. 0.1",
+            ),
             "size": (
                 self.size == 0 or 8 <= self.size <= 8192,
                 "pixels from 8 to 8192, or 0 to keep all sizes",
@@ -66,14 +73,17 @@ def source_kind(source: Source) -> str:
 
 def request_facts(source: Source, request: Request, name: str) -> dict[str, Any]:
     """All that decides what is written, beside the samples themselves."""
-    return {
+    facts = {
         "schema": SCHEMA,
         "source": source_kind(source),
         "fields": dict(source.fields),
-        **{key: value for key, value in vars(request).items() if key != "options"},
+        **{key: value for key, value in vars(request).items() if key not in ("options", "val")},
         "options": dict(request.options),
         "name": name,
     }
+    if request.holdout or request.val:  # sets that were cut otherwise, at a count of people, are other sets
+        facts |= {"val": request.val, "cut": CUT}
+    return facts
 
 
 class SetMaker:

@@ -1,7 +1,7 @@
 """A run judged on a set: the figures of its network beside the untrained network and plain pixels.
 
 `rostro evaluate` prints what this returns. The evaluation while training is `hpc/evaluation.py`; here one
-process reads the pictures, adds intervals, draws curves, and stores the threshold for `rostro verify`.
+process reads the pictures, adds intervals and draws curves. The threshold comes from the run's validation people.
 """
 
 import functools
@@ -17,7 +17,7 @@ import numpy as np
 
 from data_shards.index import ShardSet
 from data_shards.keys import member_key
-from hpc import plots
+from hpc import plots, threshold
 from hpc.config import Config
 from hpc.errors import UserError
 from hpc.meters.pairs import Pairs, all_pairs, read_list, resolve
@@ -113,6 +113,17 @@ def judge(
     return verdict, scores
 
 
+@dataclass
+class Choice:
+    """How the threshold of a report comes about."""
+
+    validation: ShardSet | None = (
+        None  # the run's own people for that; None: it has none, or they are not here
+    )
+    anew: bool = False  # choose it on them, whatever is kept
+    keep: bool = False  # keep that of the judged pairs, whoever they are
+
+
 def assess(
     model: Predictor,
     shards: ShardSet,
@@ -121,22 +132,30 @@ def assess(
     skip: bool = False,
     rounds: int = 1000,
     overlap: bool = False,
+    choice: Choice | None = None,
     progress: Progress = lambda text, blocks: blocks,
 ) -> dict[str, Any]:
-    """Judge `model` and the baselines on `shards`; write RUN/evaluations/<name>/ and RUN/threshold.json.
+    """Judge `model` and the baselines on `shards`; write RUN/evaluations/<name>/.
 
-    People whom the run was trained on are refused; `overlap` lets them pass, and then no threshold is kept.
+    People whom the run was trained on are refused; `overlap` lets them pass, and then their threshold is not kept.
 
     Returns the report: {"rows": [{"name", figures}], "set", "trial", "folder", "threshold", ...}.
     """
     started = time.perf_counter()
+    choice = choice or Choice()
     known = trained_on(model.config, shards)
     if known and not overlap:
         raise UserError(
             f"data={shards.folder} holds {len(known)} people of the training, such as {known[0]}: their figures say "
             "nothing of new people; give the held-out set, or overlap=allow"
         )
+    if known and choice.keep:
+        raise UserError(
+            "keep=true: a threshold of people of the training is too strict for others: leave it out"
+        )
     on = trial(shards, pairs=pairs, skip=skip)
+    own = choice.validation is not None and pairs is None and shards.digest == choice.validation.digest
+    made = None if own or choice.keep else _chosen(model, choice, progress)
     plain = untrained(model)
     parts: list[tuple[np.ndarray, ...]] = []
     for images in progress("embedding pictures", PictureBlocks(shards, on.ids, model.config.data.size)):
@@ -149,17 +168,48 @@ def assess(
         for name, found, score in zip(names, embeddings, scorers, strict=True)
     }
     rows = [{"name": name} | verdict.plain() for name, (verdict, _) in judged.items()]
+    verdict, scores = judged[model.name]
+    here = threshold.record(model, shards, on.note, verdict)
+    kept = own or choice.keep
     report = _describe(model, shards, on) | {"bootstrap": rounds, "rows": rows}
+    report |= _threshold_of(made or here, here=made is None, kept=kept, own=own)
+    report["at_threshold"] = threshold.rates(scores, on.pairs.same, report["threshold"])
     folder = model.run / "evaluations" / _name(shards, pairs)
     folder.mkdir(parents=True, exist_ok=True)
-    report |= {"folder": str(folder), "threshold": rows[0]["thresholds"]["eer"]}
+    report["folder"] = str(folder)
     _draw(folder, model, on, {name: scores for name, (_, scores) in judged.items()}, report)
     report["seconds"] = round(time.perf_counter() - started, 2)
     write_json(folder / "report.json", report)
-    report["kept"] = not known
-    if not known:
-        write_json(model.run / "threshold.json", _threshold(report))
+    if kept:
+        threshold.keep(model.run, here)
     return report
+
+
+def _chosen(model: Predictor, choice: Choice, progress: Progress) -> dict[str, Any] | None:
+    """The threshold that the run has, or that its validation people give now, which is then kept."""
+    found = None if choice.anew and choice.validation else threshold.stored(model)
+    if found or choice.validation is None:
+        return found
+    shards = choice.validation
+    on = trial(shards, pairs=None, skip=False)
+    blocks = PictureBlocks(shards, on.ids, model.config.data.size)
+    what = f"choosing the threshold on {shards.manifest.get('split') or shards.name}"
+    embeddings = np.concatenate([model.embed(images) for images in progress(what, blocks)])
+    verdict, _ = judge(embeddings, on, score=model.score, rounds=0, seed=model.config.seed)
+    found = threshold.record(model, shards, on.note, verdict)
+    threshold.keep(model.run, found)
+    return found
+
+
+def _threshold_of(found: dict[str, Any], *, here: bool, kept: bool, own: bool) -> dict[str, Any]:
+    """The part of a report that says which threshold it used, where it came from, and whether figures are a choice."""
+    origin = {key: found[key] for key in ("set", "split", "manifest_sha256", "eer")}
+    return {
+        "threshold": found["threshold"],
+        "threshold_from": origin | {"these_pairs": here},
+        "kept": kept,
+        "chosen_on_these_people": own,
+    }
 
 
 def _name(shards: ShardSet, pairs: Path | None) -> str:
@@ -205,9 +255,3 @@ def _draw(
         title=f"{model.name}\n{where}",
         unit=model.unit,
     )
-
-
-def _threshold(report: dict[str, Any]) -> dict[str, Any]:
-    kept = ("checkpoint", "weights", "score", "set", "split", "manifest_sha256", "trial", "threshold")
-    row = report["rows"][0]
-    return {key: report[key] for key in kept} | {"thresholds": row["thresholds"], "eer": row["eer"]}

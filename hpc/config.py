@@ -53,7 +53,7 @@ FREE = frozenset(
         *("log", "engine", "cluster", "save.mode", "data.stage", "optim.impl"),
         *("micro_batch", "desync_every", "hang_timeout", "eval.batch"),
         *("save.last", "save.best", "save.keep_every"),
-        *("data.set", "data.train", "data.eval", "data.threads", "data.ahead"),
+        *("data.set", "data.train", "data.val", "data.eval", "data.threads", "data.ahead"),
     )
 )
 

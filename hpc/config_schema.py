@@ -26,9 +26,14 @@ class Augment:
 
 @dataclass
 class Data:
-    set: str = key("", "name of a packed set: $ROSTRO_SHARDS/NAME/train and /eval")
+    set: str = key("", "name of a packed set: $ROSTRO_SHARDS/NAME/train, /val, /eval")
     train: str = key("", "folder of the training shards; overrides data.set")
-    eval: str = key("", "folder of the held-out shards; overrides data.set; empty: ../eval, if it is there")
+    val: str = key(
+        "", "folder of the people who choose checkpoint and threshold; empty: ../val, if it is there"
+    )
+    eval: str = key(
+        "", "folder of the people of the report; empty: ../eval, if it is there; without val it does both"
+    )
     size: int = key(112, "pixels, side of the square picture that the network sees", least=1)
     order: str = key(
         "plain",
@@ -82,7 +87,7 @@ class Save:
 
 @dataclass
 class Evaluate:
-    every: int = key(50_000, "images between evaluations on data.eval", least=1)
+    every: int = key(50_000, "images between evaluations on data.val, or else data.eval", least=1)
     batch: int = key(64, "pictures of one rank at a time", least=1)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from data_shards.files import write_bytes
 from data_shards.manifest import read_manifest
 from data_shards.resize import KERNEL
-from hpc import tensorfile
+from hpc import held_out, tensorfile
 from hpc.errors import UserError
 from hpc.predict import Predictor
 from hpc.rundir import read_json, write_json
@@ -175,6 +175,7 @@ def describe(model: Predictor) -> dict[str, Any]:
         },
         "score": model.unit,
         "metrics": model.meta.get("metrics", {}),
+        "held_out": held_out.statement(config.data),
         "evaluations": [found for path in reports if (found := _figures(path, model))],
         "threshold": _matching(threshold, model),
         "data": data,
@@ -190,7 +191,10 @@ def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
     report = read_json(path)
     if _matching(report, model) is None:
         return None
-    return {key: report[key] for key in ("set", "split", "manifest_sha256", "trial")} | report["rows"][0]
+    told = {key: report[key] for key in ("set", "split", "manifest_sha256", "trial")} | report["rows"][0]
+    return told | {
+        "chosen_on_these_people": report.get("chosen_on_these_people")
+    }  # None: of an older version
 
 
 def _data(folder: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a run shows: TensorBoard, `metrics.jsonl`, the log line and bar of rank 0, `status.json`.
 
-Every series stands against images seen. Groups `loss`, `optim`, `data` and `eval` follow from the config and
+Every series stands against images seen. Groups `loss`, `optim`, `data` and `val` (or `eval`) follow from the config and
 are the same after a resume; `perf` depends on the machine. Event files: `hpc/events.py`.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from torch import Tensor
 
-from hpc import console, events, projector
+from hpc import console, events, held_out, projector
 from hpc.config import Config, numbers
 from hpc.errors import UserError
 from hpc.rundir import RunDir
@@ -69,6 +69,7 @@ class Monitor:
     def __init__(self, run: Path, config: Config, *, rank: int, resume_clock: int | None) -> None:
         self.main = rank == 0
         self.run, self.config = run, config
+        self._judged = held_out.validation(config.data) or "eval"
         self._resume_clock = resume_clock
         self._reached = resume_clock or 0
         self._metrics: dict[str, float] = {}
@@ -98,6 +99,7 @@ class Monitor:
         text = yaml.safe_dump(dataclasses.asdict(self.config), sort_keys=False)
         quoted = "".join(f"    {line}\n" for line in text.splitlines())
         self._events.add(self._summary.text("config", quoted), 0)
+        self._events.add(self._summary.text("held_out", held_out.statement(self.config.data)), 0)
         chosen = {key: _plain(value) for key, value in numbers(self.config).items()}
         # The start record in the run's own file: torch's add_hparams would make a run of its own for it.
         self._events.add(self._summary.hparams(chosen, {})[1], 0)
@@ -164,7 +166,7 @@ class Monitor:
         `shown`: thumbnails (uint8 [n, 3, h, w]) and their sample ids [n]; `labels`: name -> n values that
         the projector can colour by.
         """
-        self.scalars(clock, report.scalars, group="eval")
+        self.scalars(clock, report.scalars, group=self._judged)
         for name, (scores, positive) in report.curves.items():
             self._curve(clock, "" if name in ("pr", "roc") else f"{name}_", scores, positive.astype(bool))
         if report.embeddings is not None and shown is not None and self.config.log.projector:
@@ -177,17 +179,16 @@ class Monitor:
         """Scores [n] (higher: more likely positive) as a PR curve and as a drawing of the ROC."""
         if positive.all() or not positive.any():
             return  # neither curve is defined
+        tag = TAGS.get(self._judged, self._judged)
         low, high = float(scores.min()), float(scores.max())
         share = (scores.astype(np.float64) - low) / max(high - low, 1e-12)  # the PR plugin wants [0, 1]
-        self._events.add(
-            self._summary.pr_curve(f"{TAGS['eval']}/{prefix}pr", positive.astype(np.int64), share), clock
-        )
+        self._events.add(self._summary.pr_curve(f"{tag}/{prefix}pr", positive.astype(np.int64), share), clock)
         from hpc import plots  # matplotlib is slow to load
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "roc.png"
             plots.draw_roc(path, {"held-out set": (scores, positive)}, title=f"{clock:,} images seen")
-            self._image(clock, f"{TAGS['eval']}/{prefix}roc", path.read_bytes())
+            self._image(clock, f"{tag}/{prefix}roc", path.read_bytes())
 
     def _project(
         self,

@@ -22,7 +22,7 @@ import torch
 from data_shards import counted, loader, order, stream
 from data_shards.index import ShardSet
 from data_shards.loader import EvalLoader, RawBatch, TrainLoader
-from hpc import dist, failure, slurm, stage
+from hpc import dist, failure, held_out, slurm, stage
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config, identity, numbers
 from hpc.config_check import check
@@ -118,7 +118,7 @@ def seeded(seed: int) -> Iterator[None]:
 def shard_sets(
     config: Config, job: Task, here: Dist, asked: Callable[[], int] = lambda: 0
 ) -> dict[str, ShardSet]:
-    """The opened sets: `train`, and `eval` where there is one; on the node where data.stage says so.
+    """The opened sets: `train`, and `val` (or else `eval`) where there is one; on the node where data.stage says so.
 
     Every rank checks them. Raises stage.Left where `asked()` says so while they are copied.
     """
@@ -127,8 +127,8 @@ def shard_sets(
     try:
         if not config.data.stream:
             sets["train"] = ShardSet.open(folders["train"], fields=job.fields)
-        if config.data.eval:
-            sets["eval"] = ShardSet.open(folders["eval"], fields=job.fields)
+        if judged := held_out.validation(config.data):
+            sets[judged] = ShardSet.open(folders[judged], fields=job.fields)
     except UserError as refused:
         error = str(refused)
     dist.agree_or_raise(error, here)
@@ -165,10 +165,10 @@ def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spe
 
 def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], here: Dist) -> EvalLoader | None:
     """This rank's block of the held-out set, or None where the run has none."""
-    if "eval" not in sets:
+    if not (judged := held_out.validation(config.data)):
         return None
     return EvalLoader(
-        sets["eval"],
+        sets[judged],
         rank=here.rank,
         world=here.world,
         batch=config.eval.batch,
@@ -236,6 +236,7 @@ def first_lines(
             f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
             f"data {pictures or config.data.train}{f', staged in {config.data.stage}' if config.data.stage else ''}",
             *unchecked,
+            held_out.statement(config.data),
             f"images {clock:,} of {config.images:,}; a resume is {exact}",
         ]
     )

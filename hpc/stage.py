@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from data_shards import stage
-from hpc import dist
+from hpc import dist, held_out
 from hpc.config import Config
 from hpc.dist import Dist
 from hpc.errors import UserError
@@ -57,13 +57,15 @@ class _Copy:
 
 
 def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) -> dict[str, str]:
-    """Where this rank reads its sets: name (train | eval) -> folder. Called by all ranks.
+    """Where this rank reads its sets: name (train | val | eval) -> folder. Called by all ranks.
 
-    Without data.stage these are data.train and data.eval; else their copies, which are there and whole when this
-    returns. UserError on all ranks where a node cannot hold them; Left on all ranks once `asked()` is not 0 on one.
+    Without data.stage these are data.train and data.val (or else data.eval); else their copies, which are there and
+    whole when this returns. UserError on all ranks where a node cannot hold them; Left on all ranks once `asked()` is
+    not 0 on one.
     """
     data = config.data
-    sources = {name: folder for name, folder in (("train", data.train), ("eval", data.eval)) if folder}
+    names = [name for name in ("train", held_out.validation(data)) if name]
+    sources = {name: getattr(data, name) for name in names}
     if not data.stage:
         return sources
     work = _Copy(list(sources.values()), data.stage) if here.local_rank == 0 else None

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from data_shards import counted
-from hpc import agree, dist, engine, failure, faults, optim, preempt, setup
+from hpc import agree, dist, engine, failure, faults, held_out, optim, preempt, setup
 from hpc.accumulate import Pass, blocks_of
 from hpc.dist import Dist
 from hpc.evaluation import evaluate, pictures
@@ -230,7 +230,7 @@ class Trainer:
         )
         labels = {}
         if shown:
-            source = self.sets["eval"]
+            source = self.sets[held_out.validation(self.config.data)]
             labels = {field: source.labels[field][shown[1].numpy()] for field in self.task.fields}
         self.monitor.report(self.clock, report, shown, labels=labels)
         self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)

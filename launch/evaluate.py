@@ -9,19 +9,21 @@ HELP = """
 usage: rostro evaluate RUN [key=value ...]
 
 Judges the siamese network of a run on people it has not seen: EER and AUC with 95 % intervals, accuracy by
-LFW's 10-fold protocol, TAR at fixed FAR, beside the untrained network and plain pixels. Writes
-RUN/evaluations/<set>/report.json, roc.png and scores.png, and RUN/threshold.json for `rostro verify`.
+LFW's 10-fold protocol, TAR at fixed FAR, beside the untrained network and plain pixels. Checkpoint and threshold
+are chosen on the run's data.val, data.eval is reported. Writes RUN/evaluations/<set>/report.json, roc.png and
+scores.png, and RUN/threshold.json for `rostro verify`.
 
   RUN                 a run directory, e.g. runs/faces
-  data=DIR            a packed set                                (default: the run's held-out set)
+  data=DIR            a packed set                                (default: the run's data.eval)
   pairs=FILE          a pair list in LFW's format                 (default: all pairs of the set)
   missing=error       skip: leave out listed pairs whose pictures are not in the set
-  overlap=refuse      allow: judge people of the training set too; the threshold is not kept then
+  overlap=refuse      allow: judge people of the training set too
+  keep=false          true: keep the threshold of these pairs for `rostro verify`, in place of data.val's
   checkpoint=best     best | last | a clock
   weights=auto        ema | raw | auto: the average where the run kept one
   bootstrap=1000      rounds of the intervals; 0: none
 
-example: rostro evaluate runs/faces data=shards/lfw/eval
+example: rostro evaluate runs/faces
          rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip
 """
 SPEC = {
@@ -29,6 +31,7 @@ SPEC = {
     "pairs": "",
     "missing": "error",
     "overlap": "refuse",
+    "keep": False,
     "checkpoint": "best",
     "weights": "auto",
     "bootstrap": 1000,
@@ -46,14 +49,15 @@ def main(argv: list[str]) -> int:
     if keys.bootstrap < 0:
         raise UserError(f"bootstrap={keys.bootstrap} is negative: use 0 for no intervals, or 1000")
     from data_shards.index import ShardSet
-    from hpc.assess import assess
+    from hpc.assess import Choice, assess
     from hpc.predict import load_run
     from hpc.rundir import RunDir
 
-    data = keys.data or RunDir.open(keys.run).config().data.eval
-    if not data:
+    data = RunDir.open(keys.run).config().data
+    judged = keys.data or data.eval or data.val
+    if not judged:
         raise UserError(f"data is missing: {keys.run} held no people out; add data=DIR, a packed set")
-    shards = ShardSet.open(data, fields=("identity",))
+    shards = ShardSet.open(judged, fields=("identity",))
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     report = assess(
         model,
@@ -62,10 +66,21 @@ def main(argv: list[str]) -> int:
         skip=keys.missing == "skip",
         rounds=keys.bootstrap,
         overlap=keys.overlap == "allow",
+        choice=Choice(validation_set(data), anew=not keys.data and not keys.pairs, keep=keys.keep),
         progress=progress,
     )
     show(report)
     return 0
+
+
+def validation_set(data: Any) -> Any:
+    """The set that chooses checkpoint and threshold; None where the run has none, or where it lies here no more."""
+    from data_shards.index import ShardSet
+    from hpc.held_out import validation
+
+    split = validation(data)
+    folder = Path(getattr(data, split)) if split else None
+    return ShardSet.open(folder, fields=("identity",)) if folder and folder.is_dir() else None
 
 
 def progress(text: str, blocks: Any) -> Any:
@@ -102,12 +117,28 @@ def show(report: dict[str, Any]) -> None:
         notes.append(f"[lo hi]: 95 %, {report['bootstrap']} resamples of the people")
     for line in notes:
         console.print(f"  {line}", markup=False)
-    console.print(
-        f"threshold {report['threshold']:.4f} ({report['score']}), "
-        + ("kept for `rostro verify`" if report["kept"] else "not kept: the run was trained on these people"),
-        markup=False,
+    for line in (*threshold_lines(report), f"{report['folder']}/report.json, roc.png, scores.png"):
+        console.print(line, markup=False)
+
+
+def threshold_lines(report: dict[str, Any]) -> list[str]:
+    """Which threshold, from where, what it does here, and whether the figures are those of a choice."""
+    from hpc.held_out import CHOSEN
+
+    origin, rates = report["threshold_from"], report["at_threshold"]
+    place = f"{origin['set']} {origin['split'] or ''}".strip()
+    source = (
+        "of these pairs" if origin["these_pairs"] else f"chosen on {place}, EER {origin['eer']:.3f} there"
     )
-    console.print(f"{report['folder']}/report.json, roc.png, scores.png", markup=False)
+    lines = [
+        f"threshold {report['threshold']:.4f} ({report['score']}), {source}"
+        + ("; kept for `rostro verify`" if report["kept"] else ""),
+        f"  it accepts {rates['false_accepts']:.1%} of the impostor pairs here "
+        f"and rejects {rates['false_rejects']:.1%} of the genuine ones",
+    ]
+    if report["chosen_on_these_people"]:
+        lines.append(f"note: {CHOSEN}")
+    return lines
 
 
 def title(report: dict[str, Any]) -> str:

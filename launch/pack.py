@@ -23,7 +23,9 @@ point, the same command goes on where it stopped; given again on a finished set,
   source=          vggface2 | lfw | orl | folder (one for each identity or class) | procedural (from nothing)
   src=             folder of the data set as published
   out=             folder of the packed sets
-  holdout=0        share of the identities, never of the pictures, that goes to OUT/eval; the rest: OUT/train
+  holdout=0        share of the identities, never of the pictures, that goes to OUT/eval: reported once, at the end
+  val=0            and to OUT/val, which chooses checkpoint and threshold; the rest: OUT/train. A hash of each name
+                   decides, so nobody moves when others come or go, and the shares are met about
   size=0           store squares of this side in pixels (centre, area filter, quality 95); 0 keeps the files
   split=train      split of the source (vggface2: train or test); names the set where nothing is held out
   shard_mb=100     about the largest shard; small sets are cut into up to 8 even shards
@@ -35,7 +37,7 @@ point, the same command goes on where it stopped; given again on a finished set,
 A source may have keys of its own, as vggface2 has crop=true (cut the boxes of loose_bb_<split>.csv):
 `rostro pack source=NAME --help` lists them.
 
-example: rostro pack source=lfw src=data/lfw out=shards/lfw size=112 holdout=0.2
+example: rostro pack source=lfw src=data/lfw out=shards/lfw size=112 holdout=0.1 val=0.1
 """
 
 SPEC = {
@@ -45,6 +47,7 @@ SPEC = {
     "split": "train",
     "size": 0,
     "holdout": 0.0,
+    "val": 0.0,
     "shard_mb": 100.0,
     "workers": 2,
     "verify": "decode",
@@ -85,6 +88,7 @@ def main(argv: list[str]) -> int:
         split=args.split,
         size=args.size,
         holdout=args.holdout,
+        val=args.val,
         shard_mb=args.shard_mb,
         verify=args.verify,
         seed=args.seed,

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc import zero_config
+from hpc import held_out, zero_config
 from hpc.config import Config
 from hpc.config_check import Sizes, sizes, task_checks
 from hpc.rundir import RunDir, read_json
@@ -16,10 +16,11 @@ from hpc.rundir import RunDir, read_json
 MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd": 0}
 
 
-def locate_data(config: Config) -> Config:
-    """The config with absolute `data.train` and `data.eval`, and DeepSpeed's file read in. No data is opened.
+def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
+    """The config with absolute folders of its sets, and DeepSpeed's file read in. No data is opened.
 
-    `data.set` stands for $ROSTRO_SHARDS/<set>/train and /eval; beside a given `data.train`, ../eval is taken if there.
+    `data.set` stands for $ROSTRO_SHARDS/<set>/train, /val and /eval; beside a given `data.train`, those of the
+    `siblings` ../val and ../eval are taken that are there.
     """
     data = config.data
     train = data.train
@@ -28,18 +29,22 @@ def locate_data(config: Config) -> Config:
     plain = train and not (train.startswith("pipe:") or "://" in train)
     if plain:
         train = os.path.abspath(os.path.expanduser(train))
-    held_out = data.eval and os.path.abspath(os.path.expanduser(data.eval))
-    if not held_out and plain:
-        beside = Path(train).parent / "eval"
-        held_out = str(beside) if (beside / "manifest.json").is_file() and str(beside) != train else ""
-    located = dataclasses.replace(config, data=dataclasses.replace(data, train=train, eval=held_out))
+    folders = {"train": train}
+    for split in ("val", "eval"):
+        folder = getattr(data, split)
+        folder = folder and os.path.abspath(os.path.expanduser(folder))
+        if not folder and plain and split in siblings:
+            beside = Path(train).parent / split
+            folder = str(beside) if (beside / "manifest.json").is_file() and str(beside) != train else ""
+        folders[split] = folder
+    located = dataclasses.replace(config, data=dataclasses.replace(data, **folders))
     return zero_config.inlined(located)
 
 
 def check_data(config: Config) -> dict[str, Any]:
     """Open the sets of a located config; UserError for the first thing that a training would fail on.
 
-    Returns {"train": ShardSet, "eval": ShardSet}, each where it is read by index.
+    Returns {"train": ShardSet, "val": ..., "eval": ...}, each where it is read by index.
     """
     data, world = config.data, config.procs * config.nodes
     if not data.train:
@@ -56,7 +61,7 @@ def check_data(config: Config) -> dict[str, Any]:
     module = task_checks(config)
     wanted = tuple(getattr(module, "fields", ()))
     sets: dict[str, Any] = {}
-    for split, folder in (("train", data.train), ("eval", data.eval)):
+    for split, folder in _folders(config).items():
         if not folder or (split == "train" and data.stream):
             continue
         if not os.path.isdir(folder):
@@ -86,14 +91,23 @@ def digests(config: Config) -> dict[str, str]:
     """What the sets of a located config are, wherever they lie: sha256 of their manifests."""
     from data_shards.manifest import read_manifest
 
-    folders = {"train": "" if config.data.stream else config.data.train, "eval": config.data.eval}
+    folders = _folders(config) | ({"train": ""} if config.data.stream else {})
     return {split: read_manifest(Path(folder))[1] for split, folder in folders.items() if folder}
+
+
+def _folders(config: Config) -> dict[str, str]:
+    return {split: getattr(config.data, split) for split in held_out.SPLITS}
 
 
 def check_digests(run: RunDir, config: Config) -> None:
     """Refuse to go on with other pictures than the run began with."""
     before = read_json(run.data_file)
     for split, digest in digests(config).items():
+        if split == "val" and before and split not in before:
+            raise UserError(
+                f"data.val={config.data.val}: run {run.name} began without one, its best checkpoint is that of "
+                "data.eval: leave the key out, or start another run"
+            )
         if before.get(split, digest) != digest:
             folder = getattr(config.data, split)
             raise UserError(
@@ -140,8 +154,10 @@ def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> 
         split: f"{folder} ({len(sets[split]):,} pictures, {len(sets[split].identity_start) - 1:,} identities)"
         if split in sets
         else folder or "none"
-        for split, folder in (("train", data.train), ("eval", data.eval))
+        for split, folder in _folders(config).items()
     }
+    if judged := held_out.validation(data):
+        described[judged] += f", {found.evaluations:,} evaluations"
     order = f"groups of {data.group}" if data.order == "groups" else data.order
     plan = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
@@ -153,7 +169,9 @@ def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> 
         ("run", f"{config.images:,} images = {found.updates:,} updates"),
         ("saves", f"{found.saves:,} checkpoints, every {config.save.every:,} images"),
         ("train", described["train"]),
-        ("eval", described["eval"] + (f", {found.evaluations:,} evaluations" if data.eval else "")),
+        ("val", described["val"]),
+        ("eval", described["eval"]),
+        ("figures", held_out.statement(data)),
         ("pictures", f"{data.size} x {data.size}, order {order}, backend {data.backend}"),
         ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),

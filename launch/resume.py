@@ -8,7 +8,7 @@ import yaml
 from data_shards.errors import UserError
 from hpc.config import Config, DeepSpeed, flatten, from_dict, is_free, near, save_config
 from hpc.config_check import check
-from hpc.rundir import RunDir
+from hpc.rundir import RunDir, read_json
 from launch import args, plan
 from launch.submit import on_cluster, refuse_unused
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     config = on_cluster(config)
     refuse_unused(config, words)
     check(config)
-    config = plan.locate_data(config)
+    config = plan.locate_data(config, siblings=list(read_json(run.data_file)) or ("eval",))
     plan.check_data(config)
     plan.check_digests(run, config)
     save_config(dataclasses.replace(config, **ONE_OFF), run.config_file)
@@ -83,7 +83,11 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
             key: values["engine"]["deepspeed"][key] for key in plain if f"engine.deepspeed.{key}" in given
         }
         values["engine"]["deepspeed"] = plain | typed
-    for key in ("train", "eval"):  # another set takes the place of the folders that the old one stood for
+    for key in (
+        "train",
+        "val",
+        "eval",
+    ):  # another set takes the place of the folders that the old one stood for
         if "data.set" in given and f"data.{key}" not in given:
             values["data"][key] = ""
     config: Config = from_dict(values)

@@ -81,7 +81,10 @@ def program(run: RunDir, config: Config) -> str:
     image = config.cluster.container
     if not image:
         return shlex.quote(sys.executable)
-    folders = {str(run.path.parent), *(folder for folder in (config.data.train, config.data.eval) if folder)}
+    folders = {
+        str(run.path.parent),
+        *(folder for folder in (config.data.train, config.data.val, config.data.eval) if folder),
+    }
     binds = [word for folder in sorted(folders) for word in ("--bind", folder) if os.path.isabs(folder)]
     words = shlex.join(["apptainer", "exec", *(["--nv"] if config.gpus else []), *binds])
     stage = re.match(r"/?[^/]+", config.data.stage)

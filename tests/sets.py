@@ -1,10 +1,14 @@
 """Small packed sets for tests: coloured blobs, one pattern for each identity, varied within it."""
 
+import contextlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import simplejpeg
+
+from data_shards.errors import UserError
+from data_shards.plan import split_identities
 
 
 def write_folders(folder: Path, *, identities: int, each: int, size: int = 40) -> Path:
@@ -30,13 +34,27 @@ def pack_set(
     identities: int = 20,
     each: int = 5,
     holdout: float = 0.25,
+    val: float = 0.0,
     size: int = 40,
     shard_mb: float = 100.0,
 ) -> Path:
-    """A packed set under `folder`/shards, with train/ and eval/."""
+    """A packed set under `folder`/shards, with train/ and eval/, and val/ where asked for; the shares are exact."""
     from launch import pack
 
     source = write_folders(folder / "pictures", identities=identities, each=each, size=size)
     words = ["source=folder", f"src={source}", f"out={folder / 'shards'}", f"holdout={holdout}", "workers=1"]
+    words += [f"val={val}", f"seed={exact_seed(identities, holdout, val)}"]
     assert pack.main([*words, f"shard_mb={shard_mb}"]) == 0
     return folder / "shards"
+
+
+def exact_seed(identities: int, holdout: float, val: float) -> int:
+    """The first seed by which the hashes of the names give exactly these shares."""
+    names = [f"person{number:03d}" for number in range(identities)]
+    wanted = {"eval": round(holdout * identities), "val": round(val * identities)}
+    for seed in range(1000):
+        with contextlib.suppress(UserError):
+            parts = dict(split_identities(names, holdout=holdout, val=val, split="train", seed=seed))
+            if all(len(parts.get(part, ())) == count for part, count in wanted.items()):
+                return seed
+    raise AssertionError("no seed cuts the people exactly")

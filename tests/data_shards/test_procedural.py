@@ -189,7 +189,7 @@ def test_pack_by_the_command(tmp_path):
         "identities=5",
         "per_identity=3",
         "size=64",
-        "holdout=0.4",
+        "holdout=0.27",
     ]
     assert pack.main([*words, "workers=1"]) == 0
     train = ShardSet.open(tmp_path / "train", fields=("identity", "age", "emotion", "smiling"))

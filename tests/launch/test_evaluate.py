@@ -155,7 +155,7 @@ def test_a_damaged_best_checkpoint_is_passed_over(tmp_path, shards, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
-def test_people_of_the_training_are_refused_and_leave_no_threshold(tmp_path, shards, capsys):
+def test_people_of_the_training_are_refused_and_their_threshold_is_not_kept(tmp_path, shards, capsys):
     run = judged_run(tmp_path / "run", shards)
     train = f"data={shards / 'train'}"
     assert main(["evaluate", str(run), train, "bootstrap=0"]) == 2
@@ -165,8 +165,10 @@ def test_people_of_the_training_are_refused_and_leave_no_threshold(tmp_path, sha
     )
     assert not (run / "threshold.json").exists()
     assert main(["evaluate", str(run), train, "bootstrap=0", "overlap=allow"]) == 0
-    assert "not kept" in capsys.readouterr().out
-    assert not (run / "threshold.json").exists()
+    assert "chosen on pictures eval" in capsys.readouterr().out
+    assert json.loads((run / "threshold.json").read_text())["split"] == "eval"
+    assert main(["evaluate", str(run), train, "bootstrap=0", "overlap=allow", "keep=true"]) == 2
+    assert "keep=true: a threshold of people of the training" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

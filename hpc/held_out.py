@@ -1,0 +1,29 @@
+"""Which people judge a run: `data.val` chooses checkpoint and threshold, `data.eval` is reported once, afterwards.
+
+A run with one held-out set has both done by it. Its figures are then those of the people who chose the best of many
+checkpoints, and every report says so. Imports no torch.
+"""
+
+from hpc.config import Data
+
+SPLITS = ("train", "val", "eval")  # the sets of a run, by their key under `data`
+CHOSEN = "checkpoint and threshold were chosen on these people"
+
+
+def validation(data: Data) -> str:
+    """The split that is evaluated while training: `val`, or else `eval`; empty where nobody is held out."""
+    return "val" if data.val else "eval" if data.eval else ""
+
+
+def statement(data: Data) -> str:
+    """What the figures of a training are worth, for the head of the log and TensorBoard's text."""
+    if data.val:
+        report = (
+            "eval is reported by `rostro evaluate`"
+            if data.eval
+            else f"there is no eval beside it, so {CHOSEN}"
+        )
+        return f"judged on val, by which checkpoint and threshold are chosen; {report}"
+    if data.eval:
+        return f"judged on eval alone: {CHOSEN}; pack with holdout=0.1 val=0.1 for figures of others"
+    return "judged on nobody: no set is held out"

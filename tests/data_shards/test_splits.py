@@ -1,0 +1,104 @@
+"""Three splits: whole people, by a hash of each name alone, so that nobody moves when others come or go."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_shards.errors import UserError
+from data_shards.index import ShardSet
+from data_shards.manifest import read_manifest
+from data_shards.plan import split_identities
+from launch.cli import main
+from tests.data_shards.pictures_on_disk import tree
+from tests.sets import pack_set, write_folders
+
+MANY = [f"person {number}" for number in range(2000)]
+
+
+def places(names: list[str], *, holdout: float, val: float, seed: int = 0) -> dict[str, str]:
+    parts = split_identities(names, holdout=holdout, val=val, split="train", seed=seed)
+    return {name: part for part, members in parts for name in members}
+
+
+@given(st.sets(st.integers(0, 1999), min_size=400), st.integers(0, 3))
+@settings(max_examples=20, deadline=None)
+def test_nobody_moves_when_others_come_or_go(chosen, seed):
+    some = [MANY[number] for number in sorted(chosen)]
+    everybody = places(MANY, holdout=0.1, val=0.1, seed=seed)
+    assert places(some, holdout=0.1, val=0.1, seed=seed) == {name: everybody[name] for name in some}
+
+
+def test_a_share_takes_people_from_train_only():
+    base = places(MANY, holdout=0.1, val=0.1)
+    for more in ({"holdout": 0.2, "val": 0.1}, {"holdout": 0.1, "val": 0.3}, {"holdout": 0.1, "val": 0.0}):
+        moved = {(base[name], part) for name, part in places(MANY, **more).items() if base[name] != part}
+        assert len(moved) == 1
+        assert any("train" in pair for pair in moved)
+
+
+def test_shares_are_met_about_and_seeds_differ():
+    first, second = (places(MANY, holdout=0.1, val=0.15, seed=seed) for seed in (0, 1))
+    counts = {part: list(first.values()).count(part) for part in ("train", "val", "eval")}
+    assert counts["train"] > 1400
+    assert 150 < counts["eval"] < 250
+    assert 230 < counts["val"] < 370
+    assert first != second
+
+
+def test_an_accent_is_the_same_however_a_disk_composes_it():
+    composed = places(["José", *MANY], holdout=0.4, val=0.4)["José"]
+    assert places(["Jose\u0301", *MANY], holdout=0.4, val=0.4)["Jose\u0301"] == composed
+
+
+def test_pack_writes_three_sets_that_share_nobody(tmp_path, capsys):
+    source = write_folders(tmp_path / "people", identities=30, each=2)
+    words = ["pack", "source=folder", f"src={source}", f"out={tmp_path / 'shards'}", "workers=1"]
+    cut = ["holdout=0.2", "val=0.2"]
+    assert main([*words, *cut]) == 0
+    sets = {part: ShardSet.open(tmp_path / "shards" / part) for part in ("train", "val", "eval")}
+    people = {part: set(shards.identity_names()) for part, shards in sets.items()}
+    assert sum(map(len, people.values())) == len(set.union(*people.values())) == 30
+    assert all(people.values())
+    manifest, _ = read_manifest(tmp_path / "shards" / "val")
+    assert (manifest["holdout"], manifest["val"], manifest["split"]) == (0.2, 0.2, "val")
+    assert "hash" in manifest["cut"]
+    before = tree(tmp_path / "shards")
+    capsys.readouterr()
+    assert main([*words, *cut]) == 0
+    assert capsys.readouterr().out.count("is there already") == 3
+    for other in (["holdout=0.2"], ["val=0.2"], []):  # whoever was set aside would be trained on
+        assert main([*words, *other]) == 2
+        assert "remove " in capsys.readouterr().err
+    assert tree(tmp_path / "shards") == before
+
+
+def test_a_set_without_val_is_the_same_as_ever(tmp_path):
+    """Its request must not change: sets that lie on disks are recognised by it."""
+    manifest, _ = read_manifest(pack_set(tmp_path, identities=3, each=2, holdout=0.0) / "train")
+    assert not {"val", "cut"} & manifest.keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            {"holdout": 0.01, "val": 0.0},
+            r"holdout=0.01: nobody of 6 .* into eval.*; type seed=\d+, or a larger",
+        ),
+        ({"holdout": 0.5, "val": 0.001}, r"val=0.001: nobody of 6 identities falls into val"),
+    ],
+)
+def test_an_empty_split_is_refused_with_what_to_type(words, message):
+    names = [f"q{number}" for number in range(6)]
+    with pytest.raises(UserError, match=message) as refused:
+        split_identities(names, split="train", seed=0, **words)
+    if "seed=" in str(refused.value):
+        seed = int(str(refused.value).partition("seed=")[2].partition(",")[0])
+        assert all(part for _, part in split_identities(names, split="train", seed=seed, **words))
+
+
+@pytest.mark.parametrize("words", [["val=1"], ["val=-0.1"], ["val=0.5", "holdout=0.5"], ["val=x"]])
+def test_impossible_shares_are_refused(tmp_path, words, capsys):
+    assert main(["pack", "source=procedural", f"out={tmp_path / 'out'}", "identities=4", *words]) == 2
+    assert "val=" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

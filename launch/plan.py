@@ -11,6 +11,7 @@ from hpc import held_out, zero_config
 from hpc.config import Config
 from hpc.config_check import Sizes, sizes, task_checks
 from hpc.rundir import RunDir, read_json
+from launch import forecast
 
 # fp32 numbers that an optimizer keeps for each parameter
 MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd": 0}
@@ -158,6 +159,7 @@ def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> 
     }
     if judged := held_out.validation(data):
         described[judged] += f", {found.evaluations:,} evaluations"
+    epochs = f", {config.images / len(sets['train']):,.1f} epochs" if sets.get("train") is not None else ""
     order = f"groups of {data.group}" if data.order == "groups" else data.order
     plan = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
@@ -166,7 +168,8 @@ def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> 
             "batch",
             f"{config.batch} = {found.world} x {found.share}; micro batches of a rank: {micro_text(found)}",
         ),
-        ("run", f"{config.images:,} images = {found.updates:,} updates"),
+        ("run", f"{config.images:,} images = {found.updates:,} updates{epochs}"),
+        ("time", forecast.text(config, forecast.rate(config, counts))),
         ("saves", f"{found.saves:,} checkpoints, every {config.save.every:,} images"),
         ("train", described["train"]),
         ("val", described["val"]),
@@ -176,8 +179,6 @@ def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> 
         ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]
-    if sets.get("train") is not None:
-        plan.insert(4, ("epochs", f"{config.images / len(sets['train']):.1f}"))
     if held:
         plan.append(
             ("memory", f"about {sum(held.values()) / 1e6:,.0f} MB a rank ({parts}), besides the libraries")

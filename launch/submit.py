@@ -188,7 +188,7 @@ def _torchrun(run: RunDir, config: Config) -> str:
 
 
 def _dry_run(config: Config, words: Sequence[str]) -> int:
-    from launch import plan
+    from launch import forecast, plan
     from launch.compose import chosen_task, task_yaml
 
     sets: dict[str, Any] = {}
@@ -196,7 +196,10 @@ def _dry_run(config: Config, words: Sequence[str]) -> int:
         sets = plan.check_data(config)
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
-    plan.show(config, task_yaml(chosen_task(words)).get("memory", {}), sets)
+    counts = task_yaml(chosen_task(words)).get("memory", {})
+    plan.show(config, counts, sets)
+    if line := forecast.warning(config, forecast.rate(config, counts)):
+        print(f"warning: {line}", file=sys.stderr)
     if config.cluster.name == "slurm":
         _dry_job(config)
     return 0

@@ -68,3 +68,8 @@ def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
     parameters = trunk["parameters"] + (trunk["features"] + 1) * keys["embedding"] + head
     scale = (config.data.size / memory["reference_size"]) ** 2
     return parameters, trunk["activations"] * scale
+
+
+def core_rate(config: Config, memory: Mapping[str, Any]) -> float:
+    """Images a second that one CPU core trains, from the yaml's `memory`."""
+    return memory[config.task["trunk"]]["core_rate"] * (memory["reference_size"] / config.data.size) ** 2

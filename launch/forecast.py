@@ -1,0 +1,81 @@
+"""How long a run will take, for the plan: by a run like it that this folder holds, else by what is typical of a CPU."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_shards.errors import UserError
+from hpc.config import Config
+from hpc.config_check import task_checks
+from hpc.rundir import list_runs
+from launch.status import duration
+
+DAY = 86_400  # seconds; a longer run is worth a question
+LOOKED_AT = 50  # of the newest runs
+ALIKE = ("procs", "nodes", "gpus", "precision")
+
+
+class Rate(NamedTuple):
+    images_per_s: float
+    source: str  # where it comes from, in words
+
+
+def rate(config: Config, counts: Mapping[str, Any]) -> Rate | None:
+    """The rate to expect; None where nothing is known. `counts`: the block `memory` of the task's yaml."""
+    return _measured(config) or _typical(config, counts)
+
+
+def text(config: Config, found: Rate | None) -> str:
+    """The plan's words for the time that the run takes."""
+    if found is None:
+        return "unknown: no run like it has been measured here"
+    images_per_s, source = found
+    shown = f"{images_per_s:,.0f}" if images_per_s >= 10 else f"{images_per_s:.2g}"
+    return f"about {duration(config.images / images_per_s)} at {shown} images/s, {source}"
+
+
+def warning(config: Config, found: Rate | None) -> str:
+    """A line about a run of more than a day; empty for others."""
+    if found is None or config.images / found.images_per_s <= DAY:
+        return ""
+    day = float(f"{found.images_per_s * DAY:.1g}")
+    return (
+        f"images={config.images:_} takes {text(config, found)}: that is more than a day, which is enough for about "
+        f"images={day:_.0f}; a smaller data.size= and more ranks or GPUs are faster"
+    )
+
+
+def _measured(config: Config) -> Rate | None:
+    """The rate of the newest run of the same network, size and ranks."""
+    for run in reversed(list_runs(Path(config.runs))[-LOOKED_AT:]):
+        try:
+            other, measured = run.config(), float(run.status().get("rate") or 0.0)
+        except (UserError, ValueError, TypeError):  # a damaged run says nothing
+            continue
+        if measured > 0 and _speed_keys(other) == _speed_keys(config):
+            return Rate(measured, f"as run {run.name} did")
+    return None
+
+
+def _speed_keys(config: Config) -> list[Any]:
+    common = [getattr(config, key) for key in ALIKE]
+    network = [config.task.get(key) for key in ("name", "trunk")]
+    return [*common, *network, config.data.size, config.cluster.name]
+
+
+def _typical(config: Config, counts: Mapping[str, Any]) -> Rate | None:
+    """By the cores that the ranks have; None for GPUs, whose rates differ too much."""
+    module = task_checks(config)
+    if not counts or not hasattr(module, "core_rate") or config.gpus or _has_gpu(config):
+        return None
+    if config.cluster.name == "slurm":
+        cores = config.procs * config.nodes * max(1, config.cluster.cpus)
+    else:
+        here = len(os.sched_getaffinity(0))
+        cores = here if config.procs == 1 else min(here, config.procs)
+    return Rate(cores * module.core_rate(config, counts), f"typical of {cores} CPU core{'s' * (cores > 1)}")
+
+
+def _has_gpu(config: Config) -> bool:
+    return config.cluster.name != "slurm" and any(Path("/dev").glob("nvidia[0-9]*"))

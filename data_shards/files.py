@@ -10,10 +10,10 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -63,12 +63,19 @@ def read_bytes(path: Path | str, *, limit: int = SMALL, remedy: str = "restore i
     """The content of a regular file of at most `limit` bytes; errors as in `open_regular`, and for a longer file."""
     with open_regular(path, remedy=remedy) as stream:
         try:
-            data = stream.read(limit + 1)
+            data = b"".join(_blocks(stream, limit))
         except OSError as error:
             raise FileError(f"{path} cannot be read ({error.strerror}): {remedy}") from None
     if len(data) > limit:
         raise FileError(f"{path} has more than {limit:,} bytes: {remedy}")
     return data
+
+
+def _blocks(stream: BinaryIO, limit: int) -> Iterator[bytes]:
+    """The blocks of a file, until they are longer than `limit` together; a read of `limit` would allocate it all."""
+    while limit >= 0 and (block := stream.read(1 << 20)):
+        limit -= len(block)
+        yield block
 
 
 def read_text(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it, or delete it") -> str:

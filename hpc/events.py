@@ -1,10 +1,12 @@
 """TensorBoard event files, record by record: forced to disk before a checkpoint, cut back after a kill.
 
 A file is a row of TFRecords: length (u64), its masked crc32c, the bytes of an `Event`, theirs. tensorboard is
-imported when first needed. What is written: `hpc/monitor.py`.
+imported when first needed. What is written: `hpc/monitor.py`. A damaged record costs its own points only.
 """
 
+import itertools
 import os
+import shutil
 import socket
 import struct
 import sys
@@ -15,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 HEADER, CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
+HEAD = HEADER.size + CHECKSUM.size
 PREFIX = "events.out.tfevents."
 
 
@@ -33,20 +36,51 @@ def files(run: Path) -> list[Path]:
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """The whole records of a file, up to the first that is torn or does not match its checksum."""
+    """The whole records of a file. Damaged ones are left out, and what is torn at its end."""
+    return (data for data in scan(path.read_bytes()) if data is not None)
+
+
+def scan(content: bytes) -> Iterator[bytes | None]:
+    """The records of a file's content in turn; None for each damaged one, or stretch without a valid header.
+
+    What a kill tore off at the end is not damage.
+    """
+    crc, place = tensorboard()[2], 0
+    while place + HEAD <= len(content):
+        length = _length(content, place)
+        if length is None:
+            place = _next_header(content, place + 1)
+            yield None
+            continue
+        end = place + HEAD + length
+        if end + CHECKSUM.size > len(content):
+            return
+        data = content[place + HEAD : end]
+        yield data if CHECKSUM.unpack_from(content, end)[0] == crc(data) else None
+        place = end + CHECKSUM.size
+
+
+def _length(content: bytes, place: int) -> int | None:
+    """The length of the record whose header is at `place`; None where that is not a header."""
+    head = content[place : place + HEADER.size]
+    if CHECKSUM.unpack_from(content, place + HEADER.size)[0] != tensorboard()[2](head):
+        return None
+    return int(HEADER.unpack(head)[0])
+
+
+def _next_header(content: bytes, place: int) -> int:
+    """Where the next record that is whole begins; the end of the content where none does."""
     crc = tensorboard()[2]
-    with path.open("rb") as stream:
-        while True:
-            head = stream.read(HEADER.size + CHECKSUM.size)
-            if len(head) < HEADER.size + CHECKSUM.size:
-                return
-            if CHECKSUM.unpack(head[HEADER.size :])[0] != crc(head[: HEADER.size]):
-                return
-            length = HEADER.unpack(head[: HEADER.size])[0]
-            data, tail = stream.read(length), stream.read(CHECKSUM.size)
-            if len(data) < length or len(tail) < CHECKSUM.size or CHECKSUM.unpack(tail)[0] != crc(data):
-                return
-            yield data
+    while (zeros := content.find(bytes(4), place + 4)) >= 0:  # the upper half of a length
+        place = zeros - 4
+        if place + HEAD > len(content):
+            break
+        end = place + HEAD + HEADER.unpack_from(content, place)[0]
+        fits = end + CHECKSUM.size <= len(content) and _length(content, place) is not None
+        if fits and CHECKSUM.unpack_from(content, end)[0] == crc(content[place + HEAD : end]):
+            return place
+        place += 1
+    return len(content)
 
 
 def framed(data: bytes) -> bytes:
@@ -66,26 +100,63 @@ def replace(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def trim(run: Path, clock: int) -> None:
-    """Cut the run's event files back to what was recorded up to `clock`; drop torn records.
+def keep_damaged(path: Path) -> Path:
+    """Give a damaged file a second name, under which it stays when it is replaced. TensorBoard does not read it."""
+    name = f"damaged-{path.name.removeprefix(PREFIX)}"
+    for number in itertools.count(1):
+        copy = path.with_name(name if number == 1 else f"{name}.{number}")
+        try:
+            os.link(path, copy)
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            shutil.copy2(path, copy)
+        return copy
+    raise AssertionError("unreachable")
+
+
+def trim(run: Path, clock: int) -> list[str]:
+    """Cut the run's event files back to what was recorded up to `clock`; drop torn and damaged records.
 
     The updates after `clock` will be made again: without this each of their points would stand there twice. The
     newest file is made anew in any case: a start that was overtaken, and does not know it yet, writes into the old
-    one, which has no name any more.
+    one, which has no name any more. Returns a warning for each damaged file, of which a copy is kept.
     """
-    event_type = tensorboard()[0]
+    warnings = []
     for path in (found := files(run)):
-        kept, useful = [], False
-        for data in records(path):
-            event = event_type.FromString(data)
-            header = event.HasField("file_version")
-            if header or event.step <= clock:
-                kept.append(framed(data))
-                useful = useful or not header
-        if not useful:
+        kept, points, damaged = _cut(path, clock)
+        if damaged:
+            copy = keep_damaged(path)
+            warnings.append(
+                f"warning: {path}: what is damaged in {damaged} places is left out, its points are missing in "
+                f"TensorBoard; the file as it was: {copy.name}"
+            )
+        if not points:
             path.unlink()
         elif path == found[-1] or sum(map(len, kept)) != path.stat().st_size:
             replace(path, b"".join(kept))
+    return warnings
+
+
+def _cut(path: Path, clock: int) -> tuple[list[bytes], int, int]:
+    """The framed records of a file up to `clock`, how many of them are points, and the number of damaged ones."""
+    event_type = tensorboard()[0]
+    kept, points, content = [], 0, path.read_bytes()
+    found = list(scan(content))
+    damaged = int(
+        bool(content) and not found
+    )  # the first record is on disk before any other: this is not torn
+    for data in found:
+        try:
+            event = event_type.FromString(data) if data is not None else None
+        except ValueError:  # protobuf's DecodeError
+            event = None
+        if data is None or event is None:
+            damaged += 1
+        elif event.HasField("file_version") or event.step <= clock:
+            kept.append(framed(data))
+            points += not event.HasField("file_version")
+    return kept, points, damaged
 
 
 def remove(run: Path) -> None:
@@ -100,7 +171,8 @@ class EventFile:
     def __init__(self, run: Path, *, resume_clock: int | None = None) -> None:
         self._event, session, _ = tensorboard()
         # TensorBoard reads files by name: a later file must sort last even where the hosts' clocks disagree.
-        last = max((int(path.name[len(PREFIX) :].split(".")[0]) for path in files(run)), default=0)
+        stamps = [path.name[len(PREFIX) :].split(".")[0] for path in files(run)]
+        last = max((int(stamp) for stamp in stamps if stamp.isascii() and stamp.isdigit()), default=0)
         stamp = max(int(time.time()), last + 1)
         self.path = run / f"{PREFIX}{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
         self._stream = self.path.open("xb")

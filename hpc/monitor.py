@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 from torch import Tensor
 
+from data_shards.files import FileError, MissingFile, parse_json, read_bytes
 from hpc import console, events, held_out, projector
 from hpc.config import Config, numbers
 from hpc.errors import UserError
@@ -27,6 +28,8 @@ from hpc.task import Report
 # TensorBoard sorts its cards by name, and the loss is looked for first: evaluations stand behind it, and what no eye
 # reads (a digest) is not drawn.
 TAGS = {"eval": "metrics", "data": ""}
+
+LINES = 1 << 32  # bytes: metrics.jsonl grows with the run
 
 
 def _rank0(method: Callable[..., None]) -> Callable[..., None]:
@@ -49,18 +52,30 @@ def _rank0(method: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def trim_lines(path: Path, clock: int) -> None:
-    """Cut a file of JSON lines back to `clock`, as a new file (see `events.trim`); a torn last line goes too."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
+def trim_lines(path: Path, clock: int) -> list[str]:
+    """Cut a file of JSON lines back to `clock`, as a new file (see `events.trim`); a torn last line goes too.
+
+    Returns a warning where lines are damaged; they are left out, and a copy of the file is kept.
+    """
+    try:
+        *lines, _ = read_bytes(path, limit=LINES).split(b"\n")
+    except MissingFile:
+        return []
+    kept, damaged = [], 0
+    for line in lines:
         try:
-            if line.endswith(b"\n") and json.loads(line)["clock"] <= clock:
-                kept.append(line)
-        except ValueError:
-            continue
+            if parse_json(line, {"clock": int, "group?": str}, what=str(path))["clock"] <= clock:
+                kept.append(line + b"\n")
+        except FileError:
+            damaged += 1
+    warnings = []
+    if damaged:
+        copy = events.keep_damaged(path)
+        warnings.append(
+            f"warning: {path}: {damaged} damaged lines are left out; the file as it was: {copy.name}"
+        )
     events.replace(path, b"".join(kept))
+    return warnings
 
 
 class Monitor:
@@ -79,18 +94,20 @@ class Monitor:
     @_rank0
     def _open(self) -> None:
         lines = self.run / "metrics.jsonl"
+        warnings: list[str] = []
         if self._resume_clock is None:
             events.remove(self.run)
             lines.unlink(missing_ok=True)
         else:
-            events.trim(self.run, self._resume_clock)
-            trim_lines(lines, self._resume_clock)
+            warnings = [*events.trim(self.run, self._resume_clock), *trim_lines(lines, self._resume_clock)]
         self._events = events.EventFile(self.run, resume_clock=self._resume_clock)
         from torch.utils.tensorboard import summary  # after `events`, which keeps TensorFlow out
 
         self._summary = summary
         self._lines = lines.open("a")
         self._console = console.Console(self._reached, self.config.images)
+        for warning in warnings:
+            self._console.say(warning)
         if self._resume_clock is None:
             self._describe()
 

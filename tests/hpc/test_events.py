@@ -54,6 +54,40 @@ def test_a_damaged_record_ends_the_file(tmp_path: Path, place: int) -> None:
     assert list(events.records(file.path)) == whole[:-1]
 
 
+def _damaged(file: Path, place: int) -> bytes:
+    """The content of `file` with a bit flipped."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize("place", [0, 5, 9, 14, -1])
+def test_a_damaged_record_costs_itself_and_no_other(tmp_path: Path, place: int) -> None:
+    """In its length, the length's checksum, its payload and the payload's checksum."""
+    file = _log(tmp_path, range(1, 101))
+    file.close()
+    whole = list(events.records(file.path))
+    start = sum(len(events.framed(data)) for data in whole[: 20 + (place < 0)])
+    damaged = _damaged(file.path, start + place)
+    file.path.write_bytes(damaged)
+    assert list(events.records(file.path)) == whole[:20] + whole[21:]
+    (warning,) = events.trim(tmp_path, 90)
+    assert "damaged in 1 places" in warning
+    copy = tmp_path / warning.rpartition(" ")[2]
+    assert copy.read_bytes() == damaged
+    assert [step for step, _ in _points(tmp_path)] == [clock for clock in range(1, 91) if clock != 20]
+    assert events.trim(tmp_path, 90) == []
+
+
+def test_a_second_damage_of_the_same_file_keeps_both_copies(tmp_path: Path) -> None:
+    file = _log(tmp_path, range(1, 10))
+    file.close()
+    for number in (1, 2):
+        file.path.write_bytes(_damaged(file.path, -1))
+        assert len(events.trim(tmp_path, 9)) == 1
+        assert len(list(tmp_path.glob("damaged-*"))) == number
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_series_are_single_valued_after_any_row_of_kills(

@@ -240,11 +240,32 @@ def test_a_full_disk_is_one_line_with_a_remedy(tmp_path: Path, monkeypatch: pyte
 
 def test_lines_are_cut_back_to_the_clock(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"clock": 1}\n{"clock": 5}\n{"clock": 3}\nnot json\n{"clock": 2}')
-    trim_lines(path, 3)
+    path.write_text('{"clock": 1}\n{"clock": 5}\n{"clock": 3}\n{"clock": 2}')
+    assert trim_lines(path, 3) == []
     assert path.read_text() == '{"clock": 1}\n{"clock": 3}\n'
-    trim_lines(tmp_path / "absent.jsonl", 3)
+    assert trim_lines(tmp_path / "absent.jsonl", 3) == []
     assert not (tmp_path / "absent.jsonl").exists()
+
+
+@pytest.mark.parametrize("line", [b"not json", b"[1]", b"{}", b'{"clock": "1"}', b"\xff", b"[" * 9999])
+def test_damaged_lines_are_counted_and_kept_aside(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    content = b'{"clock": 1}\n' + line + b'\n{"clock": 2}\n'
+    path.write_bytes(content)
+    (warning,) = trim_lines(path, 2)
+    assert "1 damaged lines are left out" in warning
+    assert path.read_bytes() == b'{"clock": 1}\n{"clock": 2}\n'
+    assert (tmp_path / "damaged-metrics.jsonl").read_bytes() == content
+
+
+def test_the_log_says_what_was_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = _monitor(tmp_path)
+    _tick(first, 100)
+    first.close()
+    with (tmp_path / "metrics.jsonl").open("ab") as lines:
+        lines.write(b"torn and glued\n")
+    _monitor(tmp_path, resume_clock=100).close()
+    assert "metrics.jsonl: 1 damaged lines are left out" in capsys.readouterr().out
 
 
 def test_status_follows_ticks_and_evaluations(tmp_path: Path) -> None:

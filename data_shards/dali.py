@@ -46,7 +46,9 @@ class DaliBackend:
             raise RuntimeError("next() before start()")
         if self._failed is None:
             try:
-                (images,) = self._pipe.run()
+                # On the stream that copies them, so that neither reads a buffer that the other still writes.
+                stream = None if self._device is None else torch.cuda.current_stream(self._device)
+                (images,) = self._pipe.run(stream)
                 job = self._fed.popleft()
                 return job, self._take(job, images)
             except RuntimeError as error:

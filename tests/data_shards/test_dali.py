@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from data_shards.dali import DaliBackend
 from data_shards.loader import EvalLoader, TrainLoader
 from data_shards.order import GroupOrder, PlainOrder
 from hpc.config import Augment
@@ -129,6 +131,28 @@ def test_mixed_decode_on_the_gpu_equals_the_host(shards, name):
     assert all(batch.images.is_cuda for batch in device)
     assert all(batch.images.permute(0, 2, 3, 1).is_contiguous() for batch in device)
     assert_near(host, device, 3.0)
+
+
+def test_pictures_are_asked_for_on_the_stream_that_copies_them(monkeypatch):
+    asked = []
+    backend = DaliBackend(None, size=8, batch=1, threads=1, ahead=1, device_id=0)
+    backend._pipe = SimpleNamespace(run=lambda stream: asked.append(stream) or ("images",))
+    backend._fed.append("job")
+    monkeypatch.setattr(backend, "_take", lambda job, images: images)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    assert backend.next() == ("job", "images")
+    assert asked == ["stream of 0"]
+
+
+@pytest.mark.gpu
+@gpu
+def test_pictures_are_whole_on_a_stream_that_lags_behind(shards):
+    wanted = batches(shards, "dali", AUGMENTS["everything"], count=8, device_id=0)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(2_000_000_000)  # cycles: DALI decodes all batches meanwhile, into few buffers
+        found = batches(shards, "dali", AUGMENTS["everything"], count=8, device_id=0)
+        torch.cuda.current_stream().synchronize()
+    assert all(torch.equal(a.images, b.images) for a, b in zip(wanted, found, strict=True))
 
 
 @pytest.mark.gpu

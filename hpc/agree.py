@@ -5,6 +5,7 @@ then takes the same decision at the same step. Called by `hpc/train.py`.
 """
 
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.player import Player
 from hpc.task import Batch, Phase
+
+SLOTS = 64  # numbers of an exchange, whatever a rank has to say: ranks that say different things still meet
 
 
 @dataclass
@@ -53,28 +56,51 @@ class Exchanged:
 def digest(batch: Batch) -> int:
     """A number that two sets of (position, sample id) share only if they are equal (but for a chance of 1e-6).
 
-    Sums of it are exact in float64, so ranks and ticks may add theirs in any order.
+    Each member of a slot counts. Sums of it are exact in float64, so ranks and ticks may add theirs in any order.
     """
-    hashed = counted.derive(counted.key(0, "digest"), batch.positions.numpy()) ^ batch.ids.numpy().astype(
-        "u8"
-    )
-    return int((counted.mix(hashed) >> np.uint64(44)).sum())
+    members = batch.ids.numpy().astype("u8").reshape(len(batch), -1).T
+    total = 0
+    for number, ids in enumerate(members):
+        stream = counted.key(0, "digest", *([number] if number else []))
+        hashed = counted.derive(stream, batch.positions.numpy()) ^ ids
+        total += int((counted.mix(hashed) >> np.uint64(44)).sum())
+    return total
 
 
 def exchange(
     asked: int, scalars: Mapping[str, Tensor], batch: Batch, here: Dist, *, failed: bool = False
 ) -> Exchanged:
     """Share this rank's `scalars` (`loss`, `norm` and what the task reported), whether it was asked to stop
-    (0, or a level of hpc/preempt.py),
-    and whether a save of it `failed`.
+    (0, or a level of hpc/preempt.py), and whether a save of it `failed`.
+
+    Raises UserError on all ranks where they have not the same scalars.
     """
     mine = torch.stack([value.reshape(()).double() for value in scalars.values()]).tolist()
-    rows = dist.gather_vector([asked + 4.0 * failed, float(digest(batch)), *mine], here)
-    columns = list(zip(*rows, strict=True))
-    means = {name: sum(column) / here.world for name, column in zip(scalars, columns[2:], strict=True)}
-    flags = [int(flag) for flag in columns[0]]
-    stop, failed = max(flag & 3 for flag in flags), any(flag & 4 for flag in flags)
-    return Exchanged(stop, int(sum(columns[1])), means, list(columns[2]), failed)
+    names = float(zlib.crc32("\n".join(scalars).encode()))
+    message = [asked + 4.0 * failed, float(digest(batch)), names, *mine]
+    blank = [0.0] * (SLOTS - len(message))
+    rows = dist.gather_vector(message[:SLOTS] + blank, here)
+    if any(row[2] != names for row in rows):
+        _refuse_other_scalars(list(scalars), here)
+    if len(message) > SLOTS:  # of equally many, by now
+        more = dist.gather_vector(message[SLOTS:], here)
+        rows = [row + rest for row, rest in zip(rows, more, strict=True)]
+    flags, digests, _, *columns = zip(*(row[: len(message)] for row in rows), strict=True)
+    means = {name: sum(column) / here.world for name, column in zip(scalars, columns, strict=True)}
+    stop = max(int(flag) & 3 for flag in flags)
+    return Exchanged(stop, int(sum(digests)), means, list(columns[0]), any(int(flag) & 4 for flag in flags))
+
+
+def _refuse_other_scalars(mine: list[str], here: Dist) -> None:
+    """Raise on all ranks, naming a scalar that only some of them have, and those."""
+    everyone = dist.gather_objects(mine, here)
+    for name in sorted(set().union(*everyone)):
+        having = [str(rank) for rank, theirs in enumerate(everyone) if name in theirs]
+        if len(having) < here.world:
+            raise UserError(
+                f"the scalar {name} was reported on {len(having)} of {here.world} ranks (rank {', '.join(having)}) "
+                "only: let the task report it on every rank whenever the phase is due"
+            )
 
 
 def refuse_not_finite(

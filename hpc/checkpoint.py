@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.files import read_json
-from hpc import faults, manifest, tensorfile
+from hpc import faults, manifest, task_state, tensorfile
 from hpc.errors import UserError
 from hpc.manifest import REMEDY, Damaged
 
@@ -42,7 +42,7 @@ class Checkpoint:
     players: dict[str, Tensors] = field(default_factory=dict)
     optim: dict[str, Tensors] = field(default_factory=dict)
     ema: dict[str, Tensors] = field(default_factory=dict)
-    task: dict[str, Any] = field(default_factory=dict)  # tensors and plain values
+    task: dict[str, Any] = field(default_factory=dict)  # nested tensors and plain values
     monitor: dict[str, Any] = field(default_factory=dict)  # sums of the tick that is under way; plain values
     meta: dict[str, Any] = field(default_factory=dict)  # task, identity, world, metrics
 
@@ -52,8 +52,8 @@ class Checkpoint:
             source = self.players if kind == "player" else getattr(self, kind)
             for player, tensors in source.items():
                 yield f"{kind}-{player}.safetensors", tensors
-        yield "task.safetensors", {key: v for key, v in self.task.items() if isinstance(v, Tensor)}
-        plain = {key: v for key, v in self.task.items() if not isinstance(v, Tensor)}
+        tensors, plain = task_state.split(self.task)
+        yield "task.safetensors", tensors
         yield "state.json", {"task": plain, "monitor": self.monitor}
 
 
@@ -195,7 +195,7 @@ def read(path: Path, *, verified: bool = False) -> Checkpoint:
                 parts[player] = load_file(path / name)
     state = _state(path, content)
     with _as_damage(path, "task.safetensors"):
-        loaded.task = state["task"] | load_file(path / "task.safetensors")
+        loaded.task = task_state.joined(load_file(path / "task.safetensors"), state["task"])
     loaded.monitor = state["monitor"]
     return loaded
 

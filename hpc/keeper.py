@@ -4,10 +4,11 @@ The files are `hpc/checkpoint.py`; when the trainer asks is in `hpc/train.py`.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from hpc import checkpoint, dist, faults, setup
+from hpc import checkpoint, dist, faults, setup, task_state
 from hpc.agree import Tick
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config
@@ -44,7 +45,7 @@ class Keeper:
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Whether `metrics` beat every checkpoint kept so far."""
         name, sense = self.task.metric
-        if name not in metrics or not self.config.save.best:
+        if not math.isfinite(metrics.get(name, math.nan)) or not self.config.save.best:
             return False
         self._saver.wait()  # what is being written counts too
         old = checkpoint.scored(self.run.path, self.task.metric) if self.here.main else []
@@ -59,6 +60,7 @@ class Keeper:
         """
         error = ""
         state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(tick))
+        task_state.split(state.task)  # on all ranks, so that what cannot be saved ends them with one message
         for player in self.players.values():  # on all ranks: ZeRO gathers the pieces
             player.save_to(state)
         if self.here.main:

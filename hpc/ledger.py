@@ -76,11 +76,10 @@ class Ledger:
             self.enter(before)
 
     def waited(self, total: float) -> None:
-        """A loader has waited `total` seconds in its life, all of it in training time."""
+        """The loader has waited `total` seconds since the process began, all of it in training time."""
         self.enter(self._kind)
-        new = total - self._waited if total >= self._waited else total  # less than before: another loader
+        seconds = min(total - self._waited, self.seconds["train"])
         self._waited = total
-        seconds = min(new, self.seconds["train"])
         self.seconds["train"] -= seconds
         self.seconds["wait"] += seconds
 

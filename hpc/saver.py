@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from hpc import task_state
 from hpc.checkpoint import Checkpoint, Tensors
 from hpc.errors import UserError
 
@@ -35,13 +36,12 @@ class HostCopy:
         """`state` as it is now; it stays so until the next call."""
         before, self._kept = self._kept, {}
         under_way: list[Future] = []
-        live = {key: value for key, value in state.task.items() if isinstance(value, Tensor)}
-        plain = {key: value for key, value in state.task.items() if not isinstance(value, Tensor)}
+        live, plain = task_state.split(state.task)
         taken = Checkpoint(state.clock, state.updates, meta=copy.deepcopy(state.meta))
         for part in ("players", "optim", "ema"):
             for player, tensors in getattr(state, part).items():
                 getattr(taken, part)[player] = self._copy((part, player), tensors, before, under_way)
-        taken.task = copy.deepcopy(plain) | self._copy(("task", ""), live, before, under_way)
+        taken.task = task_state.joined(self._copy(("task", ""), live, before, under_way), plain)
         taken.monitor = copy.deepcopy(state.monitor)
         for copied in under_way:
             copied.result()

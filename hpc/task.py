@@ -44,7 +44,9 @@ class Spec:
 
 @dataclass
 class Batch:
-    """A block of the global batch on one rank: n consecutive slots."""
+    """A block of the global batch on one rank: n consecutive slots. With m > 1 members a slot (2 of an A/B pair)
+    images, labels and ids are [n, m, ...].
+    """
 
     images: Tensor  # [n, 3, h, w] float32 in [-1, 1] (uint8 as the loader hands it over, before `prepare`)
     labels: dict[str, Tensor]  # each [n]
@@ -64,8 +66,9 @@ class Batch:
         if images.dtype == torch.uint8:
             images = images.float().div_(127.5).sub_(1.0)
         layout = torch.channels_last if channels_last else torch.contiguous_format
+        pictures = images.flatten(0, -4).contiguous(memory_format=layout)
         labels = {name: column.to(device, non_blocking=True) for name, column in self.labels.items()}
-        return replace(self, images=images.contiguous(memory_format=layout), labels=labels)
+        return replace(self, images=pictures.unflatten(0, images.shape[:-3]), labels=labels)
 
 
 class Meter(Protocol):
@@ -149,10 +152,10 @@ class Task:
 
     def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
         """What the monitor shows: name -> [n, 3, h, w] in [-1, 1]. Called without gradients, networks in eval mode."""
-        return {"batch": batch.images[:32]}
+        return {"batch": batch.images.flatten(0, -4)[:32]}
 
     def state(self) -> dict[str, Any]:
-        """Task state: tensors and plain values, the same at any world size."""
+        """Task state: tensors and plain values in dicts and lists at any depth, the same at any world size."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:

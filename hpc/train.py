@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from data_shards import counted
-from hpc import agree, dist, engine, failure, faults, held_out, optim, preempt, setup
+from hpc import agree, dist, engine, failure, faults, held_out, optim, preempt, setup, task_state
 from hpc.accumulate import Pass, blocks_of
 from hpc.dist import Dist
 from hpc.evaluation import evaluate, pictures
@@ -146,8 +146,9 @@ class Trainer:
         spec = self.task.spec(self.clock)
         if spec != self.spec:  # growth: another batch or resolution from here on
             self.loader.close()
-            self.spec = spec
+            self.spec, waited = spec, self.loader.waited
             self.loader = setup.train_loader(self.config, self.task, self.sets, spec, self.here)
+            self.loader.waited = waited  # goes on counting: a tick may have begun with the loader before
             self.loader.start(self.clock)
         raw, self._ahead = self._ahead or setup.to_batch(self.loader.next()), None
         return raw.prepare(self.here.device, channels_last=self.config.channels_last)
@@ -252,7 +253,7 @@ class Trainer:
         self._ahead = setup.to_batch(self.loader.next())
         if self.here.world == 1 or self.config.engine.name != "ddp":
             return
-        state = {key: v.clone() if isinstance(v, Tensor) else v for key, v in self.task.state().items()}
+        state = task_state.copied(self.task.state())
         batch = self._ahead.prepare(self.here.device, channels_last=self.config.channels_last)
         for _ in range(2):
             for index, phase in enumerate(self.task.phases(self.clock)):

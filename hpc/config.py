@@ -51,7 +51,7 @@ FREE = frozenset(
     (
         *("name", "runs", "procs", "nodes", "gpus", "hours", "after", "wait", "dry_run", "prepare"),
         *("log", "engine", "cluster", "save.mode", "data.stage", "optim.impl"),
-        *("micro_batch", "desync_every", "hang_timeout", "eval.batch"),
+        *("desync_every", "hang_timeout", "eval.batch"),
         *("save.last", "save.best", "save.keep_every"),
         *("data.set", "data.train", "data.val", "data.eval", "data.threads", "data.ahead"),
     )
@@ -84,14 +84,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def is_free(key: str) -> bool:
-    """Whether a dotted key may change when a run is resumed."""
+def is_free(key: str, config: Config) -> bool:
+    """Whether a dotted key may change when the run of `config` is resumed."""
+    if key == "micro_batch":  # `local` and `sync` normalise over it
+        return config.norm_stats == "group"
     return key in FREE or key.split(".")[0] in FREE
 
 
 def numbers(config: Config) -> dict[str, Any]:
     """The dotted keys that change the numbers of a run, with their values."""
-    return {key: value for key, value in flatten(dataclasses.asdict(config)).items() if not is_free(key)}
+    values = flatten(dataclasses.asdict(config))
+    return {key: value for key, value in values.items() if not is_free(key, config)}
 
 
 def identity(config: Config) -> str:

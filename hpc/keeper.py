@@ -36,7 +36,7 @@ class Keeper:
 
     def restore(self, saved: Checkpoint) -> None:
         """Put the saved state into players and task."""
-        setup.check_checkpoint(saved, self.config, self.task)
+        setup.check_checkpoint(saved, self.config, self.players)
         for player in self.players.values():
             player.load_from(saved)
         if not faults.forgotten("task"):

@@ -12,12 +12,13 @@ import importlib.util
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from torch.nn.modules.dropout import _DropoutNd
 
 from data_shards import counted, loader, order, stream
 from data_shards.index import ShardSet
@@ -198,19 +199,27 @@ def meta(config: Config, job: Task, here: Dist) -> dict[str, Any]:
         "numbers": numbers(config),
         "metric": list(job.metric),
         "world": here.world,
+        "micro_batch": config.micro_batch,
         "torch": torch.__version__,
     }
 
 
-def check_checkpoint(saved: Checkpoint, config: Config, job: Task) -> None:
+def check_checkpoint(saved: Checkpoint, config: Config, players: Mapping[str, Player]) -> None:
     """Refuse a checkpoint of another task, backend or config, naming the first such key."""
-    mine, theirs = numbers(config), saved.meta.get("numbers", {})
+    mine, theirs = numbers(config), dict(saved.meta.get("numbers", {}))
+    if "micro_batch" in saved.meta and any(_has_dropout(player.module) for player in players.values()):
+        mine["micro_batch"], theirs["micro_batch"] = config.micro_batch, saved.meta["micro_batch"]
     for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "task.name", key)):
         if theirs.get(key) != mine.get(key):
             raise UserError(
                 f"the checkpoint of clock {saved.clock} was made with {key}={theirs.get(key)}, the run says "
                 f"{key}={mine.get(key)}: set it back, or start a new run under another name"
             )
+
+
+def _has_dropout(module: torch.nn.Module) -> bool:
+    """Whether its masks, which are drawn for each micro batch, change the numbers."""
+    return any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in module.modules())
 
 
 def first_lines(

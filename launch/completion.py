@@ -142,7 +142,7 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]
         return [f"{key}=true", f"{key}=false"] if keys.get(key) in ("true", "false") else []
     offered = [f"{name}=" for name in keys]
     if command == "resume":
-        offered += [f"{name}=" for name in rules(Config) if is_free(name) and name not in keys]
+        offered += [f"{name}=" for name in rules(Config) if is_free(name, Config()) and name not in keys]
     if command in RUN_COMMANDS and not any("=" not in given for given in before):
         offered += _runs(before)
     return [*offered, "--help"]

@@ -65,7 +65,7 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
         key = {"engine": "engine.name", "cluster": "cluster.name"}.get(key, key)
         if not equals:
             raise UserError(f"{word}: one word too many: keys are typed key=value")
-        if key in ("name", "runs") or (key in known and not is_free(key)):
+        if key in ("name", "runs") or (key in known and not is_free(key, before)):
             raise UserError(
                 f"{word} would change run {run.name}, where it is {key}={known[key]}: leave it out, or start another "
                 "run by `rostro submit`"

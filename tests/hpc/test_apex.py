@@ -206,7 +206,7 @@ def test_the_config_refuses_what_apex_has_not_and_may_change_on_resume() -> None
         check(Config(**base, optim=Optim(name="rmsprop", impl="apex")))
     with pytest.raises(UserError, match=r"optim\.impl=apex .* engine=deepspeed"):
         check(Config(**base, optim=Optim(impl="apex"), engine=Engine(name="deepspeed")))
-    assert is_free("optim.impl")
+    assert is_free("optim.impl", Config())
 
 
 @pytest.mark.gpu

@@ -70,7 +70,7 @@ def test_unknown_keys_name_the_near_one():
 
 def test_identity_sees_numbers_and_nothing_else():
     base = config()
-    same = config(procs=4, nodes=2, micro_batch=8, name="other", wait=True, hang_timeout=5)
+    same = config(procs=4, nodes=2, name="other", wait=True, hang_timeout=5)
     same.log.every, same.data.threads, same.data.train = 1, 9, "/elsewhere"
     assert identity(same) == identity(base)
     assert changed(base, same) == []
@@ -79,7 +79,16 @@ def test_identity_sees_numbers_and_nothing_else():
     other = config()
     other.task["margin"] = 0.5
     assert changed(base, other) == ["task.margin=0.5 (was 1.0)"]
-    assert all(not is_free(key) for key in numbers(base))
+    assert all(not is_free(key, base) for key in numbers(base))
+
+
+@pytest.mark.parametrize("stats", ["local", "sync", "group"])
+def test_micro_batch_may_change_where_it_changes_no_numbers(stats):
+    base, other = config(norm_stats=stats, micro_batch=16), config(norm_stats=stats, micro_batch=8)
+    free = stats == "group"
+    assert is_free("micro_batch", base) is free
+    assert (identity(base) == identity(other)) is free
+    assert changed(base, other) == ([] if free else ["micro_batch=8 (was 16)"])
 
 
 @given(

@@ -116,4 +116,4 @@ def test_what_cannot_work_is_refused_before_the_queue(data: Data, message: str) 
     check(Config(task=dict(TASK), data=Data(order="groups", stage="$TMPDIR")))
     with pytest.raises(UserError, match=message):
         check(Config(task=dict(TASK), data=data))
-    assert is_free("data.stage")
+    assert is_free("data.stage", Config())

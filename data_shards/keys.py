@@ -6,7 +6,7 @@ Pair lists find pictures by these keys, so a plain name must come out as it went
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 LONGEST = 90  # leaves room for `.` and an extension in the 100 bytes of a tar header
 _LONGEST_IDENTITY = 45
@@ -32,19 +32,25 @@ def _marked(found: str, name: str, longest: int) -> str:
     return f"{found[: longest - 9]}_{mark}"
 
 
-def _unique(slugs: Iterable[str], *, wholes: Sequence[str], longest: int) -> list[str]:
-    """The slugs; of two that are the same the later one is marked with the hash of its whole.
+def _unique(names: Sequence[str], slugs: Sequence[str], *, wholes: Sequence[str], longest: int) -> list[str]:
+    """A slug for each name, no two the same. A name that is its own slug keeps it, as pair lists expect.
 
-    wholes: what tells the names apart, such as their paths.
+    wholes: what tells the names apart, such as their paths: of two that want the same slug the later one is marked
+    with the hash of its whole.
     """
+    unique = dict.fromkeys(range(len(names)), "")
     taken: set[str] = set()
-    unique = []
-    for found, whole in zip(slugs, wholes, strict=True):
-        if found in taken:
-            found = _marked(found, whole, longest)
-        taken.add(found)
-        unique.append(found)
-    return unique
+    for plain in (True, False):
+        for place, (name, found, whole) in enumerate(zip(names, slugs, wholes, strict=True)):
+            if unique[place] or (plain and (name != found or found in taken)):
+                continue
+            wanted = found
+            while wanted in taken:
+                wanted = _marked(found, whole, longest)
+                whole += "\0"  # the mark may be a name of its own
+            taken.add(wanted)
+            unique[place] = wanted
+    return list(unique.values())
 
 
 def visible(name: str) -> str:
@@ -62,14 +68,16 @@ def visible(name: str) -> str:
 
 def identity_slugs(identities: Sequence[str]) -> dict[str, str]:
     """{identity: first part of its keys}."""
-    slugs = _unique(map(_identity_slug, identities), wholes=identities, longest=_LONGEST_IDENTITY)
+    found = [_identity_slug(name) for name in identities]
+    slugs = _unique(identities, found, wholes=identities, longest=_LONGEST_IDENTITY)
     return dict(zip(identities, slugs, strict=True))
 
 
 def stem_slugs(first: str, stems: Sequence[str], *, paths: Sequence[str]) -> list[str]:
     """Second parts of the keys that begin with `first`."""
     longest = LONGEST - 1 - len(first)
-    return _unique([slug(stem, longest=longest) for stem in stems], wholes=paths, longest=longest)
+    found = [slug(stem, longest=longest) for stem in stems]
+    return _unique(stems, found, wholes=paths, longest=longest)
 
 
 def member_key(identity: str, stem: str) -> str:

@@ -17,7 +17,7 @@ LARGEST = 100_000_000  # pixels; more is a mistake or an attack on the memory
 # libjpeg's warnings that leave every pixel intact. The picture is stored anew, so that no reader warns again.
 HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform")
 
-Crop = tuple[int, int, int, int]
+Crop = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
 
 
 class Rejected(ValueError):
@@ -32,13 +32,13 @@ class Picture(NamedTuple):
 
 
 def normalise(
-    data: bytes, *, size: int | None = None, crop: Crop | None = None, verify: bool = True
+    data: bytes, *, size: int | None = None, crop: Crop | float | None = None, verify: bool = True
 ) -> Picture:
     """The JPEG to store for a picture file.
 
-    size: cut the centre square and resize it to size x size, as resize.square does. crop: x, y, width, height in
-    pixels of the upright picture, cut first. verify: also decode the bytes that are kept as they are.
-    Raises Rejected.
+    size: cut the centre square and resize it to size x size, as resize.square does. crop: what is cut first, a box
+    or the side of the centre square in pixels, up to 1 as a share of the shorter side. verify: also decode the bytes
+    that are kept as they are. Raises Rejected.
     """
     if not data:
         raise Rejected("empty file")
@@ -50,12 +50,16 @@ def normalise(
     else:
         head = _jpeg_head(data)
         done = _needs(head)
+        if isinstance(crop, int | float) and not centre(head.width, head.height, crop):
+            crop = None
         if not done and not crop and size in (None, head.width) and (not size or size == head.height):
             warning = _verify(data) if verify else None
             if warning is None:
                 return Picture(data, head.width, head.height, None)
             done = [warning]
         image = _decode_jpeg(data, head)
+    if isinstance(crop, int | float):
+        crop = centre(image.shape[1], image.shape[0], crop)
     if crop:
         image = _cut(image, crop)
         done.append("cut")
@@ -155,6 +159,15 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     return image
+
+
+def centre(width: int, height: int, side: float) -> Crop | None:
+    """The centre square of a picture: side in pixels, up to 1 a share of the shorter one; None if that is all."""
+    shorter = min(width, height)
+    pixels = min(shorter, max(1, round(side * shorter if side <= 1 else side)))
+    if (width, height) == (pixels, pixels):
+        return None
+    return (width - pixels) // 2, (height - pixels) // 2, pixels, pixels
 
 
 def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from data_shards.columns import BLOCKS, block_digests
 from data_shards.errors import UserError
 from data_shards.index import COLUMNS, STARTS
-from data_shards.keys import slug
+from data_shards.keys import slug, visible
 from data_shards.manifest import SCHEMA, file_entry, renamed, sync_path
 from data_shards.plan import plan_split
 from data_shards.shard import ShardResult
@@ -143,7 +143,7 @@ class SetMaker:
             return False
         bad = [pair for result in self.results.values() for pair in result.rejected]
         if not counts.any():
-            path, why = bad[0]
+            path, why = map(visible, bad[0])
             self.place.discard()
             raise UserError(
                 f"{self.place.folder.name}: none of its {len(bad)} files is usable ({path}: {why}, ...); "
@@ -182,11 +182,11 @@ class SetMaker:
             for name in sorted(set(files) - {f"index/{start}.npy" for start in STARTS}):
                 file.writelines(block_digests(folder / name))
         for path, text in (
-            ("identities.txt", "".join(f"{_printable(name)}\n" for name in self.plan.identities)),
+            ("identities.txt", "".join(f"{visible(name)}\n" for name in self.plan.identities)),
             ("rejected.csv", _csv([("source", "reason"), *rejected])),
         ):
             with renamed(folder / path) as file:
-                file.write(text.encode("utf-8", "backslashreplace"))
+                file.write(text.encode())
         sync_path(folder / "index")
         sync_path(folder)
         return self.manifest(
@@ -237,11 +237,7 @@ def _starts(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts)]).astype("u8")
 
 
-def _printable(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
-
-
 def _csv(rows: list[tuple[str, str]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([visible(path), visible(why)] for path, why in rows)
     return text.getvalue()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from data_shards import sources
 from data_shards.errors import UserError
+from data_shards.walk import Found, Walk, is_folder, is_helper
 
 LARGEST_FILE = 1 << 29  # bytes; a larger one is no picture, and reading it would exhaust the memory
 
@@ -27,7 +28,8 @@ class Sample(NamedTuple):
     stem: str  # name within the identity, without suffix
     num_bytes: int = 0  # size of the file as far as known: shards are cut by it; 0: unknown
     labels: tuple[float, ...] = ()  # in the order of Source.fields; -1: unknown
-    crop: tuple[int, int, int, int] | None = None  # x, y, width, height in pixels of the upright picture
+    # x, y, width, height in pixels of the upright picture; or the side of its centre square, up to 1 a share
+    crop: tuple[int, int, int, int] | float | None = None
     unfit: str = ""  # why this file must not be packed; it is listed in rejected.csv
 
 
@@ -56,17 +58,14 @@ class FileSource:
         self.root = os.fspath(root)
 
     def samples(self) -> Iterator[Sample]:
+        walk = Walk(self.root)
         for entry in sorted(os.scandir(self.root), key=lambda entry: entry.name):
             if not is_folder(entry):
                 yield Sample(entry.name, "", stem(entry.name), unfit="lies beside the identity folders")
                 continue
-            for path, num_bytes in walk(self.root, entry.name):
+            for path, num_bytes, unfit in walk.below(entry.name):
                 sample = self.sample(entry.name, path, num_bytes)
-                if helper := next(filter(is_helper, os.path.dirname(path).split("/")), ""):
-                    sample = sample._replace(
-                        unfit=f"lies in {helper}, a folder of some program, not of people"
-                    )
-                yield sample
+                yield sample._replace(unfit=unfit) if unfit else sample
 
     def sample(self, identity: str, path: str, num_bytes: int) -> Sample:
         """The sample of one file, path relative to root."""
@@ -88,57 +87,16 @@ def read_file(path: str) -> bytes:
         data = os.read(fd, status.st_size)
         while more := os.read(fd, 1 << 20) if len(data) != status.st_size else b"":
             data += more
+            if len(data) > LARGEST_FILE:
+                raise OSError("it grows while it is read")
         return data
     finally:
         os.close(fd)
 
 
-def walk(root: str, folder: str = "") -> Iterator[tuple[str, int]]:
-    """(path relative to root, size) of all files below root/folder, sorted.
-
-    What cannot be listed is yielded as it is, so that reading it fails and the packer reports it. A link that
-    leads back up is not followed again.
-    """
-    pending, seen = [folder], set()
-    while pending:
-        here = pending.pop()
-        try:
-            status = os.stat(os.path.join(root, here))
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(os.path.join(root, here)) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            yield here, 0
-            continue
-        folders = []
-        for entry in found:
-            path = os.path.join(here, entry.name)
-            if is_folder(entry):
-                folders.append(path)
-                continue
-            try:
-                yield path, entry.stat().st_size
-            except OSError:  # a link to nowhere
-                yield path, 0
-        pending.extend(reversed(folders))
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder that can be reached: a link that leads to itself is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def is_helper(folder: str) -> bool:
-    """Whether a folder of this name holds what a program keeps beside pictures, its own copies of them too.
-
-    `.ipynb_checkpoints`, `.thumbnails` and the like; `@eaDir` is that of Synology's disk stations.
-    """
-    return folder.startswith(".") or folder == "@eaDir"
+def walk(root: str) -> Iterator[Found]:
+    """(path relative to root, size, why it must not be packed) of all files, for a source of its own layout."""
+    return Walk(root).below("")
 
 
 def folders_of(root: str | os.PathLike[str]) -> list[str]:

@@ -34,7 +34,8 @@ point, the same command goes on where it stopped; given again on a finished set,
   seed=0           of the order of the identities and of who is held out
   name=            of the set and its files; default: the source's
 
-A source may have keys of its own, as vggface2 has crop=true (cut the boxes of loose_bb_<split>.csv):
+A source may have keys of its own, as vggface2 has crop=true (cut the boxes of loose_bb_<split>.csv) and lfw
+crop=150 (pixels of the centre square that holds the face; up to 1 a share of the side; crop=1 is the whole picture):
 `rostro pack source=NAME --help` lists them.
 
 example: rostro pack source=lfw src=data/lfw out=shards/lfw size=112 holdout=0.1 val=0.1

@@ -1,10 +1,16 @@
 """A folder of identity (or class) folders, the most common layout: SRC/<identity>/**/<picture>."""
 
 import os
+import re
+from collections.abc import Iterator
 
-from data_shards.source import FileSource, folders_of
+from data_shards.errors import UserError
+from data_shards.source import FileSource, Sample, folders_of
+from data_shards.sources.lfw import FOLDERS as LFW
 
 OPTIONS: dict[str, object] = {}
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
+_VGGFACE2 = re.compile(r"n\d{6}")
 
 
 class Folder(FileSource):
@@ -14,8 +20,47 @@ class Folder(FileSource):
         super().__init__(root)
         self.name = os.path.basename(os.path.abspath(root)) or "folder"
 
+    def samples(self) -> Iterator[Sample]:
+        people: set[str] = set()
+        for sample in super().samples():
+            if not sample.unfit:
+                people.add(sample.identity)
+            yield sample
+        if len(people) == 1:
+            raise UserError(
+                f"src={self.root}: all its pictures lie in one folder, {people.pop()!r}: {WANTED}"
+            )
+
+
+WANTED = "give the folder that has one folder for each identity or class, SRC/<identity>/<picture>"
+
 
 def source(src: str, *, split: str) -> Folder:
+    """src: the folder of the identities. UserError for a layout of another source, or one level too high."""
+    names = folders_of(src)
+    if found := next((name for name in LFW if name in names), ""):
+        raise UserError(f"src={src}: holds {found}, LFW as unpacked: type source=lfw")
+    inner = {name: _folders(os.path.join(src, name)) for name in names} if _may_be_splits(names) else {}
+    if inner and all(inner.values()):
+        first = names[0]
+        if any(_VGGFACE2.fullmatch(name) for name in inner[first]):
+            raise UserError(
+                f"src={src}: holds {first}/{inner[first][0]}, VGGFace2: type source=vggface2 split={first}"
+            )
+        raise UserError(
+            f"src={src}: its folders ({', '.join(names)}) hold folders, and would be taken for identities: "
+            f"type src={os.path.join(src, first)}"
+        )
     del split  # one folder is one split
-    folders_of(src)
     return Folder(src)
+
+
+def _may_be_splits(names: list[str]) -> bool:
+    return len(names) == 1 or all(name.lower() in SPLITS for name in names)
+
+
+def _folders(folder: str) -> list[str]:
+    try:
+        return folders_of(folder)
+    except UserError:
+        return []

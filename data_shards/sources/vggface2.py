@@ -38,13 +38,15 @@ class VggFace2(FileSource):
     def samples(self) -> Iterator[Sample]:
         missing = dict.fromkeys(self.listed or ())
         for sample in super().samples():
-            if self.listed is not None and not sample.unfit:
-                if sample.path not in missing:
-                    sample = sample._replace(unfit="is not in the list of the split")
-                missing.pop(sample.path, None)
+            if self.listed is not None and not sample.unfit and sample.path not in missing:
+                sample = sample._replace(unfit="is not in the list of the split")
+            missing.pop(sample.path, None)
             yield sample
         for path in missing:  # reading them fails, so they are reported
-            yield self.sample(path.partition("/")[0], path, 0)
+            sample = self.sample(path.partition("/")[0], path, 0)
+            if os.path.lexists(os.path.join(self.root, path)):
+                sample = sample._replace(unfit="is in the list of the split by a path that is left out")
+            yield sample
 
     def sample(self, identity: str, path: str, num_bytes: int) -> Sample:
         sample = super().sample(identity, path, num_bytes)

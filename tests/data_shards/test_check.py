@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_shards import check
+from data_shards import check, plan
 from data_shards.check import check_set, find_sets
 from data_shards.errors import UserError
 from data_shards.index import ShardSet
@@ -71,6 +71,17 @@ def test_any_flipped_byte_is_named(good, tmp_path_factory, which, where, mask):
     assert {problem.member for problem in problems} == {member}
     if not member:
         assert "end of the archive" in problems[0].reason
+
+
+def test_two_members_of_one_name_are_found(good, tmp_path, monkeypatch):
+    """As packs made them whose keys could collide."""
+    src = identity_folders(tmp_path / "src", identities=2, pictures=2)
+    monkeypatch.setattr(plan, "identity_slugs", lambda names: dict.fromkeys(names, "same"))
+    folder = pack(open_source("folder", str(src)), tmp_path, Request(name="faces", shard_mb=0.02), workers=1)[
+        0
+    ].folder
+    doubles = [(problem.member, problem.reason) for problem in check_set(folder, workers=1)]
+    assert doubles == [(f"same/p_{number}.jpg", "is in the set twice") for number in range(2)]
 
 
 def test_command_names_shard_member_reason(folder, capsys):

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -287,10 +288,31 @@ def test_dropping_an_identity_survives_a_kill(mixed, tmp_path):
         assert tree(out) == tree(tmp_path / "whole")
 
 
+def test_any_name_is_one_row_and_one_key(tmp_path, capsys):
+    """Control characters, undecodable bytes, and names made to collide."""
+    root = identity_folders(tmp_path / "src", identities=5, pictures=1)
+    strange = ["k!b", "k_b", os.fsdecode(b"\xff\r"), "new\nline", 'tab\t,"quote"']
+    for folder, name in zip(sorted(root.iterdir()), strange, strict=True):
+        (folder / "bad\r\nrow.jpg").write_bytes(b"no")
+        folder.rename(root / name)
+    assert main(["pack", "source=folder", f"src={root}", f"out={tmp_path / 'out'}", "workers=1"]) == 0
+    folder = tmp_path / "out" / "train"
+    assert sorted(ShardSet.open(folder).identity_names()) == sorted(
+        ["k!b", "k_b", r"\udcff\r", r"new\nline", 'tab\\t,"quote"']
+    )
+    assert len((folder / "rejected.csv").read_bytes().splitlines()) == 6
+    assert set(rejected(folder)) == {
+        f"{name}/bad\\r\\nrow.jpg" for name in ShardSet.open(folder).identity_names()
+    }
+    assert main(["check", str(folder), "workers=1"]) == 0
+    assert capsys.readouterr().out.isascii()
+
+
 def test_nothing_usable_leaves_nothing(tmp_path):
-    (tmp_path / "src" / "a").mkdir(parents=True)
-    (tmp_path / "src" / "a" / "x.jpg").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"none of its 1 files is usable \(a/x.jpg: not a picture"):
+    for name in "ab":
+        (tmp_path / "src" / name).mkdir(parents=True)
+        (tmp_path / "src" / name / "x.jpg").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"none of its 2 files is usable \(./x.jpg: not a picture"):
         packed(tmp_path / "src", tmp_path / "out", Request(), workers=1)
     assert not tree(tmp_path / "out")
 

@@ -5,10 +5,12 @@ import pytest
 import webdataset
 
 from data_shards.errors import UserError
+from data_shards.index import ShardSet
 from data_shards.keys import LONGEST, identity_slugs, member_key, slug, stem_slugs
 from data_shards.source import open_source, read_file, source_names
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import REAL, identity_folders, needs_real
+from tests.data_shards.small_set import jpeg, photo
 
 
 def listed(source) -> dict[str, tuple[str, str, str]]:
@@ -44,6 +46,7 @@ def test_folder_lists_everything(tmp_path):
         "person_00/p_0.jpg": ("person_00", "p_0", ""),
         "person_00/p_1.jpg": ("person_00", "p_1", ""),
         "person_00/nowhere.jpg": ("person_00", "nowhere", ""),
+        "person_00/loop": ("person_00", "loop", "is a link to person_00, which has its own place"),
         "person_00/2019/may/x.y.JPG": ("person_00", "2019/may/x.y", ""),
         "person_01/p_0.jpg": ("person_01", "p_0", ""),
         "person_01/p_1.jpg": ("person_01", "p_1", ""),
@@ -103,6 +106,27 @@ def test_lfw_is_found_below_its_archive_folder(tmp_path):
     (tmp_path / "pairs.txt").write_text("10 300")
     found = listed(open_source("lfw", str(tmp_path)))
     assert found == {"Ann_Lee/Ann_Lee_0001.jpg": ("Ann_Lee", "Ann_Lee_0001", "")}
+
+
+def test_lfw_is_cut_to_the_face(tmp_path):
+    for number in range(2):
+        folder = tmp_path / "src" / "lfw" / f"Ann_{number}"
+        folder.mkdir(parents=True)
+        (folder / f"Ann_{number}_0001.jpg").write_bytes(jpeg(photo(number, 250, 250)))
+    for words, side in (
+        ([], 150),
+        (["crop=100"], 100),
+        (["crop=0.5"], 125),
+        (["crop=1"], 250),
+        (["crop=999"], 250),
+    ):
+        out = tmp_path / "-".join(["out", *words])
+        assert main(["pack", "source=lfw", f"src={tmp_path / 'src'}", f"out={out}", "workers=1", *words]) == 0
+        shards = ShardSet.open(out / "train")
+        assert set(shards.width) == set(shards.height) == {side}
+        assert shards.manifest["options"] == {"crop": float(words[0][5:]) if words else 150.0}
+        assert shards.manifest["converted"] == ({"cut": 2} if side < 250 else {})
+    assert main(["pack", "source=lfw", f"src={tmp_path / 'src'}", f"out={tmp_path / 'x'}", "crop=0"]) == 2
 
 
 def test_orl_takes_subject_folders_only(tmp_path):
@@ -211,6 +235,18 @@ def test_webdataset_reads_the_people_whose_names_look_like_its_own(tmp_path):
     assert len(samples) == len(names)
     assert len(set(identity_slugs(names).values())) == len(names)
     assert not any(key.startswith("__") and key.endswith("__") for key in identity_slugs(names).values())
+
+
+def test_no_name_takes_the_key_of_another():
+    names = ["k!b", "k?b", "k_b"]
+    slugs = identity_slugs(names)
+    assert slugs["k_b"] == "k_b"  # the plain name keeps it, so pair lists find its pictures
+    names += [slugs["k!b"], slugs["k?b"], "José", slug("José")]  # names that are what others were given
+    assert len(set(identity_slugs(sorted(names)).values())) == len(names)
+    assert {name: identity_slugs(names)[name] for name in names[3:5]} == {name: name for name in names[3:5]}
+    stems = ["a b", "a!b", "a_b", slug("é")]
+    stems += stem_slugs("x", stems, paths=stems)[:2]
+    assert len(set(stem_slugs("x", stems, paths=[f"{stem}.jpg" for stem in stems]))) == len(stems)
 
 
 def test_keys_are_readable_short_and_apart():

@@ -31,6 +31,7 @@ COMMANDS = {  # name: (module, one line)
     "audit-resume": ("launch.audit_resume", "prove that a killed and resumed run equals a straight one"),
     "completion": ("launch.completion", "what makes TAB complete all of this in bash and zsh"),
 }
+CUT_SHORT = 128 + 13  # exit code of a command whose reader left before it was done
 
 
 def usage() -> str:
@@ -66,15 +67,15 @@ def load(command: str) -> ModuleType:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors that a user can mend are one line on stderr.
 
-    A reader that leaves early (`rostro status | head`) is not an error.
+    A reader that leaves early (`rostro status | head`) is not told anything; what it interrupts ends as by SIGPIPE.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    code = CUT_SHORT
     try:
         code = _run(words)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, since a closed pipe is noise at the interpreter's end
     except BrokenPipeError:
-        code = 0
         for stream in (sys.stdout, sys.stderr):  # what is still buffered goes nowhere
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

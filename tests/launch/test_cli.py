@@ -124,12 +124,13 @@ def test_a_reader_that_leaves_early_hears_no_complaint(words, tmp_path):
         [sys.executable, "-m", "launch.cli", *words],
         stdout=writing,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment(PYTHONUNBUFFERED=None),
         cwd=tmp_path,
     )
     os.close(writing)
     assert done.stderr == b""
-    assert done.returncode == 0
+    assert done.returncode in (0, cli.CUT_SHORT)
+    assert done.returncode == 0 or words[0] == "submit"  # its page does not fit into a buffer
 
 
 def test_git_state_is_json():

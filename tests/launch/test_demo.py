@@ -5,6 +5,7 @@ import pytest
 from launch import demo
 from launch.args import parse
 from launch.cli import main
+from tests.data_shards.pictures_on_disk import REAL, needs_real
 from tests.sets import write_folders
 
 
@@ -72,6 +73,12 @@ def test_lfw_is_known_as_it_is_unpacked(tmp_path, place, expected):
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / place.split("/")[0] / "pairs.txt").touch()
     assert demo.layout(str(tmp_path / place.split("/")[0])) == expected
+
+
+@needs_real
+def test_the_real_layouts_are_known():
+    found = {name: demo.layout(str(REAL / name)) for name in ("lfw", "lfw_train_112", "orl_att")}
+    assert found == {"lfw": "lfw", "lfw_train_112": "folder", "orl_att": "folder"}
 
 
 def test_pictures_of_lfw_are_packed_as_such(tmp_path, monkeypatch):

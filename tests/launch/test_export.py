@@ -1,9 +1,7 @@
 """`rostro export`: weights that load into the plain modules, an honest card, ONNX that gives the same numbers."""
 
 import json
-import os
 import runpy
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +20,7 @@ from models.siamese import SiameseNet, build_trunk
 from tests.data_shards.small_set import photo
 from tests.launch.judged import judged_run
 from tests.sets import pack_set
+from tests.support.modes import odd, shared_umask
 
 
 @pytest.fixture(scope="module")
@@ -134,25 +133,13 @@ def test_a_training_set_that_moved_is_said_not_hidden(shards, tmp_path, capsys):
 
 
 def test_all_that_is_written_has_the_mode_that_the_umask_says(tmp_path):
-    before = os.umask(0o002)  # a group that shares its folders
-    try:
+    with shared_umask():
         shards = pack_set(tmp_path, identities=12, each=4, holdout=0.5)
         run = judged_run(tmp_path / "runs" / "faces", shards)
         for words in (["evaluate", str(run), "bootstrap=20"], ["export", str(run)], ["info", str(shards)]):
             assert main(words) == 0
         job = f"from launch.job import Job; from pathlib import Path; Job._log_to(None, Path({str(run)!r}, 'log'))"
         subprocess.run([sys.executable, "-c", job], check=True, cwd=Path(__file__).parents[2])
-    finally:
-        os.umask(before)
-    entries = [path for path in tmp_path.rglob("*") if not path.is_symlink() and "code" not in path.parts]
-    assert {path.name for path in entries} >= {
-        "model.safetensors",
-        "model.onnx",
-        "roc.png",
-        "report.json",
-        "log",
-    }
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in entries}
-    assert {
-        str(path): oct(mode) for path, mode in modes.items() if mode != (0o775 if path.is_dir() else 0o664)
-    } == {}
+    written = {path.name for path in tmp_path.rglob("*")}
+    assert written >= {"model.safetensors", "model.onnx", "roc.png", "report.json", "log"}
+    assert odd(tmp_path) == {}

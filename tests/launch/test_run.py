@@ -14,6 +14,7 @@ from hpc.rundir import RunDir
 from tests.launch.command import ROOT, environment, refused, rostro
 from tests.runs import wait_for
 from tests.sets import pack_set
+from tests.support.modes import odd, shared_umask
 
 LONG = "images=50_000_000"
 
@@ -82,13 +83,15 @@ def test_start_list_stop_resume(tmp_path, shards):
 
 
 def test_wait_returns_the_end_and_a_finished_run_stays_finished(tmp_path, shards):
-    answer = rostro("submit", *words(shards, "b", "wait=true", "procs=2", "engine=flat"), cwd=tmp_path)
+    with shared_umask():
+        answer = rostro("submit", *words(shards, "b", "wait=true", "procs=2", "engine=flat"), cwd=tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "b: finished at 96 of 96 images" in answer.stdout
     assert "run b is finished (96 of 96 images)" in refused(rostro("resume", "b", cwd=tmp_path))
     run = RunDir(tmp_path / "runs" / "b")
     assert (run.checkpoints / "000000000096").is_dir()
     assert run.log(1).exists()
+    assert odd(tmp_path) == {}
 
 
 def test_a_failure_comes_back(tmp_path, shards):

@@ -113,7 +113,9 @@ def test_a_reader_of_the_table_may_leave_early(runs):
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "launch.cli", "status", f"runs={runs}"]
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment())
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, env=environment(PYTHONUNBUFFERED=None)
+    )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
 

@@ -5,17 +5,19 @@ composes both with Hydra and writes the result, `RUN/config.yaml`, which is all 
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from data_shards.errors import UserError
+from data_shards.files import MissingFile, read_yaml
 from hpc.config_schema import (
     Augment,
     Cluster,
@@ -29,6 +31,7 @@ from hpc.config_schema import (
     Optim,
     Save,
 )
+from hpc.config_types import as_type, flatten, near, shown
 
 __all__ = [
     "Augment",
@@ -42,6 +45,9 @@ __all__ = [
     "Log",
     "Optim",
     "Save",
+    "as_type",
+    "flatten",
+    "near",
 ]
 
 
@@ -73,17 +79,6 @@ def smoke_overrides(task: str) -> list[str]:
     ]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def is_free(key: str, config: Config) -> bool:
     """Whether a dotted key may change when the run of `config` is resumed."""
     if key == "micro_batch":  # `local` and `sync` normalise over it
@@ -110,20 +105,6 @@ def changed(before: Config, after: Config) -> list[str]:
     return [f"{key}={new.get(key)} (was {old.get(key)})" for key in keys if old.get(key) != new.get(key)]
 
 
-def near(word: str, known: Iterable[str], *, what: str = "key") -> str:
-    """The remedy of an unknown word: the nearest known one, or all of them."""
-    known = sorted(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not match and "." in word:  # optim.learning: show what optim has
-        group = word.rsplit(".", 1)[0] + "."
-        known = [key for key in known if key.startswith(group)] or known
-    if match:
-        return f"did you mean {match[0]}?"
-    if len(known) > 20:
-        known = sorted({key.split(".")[0] + (".*" if "." in key else "") for key in known})
-    return f"known {what}s: {', '.join(known)}" if known else f"there is no {what} here"
-
-
 def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") -> Any:
     """Build the dataclass `kind` from nested mappings, strictly: an unknown key or a wrong type is a UserError."""
     fields = {item.name: item for item in dataclasses.fields(kind)}
@@ -131,46 +112,59 @@ def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") 
     built: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            raise UserError(f"unknown key {prefix}{key}={value}: {near(key, fields)}")
+            raise UserError(f"unknown key {prefix}{shown(key)}={shown(value)}: {near(str(key), fields)}")
         like = getattr(default, key)
         if dataclasses.is_dataclass(like):
             if not isinstance(value, Mapping):
-                raise UserError(f"{prefix}{key}={value} is a group of keys: write {prefix}{key}.KEY=VALUE")
+                raise UserError(
+                    f"{prefix}{key}={shown(value)} is a group of keys: write {prefix}{key}.KEY=VALUE"
+                )
             built[key] = from_dict(value, type(like), f"{prefix}{key}.")
         else:
             built[key] = as_type(f"{prefix}{key}", value, like)
     return kind(**built)
 
 
-def as_type(key: str, value: Any, like: Any) -> Any:
-    """`value` if it has the type of the default `like` (whole numbers pass as float), else UserError."""
-    if like is None or isinstance(like, Mapping):
-        return value
-    if isinstance(like, list):
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{key}={value} is not a list: write {key}=[{value}]")
-        return [as_type(key, item, like[0]) if like else item for item in value]
-    if isinstance(like, float) and type(value) is int:
-        return float(value)
-    if type(value) is not type(like):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[type(like)]
-        example = json.dumps(like) if isinstance(like, bool) else "..." if like == "" else like
-        raise UserError(f"{key}={value} is not {wanted}: type for example {key}={example}")
-    return value
-
-
 def load_config(path: Path | str) -> Config:
     """Read a resolved config back, strictly."""
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        reason = str(error).replace(chr(10), " ")
-        raise UserError(f"{path} cannot be read as a run's config ({reason}): give a run directory") from None
-    if not isinstance(values, Mapping):
+    values = read_yaml(path, remedy="give a run directory")
+    if not values:
         raise UserError(f"{path} holds no config: give a run directory")
-    config: Config = from_dict(values)
+    try:
+        config: Config = from_dict(values)
+        _check_task(config.task)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return config
+
+
+def _check_task(task: Mapping[str, Any]) -> None:
+    """UserError for a value of another type than the task's yaml gives it; keys that it has not are of other code."""
+    name = task.get("name")
+    if not isinstance(name, str):
+        raise UserError(f"task.name={shown(name)} is not the name of a task: give a run directory")
+    defaults = task_defaults(name)
+    for key, value in flatten(task).items():
+        as_type(f"task.{key}", value, defaults.get(f"task.{key}"))
+
+
+@cache
+def task_defaults(task: str) -> dict[str, Any]:
+    """The dotted keys `task.*` of a task's yaml with their defaults; none where there is no such task. Read only."""
+    if not re.fullmatch(r"\w+", task):
+        return {}
+    path = CONF / "task" / f"{task}.yaml"
+    try:
+        content = read_yaml(path, {"task?": {str: object}}, remedy="restore it")
+    except MissingFile:
+        return {}
+    block = flatten(content.get("task", {}), "task.")
+    return {key: float(value) if _is_exponent(value) else value for key, value in block.items()}
+
+
+def _is_exponent(value: Any) -> bool:
+    """Whether PyYAML took a number for text: `1e-3`, which it wants to see as `1.0e-3`."""
+    return isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value) is not None
 
 
 def save_config(config: Config, path: Path | str) -> None:

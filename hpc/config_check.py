@@ -13,9 +13,28 @@ from typing import Any
 
 from hpc import zero_config
 from hpc.apex import OPTIMIZERS as APEX
-from hpc.config import Config, flatten, near
-from hpc.config_rules import Rule, rules
+from hpc.config import Config, task_defaults
+from hpc.config_rules import WORDS, Rule, rules
+from hpc.config_text import check_text
+from hpc.config_types import ITEMS, flatten, near, shown
 from hpc.errors import UserError
+
+MOST = {  # beyond which a value is a slip of the finger, and would exhaust memory while it is planned
+    "batch": 1 << 22,
+    "procs": 1 << 10,
+    "nodes": 1 << 17,
+    "gpus": 1 << 10,
+    "hours": 24 * 3660,
+    "hang_timeout": 1 << 30,
+    "data.size": 1 << 13,
+    "data.threads": 1 << 10,
+    "data.ahead": 1 << 10,
+    "eval.batch": 1 << 20,
+    "log.projector": 1 << 16,
+    "cluster.cpus": 1 << 16,
+    "cluster.mem_gb": 1 << 20,
+    "cluster.warning": 1 << 20,
+}
 
 
 @dataclass(frozen=True)
@@ -57,26 +76,41 @@ def value_of(config: Config, key: str) -> Any:
 def all_rules(task: str) -> dict[str, Rule]:
     """The rule of every key: of the schema, and of the task's own keys where its checks declare them."""
     own = getattr(checks_of(task), "KEYS", {})
-    return rules(Config) | {f"task.{key}": rule for key, rule in own.items()}
+    return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in own.items()}
+
+
+def check_values(config: Config) -> None:
+    """What `check` refuses of each value by itself: text, choices and ranges."""
+    check_text(config)
+    name = config.task.get("name", "")
+    defaults = flatten(dataclasses.asdict(Config())) | task_defaults(name)
+    defaults |= {key: [item] for key, item in ITEMS.items()}  # empty lists are no examples
+    for key, value in flatten(dataclasses.asdict(config)).items():
+        if any(isinstance(item, float) and not math.isfinite(item) for item in (value, *_items(value))):
+            example = f", for example {key}={shown(defaults[key])}" if key in defaults else ""
+            raise UserError(f"{key}={shown(value)} is not a finite number: use a finite one{example}")
+    for key, rule in all_rules(name).items():
+        if key in WORDS:
+            continue
+        if key.startswith("task.") and key[5:] not in config.task:
+            raise UserError(f"{key} is missing: give it, or start again with `rostro submit`")
+        if fault := rule.fault(key, value_of(config, key), defaults.get(key)):
+            raise UserError(fault)
+    for key, most in MOST.items():
+        if value_of(config, key) > most:
+            raise UserError(f"{key}={shown(value_of(config, key))} is too large: use {most} or less")
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def check(config: Config) -> None:
     """Raise UserError for the first thing that cannot work; the message names key, value and remedy."""
-    for key, value in flatten(dataclasses.asdict(config)).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key}={value} is not a finite number: leave it out for its default")
-    for key, rule in all_rules(config.task.get("name", "")).items():
-        if key.startswith("task.") and key[5:] not in config.task:
-            raise UserError(f"{key} is missing: give it, or start again with `rostro submit`")
-        if fault := rule.fault(key, value_of(config, key)):
-            raise UserError(fault)
+    check_values(config)
     _check_numbers(config)
     _check_batch(config)
     zero_config.check(config)
-    if "/" in config.name or config.name.startswith("."):
-        raise UserError(
-            f"name={config.name} is not a folder's name: leave out / and a leading dot; runs=... is the place"
-        )
     if config.nodes > 1 and config.cluster.name == "local":
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")
     if config.cluster.name == "slurm" and config.hours * 3600 <= config.cluster.warning:
@@ -98,13 +132,13 @@ def _check_numbers(config: Config) -> None:
     optim, augment = config.optim, config.data.augment
     if len(optim.betas) != 2:
         raise UserError(
-            f"optim.betas={optim.betas} are not two numbers in [0, 1): use optim.betas=[0.9,0.999]"
+            f"optim.betas={shown(optim.betas)} are not two numbers in [0, 1): use optim.betas=[0.9,0.999]"
         )
     if optim.nesterov and not optim.momentum:
         raise UserError("optim.nesterov=true needs optim.momentum above 0: set optim.momentum=0.9")
     if optim.schedule == "step" and (not optim.steps or sorted(optim.steps) != optim.steps):
         raise UserError(
-            f"optim.steps={optim.steps} are not rising shares of the run: use optim.steps=[0.5,0.75]"
+            f"optim.steps={shown(optim.steps)} are not rising shares of the run: use optim.steps=[0.5,0.75]"
         )
     if optim.impl == "apex" and optim.name not in APEX:
         raise UserError(f"optim.name={optim.name}: NVIDIA Apex has no such optimizer: use optim.impl=torch")
@@ -114,19 +148,22 @@ def _check_numbers(config: Config) -> None:
             "optim.impl=torch, or engine=ddp"
         )
     if optim.warmup >= config.images:
-        raise UserError(f"optim.warmup={optim.warmup} is not below images={config.images}: lower it")
+        raise UserError(
+            f"optim.warmup={optim.warmup} is not below images={config.images}: use for example "
+            f"optim.warmup={config.images // 10}"
+        )
     for key in ("crop_area", "crop_ratio"):
         bounds = getattr(augment, key)
         if len(bounds) != 2 or not bounds[0] <= bounds[1]:
-            raise UserError(f"data.augment.{key}={bounds} is no range: use two rising numbers, as [0.5,1.0]")
+            plain = getattr(type(augment)(), key)
+            raise UserError(
+                f"data.augment.{key}={shown(bounds)} is not a range: use two rising numbers, for example "
+                f"data.augment.{key}={shown(plain)}"
+            )
     stage = config.data.stage
     if stage and config.data.stream:
         raise UserError(
             f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of them out"
-        )
-    if stage and not stage.startswith(("/", "$")):
-        raise UserError(
-            f"data.stage={stage} is no absolute folder: use data.stage=/scratch/NAME or data.stage='$TMPDIR'"
         )
 
 
@@ -170,7 +207,7 @@ def task_checks(config: Config) -> ModuleType | None:
 
 def checks_of(name: str) -> ModuleType | None:
     """The same for a task's name; UserError for a task that is not there."""
-    if importlib.util.find_spec(f"hpc.tasks.{name}") is None:
+    if not is_task(name):
         import pkgutil
 
         import hpc.tasks
@@ -178,6 +215,14 @@ def checks_of(name: str) -> ModuleType | None:
         known = [
             entry.name for entry in pkgutil.iter_modules(hpc.tasks.__path__) if "_check" not in entry.name
         ]
-        raise UserError(f"task.name={name} is no file in hpc/tasks: {near(name, known, what='task')}")
+        raise UserError(
+            f"task.name={shown(name)} is no file in hpc/tasks: {near(str(name), known, what='task')}"
+        )
     module = f"hpc.tasks.{name}_check"
     return importlib.import_module(module) if importlib.util.find_spec(module) else None
+
+
+def is_task(name: Any) -> bool:
+    """Whether hpc/tasks has a task of that name: a plain word, by which nothing else can be imported."""
+    plain = isinstance(name, str) and name.isidentifier() and not name.endswith("_check")
+    return plain and importlib.util.find_spec(f"hpc.tasks.{name}") is not None

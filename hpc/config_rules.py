@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from hpc.config_types import shown
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -20,25 +22,35 @@ class Rule:
     below: float | None = None  # exclusive
     most: float | None = None  # inclusive
 
-    def fault(self, key: str, value: Any) -> str:
-        """Why `value` may not stand there, and what may, as one line; empty where nothing is wrong."""
-        shown = f"{key}={written(value)}"
+    def fault(self, key: str, value: Any, default: Any = None) -> str:
+        """Why `value` may not stand there, and what may, as one line; empty where nothing is wrong.
+
+        `default` is shown as the example, if it may stand there itself.
+        """
+        typed = f"{key}={shown(value)}"
         if self.one_of:
             known = " or ".join(map(str, self.one_of))
-            return "" if value in self.one_of else f"{shown} is not known: use {known}"
+            return "" if value in self.one_of else f"{typed} is not known: use {known}"
         values = value if isinstance(value, list) else [value]
         if not self.range() or all(self._holds(item) for item in values):
             return ""
+        held = default if isinstance(default, list) else [default]
+        shows = default not in (None, []) and all(self._holds(item) for item in held)
+        example = f", for example {key}={shown(default)}" if shows else ""
         if not all(isinstance(item, int | float) and math.isfinite(item) for item in values):
-            return f"{shown} is not a finite number: leave it out for its default"
-        default = "leave it out for its default"
+            return f"{typed} is not a finite number: use {self._allowed(value)}{example}"
         if self.most is not None or self.below is not None:
-            use = f"use {self.least:g} to {self.most:g}" if None not in (self.least, self.most) else default
-            return f"{shown} is not in {self.range()}: {use}"
-        if self.least is None:
-            return f"{shown} is not positive: use a number above {self.above:g}, or {default}"
-        what = "negative" if min(values) < 0 and not self.least else "not positive"
-        return f"{shown} is {what}: use {self.least:g} or more"
+            return f"{typed} is not in {self.range()}: use {self._allowed(value)}{example}"
+        low = min(values) < 0 and not self.least and self.least is not None
+        return f"{typed} is {'negative' if low else 'not positive'}: use {self._allowed(value)}{example}"
+
+    def _allowed(self, value: Any) -> str:
+        """The range in words, as a remedy: `1 or more`, `a number above 0`, `numbers from 0 to 1`."""
+        number = "numbers" if isinstance(value, list) else "a number"
+        if self.most is None and self.below is None:
+            return f"{number} above {self.above:g}" if self.least is None else f"{self.least:g} or more"
+        low = f"above {self.above:g}" if self.least is None else f"from {self.least:g}"
+        return f"{number} {low} {f'below {self.below:g}' if self.most is None else f'to {self.most:g}'}"
 
     def range(self) -> str:
         """`[0, 1]`, `(0, 1]`, `0 or more`, `above 0`; empty where there is no limit."""
@@ -73,6 +85,12 @@ class Rule:
         )
 
 
+# Keys of the command line that stand for others and are not part of a run.
+WORDS = {
+    "smoke": Rule("small sizes, the smoke block of the task's yaml: to see in a minute that a run works")
+}
+
+
 def key(default: Any, help: str, **limits: Any) -> Any:
     """A dataclass field with a default (a list or a dict is copied for each instance) and a `Rule`."""
     metadata = {"rule": Rule(help, **limits)}
@@ -98,8 +116,4 @@ def rules(kind: type, prefix: str = "") -> dict[str, Rule]:
     return found
 
 
-def written(value: Any) -> str:
-    """A value as it is typed: `true`, `[0.5,1.0]`."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value).replace(" ", "") if isinstance(value, list | dict) else str(value)
+written = shown  # as it is typed: `true`, `[0.5,1.0]`

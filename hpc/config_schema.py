@@ -42,7 +42,10 @@ class Data:
     )
     group: int = key(4, "K: pictures of one identity that stand together in the batch", least=1)
     backend: str = key("auto", "who decodes; auto: dali where it runs", one_of=("auto", "dali", "host"))
-    stage: str = key("", "node-local folder to which a job copies its shards first, as $TMPDIR; empty: none")
+    stage: str = key(
+        "",
+        "node-local folder to which a job copies its shards first, as /scratch/NAME or $TMPDIR/NAME; empty: none",
+    )
     stream: bool = key(False, "read shards in sequence only (pipes, URLs): weaker guarantees")
     threads: int = key(2, "decoding threads of a rank", least=1)
     ahead: int = key(4, "batches decoded ahead of the step", least=1)
@@ -132,7 +135,7 @@ class Cluster:
     mem_gb: float = key(0.0, "memory of a node; 0: the cluster's default", least=0)
     cpus: int = key(0, "cores of a rank; 0: the cluster's default", least=0)
     modules: list[str] = key([], "`module load` of each")
-    setup: list[str] = key([], "shell lines before the ranks start")
+    setup: list[str] = key([], "shell lines, executed as they stand before the ranks start")
     container: str = key("", "Apptainer image in which the ranks run; empty: none")
     sbatch: dict[str, Any] = key({}, "any other option of sbatch: {exclusive: true, reservation: lab}")
     warning: int = key(

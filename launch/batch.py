@@ -1,6 +1,6 @@
 """What `slurm/job.sh` calls: `start` makes or finds the run directory of this job, `end` says what comes after it.
 
-    python -m launch.batch start key=value ...     prints shell lines: RUN=..., then what must happen before srun
+    python -m launch.batch start key=value ...     prints a plan: the run, what starts a rank, what comes before
     python -m launch.batch end RUN EXIT_CODE       0: the job is over; 10: requeue it (the script does); else: failed
                                                    (a third word: the signal that came before the ranks were started)
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def start(words: Sequence[str]) -> int:
-    """The run of this job, made at its first start. Prints what the batch script evaluates."""
+    """The run of this job, made at its first start. Prints what the batch script reads."""
     job, binding = slurm.job_id(), _binding()
     run = bound(binding, job) if slurm.restart_count() else None
     if run is None:
@@ -121,19 +121,15 @@ def bound(binding: Path, job: str) -> RunDir | None:
 
 
 def shell_lines(run: RunDir, config: Config) -> list[str]:
-    """For the batch script: three variables (RANKS are srun's options), then the lines before the ranks."""
+    """For the batch script: the run, srun's options, the program of a rank, and the lines before the ranks."""
     from launch.slurm import program, setup_lines
+    from launch.start.shell import plan_lines
 
     options = ["--kill-on-bad-exit=1", f"--ntasks-per-node={config.procs}"]
     options += [f"--nodes={config.nodes}", f"--ntasks={config.nodes * config.procs}"]
     if os.environ.get("SLURM_CPUS_PER_TASK"):
         options.append(f"--cpus-per-task={os.environ['SLURM_CPUS_PER_TASK']}")
-    return [
-        f"RUN={shlex.quote(str(run.path))}",
-        f"RANKS=({' '.join(options)})",
-        f"PROGRAM=({program(run, config)})",
-        *setup_lines(run, config),
-    ]
+    return plan_lines(run.path, options, program(run, config), setup_lines(run, config))
 
 
 def _value(words: Sequence[str], key: str) -> str:
@@ -243,7 +239,10 @@ def end(run: RunDir, code: int, told: str = "") -> int:
     if not queued:
         run.give_to_job("")
         if run.status()["state"] != "finished":
-            print(f"to go on: rostro resume {run.name} runs={run.path.parent}", file=sys.stderr)
+            print(
+                f"to go on: rostro resume {run.name} runs={shlex.quote(str(run.path.parent))}",
+                file=sys.stderr,
+            )
         return code
     if again:
         return AGAIN

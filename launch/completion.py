@@ -15,7 +15,7 @@ import data_shards
 from data_shards.errors import UserError
 from hpc.config import CONF, Config, flatten, is_free
 from hpc.config_check import all_rules
-from hpc.config_rules import Rule, rules
+from hpc.config_rules import WORDS, Rule, rules
 
 HELP = """
 usage: rostro completion bash|zsh
@@ -104,7 +104,7 @@ def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
     if "=" in word and key in groups:
         return [f"{key}={choice}" for choice in groups[key]]
     task = next((given[5:] for given in reversed(before) if given.startswith("task=")), tasks[0])
-    known = all_rules(task) if task in tasks else rules(Config)
+    known = all_rules(task) if task in tasks else rules(Config) | WORDS
     if "=" not in word:
         return [*(f"{name}=" for name in (*groups, *known)), "-m", "--help"]
     if key == "after":
@@ -115,9 +115,11 @@ def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
 def _defaults(task: str) -> dict[str, object]:
     path = CONF / "task" / f"{task}.yaml"
     content = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    return flatten(dataclasses.asdict(Config())) | {
-        f"task.{key}": value for key, value in content.get("task", {}).items()
-    }
+    return (
+        flatten(dataclasses.asdict(Config()))
+        | dict.fromkeys(WORDS, False)
+        | {f"task.{key}": value for key, value in content.get("task", {}).items()}
+    )
 
 
 def _choices(key: str, rule: Rule | None, default: object) -> list[str]:

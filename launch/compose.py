@@ -3,26 +3,34 @@
 The blocks `smoke` and `memory` of a task's yaml are no part of a run's config.
 """
 
+import copy
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from data_shards.errors import UserError
-from hpc.config import CONF, Config, as_type, flatten, from_dict, near
-from launch.site import site_words
+from hpc.config import CONF, Config, from_dict, smoke_overrides
+from hpc.config_rules import WORDS
+from hpc.config_text import check_word
+from hpc.config_types import ITEMS, TABLES, as_type, as_typed_tree, flatten, near, shown
+from launch.options.other_words import answer
+from launch.site import site_values
 
 GROUPS = ("task", "engine", "cluster")
 BESIDE = ("smoke", "memory")  # blocks of a task's yaml that are no keys of the run
+LONGEST = 10_000  # characters of a word
 NEXT = {
     "cluster": "use cluster=auto, cluster=slurm or cluster=local",
     "engine": "use engine=ddp, engine=deepspeed or engine=flat",
@@ -51,7 +59,32 @@ def choices(group: str) -> list[str]:
 def task_yaml(task: str) -> dict[str, Any]:
     """The content of conf/task/<task>.yaml, as it stands. Read only: the answer is kept."""
     _known("task", task)
-    return dict(OmegaConf.to_container(OmegaConf.load(CONF / "task" / f"{task}.yaml")))  # type: ignore[arg-type]
+    path = CONF / "task" / f"{task}.yaml"
+    content = _plain(path)
+    for block in ("task", *BESIDE):
+        if not isinstance(content.get(block, {}), dict):
+            raise UserError(f"{path}: {block} is not a group of keys: write {block}: and the keys below it")
+    plain = flatten(dataclasses.asdict(Config(task={})))
+    shared = {key: value for key, value in content.items() if key not in ("task", "defaults", *BESIDE)}
+    for key, value in flatten(shared).items():
+        try:
+            as_type(key, value, plain.get(key))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    return content
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    """The content of a yaml of ours, in plain values."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{path} cannot be read ({shown(' '.join(str(error).split()))}): correct it"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no keys: restore it")
+    return {str(key): value for key, value in content.items()}
 
 
 def chosen_task(words: Sequence[str]) -> str:
@@ -61,69 +94,123 @@ def chosen_task(words: Sequence[str]) -> str:
 
 def known_keys(task: str) -> dict[str, Any]:
     """Every dotted key that may be typed for this task, with its default."""
-    plain = flatten(dataclasses.asdict(Config(task={}))) | {"cluster.sbatch": {}}
+    plain = (
+        flatten(dataclasses.asdict(Config(task={}))) | {"cluster.sbatch": {}} | dict.fromkeys(WORDS, False)
+    )
     content = {key: value for key, value in task_yaml(task).items() if key not in (*BESIDE, "defaults")}
     return {**plain, **flatten(content)}
 
 
 def composed(words: Sequence[str]) -> Config:
-    """The config that the words ask for, typed, not yet checked for sense. UserError for what cannot be read."""
+    """The config that the words ask for, typed, not yet checked for sense. UserError for what cannot be read.
+
+    What comes later wins: the defaults, the files of engine and cluster, the task's yaml, the file of a group that was
+    typed, the site file, the yaml's smoke block where smoke=true, the words.
+    """
     chosen = _check_words(words)
-    known = known_keys(chosen["task"])
+    task = chosen["task"]
+    known = known_keys(task)
+    values = copy.deepcopy(_tree(tuple(f"{group}={choice}" for group, choice in chosen.items())))
+    smoke = smoke_overrides(task) if smoke_asked(words) else []
+    for key, value in [*_typed_groups(words), *_site(words), *_typed([*smoke, *words], known)]:
+        _put(values, key, value)
+    return finish(values, task=task)
+
+
+@cache
+def _tree(groups: tuple[str, ...]) -> dict[str, Any]:
+    """What Hydra composes of the files of these groups. Read only: the answer is kept for the points of a sweep."""
     register()
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            tree = compose(
-                "config", overrides=[_quoted(word, known) for word in [*site_words(words), *words]]
-            )
-        values = OmegaConf.to_container(tree, resolve=True)
+            values = OmegaConf.to_container(compose("config", overrides=list(groups)), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, words, chosen["task"])) from None
-    assert isinstance(values, Mapping)
-    return finish({str(key): value for key, value in values.items()}, task=chosen["task"])
+        text = " ".join(f"{error} {error.__cause__ or ''}".split())
+        raise UserError(f"{CONF}, {' '.join(groups)}: {shown(text)}: correct these files") from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def smoke_asked(words: Sequence[str]) -> bool:
+    """Whether the last `smoke=` of the words is true."""
+    last = next((word[6:] for word in reversed(words) if word.startswith("smoke=")), "false")
+    if last not in ("true", "false"):
+        raise UserError(f"smoke={last} is not true or false: type for example smoke=true")
+    return last == "true"
+
+
+def _typed_groups(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The keys of engine=X and cluster=X where they were typed: they win over a task's yaml, the defaults do not."""
+    for word in words:
+        group, _, choice = word.partition("=")
+        if group in ("engine", "cluster"):
+            block = flatten(_plain(CONF / group / f"{choice}.yaml"))
+            yield from ((f"{group}.{key}", value) for key, value in block.items() if key != "defaults")
+
+
+def _site(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    typed = any(word.startswith("cluster=") for word in words)
+    yield from ((key, value) for key, value in site_values().items() if key != "cluster.name" or not typed)
+
+
+def _typed(words: Sequence[str], known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for word in words:
+        key = word.partition("=")[0]
+        if key in known and key not in WORDS:
+            yield key, as_type(key, typed_value(word, known[key]), known[key])
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; a table, which is open, keeps what it had."""
+    *path, last = key.split(".")
+    for part in path:
+        values = values[part]
+    values[last] = {**values[last], **value} if isinstance(value, Mapping) else value
 
 
 def finish(values: Mapping[str, Any], *, task: str) -> Config:
     """The Config of a composed tree: without the blocks beside it, the task's keys typed by their defaults."""
     config: Config = from_dict({key: value for key, value in values.items() if key not in BESIDE})
-    defaults = dict(task_yaml(task).get("task", {}))
-    for key, value in config.task.items():
-        if key not in defaults:
-            raise UserError(f"unknown key task.{key}={value}: {near(key, defaults)}")
-        config.task[key] = as_type(f"task.{key}", value, defaults[key])
+    config.task = as_typed_tree("task.", config.task, task_yaml(task).get("task", {}))
     return config
 
 
 def _check_words(words: Sequence[str]) -> dict[str, str]:
     """Refuse what is not `key=value` of a known key; returns the choice of every group."""
-    chosen = {"task": "siamese", "engine": "ddp", "cluster": "auto"}
+    chosen = {"engine": "ddp", "cluster": "auto", "task": "siamese"}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"{word} is not key=value: `--help` lists the keys")
+        check_word(key, value)
+        if not equals or not key.isprintable():
+            raise UserError(f"{shown(word)} is not key=value: `--help` lists the keys")
+        if len(word) > LONGEST:
+            raise UserError(f"{key} has {len(word):,} characters: use at most {LONGEST:,}")
         if key in GROUPS:
             _known(key, value)
             chosen[key] = value
     known = known_keys(chosen["task"])
+    groups = {".".join(name.split(".")[:depth]) for name in known for depth in range(1, name.count(".") + 1)}
     for word in words:
         key, _, value = word.partition("=")
         bare = key.lstrip("+~")
         if bare != key:
-            raise UserError(f"{word}: keys are neither added nor removed here: write {bare}={value}")
-        groups = {
-            ".".join(name.split(".")[:depth]) for name in known for depth in range(1, name.count(".") + 1)
-        }
-        if key not in known and key not in GROUPS and not key.startswith("hydra."):
-            if key in groups:
-                raise UserError(
-                    f"{word}: {key} is a group of keys: write {key}.KEY=VALUE, keys: {_below(key, known)}"
-                )
-            raise UserError(f"unknown key {key} in {word}: {near(key, [*known, *GROUPS])}")
+            raise UserError(
+                f"{shown(word)}: keys are neither added nor removed here: write {bare}={shown(value)}"
+            )
+        if key in known or key in GROUPS:
+            continue
+        if key in groups:
+            raise UserError(
+                f"{shown(word)}: {key} is a group of keys: write {key}.KEY=VALUE, keys: {_below(key, known)}"
+            )
+        remedy = answer(key, value, words) or near(key, [*known, *GROUPS])
+        raise UserError(f"unknown key {key} in {shown(word)}: {remedy}")
     return chosen
 
 
 def _known(group: str, choice: str) -> None:
     if choice not in choices(group):
+        choice = shown(choice)
         remedy = NEXT.get(group) or near(choice, choices(group), what=group)
         raise UserError(f"{group}={choice} is not known: {remedy}")
 
@@ -132,34 +219,24 @@ def _below(group: str, known: Mapping[str, Any]) -> str:
     return ", ".join(key for key in known if key.startswith(f"{group}."))
 
 
-def _quoted(word: str, known: Mapping[str, Any]) -> str:
-    """Text as Hydra's grammar wants it: a path may hold `=`, braces and blanks."""
-    key, _, value = word.partition("=")
-    if key == "cluster.sbatch":  # an open table: Hydra must be allowed to add to it
-        return f"++{word}"
-    if not isinstance(known.get(key), str) or value[:1] in ("'", '"'):
-        return word
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
 
 
-def _explain(error: Exception, words: Sequence[str], task: str) -> str:
-    """Hydra's refusal in one line: the word that it is about, and what type its key has."""
-    text = re.sub(r"\s+", " ", f"{error} {error.__cause__ or ''}").strip()
-    known = known_keys(task)
-    named = re.search(r"full_key: ([\w.]+)", text)
-    for word in words:
-        key, _, value = word.partition("=")
-        if key in known and named and (named[1] == key or named[1].startswith(f"{key}[")):
-            return _type_error(key, value, known[key])
-    return f"{' '.join(words)}: {text[:200]}; `--help` shows how keys are written"
-
-
-def _type_error(key: str, value: str, like: Any) -> str:
+def typed_value(word: str, like: Any) -> Any:
+    """The value of `key=value` by Hydra's grammar; text is taken as it stands, since a path may hold anything."""
+    key, _, text = word.partition("=")
+    if isinstance(like, str) and text[:1] not in ("'", '"'):
+        return text
     try:
-        as_type(key, yaml.safe_load(value) if isinstance(like, list) else value, like)
-    except UserError as error:
-        return str(error)
-    except yaml.YAMLError:
-        pass
-    return f"{key}={value} cannot be read: {key} is {like!r} by default"
+        parsed = _parser().parse_override(word)
+        value = parsed.value()
+    except (HydraException, RecursionError, ValueError):  # ValueError: a whole number of 5,000 digits
+        example = TABLES.get(key) or (ITEMS.get(key) if isinstance(like, list) and not like else like)
+        raise UserError(f"{shown(word)} cannot be read: type for example {key}={shown(example)}") from None
+    if parsed.is_sweep_override():
+        raise UserError(f"{shown(word)} is several values: `rostro submit -m ...` starts a run for each")
+    if parsed.type is not OverrideType.CHANGE:
+        raise UserError(f"{shown(word)} cannot be read: type for example {key}={shown(like)}")
+    return value

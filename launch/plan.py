@@ -10,6 +10,7 @@ from data_shards.errors import UserError
 from hpc import held_out, zero_config
 from hpc.config import Config
 from hpc.config_check import Sizes, sizes, task_checks
+from hpc.config_text import check_text
 from hpc.rundir import RunDir, read_json
 from launch import forecast
 
@@ -40,6 +41,16 @@ def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) ->
         folders[split] = folder
     located = dataclasses.replace(config, data=dataclasses.replace(data, **folders))
     return zero_config.inlined(located)
+
+
+def check_place(config: Config) -> None:
+    """UserError where the folder in which the command is typed, with which paths begin, has a name of no use."""
+    runs = os.path.abspath(config.runs)
+    check_text(dataclasses.replace(config, runs=runs))
+    if ":" in runs:
+        raise UserError(
+            f"runs={runs} holds :, by which PYTHONPATH separates folders: use runs=FOLDER without it"
+        )
 
 
 def check_data(config: Config) -> dict[str, Any]:

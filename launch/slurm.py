@@ -6,7 +6,6 @@ The job holds the run's path and nothing else, so SLURM may start the same pickl
 import math
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,11 @@ from typing import Any
 from data_shards.errors import UserError
 from hpc import slurm
 from hpc.config import Config
+from hpc.config_text import VARIABLE
 from hpc.rundir import SUBMITTING, RunDir
 from launch import job
 from launch.batch import AGAIN
+from launch.start.shell import Variable, Word, joined, module_lines, quoted
 
 # Minutes: an hour with four digits must not become a minute over the partition's limit.
 ROUNDED = 0.01
@@ -50,9 +51,15 @@ def dependency(after: str, runs: str) -> str:
     """sbatch's --dependency for `after=RUN` or `after=JOB`; empty where that run has ended well already."""
     if not after:
         return ""
-    if after.replace("_", "").isdigit() and not (RunDir(os.path.join(runs, after)).config_file).exists():
+    if (
+        re.fullmatch(r"[0-9]+(_[0-9]+)?", after)
+        and not (RunDir(os.path.join(runs, after)).config_file).exists()
+    ):
         return f"afterok:{after}"
-    run = RunDir.open(after, runs=runs)
+    try:
+        run = RunDir.open(after, runs=runs)
+    except UserError as error:
+        raise UserError(f"after={after}: {error}; leave after= out to wait for nothing") from None
     if run.status()["state"] == "finished":
         return ""
     if not run.job() or not run.in_use():
@@ -65,44 +72,61 @@ def dependency(after: str, runs: str) -> str:
 
 def setup_lines(run: RunDir, config: Config) -> list[str]:
     """Shell lines before the ranks start: the site's modules and lines, then the run's own code first on the path."""
+    code = quoted(str(run.code))
     return [
-        *(
-            f"module load {word} || {{ echo 'error: module load {word} failed: see cluster.modules' >&2; exit 2; }}"
-            for word in map(shlex.quote, config.cluster.modules)
-        ),
-        f"export PYTHONPATH={shlex.quote(str(run.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *module_lines(config.cluster.modules),
+        f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
         *config.cluster.setup,
-        f"cd {shlex.quote(str(run.code))}",
+        f"cd {code}",
     ]
 
 
-def program(run: RunDir, config: Config) -> str:
+def program(run: RunDir, config: Config) -> list[Word]:
     """The Python that runs a rank, as the words of a shell: this one, or the container's."""
     image = config.cluster.container
     if not image:
-        return shlex.quote(sys.executable)
-    folders = {
-        str(run.path.parent),
-        *(folder for folder in (config.data.train, config.data.val, config.data.eval) if folder),
-    }
-    binds = [word for folder in sorted(folders) for word in ("--bind", folder) if os.path.isabs(folder)]
-    words = shlex.join(["apptainer", "exec", *(["--nv"] if config.gpus else []), *binds])
-    stage = re.match(r"/?[^/]+", config.data.stage)
-    if stage:  # its first part is there on every node: /scratch, $TMPDIR, which the node expands
-        words += f' --bind "{stage[0]}"'
-    return f"{words} {shlex.join([image, 'python3'])}"
+        return [sys.executable]
+    data = (config.data.train, config.data.val, config.data.eval)
+    folders = {str(run.path.parent), *filter(None, data)}
+    words: list[Word] = ["apptainer", "exec", *(["--nv"] if config.gpus else [])]
+    for folder in sorted(filter(os.path.isabs, folders)):
+        words += ["--bind", _bindable(folder)]
+    # The first part of data.stage is there on every node: /scratch, or $TMPDIR, which the node expands.
+    stage = re.match(rf"\$\{{?({VARIABLE})|/+[^/]+", config.data.stage, re.ASCII)
+    if stage:
+        words += ["--bind", Variable(stage[1]) if stage[1] else _bindable(stage[0])]
+    return [*words, image, "python3"]
+
+
+def _bindable(folder: str) -> str:
+    """The folder, as `--bind` takes it; UserError where it would be read as several."""
+    for mark in ":,":
+        if mark in folder:
+            raise UserError(
+                f"{folder} holds {mark}, by which Apptainer separates folders: use another folder, or leave "
+                "cluster.container out"
+            )
+    return folder
+
+
+def preflight(config: Config) -> None:
+    """UserError for what would keep the job of a run that does not exist yet from being written or queued."""
+    dependency(config.after, config.runs)
+    run = RunDir(os.path.join(config.runs, config.name or "run"))
+    joined(program(run, config))
+    setup_lines(run, config)
 
 
 def owner_lines(run: RunDir, config: Config) -> list[str]:
     """With a container: what puts the job back into the queue, in the batch shell. The image has no scontrol."""
     if not config.cluster.container:
         return []
-    path, python = f"PYTHONPATH={shlex.quote(str(run.code))} PYTHONSAFEPATH=1", shlex.quote(sys.executable)
+    path, python = f"PYTHONPATH={quoted(str(run.code))} PYTHONSAFEPATH=1", quoted(sys.executable)
     return [
         "at_end() {",
         "    local code=$?",
         "    [ $code -eq 0 ] || exit $code",
-        f"    {path} {python} -m launch.batch end {shlex.quote(str(run.path))} 0",
+        f"    {path} {python} -m launch.batch end {quoted(str(run.path))} 0",
         f"    code=$?; [ $code -eq {AGAIN} ] || exit $code",
         '    scontrol requeue "$SLURM_JOB_ID" && sleep 120 # SLURM ends this script',
         "    exit 1",
@@ -146,7 +170,7 @@ def executor(run: RunDir, config: Config) -> Any:
     """submitit's executor of this run."""
     import submitit
 
-    made = submitit.SlurmExecutor(folder=run.submitit, python=program(run, config))
+    made = submitit.SlurmExecutor(folder=run.submitit, python=joined(program(run, config)))
     made.update_parameters(**parameters(run, config))
     return made
 

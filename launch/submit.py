@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 if __package__ in (
@@ -24,7 +25,7 @@ if __package__ in (
 from data_shards.errors import UserError
 from hpc import requeue
 from hpc.config import Config, save_config
-from hpc.config_check import check
+from hpc.config_check import check, check_values
 from hpc.rundir import RunDir, write_json
 from hpc.slurm import answers
 
@@ -74,16 +75,20 @@ def prepare(words: Sequence[str], *, job: str = "", claim: Callable[[Path], None
 
 def _resolved(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
     """The checked config; its data are located, and opened unless this is a dry run. `suffix` ends a given name."""
-    from launch import plan
+    from launch import plan, slurm
     from launch.compose import composed
 
     config = composed(words)
     name = config.name + suffix if config.name else ""
     config = dataclasses.replace(config, name=name, runs=str(Path(config.runs).expanduser()))
+    check_values(config)
     config = config if job else on_cluster(config)  # inside of a job there is nothing to choose
     refuse_unused(config, words)
     check(config)
     config = plan.locate_data(config)
+    plan.check_place(config)
+    if config.cluster.name == "slurm":
+        slurm.preflight(config)
     if not config.dry_run:
         plan.check_data(config)
         if config.name and (Path(config.runs) / config.name).exists():
@@ -121,7 +126,7 @@ def _one(config: Config, words: Sequence[str], *, called: str = "") -> int:
     run = _make(config, words, called=called)
     if config.prepare:
         print(f"run          {run.path}")
-        print(f"start it     cd {run.code} && PYTHONPATH=. {_torchrun(run, config)}")
+        print(f"start it     cd {quote(str(run.code))} && PYTHONPATH=. {_torchrun(run, config)}")
         return 0
     return start(run, config)
 
@@ -174,17 +179,17 @@ def _queue(run: RunDir, config: Config) -> int:
 def _say_where(run: RunDir, where: str) -> None:
     print(f"where        {where}")
     print(f"run          {run.path}")
-    print(f"log          tail -F {run.log(0)}")
-    print(f"TensorBoard  tensorboard --logdir {run.path.parent}")
+    print(f"log          tail -F {quote(str(run.log(0)))}")
+    print(f"TensorBoard  tensorboard --logdir {quote(str(run.path.parent))}")
     print(f"state        rostro status{_runs_word(run)}", flush=True)
 
 
 def _runs_word(run: RunDir) -> str:
-    return "" if run.path.parent == Path("runs").absolute() else f" runs={run.path.parent}"
+    return "" if run.path.parent == Path("runs").absolute() else f" runs={quote(str(run.path.parent))}"
 
 
 def _torchrun(run: RunDir, config: Config) -> str:
-    return f"torchrun --nproc-per-node={config.procs} -m hpc.train {run.path}"
+    return f"torchrun --nproc-per-node={config.procs} -m hpc.train {quote(str(run.path))}"
 
 
 def _dry_run(config: Config, words: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ Starts a run and returns at once; the run goes on when the terminal closes.
   data.set=NAME         the same as data.train=$ROSTRO_SHARDS/NAME/train
   wait=true             follow the run to its end and return its exit code; Ctrl-C saves and stops it
   dry_run=true          print the plan: batches per rank, updates, memory, the sbatch text; start nothing
+  smoke=true            small sizes (the smoke block of the task's yaml): to see in a minute that a run works
   prepare=true          make the run directory and print how to start it by torchrun
   -m key=a,b            a run for each value (a sweep): all at once, or one after the other with wait=true
 

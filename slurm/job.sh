@@ -35,7 +35,7 @@ leave() {
 }
 
 train() {
-    local code checkout word plan status=0
+    local code checkout word plan line setup='' status=0 RANKS=() PROGRAM=() program=()
     job=${SLURM_JOB_ID:-}
     code=$(cd "$(dirname "$0")/.." && pwd) # the checkout at the first start, the run's copy after a requeue
     checkout=${ROSTRO_CHECKOUT:-$code}
@@ -57,10 +57,23 @@ train() {
     status=$?
     [ $status -ne 11 ] || exit 0 # asked to stop
     [ $status -eq 0 ] || exit $status
-    eval "$(head -n 3 <<<"$plan")" # RUN RANKS PROGRAM
+    while IFS= read -r line; do # a kind and a value a line: launch/start/shell.py
+        case $line in
+            'run '*) RUN=${line#run } ;;
+            'ranks '*) RANKS+=("${line#ranks }") ;;
+            'program '* | 'variable '*) program+=("$line") ;;
+            'setup '*) setup+=${line#setup }$'\n' ;;
+        esac
+    done <<<"$plan"
     trap 'leave $?' EXIT
     echo "job $job, start ${SLURM_RESTART_COUNT:-0}: run $RUN"
-    eval "$(tail -n +4 <<<"$plan")" || exit # modules, the site's lines; changes into RUN/code
+    eval "$setup" || exit # modules, the site's lines; changes into RUN/code
+    for line in "${program[@]}"; do
+        case $line in
+            'variable '*) line=${line#variable } && PROGRAM+=("${!line:-}") ;;
+            *) PROGRAM+=("${line#program }") ;;
+        esac
+    done
     [ -z "$told" ] || exit 0 # there is nothing to be saved
 
     srun "${RANKS[@]}" --job-name="$mark" --output="$RUN/logs/rank%t.log" --open-mode=append \

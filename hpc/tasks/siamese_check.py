@@ -30,7 +30,7 @@ def check(config: Config) -> None:
     if keys["loss"] in ("contrastive", "triplet") and keys["margin"] >= 2:
         raise UserError(
             f"task.margin={keys['margin']} is never reached, unit embeddings are at most 2 apart: "
-            "use a margin below 2"
+            "use a margin below 2, for example task.margin=1.0"
         )
     if config.data.order != "groups":
         raise UserError(

@@ -86,14 +86,14 @@ def test_what_is_not_a_choice_is_refused_with_all_choices(key):
 
 
 def test_the_words_of_a_range():
-    assert Rule("x", above=0).fault("lr", -1.0) == (
-        "lr=-1.0 is not positive: use a number above 0, or leave it out for its default"
+    assert Rule("x", above=0).fault("lr", -1.0, 0.001) == (
+        "lr=-1.0 is not positive: use a number above 0, for example lr=0.001"
     )
-    assert Rule("x", least=1).fault("n", 0) == "n=0 is not positive: use 1 or more"
+    assert Rule("x", least=1).fault("n", 0, 4) == "n=0 is not positive: use 1 or more, for example n=4"
     assert Rule("x", least=0).fault("n", -1) == "n=-1 is negative: use 0 or more"
-    assert Rule("x", least=0, most=1).fault("p", 2.0) == "p=2.0 is not in [0, 1]: use 0 to 1"
-    assert Rule("x", above=0, most=1).fault("a", [0.0, 1.0]) == (
-        "a=[0.0,1.0] is not in (0, 1]: leave it out for its default"
+    assert Rule("x", least=0, most=1).fault("p", 2.0) == "p=2.0 is not in [0, 1]: use a number from 0 to 1"
+    assert Rule("x", above=0, most=1).fault("a", [0.0, 1.0], [0.5, 1.0]) == (
+        "a=[0.0,1.0] is not in (0, 1]: use numbers above 0 to 1, for example a=[0.5,1.0]"
     )
     assert "not a finite number" in Rule("x", above=0).fault("a", [1.0, float("nan")])
 

@@ -108,7 +108,7 @@ def test_ranks_that_are_told_to_leave_meanwhile_do(tmp_path: Path, shards: Path)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Data(order="groups", stage="scratch"), r"data\.stage=scratch is no absolute folder: use"),
+        (Data(order="groups", stage="scratch"), r"data\.stage=scratch is not an absolute folder: use"),
         (Data(order="groups", stage="$TMPDIR", stream=True), r"data\.stream=true reads shards as they come"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_requeue_finds_its_run_wherever_runs_are(tmp_path, words, monkeypatch,
         (tmp_path / "elsewhere").mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / "elsewhere")
         assert started("task=siamese", "name=other", restart=1).path == run.path
-        assert capsys.readouterr().out.startswith(f"RUN={run.path}\n")
+        assert capsys.readouterr().out.startswith(f"run {run.path}\n")
         assert run.config_file.read_text() == before
     assert not (tmp_path / "runs").exists()
     assert sorted(path.name for path in (tmp_path / "home" / "x").iterdir()) == ["a"]

@@ -36,7 +36,7 @@ BAD = [
     (["task.embedding=1.5"], "task.embedding=1.5 is not a whole number"),
     (
         ["data.augment.crop_area=1"],
-        "data.augment.crop_area=1 is not a list: write data.augment.crop_area=[1]",
+        "data.augment.crop_area=1 is not a list: write data.augment.crop_area=[0.8,1.0]",
     ),
     (["data=5"], "data=5: data is a group of keys: write data.KEY=VALUE"),
     (["data.order=plain", "batch=100", "procs=8"], "batch=100 is not divisible by 8 ranks: use 96 or 104"),

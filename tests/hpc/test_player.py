@@ -1,15 +1,23 @@
-"""A player's memory layout under DDP."""
+"""Players: the memory layout under DDP, and two with batch norm that pass through each other."""
 
+import contextlib
 import warnings
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from hpc.config import Config, Engine
+from hpc import checkpoint, setup, train
+from hpc.config import Config, Ema, Engine, Evaluate, Save
 from hpc.dist import Dist
 from hpc.player import Player
+from hpc.rundir import RunDir
+from hpc.task import Batch, Phase, Task
 from tests.ranks import launch
+from tests.runs import make_run
+from tests.sets import pack_set
 
 
 def one_update(here: Dist, pictures: int) -> tuple[list[str], list[str]]:
@@ -39,3 +47,50 @@ def one_update(here: Dist, pictures: int) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize("pictures", [4, 16])
 def test_gradients_have_the_strides_of_their_parameters(pictures: int) -> None:
     assert launch(one_update, 2, pictures) == [([], [])] * 2
+
+
+class Rivals(Task):
+    """Two players with batch norm: each phase passes through both, and the pictures do so too."""
+
+    def players(self) -> dict[str, nn.Module]:
+        return {
+            "G": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1)),
+            "D": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)),
+        }
+
+    def phases(self, clock: int) -> list[Phase]:
+        return [Phase("make", "G"), Phase("judge", "D")]
+
+    def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        score = nets["D"](nets["G"](batch.images)).mean()
+        return (score - 1.0 if phase.player == "G" else score).square()
+
+    def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
+        nets["D"](nets["G"](batch.images))
+        return {}
+
+
+def test_two_players_with_batch_norm_resume_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "task", Rivals)
+    shards = pack_set(tmp_path, identities=8, each=4)
+    options: dict[str, Any] = {"images": 96, "engine": Engine(name="flat"), "ema": Ema()}
+    options |= {"save": Save(every=48), "eval": Evaluate(every=48, batch=16)}
+    straight, stopped = (make_run(tmp_path / name, shards, **options) for name in ("straight", "stopped"))
+    with contextlib.closing(train.Trainer(RunDir(straight), Dist())) as trainer:
+        trainer.fit()
+    with contextlib.closing(train.Trainer(RunDir(stopped), Dist())) as trainer:
+        while trainer.clock < 48:
+            before = trainer.clock
+            trainer.step()
+        trainer._tick_start = (0.0, 0, 0.0)
+        trainer._after_step(before)
+    with contextlib.closing(train.Trainer(RunDir(stopped), Dist())) as trainer:
+        assert trainer.clock == 48
+        trainer.fit()
+    one, other = (checkpoint.read(checkpoint.listing(run)[-1]).players for run in (straight, stopped))
+    assert one.keys() == other.keys() == {"G", "D"}
+    for name, tensors in one.items():
+        for key, tensor in tensors.items():
+            assert torch.equal(tensor, other[name][key]), f"{name}.{key}"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hpc import checkpoint, dist, faults, setup, task_state
+from hpc import checkpoint, dist, faults, restart, setup, task_state
 from hpc.agree import Tick
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config
@@ -29,8 +29,9 @@ class Keeper:
         self._saver = Saver(self._commit, background=config.save.mode == "async")
 
     def find(self) -> Checkpoint | None:
-        """The newest whole checkpoint, chosen by rank 0; None for a fresh run."""
+        """The newest whole checkpoint, chosen by rank 0; None for a fresh run. UserError where all are lost."""
         found = checkpoint.latest(self.run.path, _say) if self.here.main else None
+        dist.agree_or_raise(restart.gone(self.run) if self.here.main and not found else "", self.here)
         found = dist.broadcast(found, self.here)
         return checkpoint.read(found, verified=True) if found else None
 
@@ -70,6 +71,7 @@ class Keeper:
 
     def _commit(self, state: Checkpoint) -> None:
         checkpoint.save(self.run.path, state, guard=self.run.check_owner)
+        restart.note_saved(self.run, state.clock)
         keep = self.config.save
         rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
         checkpoint.prune(self.run.path, metric=self.task.metric, **rules)

@@ -87,6 +87,7 @@ class RunDir:
         self.lock_file = self.path / "lock.json"
         self.status_file = self.path / "status.json"
         self.threshold_file = self.path / "threshold.json"
+        self.saved_file = self.path / "saved.json"  # clock of the newest save: hpc/restart.py
         self.starts_file = self.path / "starts.json"  # starts in a row that did not advance: hpc/requeue.py
         self.stop_file = self.path / "stop-asked"  # `rostro stop` of a job: nobody requeues it
 

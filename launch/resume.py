@@ -1,12 +1,15 @@
 """`rostro resume`: go on with a run in its directory, with the code that it keeps."""
 
 import dataclasses
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from data_shards.errors import UserError
-from hpc.config import Config, DeepSpeed, flatten, from_dict, is_free, near, save_config
+from hpc import restart
+from hpc.config import Config, Data, DeepSpeed, flatten, from_dict, is_free, near, save_config
 from hpc.config_check import check
 from hpc.rundir import RunDir, read_json
 from launch import args, plan
@@ -20,9 +23,11 @@ Goes on from the newest good checkpoint. The run keeps its code; edits in the ch
   RUN          a name or a run directory
   runs=runs    folder of the run directories
   wait=false   follow the run to its end
+  from=0       start again from 0 images: what the run has made so far is moved to RUN/before-1
 
 Keys that change no numbers may be given a new value, and keep it: nodes, procs, hours, cluster, engine.name, log.every,
-save.last, data.train (the same set at another place), ... All others are refused by name.
+save.last, data.train (the same set at another place; the held-out one beside it is taken too), ... All others are
+refused by name.
 Example: rostro resume siamese-20260101-120000 procs=4 wait=true
 """
 ONE_OFF = {"wait": False, "dry_run": False, "prepare": False}  # of one start, not of the run
@@ -32,10 +37,11 @@ def main(argv: list[str]) -> int:
     from launch.submit import start
 
     place = [word for word in argv if word.startswith("runs=")]
-    words = [word for word in argv if word not in place]
+    words = [word for word in argv if word not in place and not word.startswith("from=")]
     if not words or not args.is_place(words[0]):
         raise UserError("RUN is missing: type rostro resume RUN; `rostro status` lists them")
     run = RunDir.open(words[0], runs=place[-1][5:] if place else "runs")
+    again = _again([word for word in argv if word.startswith("from=")])
     before = run.config()
     config = changed_config(run, before, words[1:])
     if run.in_use():
@@ -52,8 +58,32 @@ def main(argv: list[str]) -> int:
     config = plan.locate_data(config, siblings=list(read_json(run.data_file)) or ("eval",))
     plan.check_data(config)
     plan.check_digests(run, config)
+    if not again and (why := restart.gone(run)):
+        raise UserError(why)
+    if again:
+        _set_aside(run)
     save_config(dataclasses.replace(config, **ONE_OFF), run.config_file)
     return start(run, config)
+
+
+def _again(words: list[str]) -> bool:
+    """Whether `from=0` was typed."""
+    for word in words:
+        if word != "from=0":
+            raise UserError(
+                f"{word}: a run resumes from its newest good checkpoint, type nothing for it, or from=0 to start again"
+            )
+    return bool(words)
+
+
+def _set_aside(run: RunDir) -> None:
+    run.take()
+    try:
+        folder = run.path / restart.set_aside(run)
+    except BaseException:
+        run.release()
+        raise
+    print(f"run {run.name} starts again from 0; what it had is in {folder}", flush=True)
 
 
 def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
@@ -90,8 +120,30 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
     ):  # another set takes the place of the folders that the old one stood for
         if "data.set" in given and f"data.{key}" not in given:
             values["data"][key] = ""
+    if "data.train" in given:
+        _follow(values["data"], before.data, given)
     config: Config = from_dict(values)
     return config
+
+
+def _follow(data: dict[str, Any], before: Data, given: Collection[str]) -> None:
+    """Held-out sets that lay beside the training set and are gone moved with it, where they are beside it again."""
+    new = Path(data["train"]).expanduser()
+    for split in ("val", "eval"):
+        old = Path(getattr(before, split, "") or "")
+        if (
+            f"data.{split}" in given
+            or not old.name
+            or old.parent != Path(before.train).parent
+            or old.is_dir()
+        ):
+            continue
+        if not (new.parent / old.name / "manifest.json").is_file():
+            raise UserError(
+                f"data.train={new}: the run's data.{split}={old} is gone too, and {new.parent / old.name} is not a "
+                f"packed set: type data.train=FOLDER data.{split}=FOLDER"
+            )
+        data[split] = str(new.parent / old.name)
 
 
 def _table(key: str, text: str) -> dict[str, Any]:

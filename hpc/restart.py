@@ -1,0 +1,73 @@
+"""A run whose checkpoints are gone: how it is known, and how it begins again. Imports no torch.
+
+A run that saved once must not start from 0 by itself: its curves would be cut without a word. Each save leaves its
+clock in RUN/saved.json, which stays when checkpoints are lost. `rostro resume RUN from=0` sets all of it aside.
+"""
+
+import os
+
+from data_shards.files import MissingFile, read_json, write_json
+from hpc import requeue
+from hpc.errors import UserError
+from hpc.rundir import RunDir
+
+KEPT = (
+    "events.out.tfevents.*",
+    "metrics.jsonl",
+    "threshold.json",
+    "evaluations",
+    "checkpoints",
+    "saved.json",
+)
+
+
+def note_saved(run: RunDir, clock: int) -> None:
+    """Write down that a checkpoint of `clock` was saved."""
+    write_json(run.saved_file, {"clock": clock})
+
+
+def gone(run: RunDir) -> str:
+    """Why the run must not start: it has saved, and no checkpoint is left. Empty where one is, or none ever was."""
+    if requeue.newest(run) >= 0:
+        return ""
+    last = _saved(run)
+    damaged = len(list(run.checkpoints.glob(".damaged-*")))
+    if not last and not damaged:
+        return ""
+    newest = f", the newest of clock {last:,}" if last else ""
+    lost = f"; {damaged} damaged ones are in {run.checkpoints}/.damaged-*" if damaged else ""
+    return (
+        f"run {run.name} had checkpoints{newest}, and none is left{lost}: put one back, or type "
+        f"`rostro resume {run.name} from=0` to start again, which keeps the curves in a folder beside it"
+    )
+
+
+def _saved(run: RunDir) -> int:
+    """Clock of the newest save that the run speaks of; 0: none."""
+    try:
+        return int(read_json(run.saved_file, {"clock": int})["clock"])
+    except MissingFile:  # not yet, or a run of an earlier version: beyond the first save it has a checkpoint
+        clock, every = int(run.status().get("clock") or 0), run.config().save.every
+        return every if 0 < every < clock else 0
+    except UserError:
+        return 1  # damaged, but there
+
+
+def set_aside(run: RunDir) -> str:
+    """Move what the run has made so far into a new folder in it; the folder's name. The next start begins at 0."""
+    number = 1 + max(
+        (int(path.name[7:]) for path in run.path.glob("before-*") if path.name[7:].isdigit()), default=0
+    )
+    folder = run.path / f"before-{number}"
+    try:
+        folder.mkdir()
+        for pattern in KEPT:
+            for path in sorted(run.path.glob(pattern)):
+                os.rename(path, folder / path.name)
+        run.checkpoints.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"from=0: {folder} cannot be filled ({error.strerror}): give rights in {run.path}"
+        ) from None
+    run.write_status(clock=0, metrics={})
+    return folder.name

@@ -86,7 +86,7 @@ def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
-    if words[0] in ("--version", "-V", "version"):
+    if words[0] in ("-V", "version") or "--version" in words:
         print(f"rostro {version()}")
         return 0
     name, rest = words[0], words[1:]

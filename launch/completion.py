@@ -102,14 +102,14 @@ def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
     groups["task"] = tasks
     key = word.partition("=")[0]
     if "=" in word and key in groups:
-        return [f"{key}={choice}" for choice in groups[key]]
+        return [f"{_begun(word)}{choice}" for choice in groups[key]]
     task = next((given[5:] for given in reversed(before) if given.startswith("task=")), tasks[0])
     known = all_rules(task) if task in tasks else rules(Config) | WORDS
     if "=" not in word:
         return [*(f"{name}=" for name in (*groups, *known)), "-m", "--help"]
     if key == "after":
         return [f"after={name}" for name in _runs(before)]
-    return _choices(key, known.get(key), _defaults(task if task in tasks else "").get(key))
+    return _choices(word, known.get(key), _defaults(task if task in tasks else "").get(key))
 
 
 def _defaults(task: str) -> dict[str, object]:
@@ -122,10 +122,15 @@ def _defaults(task: str) -> dict[str, object]:
     )
 
 
-def _choices(key: str, rule: Rule | None, default: object) -> list[str]:
+def _choices(word: str, rule: Rule | None, default: object) -> list[str]:
     if rule is not None and rule.one_of:
-        return [f"{key}={choice}" for choice in rule.one_of]
-    return [f"{key}=true", f"{key}=false"] if isinstance(default, bool) else []
+        return [f"{_begun(word)}{choice}" for choice in rule.one_of]
+    return [f"{_begun(word)}true", f"{_begun(word)}false"] if isinstance(default, bool) else []
+
+
+def _begun(word: str) -> str:
+    """What stays of a word: its key, and in a sweep the values before the last comma."""
+    return word[: max(word.rfind(","), word.find("=")) + 1]
 
 
 def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]:

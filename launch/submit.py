@@ -29,7 +29,7 @@ from hpc.config_check import check, check_values
 from hpc.rundir import RunDir, write_json
 from hpc.slurm import answers
 
-HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i", "--version")
+HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i")
 OWN_HELP = True  # with every key of the chosen task
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")

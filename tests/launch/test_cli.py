@@ -31,6 +31,7 @@ def printed(capsys, *words: str) -> str:
 def test_the_version_is_that_of_the_project_and_in_every_run(capsys):
     version = re.search(r'version = "(.+)"', (ROOT / "pyproject.toml").read_text())[1]
     assert printed(capsys, "--version") == f"rostro {version}\n"
+    assert printed(capsys, "submit", "--version") == f"rostro {version}\n"  # not Hydra's
     assert snapshot.git_state()["version"] == version
 
 
@@ -73,6 +74,8 @@ def test_the_help_of_submit_says_what_every_key_may_be(capsys):
         ("submit optim.schedule=co", {"optim.schedule=constant", "optim.schedule=cosine"}),
         ("submit engine.deepspeed.stage=", {f"engine.deepspeed.stage={x}" for x in range(4)}),
         ("submit data.stream=t", {"data.stream=true"}),
+        ("submit -m task.loss=bce,co", {"task.loss=bce,contrastive"}),
+        ("submit -m engine=ddp,f", {"engine=ddp,flat"}),
         ("submit after=fa", {"after=faces"}),
         ("status fa", {"faces"}),
         ("status runs=elsewhere ot", {"other"}),

@@ -17,8 +17,7 @@ import numpy as np
 
 from data_shards.index import ShardSet
 from data_shards.keys import member_key
-from hpc import plots, threshold
-from hpc.config import Config
+from hpc import known_people, plots, threshold
 from hpc.errors import UserError
 from hpc.meters.pairs import Pairs, all_pairs, read_list, resolve
 from hpc.meters.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
@@ -89,19 +88,6 @@ def finder(shards: ShardSet) -> Callable[[str, int], int | None]:
     return find
 
 
-def trained_on(config: Config, shards: ShardSet) -> list[str]:
-    """The people of `shards` whom the run was trained on; nobody where its training set lies here no more.
-
-    Names only count within one data set: `s1` of another one is somebody else.
-    """
-    if config.data.stream or not (Path(config.data.train) / "manifest.json").is_file():
-        return []
-    seen = ShardSet.open(config.data.train)
-    return (
-        sorted(set(seen.identity_names()) & set(shards.identity_names())) if seen.name == shards.name else []
-    )
-
-
 def judge(
     embeddings: np.ndarray, on: Trial, *, score: Score, rounds: int, seed: int
 ) -> tuple[Verdict, np.ndarray]:
@@ -143,17 +129,20 @@ def assess(
     """
     started = time.perf_counter()
     choice = choice or Choice()
-    known = trained_on(model.config, shards)
-    if known and not overlap:
+    on = trial(shards, pairs=pairs, skip=skip)
+    known = known_people.read(model.run, model.config.data.train)
+    trained = known_people.shared(known, shards, on.ids) if known else []
+    if trained and not overlap:
+        where = f"pairs={pairs}" if pairs else f"data={shards.folder}"
         raise UserError(
-            f"data={shards.folder} holds {len(known)} people of the training, such as {known[0]}: their figures say "
-            "nothing of new people; give the held-out set, or overlap=allow"
+            f"{where}: {len(trained)} of the {len(np.unique(on.identity))} people to be judged are of the training, "
+            f"such as {trained[0]}: their figures say nothing of new people; give the held-out set, or overlap=allow"
         )
-    if known and choice.keep:
+    if trained and choice.keep:
         raise UserError(
             "keep=true: a threshold of people of the training is too strict for others: leave it out"
         )
-    on = trial(shards, pairs=pairs, skip=skip)
+    chosen = _choosers(choice, shards, on)
     own = choice.validation is not None and pairs is None and shards.digest == choice.validation.digest
     made = None if own or choice.keep else _chosen(model, choice, progress)
     plain = untrained(model)
@@ -172,7 +161,12 @@ def assess(
     here = threshold.record(model, shards, on.note, verdict)
     kept = own or choice.keep
     report = _describe(model, shards, on) | {"bootstrap": rounds, "rows": rows}
-    report |= _threshold_of(made or here, here=made is None, kept=kept, own=own)
+    report |= _threshold_of(made or here, here=made is None, kept=kept)
+    report |= {
+        "chosen_on_these_people": bool(chosen),
+        "people_of_validation": len(chosen),
+        "people_of_training": len(trained) if known else None,
+    }
     report["at_threshold"] = threshold.rates(scores, on.pairs.same, report["threshold"])
     folder = model.run / "evaluations" / _name(shards, pairs)
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,6 +177,13 @@ def assess(
     if kept:
         threshold.keep(model.run, here)
     return report
+
+
+def _choosers(choice: Choice, shards: ShardSet, on: Trial) -> list[str]:
+    """The judged people who are among those that chose checkpoint and threshold."""
+    if choice.validation is None:
+        return []
+    return known_people.shared(known_people.people_of(choice.validation), shards, on.ids)
 
 
 def _chosen(model: Predictor, choice: Choice, progress: Progress) -> dict[str, Any] | None:
@@ -201,14 +202,13 @@ def _chosen(model: Predictor, choice: Choice, progress: Progress) -> dict[str, A
     return found
 
 
-def _threshold_of(found: dict[str, Any], *, here: bool, kept: bool, own: bool) -> dict[str, Any]:
-    """The part of a report that says which threshold it used, where it came from, and whether figures are a choice."""
+def _threshold_of(found: dict[str, Any], *, here: bool, kept: bool) -> dict[str, Any]:
+    """The part of a report that says which threshold it used, and where it came from."""
     origin = {key: found[key] for key in ("set", "split", "manifest_sha256", "eer")}
     return {
         "threshold": found["threshold"],
         "threshold_from": origin | {"these_pairs": here},
         "kept": kept,
-        "chosen_on_these_people": own,
     }
 
 

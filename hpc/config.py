@@ -59,7 +59,15 @@ FREE = frozenset(
         *("log", "engine", "cluster", "save.mode", "data.stage", "optim.impl"),
         *("desync_every", "hang_timeout", "eval.batch"),
         *("save.last", "save.best", "save.keep_every"),
-        *("data.set", "data.train", "data.val", "data.eval", "data.threads", "data.ahead"),
+        *(
+            "data.set",
+            "data.train",
+            "data.val",
+            "data.eval",
+            "data.allow_shared",
+            "data.threads",
+            "data.ahead",
+        ),
     )
 )
 

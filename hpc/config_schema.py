@@ -34,6 +34,7 @@ class Data:
     eval: str = key(
         "", "folder of the people of the report; empty: ../eval, if it is there; without val it does both"
     )
+    allow_shared: bool = key(False, "train although train, val and eval share people")
     size: int = key(112, "pixels, side of the square picture that the network sees", least=1)
     order: str = key(
         "plain",

@@ -17,6 +17,11 @@ def validation(data: Data) -> str:
 
 def statement(data: Data) -> str:
     """What the figures of a training are worth, for the head of the log and TensorBoard's text."""
+    shared = "; data.allow_shared=true: people of the training may be among them" if data.allow_shared else ""
+    return _judges(data) + shared
+
+
+def _judges(data: Data) -> str:
     if data.val:
         report = (
             "eval is reported by `rostro evaluate`"

@@ -137,7 +137,12 @@ def threshold_lines(report: dict[str, Any]) -> list[str]:
         f"and rejects {rates['false_rejects']:.1%} of the genuine ones",
     ]
     if report["chosen_on_these_people"]:
-        lines.append(f"note: {CHOSEN}")
+        some = report["people_of_validation"], report["identities"]
+        lines.append(f"note: {CHOSEN}" + (f" ({some[0]} of {some[1]})" if some[0] < some[1] else ""))
+    if report["people_of_training"]:
+        lines.append(f"note: {report['people_of_training']} of these people are of the training")
+    if report["people_of_training"] is None:
+        lines.append("note: nobody knows whom this run was trained on: its people could not be compared")
     return lines
 
 

@@ -99,6 +99,14 @@ def check_data(config: Config) -> dict[str, Any]:
     return sets
 
 
+def check_people(config: Config, sets: Mapping[str, Any]) -> None:
+    """Refuse opened sets that share people, unless data.allow_shared says that they may."""
+    if not config.data.allow_shared:
+        from hpc.known_people import refuse_shared
+
+        refuse_shared(sets)
+
+
 def digests(config: Config) -> dict[str, str]:
     """What the sets of a located config are, wherever they lie: sha256 of their manifests."""
     from data_shards.manifest import read_manifest
@@ -109,6 +117,15 @@ def digests(config: Config) -> dict[str, str]:
 
 def _folders(config: Config) -> dict[str, str]:
     return {split: getattr(config.data, split) for split in held_out.SPLITS}
+
+
+def keep_people(run: RunDir, config: Config) -> None:
+    """Write down in the run whom it is trained on, by hashes; a stream does not say."""
+    from data_shards.index import ShardSet
+    from hpc import known_people
+
+    if not config.data.stream:
+        known_people.write(run.path, known_people.people_of(ShardSet.open(config.data.train)))
 
 
 def check_digests(run: RunDir, config: Config) -> None:

@@ -90,7 +90,7 @@ def _resolved(words: Sequence[str], *, suffix: str = "", job: str = "") -> Confi
     if config.cluster.name == "slurm":
         slurm.preflight(config)
     if not config.dry_run:
-        plan.check_data(config)
+        plan.check_people(config, plan.check_data(config))
         if config.name and (Path(config.runs) / config.name).exists():
             raise UserError(
                 f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume {config.name}` "
@@ -199,6 +199,7 @@ def _dry_run(config: Config, words: Sequence[str]) -> int:
     sets: dict[str, Any] = {}
     try:
         sets = plan.check_data(config)
+        plan.check_people(config, sets)
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
     counts = task_yaml(chosen_task(words)).get("memory", {})
@@ -279,6 +280,7 @@ def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None
     state = snapshot.git_state() | {"command": ["rostro", "submit", *words], "job": job}
     draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
     write_json(draft.data_file, plan.digests(config))
+    plan.keep_people(draft, config)
     draft.write_status(state="prepared", clock=0, images=config.images)
     if job:
         draft.take(job=job)

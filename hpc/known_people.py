@@ -1,0 +1,116 @@
+"""Whom a run was trained on: hashes of names and pictures, kept in the run, compared with those of any other set.
+
+A person is known by name, or by a picture that is the same byte for byte (its CRC and size stand in the index; a
+picture that was encoded anew is not recognised). Names are compared without regard to case, accents' composition,
+spaces and underscores. One that holds a digit (`s1`, `n000123`) counts within one data set only: another set numbers
+other people. Imports no torch.
+"""
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.files import FileError, MissingFile, read_bytes, read_json, write_bytes, write_json
+from data_shards.index import ShardSet
+from hpc.errors import UserError
+
+FACTS, HASHES = "trained_on.json", "trained_on.bin"
+SCHEMA = {"set": str, "source": str, "names": int, "pictures": int, "sha256": str}
+MOST_PICTURES = 10_000_000  # of a larger set only the names are kept
+OWN_NAMES = ("folder", "procedural")  # sources that stand for any number of data sets
+_APART = re.compile(r"[\s_\-.]+")
+
+
+@dataclass(frozen=True)
+class People:
+    """People of a set: sorted hashes (u8) of their names and pictures."""
+
+    set: str
+    source: str
+    names: np.ndarray
+    pictures: np.ndarray
+
+
+def normalised(name: str) -> str:
+    """The name as it is compared."""
+    return _APART.sub(" ", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+def people_of(shards: ShardSet) -> People:
+    """All people of a set."""
+    names = _hashes(shards.identity_names())
+    pictures = _pictures(shards, slice(None)) if len(shards) <= MOST_PICTURES else np.zeros(0, "u8")
+    return People(shards.name, shards.manifest["source"], np.unique(names), np.unique(pictures))
+
+
+def write(run: Path, people: People) -> None:
+    """Keep them in a run directory: 8 bytes a person and a picture."""
+    data = np.concatenate([people.names, people.pictures]).astype("<u8").tobytes()
+    facts = {"set": people.set, "source": people.source, "names": len(people.names)}
+    facts |= {"pictures": len(people.pictures), "sha256": hashlib.sha256(data).hexdigest()}
+    write_bytes(run / HASHES, data)
+    write_json(run / FACTS, facts)
+
+
+def read(run: Path, train: str) -> People | None:
+    """Whom the run was trained on; of an older run whom its training set holds, None where that lies here no more."""
+    remedy = f"delete it, then the training set tells: {train}"
+    try:
+        facts = read_json(run / FACTS, SCHEMA, remedy=remedy)
+        names, pictures = facts["names"], facts["pictures"]
+        data = read_bytes(run / HASHES, limit=8 * (MOST_PICTURES + (1 << 27)), remedy=remedy)
+    except MissingFile:
+        here = Path(train) / "manifest.json"
+        return people_of(ShardSet.open(train)) if "://" not in train and here.is_file() else None
+    if hashlib.sha256(data).hexdigest() != facts["sha256"] or len(data) != 8 * (names + pictures):
+        raise FileError(
+            f"{run / HASHES} is damaged, its hash differs: delete {run / FACTS}, then {train} tells"
+        )
+    table = np.frombuffer(data, "<u8")
+    return People(facts["set"], facts["source"], table[:names], table[names:])
+
+
+def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> list[str]:
+    """Names of the people behind these rows of a set (all: None) who are among the known ones, sorted."""
+    identity = np.asarray(shards.labels["identity"])[slice(None) if rows is None else rows]
+    present = np.unique(identity)
+    names = shards.identity_names()
+    shown = [names[number] for number in present]
+    one_set = known.set == shards.name or (
+        known.source == shards.manifest["source"] and known.source not in OWN_NAMES
+    )
+    comparable = np.array([one_set or not any(map(str.isdigit, name)) for name in shown], bool)
+    same = np.isin(_hashes(shown), known.names) & comparable
+    found = set(present[same].tolist())
+    if len(known.pictures):
+        hit = np.isin(_pictures(shards, slice(None) if rows is None else rows), known.pictures)
+        if hit.sum() > len(hit) * len(known.pictures) / 2**40:  # a few may be chance where sets are huge
+            found |= set(np.unique(identity[hit]).tolist())
+    return sorted(names[number] for number in found)
+
+
+def refuse_shared(sets: dict[str, ShardSet]) -> None:
+    """UserError where two of a run's sets hold the same people: the figures would say nothing of new ones."""
+    parts = [part for part in ("train", "val", "eval") if part in sets]
+    for place, part in enumerate(parts[:-1]):
+        known = people_of(sets[part])
+        for other in parts[place + 1 :]:
+            if both := shared(known, sets[other]):
+                raise UserError(
+                    f"data.{other}={sets[other].folder} holds {len(both)} people of data.{part}, such as {both[0]}: "
+                    "their figures say nothing of new people; pack with holdout=0.1 val=0.1, or type "
+                    "data.allow_shared=true"
+                )
+
+
+def _hashes(names: list[str]) -> np.ndarray:
+    digests = (hashlib.sha256(normalised(name).encode("utf-8", "surrogateescape")).digest() for name in names)
+    return np.array([int.from_bytes(digest[:8], "little") for digest in digests], "u8")
+
+
+def _pictures(shards: ShardSet, rows: slice | np.ndarray) -> np.ndarray:
+    return (np.asarray(shards.crc)[rows].astype("u8") << np.uint64(32)) | np.asarray(shards.size)[rows]

@@ -11,7 +11,7 @@ from data_shards.errors import UserError
 from hpc import failure, ledger, slurm
 from hpc.rundir import ACTIVE, RunDir, list_runs
 from launch import args
-from launch.terminal import Column, table, width
+from launch.terminal import Column, table, width, wrapped
 
 HELP = """
 usage: rostro status [RUN] [key=value ...]
@@ -165,7 +165,7 @@ def show(found: list[dict[str, Any]]) -> None:
     print("\n".join(table(columns, width())))
     for row in rows:
         if row["state"] in WRONG and row["message"]:
-            print(f"{row['run']}: {' '.join(str(row['message']).split())}")
+            print("\n".join(wrapped(f"{row['run']}: {row['message']}", width())))
 
 
 def _setting(key: str, rows: list[dict[str, Any]], *, right: bool = False) -> Column:

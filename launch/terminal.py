@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,11 @@ class Column:
 def width() -> int:
     """Of the terminal, or 100 where stdout is none."""
     return max(WIDTH // 2, shutil.get_terminal_size((WIDTH, 24)).columns) if os.isatty(1) else WIDTH
+
+
+def wrapped(text: str, within: int) -> list[str]:
+    """The lines of a message; paths in it stay whole."""
+    return textwrap.wrap(text, within, subsequent_indent=GAP, break_long_words=False, break_on_hyphens=False)
 
 
 def table(columns: Sequence[Column], within: int) -> list[str]:

@@ -85,7 +85,7 @@ def test_the_table_fits_100_columns_and_says_what_differs(runs, capsys):
 @pytest.mark.parametrize("length", [20, 34, 60, 120])
 def test_names_are_never_cut(tmp_path, length, capsys):
     name = "n" * length
-    make(tmp_path / "runs", name, state="running", rate=12_345.6, clock=299_999, loss=0.1)
+    make(tmp_path / "runs", name, state="running", rate=12_345.6, clock=299_999)
     make(tmp_path / "runs", "other", loss="supcon", seed=123456)
     lines = shown(capsys, f"runs={tmp_path / 'runs'}")
     assert max(map(len, lines)) <= max(100, length)
@@ -105,6 +105,7 @@ def test_a_failure_is_told_below(tmp_path, capsys):
     (tmp_path / "runs" / "bad" / "config.yaml").write_text("batch: [")
     lines = shown(capsys, f"runs={tmp_path / 'runs'}")
     assert "faces: rank 1: out of memory" in lines
+    assert max(map(len, lines)) <= max(100, 2 + len(str(tmp_path / "runs" / "bad" / "config.yaml:")))
     assert any(line.startswith("bad: ") and "config.yaml" in line for line in lines)
     assert any(re.fullmatch(r"bad +damaged", line) for line in lines)
 

@@ -71,6 +71,17 @@ def _curve(tag: str, mine: list[tuple[int, float]], theirs: list[tuple[int, floa
     return [f"TensorBoard series {tag} has {len(mine)} and {len(theirs)} points"] * (len(mine) != len(theirs))
 
 
+def state_parts(run: Path) -> set[str]:
+    """Which of optim, ema and task the last checkpoint holds anything of."""
+    from safetensors.numpy import load_file
+
+    folder = last_checkpoint(run)
+    held = {path.name.partition("-")[0] for path in folder.glob("*-*.safetensors") if load_file(path)}
+    if json.loads((folder / "state.json").read_text())["task"] or load_file(folder / "task.safetensors"):
+        held.add("task")
+    return held & {"optim", "ema", "task"}
+
+
 def elastic_differences(one: Path, other: Path, tolerance: float) -> tuple[list[str], float]:
     """Same sample ids at the same positions, and weights within `tolerance`; (what is wrong, distance)."""
     import numpy as np

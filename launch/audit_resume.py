@@ -23,7 +23,9 @@ import numpy as np
 
 from data_shards import counted
 from data_shards.errors import UserError
+from hpc.config_check import checks_of
 from launch import args
+from launch.audit_compare import differences, elastic_differences, state_parts
 
 HELP = """
 usage: rostro audit-resume task=NAME [key=value ...]
@@ -36,7 +38,7 @@ Trains the task's smoke run straight, and killed (SIGKILL) and resumed; compares
   stage=1,2,3       stages of ZeRO to try with engine=deepspeed
   backend=host,dali decoders to try
   kills=3           how often the second run is killed, 1 to 3
-  controls=true     also leave out optimizer, EMA and task state: each must be noticed
+  controls=true     also leave out optimizer, EMA and task state: each must be noticed, where there is any
   elastic=true      also resume a run of 2 ranks on 1 (norm_stats=group): same samples, equal within 1e-3
   seed=0            draws the clocks of the kills
   keep=DIR          work there and keep the runs (default: a temporary folder)
@@ -186,10 +188,23 @@ def _cases(found: SimpleNamespace) -> list[Case]:
     return cases
 
 
+def controls(task: str, straight: Path) -> dict[str, str]:
+    """The parts of the state to leave out -> why not; empty: it must be noticed.
+
+    The module of the task's checks may name them in `controls`; else they are what the run's checkpoint holds.
+    """
+    named = getattr(checks_of(task), "controls", None)
+    held = state_parts(straight) if named is None else named
+    absent = {
+        "optim": "the optimizer keeps none",
+        "ema": "the run keeps no average (ema.half_life=0)",
+        "task": "the task has none: its state() is empty",
+    }
+    return {part: "" if part in held else why for part, why in absent.items()}
+
+
 def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
     """Run every case and control, print a line for each; whether all came out as they must."""
-    from launch.audit_compare import differences, elastic_differences
-
     good = True
     cases = _cases(found)
     for number, case in enumerate(cases):
@@ -202,7 +217,10 @@ def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
         verdict = "equal bit for bit" if not wrong else f"DIFFERENT: {wrong[0]} (+{len(wrong) - 1} more)"
         print(f"{case.label}: {verdict}  [killed at {kills}; {time.monotonic() - started:.0f} s]", flush=True)
         if number == 0 and found.controls:
-            for part in ("optim", "ema", "task"):
+            for part, why in controls(auditor.task, straight).items():
+                if why:
+                    print(f"control, {part} state left out: skipped, {why}", flush=True)
+                    continue
                 run = auditor.interrupted(f"control-{part}", case, kills=1, forget=part)
                 wrong = differences(straight, run)
                 good &= bool(wrong)

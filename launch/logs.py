@@ -1,6 +1,7 @@
 """`rostro logs`: what the ranks of a run wrote."""
 
 import contextlib
+import re
 import sys
 import time
 from collections import deque
@@ -69,7 +70,8 @@ def chosen(run: RunDir, rank: str) -> dict[int, Path]:
     """rank -> log of the ranks that the word names. UserError where there is none."""
     from hpc.failure import guilty
 
-    found = {int(path.stem[4:]): path for path in run.logs.glob("rank*.log") if path.stem[4:].isdigit()}
+    numbers = ((re.fullmatch(r"rank([0-9]{1,9})", path.stem), path) for path in run.logs.glob("rank*.log"))
+    found = {int(number[1]): path for number, path in numbers if number and path.is_file()}
     if not found:
         raise UserError(
             f"run {run.name} has no logs yet: `rostro status {run.path}` shows whether it started"
@@ -81,7 +83,11 @@ def chosen(run: RunDir, rank: str) -> dict[int, Path]:
         if ended is None:
             raise UserError(f"rank=guilty: no rank of run {run.name} has failed: use rank=0 or rank=all")
         rank = str(ended.rank)
-    if not rank.isdigit() or int(rank) not in found:
+        if ended.rank not in found:
+            raise UserError(
+                f"rank {ended.rank} ended run {run.name} and left no log ({ended.message}): use rank=all"
+            )
+    if rank not in map(str, found):
         raise UserError(
             f"rank={rank} is not known: use guilty, all or one of {', '.join(map(str, sorted(found)))}"
         )

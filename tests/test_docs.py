@@ -216,10 +216,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in files:
         assert not (root / name).exists()
         (root / name).write_text(text)
-    make_pictures(root / "data")
-    out = rostro(
-        root, "pack", "source=utkface", "src=data", "out=shards", "size=32", "holdout=0.25", "workers=1"
-    )
+    make_pictures(root / "data" / "utkface")
+    out = rostro(root, *smaller("pack", "size=32", "workers=1"))
     assert "rejected 1" in out
     return root
 
@@ -245,6 +243,13 @@ def rostro(root: Path, *words: str) -> str:
     return done.stdout
 
 
+def smaller(command: str, *changes: str, nth: int = 0) -> list[str]:
+    """The `nth` command of that name on the page, with these words in place of its own or behind them."""
+    typed = [words for words in commands(NEW_TASK) if words[0] == command][nth]
+    keys = {word.partition("=")[0] for word in changes}
+    return [*(word for word in typed if word.partition("=")[0] not in keys), *changes]
+
+
 def smoke_words(root: Path) -> list[str]:
     import yaml
 
@@ -253,18 +258,17 @@ def smoke_words(root: Path) -> list[str]:
 
 
 def test_the_new_task_has_a_plan_and_refuses(checkout: Path):
-    words = ("submit", "task=age", "data.train=shards/train")
-    plan = rostro(checkout, *words, "procs=2", "dry_run=true")
+    words = smaller("submit")
+    plan = rostro(checkout, *words)
     assert re.search(r"task age\s+trunk=googlenet", plan)
-    samples = json.loads((checkout / "shards" / "train" / "manifest.json").read_text())["samples"]
+    samples = json.loads((checkout / "shards" / "utkface" / "train" / "manifest.json").read_text())["samples"]
     assert f"{samples} pictures" in plan
     with pytest.raises(AssertionError, match=r"error: task.trunk=large is not known: use googlenet or small"):
-        rostro(checkout, *words, "task.trunk=large", "dry_run=true")
+        rostro(checkout, *words, "task.trunk=large")
 
 
 def test_the_new_task_trains(checkout: Path):
-    words = ("task=age", "data.train=shards/train", "name=age", "data.backend=host", "wait=true")
-    rostro(checkout, "submit", *smoke_words(checkout), *words)
+    rostro(checkout, *smaller("submit", *smoke_words(checkout), "name=age", "data.backend=host", nth=1))
     run = checkout / "runs" / "age"
     status = json.loads((run / "status.json").read_text())
     assert (status["state"], status["clock"]) == ("finished", 256)
@@ -274,3 +278,18 @@ def test_the_new_task_trains(checkout: Path):
         for path in (run / "checkpoints").glob("*/manifest.json")
     )
     assert best <= status["metrics"]["mae"]
+
+
+@pytest.mark.slow
+def test_the_new_task_passes_the_audit_of_its_page(checkout: Path):
+    small = ("procs=1", "engine=flat", "backend=host", "kills=1", "elastic=false")
+    out = rostro(checkout, *smaller("audit-resume", *small))
+    assert "equal bit for bit" in out
+    assert "control, optim state left out: noticed" in out
+    assert "control, ema state left out: noticed" in out
+    assert "control, task state left out: skipped, the task has none: its state() is empty" in out
+    assert out.endswith("audit passed\n")
+
+
+def test_all_commands_of_the_new_task_s_page_are_typed_here():
+    assert [words[0] for words in commands(NEW_TASK)] == ["pack", "submit", "submit", "audit-resume"]

@@ -22,6 +22,7 @@ KEYS = {
 SMALLEST = 16  # pixels; below it pooling leaves the GoogLeNet nothing
 
 fields = ("identity",)  # labels that the shards must hold
+controls = ("optim", "ema", "task")  # parts of the state whose loss an audit must notice
 
 
 def check(config: Config) -> None:

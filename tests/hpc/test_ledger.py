@@ -225,5 +225,13 @@ def test_a_rank_that_is_killed_is_named_to_the_user(tmp_path, shards, capsys):
     ):
         assert main(["logs", "r", f"runs={tmp_path / 'runs'}", *words]) == 0
         assert capsys.readouterr().out == wanted
-    assert main(["logs", "r", f"runs={tmp_path / 'runs'}", "rank=7"]) == 2
-    assert "rank=7 is not known: use guilty, all or one of 0, 1" in capsys.readouterr().err
+    for odd in ("rank\u00b2.log", "rankx.log", f"rank{'9' * 50}.log"):
+        (logs / odd).write_text("not a rank's\n")
+    for word in ("7", "-1", "abc", "\u00b2", "1_0", "0x1", "", "9" * 5000):
+        assert main(["logs", "r", f"runs={tmp_path / 'runs'}", f"rank={word}"]) == 2
+        error = capsys.readouterr().err
+        assert f"rank={word} is not known: use guilty, all or one of 0, 1" in error
+        assert error.count("\n") == 1
+    (logs / "rank1.log").unlink()
+    assert main(["logs", "r", f"runs={tmp_path / 'runs'}", "rank=guilty"]) == 2
+    assert "rank 1 ended run r and left no log" in capsys.readouterr().err

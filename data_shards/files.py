@@ -20,6 +20,7 @@ import yaml
 from data_shards.errors import UserError
 
 SMALL = 16 << 20  # bytes; what describes a set or a run is never larger
+BRACKETS = 1_000  # in YAML: nested ones cost time by their square
 KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -112,6 +113,8 @@ def read_yaml(
 ) -> Any:
     """The value in a YAML file that has the shape of `schema` (see `conform`); an empty file is an empty mapping."""
     text = read_text(path, limit=limit, remedy=remedy)
+    if text.count("[") + text.count("{") > BRACKETS:
+        raise FileError(f"{path} has more than {BRACKETS:,} brackets: {remedy}")
     try:
         value = yaml.load(text, _Loader)  # a SafeLoader
     except RecursionError:

@@ -175,9 +175,16 @@ def _is_exponent(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value) is not None
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes a value that stands twice in a config twice: `read_yaml` takes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def save_config(config: Config, path: Path | str) -> None:
     """Write the config whole, under a temporary name first."""
     path = Path(path)
     draft = path.with_name(f".{path.name}")
-    draft.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    draft.write_text(yaml.dump(dataclasses.asdict(config), Dumper=_Dumper, sort_keys=False))
     os.replace(draft, path)

@@ -6,6 +6,7 @@ modules of `models/`. Files are written under temporary names and renamed, the c
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_shards.files import write_bytes
+from data_shards.files import FileError, read_json, write_bytes
 from data_shards.manifest import read_manifest
 from data_shards.resize import KERNEL
-from hpc import held_out, tensorfile
+from hpc import held_out, tensorfile, threshold
 from hpc.errors import UserError
 from hpc.predict import Predictor
-from hpc.rundir import read_json, write_json
+from hpc.rundir import write_json
 from hpc.tasks.siamese import Siamese
 
 OPSET = 18
+REPORT = {
+    "checkpoint": int,
+    "weights": str,
+    "set": str,
+    "split": (str, None),
+    "manifest_sha256": str,
+    "trial": dict,
+    "rows": [dict],
+}
 EXAMPLE = '''"""python example.py A B: the score of two pictures, by numpy, OpenCV and ONNX Runtime alone."""
 import json, sys
 from pathlib import Path
@@ -154,7 +164,7 @@ def _write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[
 def describe(model: Predictor) -> dict[str, Any]:
     """The card: what the network is, what it saw, how to prepare pictures, how good it is."""
     config = model.config
-    threshold = read_json(model.run / "threshold.json")
+    kept = threshold.stored(model)
     data = _data(config.data.train)
     reports = sorted(model.run.glob("evaluations/*/report.json"))
     return {
@@ -177,19 +187,19 @@ def describe(model: Predictor) -> dict[str, Any]:
         "metrics": model.meta.get("metrics", {}),
         "held_out": held_out.statement(config.data),
         "evaluations": [found for path in reports if (found := _figures(path, model))],
-        "threshold": _matching(threshold, model),
+        "threshold": kept,
         "data": data,
     }
 
 
-def _matching(found: dict[str, Any], model: Predictor) -> dict[str, Any] | None:
-    same = (found.get("checkpoint"), found.get("weights")) == (model.clock, model.weights)
-    return found if same else None
-
-
 def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
-    report = read_json(path)
-    if _matching(report, model) is None:
+    """What the card says of a report; None where it is of another checkpoint, or damaged: then with a warning."""
+    try:
+        report = read_json(path, REPORT, remedy="the card leaves it out; `rostro evaluate` makes it anew")
+    except FileError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
+    if (report["checkpoint"], report["weights"]) != (model.clock, model.weights) or not report["rows"]:
         return None
     told = {key: report[key] for key in ("set", "split", "manifest_sha256", "trial")} | report["rows"][0]
     return told | {

@@ -18,16 +18,17 @@ from typing import Any
 
 from data_shards import files
 from hpc import slurm
+from hpc import status as statusfile
 from hpc.errors import LostRank, UserError
-from hpc.rundir import ACTIVE, RunDir, alive, read_json, write_json
+from hpc.rundir import ACTIVE, RunDir, alive, write_json
 
 PATIENCE = 3.0  # seconds in which a guilty rank leaves its line, or is seen to be dead
 SILENT = "Timed out waiting"
 LOST = (SILENT, "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
 LINE = {
     "attempt": str,
-    "rank": int,
-    "world": int,
+    "rank": range(1 << 20),
+    "world": range(1 << 20),
     "time": float,
     "message": str,
     "lost": bool,
@@ -109,7 +110,7 @@ def _last_lines(run: RunDir, began: float) -> list[dict[str, Any]]:
 
 def guilty(run: RunDir) -> Guilty | None:
     """Who ended the last start; None where nobody knows (yet)."""
-    status = read_json(run.status_file)
+    status = statusfile.read(run.status_file)
     lines, places = _last_lines(run, status.get("began", 0.0)), run.ranks()
     own = [line for line in lines if not line["lost"]]
     if own:
@@ -151,7 +152,9 @@ def _may_write(run: RunDir) -> bool:
     requeued = slurm.in_step() and lock.get("job") == slurm.job_id()
     if not run.lost_to() or (requeued and lock.get("slurm_restarts", 0) < slurm.restart_count()):
         return True
-    return read_json(run.status_file).get("attempt") == attempt()  # rank 0 of this start has the lock
+    return (
+        statusfile.read_or_warn(run.status_file).get("attempt") == attempt()
+    )  # rank 0 of this start has the lock
 
 
 @contextlib.contextmanager

@@ -5,21 +5,34 @@ Goodput is the share of the allocated time that brought the run further: trainin
 Imports no torch.
 """
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from data_shards.files import FileError, MissingFile, parse_json, read_bytes
 from hpc import slurm
 from hpc.requeue import newest
 from hpc.rundir import RunDir
 
 KINDS = ("startup", "train", "wait", "evaluate", "save", "shutdown")
+SUMS = {
+    "start": str,
+    "began": float,
+    "time": float,
+    "clock": (range(1 << 62), None),
+    "seconds": dict.fromkeys(KINDS, float),
+    "writing?": float,
+    "job?": str,
+    "restart?": int,
+}
+LINE = ({"start": str, "ended": float, "seconds?": None}, SUMS)
+LARGEST = 1 << 30  # bytes
 NAMES = {
     "startup": "starting",
     "train": "training, kept",
@@ -54,7 +67,7 @@ class Ledger:
         if main and slurm.in_step():
             self.head |= _job()
             allocated = slurm.started(slurm.job_info(self.head["job"]))
-            again = any(_same(line, self.head) for line in _lines(run))  # in an salloc: its time is counted
+            again = any(_same(line, self.head) for line in lines(run)[0])  # in an salloc: its time is counted
             if allocated and allocated < self.began and not again:  # launching the ranks
                 self.seconds["startup"] += self.began - allocated
                 self.head["began"] = allocated
@@ -66,7 +79,7 @@ class Ledger:
         self._kind, self._since = kind, now
         return before
 
-    @contextmanager
+    @contextlib.contextmanager
     def spend(self, kind: str) -> Iterator[None]:
         """The time inside belongs to `kind`."""
         before = self.enter(kind)
@@ -109,7 +122,7 @@ def ended(run: RunDir) -> None:
     Ranks that died before their first word leave no more than the time that they were given.
     """
     now, job = time.time(), _job()
-    mine = [line for line in _lines(run) if "seconds" in line and _same(line, job)]
+    mine = [line for line in lines(run)[0] if "seconds" in line and _same(line, job)]
     if mine:
         line = {"start": mine[-1]["start"], "ended": now}
     else:
@@ -123,17 +136,17 @@ def ended(run: RunDir) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _lines(run: RunDir) -> list[dict[str, Any]]:
-    """Whole lines of the ledger; one that a kill cut off is left out."""
-    if not run.ledger_file.exists():
-        return []
+def lines(run: RunDir) -> tuple[list[dict[str, Any]], int]:
+    """The lines of the ledger, and how many are damaged and left out. What a kill cut off at the end is not damage."""
+    try:
+        *whole, _ = read_bytes(run.ledger_file, limit=LARGEST).split(b"\n")
+    except MissingFile:
+        return [], 0
     found = []
-    for text in run.ledger_file.read_text().splitlines():
-        try:
-            found.append(json.loads(text))
-        except ValueError:
-            continue
-    return found
+    for text in whole:
+        with contextlib.suppress(FileError):
+            found.append(parse_json(text, LINE, what=str(run.ledger_file)))
+    return found, len(whole) - len(found)
 
 
 def starts(run: RunDir, *, over: bool = False) -> list[dict[str, Any]]:
@@ -142,14 +155,14 @@ def starts(run: RunDir, *, over: bool = False) -> list[dict[str, Any]]:
     `over`: the newest one trains no more; what it did not save counts as lost.
     """
     grouped: dict[str, list[dict[str, Any]]] = {}
-    for line in _lines(run):
+    for line in lines(run)[0]:
         grouped.setdefault(line["start"], []).append(line)
     accounts = []
-    for lines in grouped.values():
-        sums = [line for line in lines if "seconds" in line]
+    for group in grouped.values():
+        sums = [line for line in group if "seconds" in line]
         if not sums:
             continue
-        end = max(line.get("ended", line.get("time", 0.0)) for line in lines)
+        end = max(line.get("ended", line.get("time", 0.0)) for line in group)
         known = [line for line in sums if line["clock"] is not None]
         first = known[0]["clock"] if known else None
         accounts.append({**sums[-1], "first": first, "ended": end, "lines": known})
@@ -188,7 +201,8 @@ def _trained_until(account: Mapping[str, Any], clock: int) -> float:
 
 
 def summary(run: RunDir, *, over: bool = False) -> dict[str, Any]:
-    """All starts together: {"starts", "allocated" (seconds), "goodput" (0..1 or None), "seconds": {category: s}}.
+    """All starts together: {"starts", "allocated" (seconds), "goodput" (0..1 or None), "seconds": {category: s},
+    "damaged": lines of the ledger that are left out}.
 
     `over`: as for `starts`.
     """
@@ -203,4 +217,5 @@ def summary(run: RunDir, *, over: bool = False) -> dict[str, Any]:
         "allocated": allocated,
         "goodput": useful / allocated if allocated > 0 else None,
         "seconds": seconds,
+        "damaged": lines(run)[1],
     }

@@ -5,6 +5,7 @@ there the clock is compared with the folder's name, the keys of the config with 
 folder, while `updates` and `metrics` are taken as they are. The other files: `hpc/checkpoint.py`.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.files import SEAL, FileError, is_sealed, read_json, seal
+from hpc.config import Config, numbers
 from hpc.errors import UserError
 
 NAME = "manifest.json"
@@ -105,3 +107,26 @@ def score(manifest: Mapping[str, Any], name: str) -> float | None:
     """The checkpoint's metric of that name; None where it was not evaluated or the figure is not finite."""
     value = manifest.get("metrics", {}).get(name)
     return value if type(value) in (int, float) and math.isfinite(value) else None
+
+
+def check_config(run: Path, config: Config) -> None:
+    """Refuse a config.yaml that says something else than the run's checkpoints do of the keys that change numbers.
+
+    Only keys that both know are compared, but all of the task: another version may have other keys.
+    """
+    mine, theirs = numbers(config), _newest_numbers(run)
+    for key in sorted(mine.keys() | theirs.keys()) if theirs else ():
+        known = key in mine and key in theirs
+        if (known or key.startswith("task.")) and mine.get(key) not in (theirs.get(key), "auto"):
+            raise UserError(
+                f"{run / 'config.yaml'} says {key}={mine.get(key)}, its checkpoints were made with "
+                f"{key}={theirs.get(key)}: set it back"
+            )
+
+
+def _newest_numbers(run: Path) -> dict[str, Any]:
+    """What the newest whole checkpoint says of its config; {} without one."""
+    for path in sorted((run / "checkpoints").glob("[0-9]*"), reverse=True):
+        with contextlib.suppress(UserError):
+            return dict(read(path).get("numbers", {}))
+    return {}

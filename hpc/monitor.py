@@ -166,7 +166,8 @@ class Monitor:
         )
         self._console.advance(clock, self._speed, left)
         status: dict[str, Any] = {"state": "running", "clock": clock, "images": self.config.images}
-        status |= {"rate": self._speed, "loss": next(iter(losses.values()), None)}
+        loss = next((value for value in losses.values() if math.isfinite(value)), None)
+        status |= {"rate": self._speed, "loss": loss}
         RunDir(self.run).write_status(**status)
 
     @_rank0

@@ -21,7 +21,7 @@ from hpc import checkpoint, setup
 from hpc.checkpoint import Damaged
 from hpc.config import Config
 from hpc.errors import UserError
-from hpc.manifest import folder_name
+from hpc.manifest import check_config, folder_name
 from hpc.meters.verification import Score, cosine
 from hpc.rundir import RunDir
 from hpc.task import Task
@@ -130,6 +130,7 @@ def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto"
         raise UserError(f"weights={weights} is not known: use ema, raw or auto")
     found = RunDir.open(run)
     folder, config = found.path, found.config()
+    check_config(folder, config)
     task, nets = _build(config)
     saved = _read(_candidates(folder, checkpoint, task))
     if weights == "ema" and not saved.ema:

@@ -5,25 +5,42 @@ The owner is the batch script (`launch/batch.py`) or, under submitit, rank 0. SL
 leaves within its grace time counts as completed: SLURM requeues only those that it had to kill) and after a crash.
 """
 
+import sys
 import time
 from typing import Any
 
+from data_shards.files import FileError, MissingFile, read_json
 from hpc import slurm
+from hpc import status as statusfile
 from hpc.preempt import TIME
-from hpc.rundir import RunDir, read_json, write_json
+from hpc.rundir import RunDir, write_json
+
+STARTS = {"clock": int, "count": range(1 << 32)}
 
 
 def newest(run: RunDir) -> int:
     """Clock of the newest checkpoint, -1 without one. Only what was saved counts as progress."""
-    names = [path.name for path in run.checkpoints.glob("*") if path.name.isdigit()]
+    names = [path.name for path in run.checkpoints.glob("*") if path.name.isascii() and path.name.isdigit()]
     return max(map(int, names), default=-1)
 
 
 def begin(run: RunDir) -> None:
     """Count this start: how many in a row began at the same clock."""
-    before, clock = read_json(run.starts_file), newest(run)
+    before, clock = _starts(run), newest(run)
     same = before.get("clock") == clock
-    write_json(run.starts_file, {"clock": clock, "count": int(before.get("count", 0)) + 1 if same else 1})
+    write_json(run.starts_file, {"clock": clock, "count": before["count"] + 1 if same else 1})
+
+
+def _starts(run: RunDir) -> dict[str, int]:
+    """What `begin` wrote; {} where it did not, or with a warning where the file is damaged: it counts anew."""
+    try:
+        found: dict[str, int] = read_json(run.starts_file, STARTS, remedy="it is counted anew")
+    except MissingFile:
+        return {}
+    except FileError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return {}
+    return found
 
 
 def forget(run: RunDir) -> None:
@@ -34,7 +51,7 @@ def forget(run: RunDir) -> None:
 
 def stuck(run: RunDir, attempts: int) -> str:
     """Why the run must not be started once more; empty while it advances."""
-    starts = read_json(run.starts_file)
+    starts = _starts(run)
     if not starts or newest(run) > starts["clock"] or starts["count"] < attempts:
         return ""
     where = f"clock {starts['clock']:,}" if starts["clock"] >= 0 else "the beginning"
@@ -67,7 +84,7 @@ def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int)
     """(whether the owner must requeue the job now, why not: for the run's status)."""
     if run.stop_file.exists():
         return False, ""
-    status = read_json(run.status_file)
+    status = statusfile.read_or_warn(run.status_file)
     if not crashed and status.get("state") == "finished":
         return False, ""
     info = known(job)

@@ -18,12 +18,13 @@ import psutil
 import yaml
 
 from data_shards.errors import UserError
-from data_shards.files import FileError
+from data_shards.files import FileError, MissingFile, read_yaml
 from hpc import lock as lockfile
-from hpc import slurm
+from hpc import slurm, status
 from hpc.config import Config, load_config
 
 ACTIVE = ("starting", "running", "saving")  # states that need a living process to be true
+RESOLVED = {"precision": ("fp32", "bf16"), "backend": ("host", "dali")}
 SUBMITTING = "?"  # in place of a job id while sbatch is asked for one
 SUBMIT_TIME = 60.0  # seconds that a job waits for its launcher to write the id down
 START_TOLERANCE = 2.0  # seconds: the clock that dates a process start may be set while the process runs
@@ -55,15 +56,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(value, indent=1, allow_nan=True) + "\n")
     os.replace(draft, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The file's content; {} where there is none, or where it is not whole."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 class RunDir:
@@ -112,9 +104,16 @@ class RunDir:
 
     def resolved(self) -> dict[str, Any]:
         """What `auto` became at the first start (backend, precision, data digests); {} before it."""
-        if not self.resolved_file.exists():
+        try:
+            found: dict[str, Any] = read_yaml(self.resolved_file, remedy="restore it; the ranks wrote it")
+        except MissingFile:
             return {}
-        return dict(yaml.safe_load(self.resolved_file.read_text()) or {})
+        for key, known in RESOLVED.items():
+            if found.get(key, known[0]) not in known:
+                raise FileError(
+                    f"{self.resolved_file}: {key}={found[key]!a} is not {' or '.join(known)}: restore it"
+                )
+        return found
 
     def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Record what `auto` became, once: a later start gets what the first one wrote, plus what is new."""
@@ -130,7 +129,7 @@ class RunDir:
         """status.json as it stands; `state` corrected to `queued` where the run's job waits, and to `dead` where no
         process is left to make it true.
         """
-        values = read_json(self.status_file)
+        values = status.read(self.status_file)
         values.setdefault("state", "prepared")
         job = self.job()
         waiting = values["state"] != "finished" and job and not self._living_here(self.owner())
@@ -143,11 +142,12 @@ class RunDir:
     def write_status(self, **values: Any) -> None:
         """Change some entries of status.json (rank 0, or the launcher before ranks exist)."""
         self.check_owner()
-        write_json(self.status_file, {**read_json(self.status_file), **values, "time": time.time()})
+        write_json(self.status_file, {**status.read_or_warn(self.status_file), **values, "time": time.time()})
 
     def ranks(self) -> dict[int, list[Any]]:
         """rank -> [host, pid, start time] of the last start, living or not."""
-        return {int(rank): list(place) for rank, place in read_json(self.status_file).get("pids", {}).items()}
+        places = status.read(self.status_file).get("pids", {})
+        return {int(rank): list(place) for rank, place in places.items()}
 
     def owner(self) -> dict[str, Any]:
         """The lock's content: host, pid, started, job, slurm_restarts, restarts; {} where nobody ever took it.
@@ -313,4 +313,4 @@ def _job(lock: Mapping[str, Any]) -> str:
 def list_runs(runs: Path | str) -> list[RunDir]:
     """The run directories in a folder, oldest first."""
     found = [RunDir(config.parent) for config in Path(runs).glob("[!.]*/config.yaml")]
-    return sorted(found, key=lambda run: (run.config_file.stat().st_mtime, run.name))
+    return sorted(found, key=lambda run: (run.config_file.lstat().st_mtime, run.name))

@@ -70,7 +70,7 @@ def resolved(run: RunDir, here: Dist) -> Config:
     choice: dict[str, str] = {}
     if here.main:
         choice = run.resolved()
-        if not choice:
+        if not {"precision", "backend"} <= choice.keys():
             precision = config.precision
             if precision == "auto":
                 precision = "bf16" if bf16_hardware(here) else "fp32"

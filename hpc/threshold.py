@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.files import MissingFile, read_json
+from data_shards.files import SEAL, FileError, MissingFile, is_sealed, read_json, seal
 from data_shards.index import ShardSet
 from hpc.meters.verification import Verdict
 from hpc.predict import Predictor
@@ -42,19 +42,29 @@ def record(model: Predictor, shards: ShardSet, note: dict[str, Any], verdict: Ve
     }
 
 
-def stored(model: Predictor) -> dict[str, Any] | None:
-    """The kept threshold, where it is that of this checkpoint and these weights."""
+def read(run: Path) -> dict[str, Any] | None:
+    """The kept threshold; None where there is none. Raises FileError where it is not what was kept."""
     remedy = "delete it: `rostro evaluate` finds it anew"
     try:
-        found: dict[str, Any] = read_json(model.run / NAME, SCHEMA, remedy=remedy)
+        found: dict[str, Any] = read_json(run / NAME, SCHEMA, remedy=remedy)
     except MissingFile:
+        return None
+    if SEAL in found and not is_sealed(found):  # earlier versions wrote no hash
+        raise FileError(f"{run / NAME} does not match its own hash: {remedy}")
+    return {key: value for key, value in found.items() if key != SEAL}
+
+
+def stored(model: Predictor) -> dict[str, Any] | None:
+    """The kept threshold, where it is that of this checkpoint and these weights."""
+    found = read(model.run)
+    if found is None:
         return None
     same = (found["checkpoint"], found["weights"]) == (model.clock, model.weights)
     return found if same else None
 
 
 def keep(run: Path, found: dict[str, Any]) -> None:
-    write_json(run / NAME, found)
+    write_json(run / NAME, seal(found))
 
 
 def rates(scores: np.ndarray, same: np.ndarray, threshold: float) -> dict[str, float]:

@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_shards.errors import UserError
+from data_shards.files import MissingFile, read_json, read_text
 from hpc import ledger, requeue, slurm
 from hpc.config import Config, save_config
 from hpc.config_check import check
 from hpc.preempt import STOP, TIME
-from hpc.rundir import RunDir, read_json
+from hpc.rundir import RunDir
 
 AGAIN = 10  # exit code of `end`: into the queue once more
 STOPPED = 11  # exit code of `start`: nothing is left to be done
@@ -114,10 +115,11 @@ def bind(binding: Path, run: Path) -> None:
 def bound(binding: Path, job: str) -> RunDir | None:
     """The run that an earlier start of this job made; None where it was ended before it had."""
     try:
-        run = RunDir(binding.read_text().strip())
-    except OSError:
+        run = RunDir(read_text(binding, remedy="delete it").strip())
+        made = read_json(run.git_file, {"job?": str}, remedy="restore it; `rostro submit` wrote it")
+    except MissingFile:
         return None
-    return run if read_json(run.git_file).get("job") == job else None
+    return run if made.get("job") == job else None
 
 
 def shell_lines(run: RunDir, config: Config) -> list[str]:

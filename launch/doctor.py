@@ -11,8 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from data_shards.errors import UserError
+from hpc import ledger, status
 from hpc.config import Config
-from hpc.rundir import RunDir, read_json
+from hpc.rundir import RunDir
 from launch import args, probe_machine, probe_slurm, trial
 from launch.finding import HARMFUL, MISSING, OK, Finding
 from launch.site import site_file, site_values
@@ -84,7 +85,7 @@ def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> probe
         warning, hours, partition = config.cluster.warning, config.hours, config.cluster.partition
         saving = longest_save(run)
         if saving is not None:
-            rate = float(read_json(run.status_file).get("rate") or 0)
+            rate = float(status.read(run.status_file).get("rate") or 0)
             step = config.batch / rate if rate else 0.0
             seconds, why = saving + step, f"measured in {run.name}"
     return probe_slurm.Need(seconds, why, warning, hours, config.gpus, partition)
@@ -96,17 +97,11 @@ def longest_save(run: RunDir) -> float | None:
     With save.mode=async the one that is being written must end before another one: twice what it takes.
     """
     longest, last, start = 0.0, 0.0, None
-    try:
-        lines = run.ledger_file.read_text().splitlines()
-    except OSError:
-        return None
-    for text in lines:
-        try:
-            line = json.loads(text)
-            now = float(line["seconds"]["save"])
-            longest = max(longest, 2 * float(line.get("writing", 0.0)))
-        except (ValueError, KeyError):
+    for line in ledger.lines(run)[0]:
+        if "seconds" not in line:
             continue
+        now = line["seconds"]["save"]
+        longest = max(longest, 2 * line.get("writing", 0.0))
         last = last if line.get("start") == start else 0.0
         longest, last, start = max(longest, now - last), now, line.get("start")
     return longest or None

@@ -25,15 +25,15 @@ SPEC = {"out": "", "checkpoint": "best", "weights": "auto", "onnx": True}
 
 def main(argv: list[str]) -> int:
     keys = parse(argv, SPEC, positional=("run",), required=("run",))
+    from data_shards.files import read_json
     from hpc.export import export
     from hpc.predict import load_run
-    from hpc.rundir import read_json
 
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     files = export(model, Path(keys.out) if keys.out else model.run / "export", onnx=keys.onnx)
     for path in files:
         print(f"{path}  {path.stat().st_size:,} bytes")
-    missing = read_json(files[-1])["data"].get("missing")
+    missing = read_json(files[-1], {"data": dict})["data"].get("missing")
     if missing:
         print(
             f"warning: the card has no licence note and no hash of the training data: {missing}",

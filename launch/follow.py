@@ -11,7 +11,8 @@ from types import FrameType
 from typing import IO
 
 from hpc import slurm
-from hpc.rundir import RunDir, alive, mark, read_json
+from hpc import status as statusfile
+from hpc.rundir import RunDir, alive, mark
 from launch.status import duration
 
 POLL = 0.2  # seconds
@@ -60,7 +61,7 @@ class Bar:
     def advance(self) -> None:
         if self._progress is None:
             return
-        status = read_json(self._run.status_file)
+        status = statusfile.read_or_warn(self._run.status_file)
         clock, images, rate = (status.get(key) or 0 for key in ("clock", "images", "rate"))
         running = status.get("state") in ("running", "saving") and rate
         more = (

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
+from data_shards.files import MissingFile, read_json
 from hpc import held_out, zero_config
 from hpc.config import Config
 from hpc.config_check import Sizes, sizes, task_checks
 from hpc.config_text import check_text
-from hpc.rundir import RunDir, read_json
+from hpc.rundir import RunDir
 from launch import forecast
 
 # fp32 numbers that an optimizer keeps for each parameter
@@ -128,9 +129,20 @@ def keep_people(run: RunDir, config: Config) -> None:
         known_people.write(run.path, known_people.people_of(ShardSet.open(config.data.train)))
 
 
+def recorded(run: RunDir) -> dict[str, str]:
+    """The digests of the sets that a run began with, by split; {} for a run of an earlier version."""
+    try:
+        found: dict[str, str] = read_json(
+            run.data_file, {str: str}, remedy="restore it; the sets are known by it"
+        )
+    except MissingFile:
+        return {}
+    return found
+
+
 def check_digests(run: RunDir, config: Config) -> None:
     """Refuse to go on with other pictures than the run began with."""
-    before = read_json(run.data_file)
+    before = recorded(run)
     for split, digest in digests(config).items():
         if split == "val" and before and split not in before:
             raise UserError(

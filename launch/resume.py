@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError
-from hpc import restart
+from hpc import manifest, restart
 from hpc.config import Config, Data, DeepSpeed, flatten, from_dict, is_free, near, save_config
 from hpc.config_check import check
-from hpc.rundir import RunDir, read_json
+from hpc.rundir import RunDir
 from launch import args, plan
 from launch.submit import on_cluster, refuse_unused
 
@@ -43,6 +43,8 @@ def main(argv: list[str]) -> int:
     run = RunDir.open(words[0], runs=place[-1][5:] if place else "runs")
     again = _again([word for word in argv if word.startswith("from=")])
     before = run.config()
+    manifest.check_config(run.path, before)
+    run.resolved()  # its ranks could not read it either
     config = changed_config(run, before, words[1:])
     if run.in_use():
         raise UserError(run.refusal())
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> int:
     config = on_cluster(config)
     refuse_unused(config, words)
     check(config)
-    config = plan.locate_data(config, siblings=list(read_json(run.data_file)) or ("eval",))
+    config = plan.locate_data(config, siblings=list(plan.recorded(run)) or ("eval",))
     plan.check_data(config)
     plan.check_digests(run, config)
     if not again and (why := restart.gone(run)):

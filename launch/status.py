@@ -44,6 +44,7 @@ KNOWN = (
     "left",
     "loss",
     "goodput",
+    "damaged_lines",
     "restarts",
     "job",
     "updated",
@@ -83,12 +84,15 @@ def chosen(runs: str, name: str, last: int) -> list[RunDir]:
 
 
 def describe(run: RunDir) -> dict[str, Any]:
-    """One run's row, in plain values."""
-    status = run.status()
+    """One run's row, in plain values; of a run with a file that cannot be read only which file that is."""
     try:
-        config = run.config()
-    except UserError as error:
+        return _described(run)
+    except (UserError, OSError) as error:
         return {"run": run.name, "path": str(run.path), "state": "damaged", "message": str(error)}
+
+
+def _described(run: RunDir) -> dict[str, Any]:
+    status, config = run.status(), run.config()
     clock, images = int(status.get("clock") or 0), config.images
     rate = float(status.get("rate") or 0.0)
     left = (images - clock) / rate if rate and status["state"] in ACTIVE else None
@@ -113,6 +117,7 @@ def describe(run: RunDir) -> dict[str, Any]:
         "starts": account["starts"],
         "restarts": max(account["starts"] - 1, int(run.owner().get("restarts", 0))),
         "goodput": account["goodput"],
+        "damaged_lines": account["damaged"],
         "seconds": account["seconds"],
         "allocated": account["allocated"],
         "job": job,
@@ -166,6 +171,10 @@ def show(found: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["state"] in WRONG and row["message"]:
             print("\n".join(wrapped(f"{row['run']}: {row['message']}", width())))
+        if row["damaged_lines"]:
+            print(
+                f"{row['run']}: {row['damaged_lines']} damaged lines of ledger.jsonl are not in its goodput"
+            )
 
 
 def _setting(key: str, rows: list[dict[str, Any]], *, right: bool = False) -> Column:
@@ -197,7 +206,7 @@ def duration(seconds: float | None) -> str:
     """`42s`, `3m07s`, `2h05m`, `1d04h`; empty for None."""
     if seconds is None:
         return ""
-    whole = int(seconds)
+    whole = int(min(seconds, 1e9))  # a damaged file may say anything
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:

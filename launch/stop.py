@@ -44,9 +44,10 @@ def stop(run: RunDir, *, timeout: float) -> None:
         stop_job(run, run.job(), timeout=timeout)
         return
     lock = run.owner()
-    owner = lock["pid"] if lock and alive(lock["host"], lock["pid"], lock.get("started")) is True else None
+    place = (lock.get("host", ""), lock["pid"], lock.get("started")) if lock else ("", 0)
+    owner = place[1] if alive(*place) is True else None
     if not ask_to_stop(run, owner):
-        elsewhere = sorted({place[0] for place in run.ranks().values()} | ({lock["host"]} if lock else set()))
+        elsewhere = sorted({place[0] for place in run.ranks().values()} | ({place[0]} if lock else set()))
         raise UserError(f"run {run.name} runs on {', '.join(elsewhere)}: type `rostro stop {run.path}` there")
     end, asked = time.monotonic() + timeout, time.monotonic()
     while run.in_use():

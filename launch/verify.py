@@ -58,10 +58,10 @@ def picture(path: str) -> np.ndarray:
 
 def verdict(run: Path, answer: dict[str, Any]) -> dict[str, Any]:
     """Threshold and answer, or why there is none: a threshold serves the checkpoint it was made with."""
-    from hpc.rundir import read_json
+    from hpc import threshold as kept
 
     command = f"`rostro evaluate {run}`"
-    stored = read_json(run / "threshold.json")
+    stored = kept.read(run)
     if not stored:
         return {"threshold": None, "same": None, "why": f"no threshold yet: {command} finds it"}
     if (stored["checkpoint"], stored["weights"]) != (answer["checkpoint"], answer["weights"]):

@@ -6,6 +6,7 @@ import torch
 
 from hpc import checkpoint, setup
 from hpc.checkpoint import Checkpoint
+from hpc.dist import Dist
 from hpc.rundir import RunDir
 from tests.runs import TASK, make_run
 
@@ -21,7 +22,7 @@ def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged:
         move(raw, clock)
         saved = Checkpoint(clock, clock // 16, players={"net": raw.state_dict()}, task=task.state())
         saved.monitor = {"sums": {}, "digest": 0}
-        saved.meta = {"task": "siamese", "metrics": {"eer": eer}}
+        saved.meta = setup.meta(config, task, Dist(0, 1, 0, torch.device("cpu"))) | {"metrics": {"eer": eer}}
         if averaged:
             with setup.seeded(config.seed + 1):
                 saved.ema["net"] = task.players()["net"].state_dict()

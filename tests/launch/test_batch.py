@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.files import read_json
 from hpc import slurm
 from hpc.config import smoke_overrides
 from hpc.errors import UserError
 from hpc.preempt import STOP, TIME
-from hpc.rundir import RunDir, read_json, write_json
+from hpc.rundir import RunDir, write_json
 from launch import batch, submit
 from tests.launch.command import environment
 from tests.sets import pack_set

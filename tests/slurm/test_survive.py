@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.files import read_json
 from hpc import checkpoint
-from hpc.rundir import RunDir, read_json
+from hpc.rundir import RunDir
 from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, give_time, preempt, signal_time

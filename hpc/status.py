@@ -1,0 +1,57 @@
+"""The status file of a run, `status.json`: what its ranks said last, read with types. Imports no torch.
+
+It is for people and for the decision who still lives; no figure of a run depends on it. What a state means, and when it
+is corrected: `RunDir.status`.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from data_shards.files import FileError, MissingFile, read_json
+
+COUNT = range(1 << 62)
+SCHEMA = {
+    "state?": str,
+    "clock?": (COUNT, None),
+    "images?": (COUNT, None),
+    "rate?": (float, None),
+    "loss?": (float, None),
+    "metrics?": ({str: (float, None)}, None),
+    "pids?": {str: list},
+    "time?": (float, None),
+    "began?": float,
+    "message?": str,
+    "asked?": (int, None),
+    "attempt?": (str, None),
+}
+REMEDY = "delete it if no process of the run lives"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What the file says; {} where there is none. Raises FileError where it is damaged."""
+    try:
+        found: dict[str, Any] = read_json(path, SCHEMA, remedy=REMEDY)
+    except MissingFile:
+        return {}
+    for rank, place in found.get("pids", {}).items():
+        if not (rank.isascii() and rank.isdigit() and len(rank) < 10 and _is_place(place)):
+            raise FileError(f"{path}: pids.{rank[:20]!a} is not a place of a rank: {REMEDY}")
+    return found
+
+
+def _is_place(place: list[Any]) -> bool:
+    """Whether it is [host, pid, start time]."""
+    kinds = [type(item) for item in place]
+    return (
+        len(kinds) in (2, 3) and kinds[:2] == [str, int] and all(kind in (int, float) for kind in kinds[2:])
+    )
+
+
+def read_or_warn(path: Path) -> dict[str, Any]:
+    """As `read`, for who must not end because of it: {} and a warning where the file is damaged."""
+    try:
+        return read(path)
+    except FileError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return {}

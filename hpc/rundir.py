@@ -311,6 +311,9 @@ def _job(lock: Mapping[str, Any]) -> str:
 
 
 def list_runs(runs: Path | str) -> list[RunDir]:
-    """The run directories in a folder, oldest first."""
-    found = [RunDir(config.parent) for config in Path(runs).glob("[!.]*/config.yaml")]
-    return sorted(found, key=lambda run: (run.config_file.lstat().st_mtime, run.name))
+    """The run directories in a folder, oldest first; one that lost its config.yaml is still a run."""
+    files = [file for name in ("config.yaml", "status.json") for file in Path(runs).glob(f"[!.]*/{name}")]
+    age = {file.parent: file.lstat().st_mtime for file in reversed(files)}
+    return sorted(
+        (RunDir(path) for path in age), key=lambda run: (age.get(Path(runs) / run.name, 0.0), run.name)
+    )

@@ -73,6 +73,13 @@ def test_what_figures_depend_on_is_compared(field: Field, name: str) -> None:
         assert str(path) in err
 
 
+def test_a_run_without_its_config_is_shown(field: Field) -> None:
+    field.run.config_file.unlink()
+    code, rows, _ = field.call("status")
+    assert (code, rows["hurt"], rows["other"]) == (0, "damaged", "failed")
+    assert str(field.run.config_file) in rows["message"]
+
+
 def test_a_fifo_is_not_waited_for(field: Field) -> None:
     for name in ("status.json", "logs/rank0.log"):
         (field.run.path / name).unlink()

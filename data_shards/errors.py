@@ -2,7 +2,14 @@
 
 
 class UserError(ValueError):
-    """Wrong input: the message names the key, its value and what to type instead."""
+    """Wrong input: the message names the key, its value and what to type instead.
+
+    It is one printable line, whatever a name or a value in it holds: other characters are escaped.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class DecodeError(UserError):

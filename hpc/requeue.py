@@ -61,12 +61,6 @@ def stuck(run: RunDir, attempts: int) -> str:
     )
 
 
-def preempted(info: dict[str, str]) -> bool:
-    """Whether SLURM takes the job's nodes away, or its time is over."""
-    taken = info.get("PreemptTime", "None") not in ("None", "")
-    return taken or info.get("JobState") in ("PREEMPTED", "TIMEOUT") or info.get("Reason") == "TimeLimit"
-
-
 def known(job: str, *, patience: float = 180.0) -> dict[str, str]:
     """`slurm.job_info` of a job that is there; {} only where the controller is silent for `patience` seconds."""
     end = time.monotonic() + patience
@@ -77,7 +71,7 @@ def known(job: str, *, patience: float = 180.0) -> dict[str, str]:
 
 def cancelled(info: dict[str, str]) -> bool:
     """Whether somebody took the job away for good; while its script is still there it is shown as COMPLETING."""
-    return info.get("JobState") in ("CANCELLED", "COMPLETING") and not preempted(info)
+    return info.get("JobState") in ("CANCELLED", "COMPLETING") and not slurm.preempted(info)
 
 
 def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int) -> tuple[bool, str]:
@@ -93,7 +87,7 @@ def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int)
     if cancelled(info):
         return False, ""
     # `rostro stop`, scancel. Where nobody answers the job is requeued: SLURM refuses what it has ended itself.
-    if info and not crashed and status.get("asked") != TIME and not preempted(info):
+    if info and not crashed and status.get("asked") != TIME and not slurm.preempted(info):
         return False, ""
     why = stuck(run, attempts)
     return not why, why

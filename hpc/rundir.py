@@ -22,6 +22,7 @@ from data_shards.files import FileError, MissingFile, read_yaml
 from hpc import lock as lockfile
 from hpc import slurm, status
 from hpc.config import Config, load_config
+from hpc.preempt import TIME
 
 ACTIVE = ("starting", "running", "saving")  # states that need a living process to be true
 RESOLVED = {"precision": ("fp32", "bf16"), "backend": ("host", "dali")}
@@ -126,8 +127,8 @@ class RunDir:
         return merged
 
     def status(self) -> dict[str, Any]:
-        """status.json as it stands; `state` corrected to `queued` where the run's job waits, and to `dead` where no
-        process is left to make it true.
+        """status.json as it stands; `state` corrected to `queued` where the run's job waits, to `requeueing` where it
+        puts itself back into the queue, and to `dead` where no process is left to make it true.
         """
         values = status.read(self.status_file)
         values.setdefault("state", "prepared")
@@ -135,9 +136,19 @@ class RunDir:
         waiting = values["state"] != "finished" and job and not self._living_here(self.owner())
         if waiting and slurm.job_state(job) in slurm.QUEUED:
             values["state"] = "queued"
+        if values["state"] == "stopped" and job and self._requeueing(job, values.get("asked")):
+            values["state"] = "requeueing"
         if values["state"] in ACTIVE and not self.in_use():
             values["state"] = "dead"
         return values
+
+    def _requeueing(self, job: str, asked: Any) -> bool:
+        """Whether the job of a run that has saved and left will start it again by itself: see `hpc/requeue.py`."""
+        if self.stop_file.exists():
+            return False
+        info = slurm.job_info(job)
+        ending = info.get("JobState") in slurm.LIVE - slurm.QUEUED
+        return ending and (asked == TIME or slurm.preempted(info))
 
     def write_status(self, **values: Any) -> None:
         """Change some entries of status.json (rank 0, or the launcher before ranks exist)."""
@@ -286,6 +297,11 @@ class RunDir:
 
     def refusal(self) -> str:
         """Why a living job keeps this directory closed, and what to do about it."""
+        if self.status()["state"] == "requeueing":
+            return (
+                f"run {self.path} comes back by itself, its job {self.job()} is on the way into the queue: "
+                f"`rostro status {self.name}` shows it"
+            )
         lock = self._seen()[1] or dict(zip(("host", "pid"), next(iter(self.ranks().values())), strict=False))
         if not alive(lock.get("host", ""), lock["pid"], lock.get("started")):
             rank = next((place for place in self.ranks().values() if alive(*place) is not False), None)

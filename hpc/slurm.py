@@ -93,6 +93,12 @@ def job_word(job: str) -> str | None:
     return state or job_state(job)
 
 
+def preempted(info: dict[str, str]) -> bool:
+    """Whether SLURM takes the job's nodes away, or its time is over."""
+    taken = info.get("PreemptTime", "None") not in ("None", "")
+    return taken or info.get("JobState") in ("PREEMPTED", "TIMEOUT") or info.get("Reason") == "TimeLimit"
+
+
 def started(info: Mapping[str, str], key: str = "StartTime") -> float | None:
     """Unix time at which a job's nodes were given to it (`EndTime`: taken back), as `job_info` says; None where it
     does not.

@@ -13,6 +13,7 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -57,8 +58,12 @@ def start(words: Sequence[str]) -> int:
     run = bound(binding, job) if slurm.restart_count() else None
     if run is None:
         run = _make(words, job, lambda path: bind(binding, path))
-        requeue.begin(run)
-        print("\n".join(shell_lines(run, run.config())))
+        try:
+            requeue.begin(run)
+            print("\n".join(shell_lines(run, run.config())))
+        except BaseException:  # no rank of it will start: its name is free again
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         return 0
     _check_owner(run, job)
     if run.stop_file.exists():

@@ -10,9 +10,10 @@ import yaml
 from data_shards.errors import UserError
 from hpc import manifest, restart
 from hpc.config import Config, Data, DeepSpeed, flatten, from_dict, is_free, near, save_config
-from hpc.config_check import check
+from hpc.config_check import check, check_values
 from hpc.rundir import RunDir
 from launch import args, plan
+from launch.start.undo import OldRun
 from launch.submit import on_cluster, refuse_unused
 
 HELP = """
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> int:
             f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer one is "
             f"another run, type `rostro submit images=...`"
         )
+    check_values(config)
     config = on_cluster(config)
     refuse_unused(config, words)
     check(config)
@@ -62,10 +64,15 @@ def main(argv: list[str]) -> int:
     plan.check_digests(run, config)
     if not again and (why := restart.gone(run)):
         raise UserError(why)
+    if config.cluster.name == "slurm":
+        from launch import slurm
+
+        slurm.preflight(config)
+    as_it_was = OldRun(run)
     if again:
         _set_aside(run)
     save_config(dataclasses.replace(config, **ONE_OFF), run.config_file)
-    return start(run, config)
+    return start(run, config, as_it_was)
 
 
 def _again(words: list[str]) -> bool:

@@ -3,18 +3,20 @@
 The job holds the run's path and nothing else, so SLURM may start the same pickle again. Ranks: `launch/job.py`.
 """
 
+import contextlib
+import io
 import math
 import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from data_shards.errors import UserError
 from hpc import slurm
 from hpc.config import Config
 from hpc.config_text import VARIABLE
+from hpc.config_types import shown
 from hpc.rundir import SUBMITTING, RunDir
 from launch import job
 from launch.batch import AGAIN
@@ -191,19 +193,25 @@ def submit(run: RunDir, config: Config) -> str:
     """Queue the run; the job's id. The caller owns the lock, which the job gets."""
     run.submitit.mkdir(exist_ok=True)
     made = executor(run, config)
-    with _variables(run):
+    # On stderr submitit repeats what sbatch says.
+    with _variables(run), contextlib.redirect_stderr(io.StringIO()):
         try:
             queued = made.submit(job.Job(str(run.path)))
         except Exception as error:
             lines = str(getattr(error, "output", "") or error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"sbatch refused the job: {lines[-1]}: see cluster.* in `rostro submit --help`"
+                f"sbatch refused the job: {shown(lines[-1])}: see cluster.* in `rostro submit --help`"
             ) from None
-    run.give_to_job(str(queued.job_id))
-    return str(queued.job_id)
+    number = str(queued.job_id)
+    try:
+        run.give_to_job(number)
+    except BaseException:  # the disk is full: what is queued would find no run
+        slurm.ask("scancel", number)
+        raise
+    return number
 
 
-@contextmanager
+@contextlib.contextmanager
 def _variables(run: RunDir) -> Iterator[None]:
     """The environment that sbatch hands to the job: nothing of the job in which this may be typed."""
     before = dict(os.environ)

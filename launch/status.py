@@ -25,9 +25,10 @@ Lists runs, the newest last: state, images seen, images a second, time left, the
   json=false   one JSON list instead of a table
 
 Goodput is the share of the allocated time spent on training that was kept and on evaluation, over all starts.
-States: queued (its SLURM job waits), prepared, starting, running, saving, stopped (saved, `rostro resume` goes on),
-finished, failed, dead (its processes are gone without a word: `rostro resume` goes on from the last checkpoint),
-damaged (one of its files cannot be read: the message names it and the remedy).
+States: queued (its SLURM job waits), prepared, starting, running, saving, requeueing (saved; its SLURM job puts itself
+back into the queue), stopped (saved, `rostro resume` goes on), finished, failed, dead (its processes are gone without
+a word: `rostro resume` goes on from the last checkpoint), damaged (one of its files cannot be read: the message names
+it and the remedy).
 Example: rostro status runs=/scratch/runs json=true
 """
 

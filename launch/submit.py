@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 if __package__ in (
     None,
@@ -28,6 +27,7 @@ from hpc.config import Config, save_config
 from hpc.config_check import check, check_values
 from hpc.rundir import RunDir, write_json
 from hpc.slurm import answers
+from launch.start.undo import NewFolders, NewRun, OldRun
 
 HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i")
 OWN_HELP = True  # with every key of the chosen task
@@ -122,22 +122,28 @@ def refuse_unused(config: Config, words: Sequence[str]) -> None:
 def _one(config: Config, words: Sequence[str], *, called: str = "") -> int:
     """Do with one resolved config what it asks for. `called`: the run's name where none was given."""
     if config.dry_run:
-        return _dry_run(config, words)
+        from launch.start import dry_run
+
+        return dry_run.show(config, words)
+    folders = NewFolders(Path(config.runs).absolute())
     run = _make(config, words, called=called)
     if config.prepare:
         print(f"run          {run.path}")
         print(f"start it     cd {quote(str(run.code))} && PYTHONPATH=. {_torchrun(run, config)}")
         return 0
-    return start(run, config)
+    return start(run, config, NewRun(run, folders))
 
 
-def start(run: RunDir, config: Config) -> int:
-    """Start the ranks of a run directory, say where to look, and follow the run if it says `wait`."""
+def start(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
+    """Start the ranks of a run directory, say where to look, and follow the run if it says `wait`.
+
+    `before`: what is restored where SLURM refuses the job.
+    """
     from launch import job
 
     requeue.forget(run)
     if config.cluster.name == "slurm":
-        return _queue(run, config)
+        return _queue(run, config, before)
     run.take()
     try:
         run.write_status(state="starting", images=config.images, pids={}, message="")
@@ -156,17 +162,16 @@ def start(run: RunDir, config: Config) -> int:
     return follow(run, pid, config.procs)
 
 
-def _queue(run: RunDir, config: Config) -> int:
+def _queue(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
     """As `start`, by a job of SLURM."""
     from launch import slurm
 
-    slurm.submitting(run)
     try:
+        slurm.submitting(run)
         run.write_status(state="starting", images=config.images, pids={}, message="", asked=0)
         number = slurm.submit(run, config)
-    except BaseException as error:
-        run.write_status(state="failed", message=" ".join(str(error).split()) or "it was not submitted")
-        run.release()
+    except BaseException:
+        before.undo()
         raise
     _say_where(run, f"SLURM job {number}")
     if not config.wait:
@@ -192,43 +197,6 @@ def _torchrun(run: RunDir, config: Config) -> str:
     return f"torchrun --nproc-per-node={config.procs} -m hpc.train {quote(str(run.path))}"
 
 
-def _dry_run(config: Config, words: Sequence[str]) -> int:
-    from launch import forecast, plan
-    from launch.compose import chosen_task, task_yaml
-
-    sets: dict[str, Any] = {}
-    try:
-        sets = plan.check_data(config)
-        plan.check_people(config, sets)
-    except UserError as error:
-        print(f"warning: {error}", file=sys.stderr)
-    counts = task_yaml(chosen_task(words)).get("memory", {})
-    plan.show(config, counts, sets)
-    if line := forecast.warning(config, forecast.rate(config, counts)):
-        print(f"warning: {line}", file=sys.stderr)
-    if config.cluster.name == "slurm":
-        _dry_job(config)
-    return 0
-
-
-def _dry_job(config: Config) -> None:
-    """The sbatch text, and how many allocations the run will need where its rate is known."""
-    from launch import slurm
-
-    run = RunDir(Path(config.runs) / (config.name or f"{config.task['name']}-<date>-<time>"))
-    status = run.status()
-    rate, left = float(status.get("rate") or 0.0), config.images - int(status.get("clock") or 0)
-    if rate:
-        count = slurm.allocations(config, left, rate)
-        print(f"allocations  {count} of {config.hours:g} hours, at {rate:,.0f} images/s as this run did")
-    else:
-        need = config.images / (config.hours * 3600)
-        print(
-            f"allocations  1 of {config.hours:g} hours from {need:,.1f} images/s on; this run has no measured rate yet"
-        )
-    print(f"\n{slurm.sbatch_text(run, config)}")
-
-
 def _make(
     config: Config,
     words: Sequence[str],
@@ -244,6 +212,7 @@ def _make(
     from launch.compose import chosen_task
 
     runs = Path(config.runs).absolute()
+    folders = NewFolders(runs)
     first = config.name or called or f"{chosen_task(words)}-{time.strftime('%Y%m%d-%H%M%S')}"
     draft = RunDir(runs / f".tmp-{first}-{os.getpid()}-{time.time_ns()}")
     try:
@@ -267,6 +236,7 @@ def _make(
         raise UserError(f"{runs / first} cannot be made ({error.strerror}): use runs=FOLDER") from None
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
+        folders.remove()
     raise AssertionError("unreachable")
 
 

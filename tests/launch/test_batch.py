@@ -114,7 +114,7 @@ def test_a_binding_that_cannot_be_written_makes_no_run(tmp_path, words):
     (tmp_path / "state").write_text("a file")
     with pytest.raises(UserError, match=r"cannot be written .* export XDG_STATE_HOME=FOLDER"):
         batch.main(["start", *words, "name=a"])
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert not (tmp_path / "runs").exists()
 
 
 def test_runs_without_a_name_that_start_in_the_same_second(tmp_path, words, monkeypatch):

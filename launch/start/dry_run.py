@@ -1,0 +1,47 @@
+"""What `dry_run=true` prints: the plan, warnings, and the text for sbatch. Nothing is made."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_shards.errors import UserError
+from hpc.config import Config
+from hpc.rundir import RunDir
+from launch import forecast, plan
+from launch.compose import chosen_task, task_yaml
+
+
+def show(config: Config, words: Sequence[str]) -> int:
+    """Print the plan of the run that the words ask for; returns the exit code."""
+    sets: dict[str, Any] = {}
+    try:
+        sets = plan.check_data(config)
+        plan.check_people(config, sets)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+    counts = task_yaml(chosen_task(words)).get("memory", {})
+    plan.show(config, counts, sets)
+    if line := forecast.warning(config, forecast.rate(config, counts)):
+        print(f"warning: {line}", file=sys.stderr)
+    if config.cluster.name == "slurm":
+        _show_job(config)
+    return 0
+
+
+def _show_job(config: Config) -> None:
+    """The sbatch text, and how many allocations the run will need where its rate is known."""
+    from launch import slurm
+
+    run = RunDir(Path(config.runs) / (config.name or f"{config.task['name']}-<date>-<time>"))
+    status = run.status()
+    rate, left = float(status.get("rate") or 0.0), config.images - int(status.get("clock") or 0)
+    if rate:
+        count = slurm.allocations(config, left, rate)
+        print(f"allocations  {count} of {config.hours:g} hours, at {rate:,.0f} images/s as this run did")
+    else:
+        need = config.images / (config.hours * 3600)
+        print(
+            f"allocations  1 of {config.hours:g} hours from {need:,.1f} images/s on; this run has no measured rate yet"
+        )
+    print(f"\n{slurm.sbatch_text(run, config)}")

@@ -6,8 +6,11 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from data_shards.pictures import LARGEST, Rejected, reason, upright
+from data_shards.pictures import Rejected, by_strips, reason, upright
 
+LARGEST = (
+    50_000_000  # pixels: half of what a JPEG may have, since Pillow and its decoders hold several copies
+)
 LONGEST = 65_500  # pixels of a side that JPEG holds
 
 # The name of the file does not count, its first bytes do.
@@ -41,17 +44,27 @@ def read_other(data: bytes) -> tuple[np.ndarray, list[str]]:
 def _pixels(image: Image.Image, done: list[str]) -> np.ndarray:
     """uint8 [h, w, 3 or 1] of an image in any of Pillow's modes; alpha is laid on white."""
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise Rejected("more than 16 bits a pixel")
         done.append("16 bits")
-        return ((values * 255 + 32767) // 65535).astype(np.uint8)[..., None]
+        values = np.asarray(image)
+        return by_strips(values.shape, 1, lambda low, high: _eight_bits(values[low:high]))
     if image.mode == "F":
         raise Rejected("floating-point pixels: their range is not stated")
     if image.has_transparency_data:
         done.append("alpha")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    elif image.mode in ("L", "1"):
-        return np.asarray(image.convert("L"))[..., None]
-    return np.asarray(image.convert("RGB"))
+    grey = image.mode in ("L", "1") and not image.has_transparency_data
+
+    def strip(low: int, high: int) -> np.ndarray:
+        part = image.crop((0, low, image.width, high))
+        if part.has_transparency_data:
+            part = part.convert("RGBA")
+            part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
+        return np.asarray(part.convert("L" if grey else "RGB")).reshape(high - low, image.width, -1)
+
+    return by_strips((image.height, image.width), 1 if grey else 3, strip)
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    values = values.astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise Rejected("more than 16 bits a pixel")
+    return ((values * 255 + 32767) // 65535)[..., None]

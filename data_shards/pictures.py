@@ -4,6 +4,7 @@ A JPEG that is all of that already keeps its bytes. Everything else is decoded a
 without chroma subsampling. Files that are no JPEG are read in foreign.py, sizes are changed in resize.py.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from data_shards.jpeg import Head, read_head
 
 QUALITY = 95
 LARGEST = 100_000_000  # pixels; more is a mistake or an attack on the memory
+SCANS = 500  # of a progressive JPEG; more is an attack on the time
+STRIP = 1 << 18  # pixels that are converted at a time
 
 # libjpeg's warnings that leave every pixel intact. The picture is stored anew, so that no reader warns again.
 HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform")
@@ -98,6 +101,8 @@ def _jpeg_head(data: bytes) -> Head:
         raise Rejected(str(error)) from None
     if head.width * head.height > LARGEST:
         raise Rejected(f"{head.width} x {head.height} pixels are too many")
+    if (scans := data.count(b"\xff\xda")) > SCANS:
+        raise Rejected(f"{scans} scans are too many")
     return head
 
 
@@ -146,8 +151,24 @@ def _decode_jpeg(data: bytes, head: Head) -> np.ndarray:
     except Exception as error:  # whatever a decoder does on hostile bytes, one file must not end the packing
         raise Rejected(reason(error)) from None
     if space == "CMYK":  # stored inverted, as Adobe does and all readers assume: 255 is no ink
-        image = (image[..., :3].astype(np.uint16) * image[..., 3:] + 127) // 255
-    return upright(image.astype(np.uint8, copy=False), head.orientation)
+        inks = image
+        image = by_strips(
+            inks.shape,
+            3,
+            lambda low, high: (inks[low:high, :, :3].astype(np.uint16) * inks[low:high, :, 3:] + 127) // 255,
+        )
+    return upright(image, head.orientation)
+
+
+def by_strips(shape: tuple[int, ...], channels: int, strip: Callable[[int, int], np.ndarray]) -> np.ndarray:
+    """uint8 [h, w, channels], made of strip(first row, end): a large picture is never there twice in a wide type."""
+    height, width = shape[:2]
+    image = np.empty((height, width, channels), np.uint8)
+    step = max(1, STRIP // width)
+    for low in range(0, height, step):
+        high = min(low + step, height)
+        image[low:high] = strip(low, high)
+    return image
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 import io
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from data_shards import pictures
 from data_shards.foreign import FORMATS
 from data_shards.jpeg import read_head
 from data_shards.pictures import Rejected, encode, normalise
@@ -233,3 +235,60 @@ def test_noise_is_rejected(tail, start):
 
 def test_encode_is_near_lossless():
     assert np.abs(pixels(encode(PHOTO)) - PHOTO).mean() < 2
+
+
+def bomb(form: str, side: int) -> bytes:
+    """A small file of that format whose header claims side x side pixels."""
+    tiny = io.BytesIO()
+    Image.new("RGB", (9, 7)).save(tiny, form, **({"lossless": True} if form == "WEBP" else {}))
+    data = bytearray(tiny.getvalue())
+    if form == "PNG":
+        data[16:24] = side.to_bytes(4, "big") * 2
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    elif form == "BMP":
+        data[18:26] = side.to_bytes(4, "little") * 2
+    elif form == "GIF":
+        data[6:10] = side.to_bytes(2, "little") * 2
+    elif form == "PPM":
+        data = bytearray(data.replace(b"9 7", b"%d %d" % (side, side), 1))
+    elif form == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = side.to_bytes(2, "big") * 2
+    elif form == "TIFF":
+        entries = int.from_bytes(data[4:8], "little") + 2
+        for at in range(entries, entries + 24, 12):  # the first two tags: width, height
+            data[at + 2 : at + 12] = b"\x04\0\1\0\0\0" + side.to_bytes(4, "little")
+    elif form == "WEBP":
+        at = data.index(b"VP8L") + 9
+        data[at : at + 4] = ((side - 1) | (side - 1) << 14).to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF"])
+def test_a_bomb_is_refused_by_its_header(form):
+    with pytest.raises(Rejected, match="12000 x 12000 pixels are too many"):
+        normalise(bomb(form, 12_000))
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    data = jpeg(photo(1, 48, 48))
+    at = data.index(b"\xff\xda")
+    with pytest.raises(Rejected, match="501 scans are too many"):
+        normalise(data[:at] + data[at : at + 14] * 500 + data[at:])
+
+
+def test_strips_change_no_pixel(monkeypatch):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (37, 23, 4), np.uint8)
+    deep = rng.integers(0, 65536, (37, 23), np.uint16)
+    images = [Image.fromarray(pixels, "RGBA"), Image.fromarray(deep), Image.fromarray(pixels, "CMYK")]
+    images.append(images[0].convert("P"))
+    images[-1].info["transparency"] = 3
+    found = []
+    for strip in (1 << 18, 50):
+        monkeypatch.setattr(pictures, "STRIP", strip)
+        for image, form in zip(images, ("PNG", "PNG", "JPEG", "PNG"), strict=True):
+            data = io.BytesIO()
+            image.save(data, form)
+            found.append(normalise(data.getvalue()))
+    assert found[:4] == found[4:]

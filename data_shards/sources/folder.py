@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 from data_shards.errors import UserError
+from data_shards.keys import visible
 from data_shards.source import FileSource, Sample, folders_of
 from data_shards.sources.lfw import FOLDERS as LFW
 
@@ -28,7 +29,7 @@ class Folder(FileSource):
             yield sample
         if len(people) == 1:
             raise UserError(
-                f"src={self.root}: all its pictures lie in one folder, {people.pop()!r}: {WANTED}"
+                f"src={self.root}: all its pictures lie in one folder, {visible(people.pop())!r}: {WANTED}"
             )
 
 
@@ -45,11 +46,11 @@ def source(src: str, *, split: str) -> Folder:
         first = names[0]
         if any(_VGGFACE2.fullmatch(name) for name in inner[first]):
             raise UserError(
-                f"src={src}: holds {first}/{inner[first][0]}, VGGFace2: type source=vggface2 split={first}"
+                f"src={src}: holds {first}/{visible(inner[first][0])}, VGGFace2: type source=vggface2 split={first}"
             )
         raise UserError(
-            f"src={src}: its folders ({', '.join(names)}) hold folders, and would be taken for identities: "
-            f"type src={os.path.join(src, first)}"
+            f"src={src}: its folders ({', '.join(map(visible, names))}) hold folders, and would be taken for people: "
+            f"type src={visible(os.path.join(src, first))}"
         )
     del split  # one folder is one split
     return Folder(src)

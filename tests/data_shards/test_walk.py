@@ -115,8 +115,8 @@ def test_a_list_reaches_no_picture_by_another_path(tmp_path):
     [
         (["lfw-deepfunneled/Ann_Lee", "lfw-deepfunneled/Bo_Ek"], "LFW as unpacked: type source=lfw"),
         (["train/n000001", "test/n000002"], "VGGFace2: type source=vggface2 split=test"),
-        (["train/ann", "train/bo", "Test/ann"], "would be taken for identities: type src=.*/Test"),
-        (["faces/ann", "faces/bo"], "would be taken for identities: type src=.*/faces"),
+        (["train/ann", "train/bo", "Test/ann"], "would be taken for people: type src=.*/Test"),
+        (["faces/ann", "faces/bo"], "would be taken for people: type src=.*/faces"),
         (
             ["ann"],
             "all its pictures lie in one folder, 'ann': give the folder that has one folder for each identity",

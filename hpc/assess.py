@@ -5,6 +5,7 @@ process reads the pictures, adds intervals and draws curves. The threshold comes
 """
 
 import functools
+import os
 import time
 import unicodedata
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from data_shards.index import ShardSet
 from data_shards.keys import member_key
 from hpc import known_people, plots, threshold
 from hpc.errors import UserError
-from hpc.meters.pairs import Pairs, all_pairs, read_list, resolve
+from hpc.meters.pair_list import check_people, read_list, resolve
+from hpc.meters.pairs import Pairs, all_pairs
 from hpc.meters.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
 from hpc.predict import PictureBlocks, Predictor, untrained
 from hpc.rundir import write_json
@@ -53,10 +55,13 @@ def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> Trial:
     identity = np.asarray(shards.labels["identity"], np.int64)
     if pairs is None:
         return Trial(all_pairs(identity), np.arange(len(shards)), identity, {"kind": "all pairs of the set"})
-    found = resolve(read_list(pairs), finder(shards), path=pairs, skip=skip)
+    listing = read_list(pairs)
+    found = resolve(listing.pairs, finder(shards), path=pairs, skip=skip)
+    check_people(found, identity[found.ids], path=pairs)
     note = {
         "kind": "pair list",
         "file": pairs.name,
+        "format": listing.format,
         "listed": found.listed,
         "usable": found.listed - found.absent,
     }
@@ -65,10 +70,11 @@ def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> Trial:
     return Trial(found.pairs, found.ids, identity[found.ids], note)
 
 
-def finder(shards: ShardSet) -> Callable[[str, int], int | None]:
-    """(name, number) of a pair list -> sample id, from the tar headers of that identity; None: not there.
+def finder(shards: ShardSet) -> Callable[[str, int | None], int | None]:
+    """A picture of a pair list, (name, number) or (path, None) -> sample id, from the tar headers; None: not there.
 
-    A list writes `José`, the shards hold its key (keys.py), and disks differ in how they compose the accent.
+    A list writes `José`, the shards hold its key (keys.py), and disks differ in how they compose the accent. Of a path
+    the first folder counts that is a person of the set; the suffix does not.
     """
     names = shards.identity_names()
     index = {unicodedata.normalize("NFC", name): place for place, name in enumerate(names)}
@@ -76,14 +82,26 @@ def finder(shards: ShardSet) -> Callable[[str, int], int | None]:
     @functools.cache
     def rows(place: int) -> dict[str, int]:
         start, end = (int(row) for row in shards.identity_start[place : place + 2])
-        return {Path(shards.member(row)).stem: row for row in range(start, end)}
+        members = {row: shards.member(row).removesuffix(".jpg") for row in range(start, end)}
+        return {member.partition("/")[2]: row for row, member in members.items()}
 
-    def find(name: str, number: int) -> int | None:
+    def of(name: str, stem: str) -> int | None:
         place = index.get(unicodedata.normalize("NFC", name))
         if place is None:
             return None
-        key = member_key(names[place], f"{names[place]}_{number:04d}")
-        return rows(place).get(Path(key).name)
+        return rows(place).get(member_key(names[place], stem).partition("/")[2])
+
+    def find(name: str, number: int | None) -> int | None:
+        if number is not None:
+            place = index.get(unicodedata.normalize("NFC", name))
+            return None if place is None else of(name, f"{names[place]}_{number:04d}")
+        parts = name.split("/")
+        for cut in range(1, len(parts)):
+            inner = "/".join(parts[cut:])
+            for stem in (inner, os.path.splitext(inner)[0]):
+                if (row := of(parts[cut - 1], stem)) is not None:
+                    return row
+        return None
 
     return find
 

@@ -16,6 +16,7 @@ COMMANDS = {  # name: (module, one line)
     "pack": ("launch.pack", "a data set in its original layout -> tar shards with index and manifest"),
     "check": ("launch.check", "verify hashes and decode every sample of a packed set"),
     "info": ("launch.info", "what a packed set holds, and a contact sheet of it"),
+    "pairs": ("launch.pairs", "a pair list of a packed set, for `rostro evaluate pairs=`"),
     "submit": ("launch.submit", "start a training run; `python launch/submit.py` is the same"),
     "status": ("launch.status", "list runs: state, images, rate, time left, last metrics"),
     "logs": ("launch.logs", "the end of a rank's log; rank=guilty is the one that ended the run"),

@@ -15,7 +15,8 @@ scores.png, and RUN/threshold.json for `rostro verify`.
 
   RUN                 a run directory, e.g. runs/faces
   data=DIR            a packed set                                (default: the run's data.eval)
-  pairs=FILE          a pair list in LFW's format                 (default: all pairs of the set)
+  pairs=FILE          a pair list: LFW's formats, lines `person/picture person/picture 0|1`, or those as CSV;
+                      `rostro pairs` makes one                    (default: all pairs of the set)
   missing=error       skip: leave out listed pairs whose pictures are not in the set
   overlap=refuse      allow: judge people of the training set too
   keep=false          true: keep the threshold of these pairs for `rostro verify`, in place of data.val's
@@ -154,7 +155,7 @@ def title(report: dict[str, Any]) -> str:
     text += f": {report['pictures']:,} pictures of {report['identities']:,} people, "
     text += f"{genuine:,} genuine and {impostors:,} impostor pairs{drawn}"
     if "listed" in trial:
-        text += f"; {trial['usable']:,} of {trial['listed']:,} pairs of {trial['file']} are usable"
+        text += f"; {trial['usable']:,} of {trial['listed']:,} pairs of {trial['file']} ({trial['format']}) are usable"
     return text
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc.errors import UserError
-from hpc.meters.pairs import _triangle, all_pairs, read_list, resolve
+from hpc.meters.pair_list import read_list, resolve
+from hpc.meters.pairs import _triangle, all_pairs
 
 PEOPLE = {"Ann": 4, "Bob": 3, "Cy": 2}
 
@@ -89,7 +90,7 @@ def write(path: Path, *lines: str) -> Path:
 
 def test_the_official_format_with_folds_tabs_and_spaces(tmp_path):
     path = write(tmp_path / "pairs.txt", "2\t1", "Ann\t1\t2", "Ann\t1\tBob\t3", "", "Bob 1 3", "Cy 2 Ann 4")
-    found = resolve(read_list(path), find, path=path, skip=False)
+    found = resolve(read_list(path).pairs, find, path=path, skip=False)
     assert (found.listed, found.absent) == (4, 0)
     assert found.pairs.fold.tolist() == [0, 0, 1, 1]
     assert found.pairs.same.tolist() == [True, False, True, False]
@@ -100,13 +101,13 @@ def test_the_official_format_with_folds_tabs_and_spaces(tmp_path):
 
 def test_a_list_without_folds_is_cut_into_ten_blocks_of_each_kind(tmp_path):
     lines = ["20", *["Ann 1 2"] * 20, *["Ann 1 Bob 1"] * 20]
-    folds = [pair.fold for pair in read_list(write(tmp_path / "pairs.txt", *lines))]
+    folds = [pair.fold for pair in read_list(write(tmp_path / "pairs.txt", *lines)).pairs]
     assert folds == [number // 2 for number in range(20)] * 2
 
 
 def test_absent_pictures_are_named_and_may_be_skipped(tmp_path):
     path = write(tmp_path / "pairs.txt", "2", "Ann 1 2", "Bob 1 9", "Ann 3 Cy 1", "Dan 1 Ann 1")
-    listed = read_list(path)
+    listed = read_list(path).pairs
     with pytest.raises(UserError, match=r"first Bob/Bob_0009; only 2 of 4 pairs .* missing=skip") as caught:
         resolve(listed, find, path=path, skip=False)
     assert "\n" not in str(caught.value)
@@ -119,26 +120,66 @@ def test_absent_pictures_are_named_and_may_be_skipped(tmp_path):
 def test_nothing_usable_is_refused_also_when_skipping(tmp_path):
     none = write(tmp_path / "none.txt", "1", "Dan 1 2", "Dan 1 Eve 1")
     with pytest.raises(UserError, match=r"first Dan/Dan_0001; only 0 of 2 pairs are usable: give data="):
-        resolve(read_list(none), find, path=none, skip=True)
+        resolve(read_list(none).pairs, find, path=none, skip=True)
     genuine = write(tmp_path / "genuine.txt", "1", "Ann 1 2", "Dan 1 Eve 1")
     with pytest.raises(UserError, match="only 1 of 2 pairs are usable, all genuine"):
-        resolve(read_list(genuine), find, path=genuine, skip=True)
+        resolve(read_list(genuine).pairs, find, path=genuine, skip=True)
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["Ann 1 2"], "does not begin with the number"),
+        (["Ann 1 2"], "line 1: `Ann 1 2` is not `person/picture"),
         (["1", "Ann 1 2"], "has 1 pairs, its first line says 2"),
-        (["1", "Ann 1 2", "Ann one Bob 2"], "`Ann one Bob 2` is no pair"),
-        (["1", "Ann 1 2", "Ann 1"], "`Ann 1` is no pair"),
+        (["1", "Ann 1 2", "Ann one Bob 2"], "line 3: `Ann one Bob 2` is no pair of two people"),
+        (["1", "Ann 1 2", "", "Ann 1"], "line 4: `Ann 1` is no pair"),
+        (["1", "Ann 1 2", "Ann 1 3"], "line 3: .* is no pair of two people"),
+        (["1", "Ann 1 1", "Ann 1 Bob 2"], "line 2: .* pairs a picture with itself"),
+        (["1", "Ann 1 2", "Ann 1 Ann 2"], "line 3: .* names one person twice"),
+        (["0", "Ann 1 2"], "line 1: `0` is neither"),
+        (["0 300"], "line 1: `0 300` is neither"),
+        (["1 0"], "line 1: `1 0` is neither"),
+        (["²", "Ann 1 2", "Ann 1 Bob 2"], "line 1: `²` is neither"),
+        (["9" * 5000], "line 1: `999.*` is neither"),
+        (["1", "Ann 1 ²", "Ann 1 Bob 2"], "line 2: .* is no pair"),
+        (["1", f"Ann 1 {'9' * 5000}", "Ann 1 Bob 2"], "line 2: .* is no pair"),
+        (["", ""], "is empty"),
+        (["a/1 a/2 1", "b/1 b/2 1"], "holds only pairs of one person"),
+        (["a/1 a/2 1", "a/1 b/2 2"], "line 2: .* is not `person/picture"),
+        (["a/1 a/2 1", "a/1 2 0"], "line 2: .* without its person's folder"),
+        (["a/1,a/2,1", 'a/1,"b/2,0'], "line 2: .* is no line of CSV"),
+        (["a/1 a/2 1", "a/1 b/2\x07 0"], "line 2: .* control characters"),
     ],
 )
 def test_damaged_lists_are_refused(tmp_path, lines, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as refused:
         read_list(write(tmp_path / "pairs.txt", *lines))
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        (["x/Ann/Ann_0001.jpg Ann/Ann_0002.jpg 1", "Ann/Ann_0001 Bob/Bob_0003 0"], "paths"),
+        (["x/Ann/Ann_0001.jpg\tAnn/Ann_0002.jpg\t1", "Ann/Ann_0001\tBob/Bob_0003\t0"], "paths"),
+        (["x/Ann/Ann_0001.jpg,Ann/Ann_0002.jpg,1", '"Ann/Ann_0001",Bob/Bob_0003,0'], "CSV"),
+        (
+            ["first,second,same", "x/Ann/Ann_0001.jpg,Ann/Ann_0002.jpg,1", "Ann/Ann_0001, Bob/Bob_0003, 0"],
+            "CSV",
+        ),
+    ],
+)
+def test_paths_and_csv_are_recognised(tmp_path, lines, kind):
+    found = read_list(write(tmp_path / "list", *lines))
+    assert found.format == kind
+    assert [(pair.first[0], pair.second[0], pair.same) for pair in found.pairs] == [
+        ("x/Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg", True),
+        ("Ann/Ann_0001", "Bob/Bob_0003", False),
+    ]
+    assert [pair.line for pair in found.pairs] == ([2, 3] if "first" in lines[0] else [1, 2])
 
 
 def test_a_missing_list_is_named(tmp_path):
-    with pytest.raises(UserError, match="pairs="):
+    with pytest.raises(UserError, match=r"nothing.txt does not exist"):
         read_list(tmp_path / "nothing.txt")

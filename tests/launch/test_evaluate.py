@@ -87,7 +87,7 @@ def test_a_pair_list_counts_what_it_can_use(run, shards, tmp_path, capsys):
     assert error.count("\n") == 1
     assert sorted(run.rglob("*")) == before
     assert main(["evaluate", str(run), f"pairs={pairs}", "missing=skip", "bootstrap=0"]) == 0
-    assert "3 of 4 pairs of pairs.txt are usable" in capsys.readouterr().out
+    assert "3 of 4 pairs of pairs.txt (LFW, no folds) are usable" in capsys.readouterr().out
     trial = report_of(run, "pictures-eval-pairs")["trial"]
     assert (trial["listed"], trial["usable"], trial["genuine"], trial["impostors"]) == (4, 3, 2, 1)
 
@@ -181,7 +181,7 @@ def test_people_of_the_training_are_refused_and_their_threshold_is_not_kept(tmp_
         (["missing=maybe"], "missing=maybe is not known: use error or skip"),
         (["bootstrap=-1"], "bootstrap=-1 is negative"),
         (["data=/nowhere"], "/nowhere: has no manifest.json"),
-        (["pairs=/nowhere.txt"], "pairs=/nowhere.txt cannot be read"),
+        (["pairs=/nowhere.txt"], "/nowhere.txt does not exist"),
         (["chekpoint=best"], "unknown key chekpoint .*checkpoint"),
     ],
 )

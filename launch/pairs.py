@@ -1,0 +1,117 @@
+"""`rostro pairs`: a list of pairs of a packed set, which `rostro evaluate pairs=` and other programs read."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch.args import parse
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from data_shards.index import ShardSet
+
+HELP = """
+usage: rostro pairs SET out=FILE [key=value ...]
+
+Draws pairs of pictures of one person and of two people, as many of each. People are drawn first, then their
+pictures, so that nobody counts more for having more pictures. The same set and keys give the same list.
+
+  SET          a packed set, e.g. shards/people/eval
+  out=         file of the list
+  n=500        pairs of each kind
+  seed=0       of the draw
+  format=lfw   LFW's pairsDevTest (`n`, then `Name n1 n2` and `Name1 n1 Name2 n2`); or paths: `a/1 b/2 0|1`
+
+example: rostro pairs shards/lfw/eval out=pairs.txt n=300
+"""
+SPEC = {"out": "", "n": 500, "seed": 0, "format": "lfw"}
+TRIES = 100  # draws for each pair before the set is called too small
+
+
+def main(argv: list[str]) -> int:
+    from data_shards.errors import UserError
+    from data_shards.files import write_bytes
+    from data_shards.index import ShardSet
+
+    keys = parse(argv, SPEC, positional=("set",), required=("set", "out"))
+    if keys.format not in ("lfw", "paths"):
+        raise UserError(f"format={keys.format} is not known: use lfw or paths")
+    if not 1 <= keys.n <= 1_000_000:
+        raise UserError(f"n={keys.n}: type 1 to 1,000,000 pairs of each kind")
+    out = Path(keys.out)
+    if out.exists():
+        raise UserError(f"out={out} exists: remove it, or choose another name")
+    shards = ShardSet.open(keys.set, fields=("identity",))
+    lines = lines_of(shards, n=keys.n, seed=keys.seed, lfw=keys.format == "lfw")
+    try:
+        write_bytes(out, "".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written ({error.strerror}): choose another place") from None
+    print(f"{out}: {keys.n:,} pairs of one person and {keys.n:,} of two, of {shards.folder}")
+    return 0
+
+
+def lines_of(shards: "ShardSet", *, n: int, seed: int, lfw: bool) -> list[str]:
+    """The lines of the list, sorted within each kind."""
+    genuine, impostors = draw(shards, n=n, seed=seed, same=True), draw(shards, n=n, seed=seed, same=False)
+    if not lfw:
+        named = [(pair, 1) for pair in genuine] + [(pair, 0) for pair in impostors]
+        return [f"{_path(shards, a)} {_path(shards, b)} {label}" for (a, b), label in named]
+    written = [str(n)]
+    for a, b in genuine:
+        (name, first), (_, second) = _numbered(shards, a), _numbered(shards, b)
+        written.append(f"{name}\t{first}\t{second}")
+    return written + ["\t".join((*_numbered(shards, a), *_numbered(shards, b))) for a, b in impostors]
+
+
+def draw(shards: "ShardSet", *, n: int, seed: int, same: bool) -> list[tuple[int, int]]:
+    """n different pairs of rows: of one person, or of two."""
+    import numpy as np
+
+    from data_shards import counted
+    from data_shards.errors import UserError
+
+    start = np.asarray(shards.identity_start).astype(np.int64)
+    sizes = np.diff(start)
+    people = np.flatnonzero(sizes >= (2 if same else 1))
+    found: set[tuple[int, int]] = set()
+    stream = counted.key(seed, "genuine list" if same else "impostor list")
+    for number in range(TRIES * n if len(people) >= (1 if same else 2) else 0):
+        drawn = counted.uniform(stream, np.array([number]), 4)[0]
+        one = _pick(people, drawn[0])
+        two = one if same else _pick(people[people != one], drawn[1])
+        a = int(drawn[2] * sizes[one])
+        b = int(drawn[3] * (sizes[two] - same))
+        b += same and b >= a  # another picture of the same person
+        found.add(tuple(sorted((int(start[one]) + a, int(start[two]) + b))))  # type: ignore[arg-type]
+        if len(found) == n:
+            return sorted(found)
+    what = "of one person" if same else "of two people"
+    raise UserError(f"n={n}: {shards.folder} gave only {len(found)} pairs {what}: type a smaller n=")
+
+
+def _pick(people: "np.ndarray", share: float) -> int:
+    return int(people[int(share * len(people))])
+
+
+def _path(shards: "ShardSet", row: int) -> str:
+    from data_shards.errors import UserError
+
+    name = shards.identity_names()[int(shards.labels["identity"][row])]
+    if re.search(r"\s", name):
+        raise UserError(f"format=paths: the name `{name}` holds a blank: pack the set with plain names")
+    return f"{name}/{shards.member(row).partition('/')[2]}"
+
+
+def _numbered(shards: "ShardSet", row: int) -> tuple[str, str]:
+    """(name, number) of a picture that is called `<name>_<number>`, as LFW's are."""
+    from data_shards.errors import UserError
+    from data_shards.keys import member_key
+
+    name = shards.identity_names()[int(shards.labels["identity"][row])]
+    member = shards.member(row).removesuffix(".jpg")
+    number = re.search(r"_([0-9]{4,9})$", member)
+    if re.search(r"\s", name) or not number or member_key(name, f"{name}_{int(number[1]):04d}") != member:
+        raise UserError(f"format=lfw: `{member}` is not called `Name_0001` as LFW's are: type format=paths")
+    return name, str(int(number[1]))

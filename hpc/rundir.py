@@ -23,33 +23,12 @@ from hpc import lock as lockfile
 from hpc import slurm, status
 from hpc.config import Config, load_config
 from hpc.preempt import TIME
+from hpc.processes import START_TOLERANCE, alive, mark
 
 ACTIVE = ("starting", "running", "saving")  # states that need a living process to be true
 RESOLVED = {"precision": ("fp32", "bf16"), "backend": ("host", "dali")}
 SUBMITTING = "?"  # in place of a job id while sbatch is asked for one
 SUBMIT_TIME = 60.0  # seconds that a job waits for its launcher to write the id down
-START_TOLERANCE = 2.0  # seconds: the clock that dates a process start may be set while the process runs
-
-
-def mark(pid: int | None = None) -> list[Any]:
-    """[host, pid, start time] of a process: enough to recognise it later."""
-    process = psutil.Process(pid)
-    return [socket.gethostname(), process.pid, round(process.create_time(), 2)]
-
-
-def alive(host: str, pid: int, started: float | None = None) -> bool | None:
-    """Whether that process still runs; None: it is on another host, nobody here can tell."""
-    if not 0 < pid < 1 << 31:  # a lock that was given back, or that waits for its job
-        return False
-    if host != socket.gethostname():
-        return None
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:  # ended; only its parent has not asked yet
-            return False
-        return started is None or abs(process.create_time() - started) <= START_TOLERANCE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -136,19 +115,19 @@ class RunDir:
         waiting = values["state"] != "finished" and job and not self._living_here(self.owner())
         if waiting and slurm.job_state(job) in slurm.QUEUED:
             values["state"] = "queued"
-        if values["state"] == "stopped" and job and self._requeueing(job, values.get("asked")):
+        if self._requeueing(job, values):
             values["state"] = "requeueing"
         if values["state"] in ACTIVE and not self.in_use():
             values["state"] = "dead"
         return values
 
-    def _requeueing(self, job: str, asked: Any) -> bool:
+    def _requeueing(self, job: str, values: Mapping[str, Any]) -> bool:
         """Whether the job of a run that has saved and left will start it again by itself: see `hpc/requeue.py`."""
-        if self.stop_file.exists():
+        if values.get("state") != "stopped" or not job or self.stop_file.exists():
             return False
         info = slurm.job_info(job)
         ending = info.get("JobState") in slurm.LIVE - slurm.QUEUED
-        return ending and (asked == TIME or slurm.preempted(info))
+        return ending and (values.get("asked") == TIME or slurm.preempted(info))
 
     def write_status(self, **values: Any) -> None:
         """Change some entries of status.json (rank 0, or the launcher before ranks exist)."""
@@ -297,12 +276,12 @@ class RunDir:
 
     def refusal(self) -> str:
         """Why a living job keeps this directory closed, and what to do about it."""
-        if self.status()["state"] == "requeueing":
+        lock = self._seen()[1] or dict(zip(("host", "pid"), next(iter(self.ranks().values())), strict=False))
+        if self._requeueing(_job(lock), status.read(self.status_file)):
             return (
-                f"run {self.path} comes back by itself, its job {self.job()} is on the way into the queue: "
+                f"run {self.path} comes back by itself, its job {_job(lock)} is on the way into the queue: "
                 f"`rostro status {self.name}` shows it"
             )
-        lock = self._seen()[1] or dict(zip(("host", "pid"), next(iter(self.ranks().values())), strict=False))
         if not alive(lock.get("host", ""), lock["pid"], lock.get("started")):
             rank = next((place for place in self.ranks().values() if alive(*place) is not False), None)
             lock = lock if rank is None else {"host": rank[0], "pid": rank[1]}

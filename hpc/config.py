@@ -140,20 +140,29 @@ def load_config(path: Path | str) -> Config:
         raise UserError(f"{path} holds no config: give a run directory")
     try:
         config: Config = from_dict(values)
-        _check_task(config.task)
+        config.task = _typed_task(config.task)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return config
 
 
-def _check_task(task: Mapping[str, Any]) -> None:
-    """UserError for a value of another type than the task's yaml gives it; keys that it has not are of other code."""
+def _typed_task(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The block with the types of the task's yaml. Keys that the yaml has not belong to other code and are kept."""
     name = task.get("name")
     if not isinstance(name, str):
         raise UserError(f"task.name={shown(name)} is not the name of a task: give a run directory")
     defaults = task_defaults(name)
-    for key, value in flatten(task).items():
-        as_type(f"task.{key}", value, defaults.get(f"task.{key}"))
+
+    def typed(key: str, value: Any) -> Any:
+        if key in defaults:
+            return as_type(key, value, defaults[key])
+        if isinstance(value, Mapping):
+            return {name: typed(f"{key}.{name}", item) for name, item in value.items()}
+        if any(known.startswith(f"{key}.") for known in defaults):
+            raise UserError(f"{key}={shown(value)} is a group of keys: give a run directory")
+        return value
+
+    return {key: typed(f"task.{key}", value) for key, value in task.items()}
 
 
 @cache

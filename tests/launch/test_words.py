@@ -213,8 +213,11 @@ def test_a_config_of_a_run_has_the_types_of_its_task(tmp_path: Path) -> None:
     config = composed([])
     save_config(config, path)
     assert load_config(path) == config
+    path.write_text(path.read_text().replace("margin: 1.0", "margin: 1"))
+    assert type(load_config(path).task["margin"]) is float
     for old, new, message in (
         ("margin: 1.0", "margin: wide", "task.margin=wide is not a number"),
+        ("margin: 1.0", "margin: {}", "task.margin={} is not a number"),
         ("embedding: 128", "embedding: true", "task.embedding=true is not a whole number"),
         ("batch: 64", "batch: '64'", "batch=64 is not a whole number"),
         ("sbatch: {}", "sbatch: 1", "cluster.sbatch=1 is not a group"),

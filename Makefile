@@ -18,9 +18,9 @@ test: $(STAMP)
 slurm: $(STAMP)
 	ROSTRO_REQUIRE_SLURM=1 $(PY) -m pytest tests/slurm
 
-# Every fuzz test for SECONDS each (default: an hour in all), with a table of the outcomes: make fuzz SECONDS=60 SEED=1
+# Every fuzz test for SECONDS each (default: an hour in all), with a table of the outcomes: make fuzz SECONDS=60 SEED=1 JOBS=2
 fuzz: $(STAMP)
-	$(PY) -m tests.support.fuzz_all $(if $(SECONDS),seconds=$(SECONDS)) $(if $(SEED),seed=$(SEED))
+	$(PY) -m tests.support.fuzz_all $(if $(SECONDS),seconds=$(SECONDS)) $(if $(SEED),seed=$(SEED)) $(if $(JOBS),jobs=$(JOBS))
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

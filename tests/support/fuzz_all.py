@@ -1,6 +1,7 @@
-"""All fuzz campaigns one after the other, and a table of what came of them: `make fuzz`.
+"""All fuzz campaigns, and a table of what came of them: `make fuzz`.
 
-`seconds=` is for each campaign; without it an hour is shared by all. `seed=` begins another series (default: the time).
+`seconds=` is for each campaign; without it an hour is shared by all. `jobs=2` runs two files at a time. `seed=` begins
+another series (default: the time).
 """
 
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,24 +25,25 @@ def main(words: list[str]) -> int:
     campaigns = sum(len(re.findall(r"\bcampaign\(", path.read_text())) for path in tests)
     seconds = float(options.get("seconds", HOUR / campaigns))
     seed = options.get("seed", str(int(time.time())))
-    print(f"{campaigns} campaigns, {seconds:.0f} seconds each, seed {seed}")
-    with tempfile.TemporaryDirectory() as out:
+    print(f"{campaigns} campaigns, {seconds:.0f} seconds each, seed {seed}", flush=True)
+    with tempfile.TemporaryDirectory() as out, ThreadPoolExecutor(int(options.get("jobs", 1))) as pool:
         variables = {"ROSTRO_FUZZ_SECONDS": f"{seconds}", "ROSTRO_FUZZ_SEED": seed, "ROSTRO_FUZZ_OUT": out}
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            f"--timeout={10 * seconds + 600:.0f}",
-            *map(str, tests),
-        ]
-        code = subprocess.run(command, cwd=ROOT, env=os.environ | variables).returncode
+        failed = list(pool.map(lambda path: _run(path, seconds, variables), tests))
         rows = [json.loads(path.read_text()) for path in sorted(Path(out).glob("*.json"))]
     total = {"name": "all", **{key: sum(row.get(key, 0) for row in rows) for key in COLUMNS}}
     print(f"\n| campaign | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
     for row in [*rows, total]:
         print(f"| {row['name']} | {' | '.join(f'{row.get(key, 0):,}' for key in COLUMNS)} |")
-    return code
+    return int(any(failed))
+
+
+def _run(path: Path, seconds: float, variables: dict[str, str]) -> bool:
+    """Whether a campaign of the file failed; then its output is shown."""
+    command = [sys.executable, "-m", "pytest", "-q", f"--timeout={10 * seconds + 600:.0f}", str(path)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stdout + done.stderr, flush=True)
+    return done.returncode != 0
 
 
 if __name__ == "__main__":

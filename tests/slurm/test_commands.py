@@ -55,7 +55,7 @@ def test_a_plan_shows_the_sbatch_text_and_how_many_allocations(field: Field) -> 
             "#SBATCH --requeue",
             "#SBATCH --signal=USR2@120",
         ),
-        *("#SBATCH --comment='from the site'", "module load cuda/13", "srun --unbuffered"),
+        *("#SBATCH --comment='from the site'", "rostro_module cuda/13", "srun --unbuffered"),
     ):
         assert line in text
     assert "allocations  1 of 2 hours" in text
@@ -87,13 +87,13 @@ def test_a_sweep_is_one_job_for_each_point_and_a_run_may_wait_for_another(field:
     answer = field.rostro("submit", "-m", *asked).stdout
     jobs = re.findall(r"SLURM job (\d+)", answer)
     assert len(set(jobs)) == 2
-    later = field.submit("later", nodes=1, images=96, after="s-1")
+    later = field.submit("later", nodes=1, images=96, after="s-seed=1")
     assert field.cluster.job(later)["Dependency"].startswith(f"afterok:{jobs[1]}")
     assert field.run("later").status()["state"] == "queued"
     assert "SLURM job" in field.rostro("resume", "later", ok=False).stderr  # in use: it waits in the queue
     for job in (*jobs, later):
         assert field.wait_ended(job) == "COMPLETED"
-    assert [load_config(field.run(f"s-{n}").config_file).seed for n in (0, 1)] == [0, 1]
+    assert [load_config(field.run(f"s-seed={n}").config_file).seed for n in (0, 1)] == [0, 1]
     refused = field.rostro("submit", *words(field.shards), "after=nobody", ok=False)
     assert refused.returncode == 2
     assert "nobody is no run directory" in refused.stderr

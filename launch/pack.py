@@ -57,6 +57,8 @@ SPEC = {
 }
 
 
+HELD_OUT = {"val": "val", "eval": "holdout"}  # split: the key of its share
+FEW = 10  # people of a held-out split, below which packing says so
 OWN_HELP = True  # with source=NAME it lists the keys of that source
 
 
@@ -120,6 +122,12 @@ def _summary(made: "Packed") -> str:
     lines.append(f"  converted {converted}{f' ({kinds})' if kinds else ''}, rejected {manifest['rejected']}")
     if manifest["rejected"]:
         lines[-1] += f": see {made.folder / 'rejected.csv'}"
+    split = manifest["split"]
+    if split in HELD_OUT and manifest["identities"] < FEW:
+        lines.append(
+            f"  only {manifest['identities']} people: figures and thresholds from so few are rough; "
+            f"raise {HELD_OUT[split]}= or take another seed="
+        )
     return "\n".join(lines)
 
 

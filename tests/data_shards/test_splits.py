@@ -102,3 +102,13 @@ def test_impossible_shares_are_refused(tmp_path, words, capsys):
     assert main(["pack", "source=procedural", f"out={tmp_path / 'out'}", "identities=4", *words]) == 2
     assert "val=" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_packing_says_where_a_held_out_part_has_few_people(tmp_path, capsys):
+    pictures = write_folders(tmp_path / "pictures", identities=30, each=2)
+    words = ["pack", "source=folder", f"src={pictures}", "workers=1", "holdout=0.5"]
+    assert main([*words, f"out={tmp_path / 'many'}"]) == 0
+    assert "only" not in capsys.readouterr().out
+    assert main([*words, "val=0.1", f"out={tmp_path / 'few'}"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("people: figures and thresholds from so few are rough; raise val= or take another") == 1

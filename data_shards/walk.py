@@ -87,7 +87,7 @@ class Walk:
         """Where a link leads, relative to the root; empty if that is outside, or where nothing is packed from."""
         real = os.path.realpath(os.path.join(self.root, path))
         inside = os.path.relpath(real, self._real) if real.startswith(f"{self._real.rstrip('/')}/") else ""
-        return "" if helper_of(f"{inside}/") else inside
+        return "" if helper_of(f"{inside}/" if os.path.isdir(real) else inside) else inside
 
 
 def _key(status: os.stat_result) -> tuple[int, int]:

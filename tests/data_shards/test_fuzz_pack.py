@@ -15,7 +15,7 @@ from data_shards.keys import visible
 from data_shards.pack import pack
 from data_shards.set_maker import Request
 from data_shards.source import open_source
-from data_shards.walk import is_helper
+from data_shards.walk import helper_of
 from tests.data_shards.small_set import jpeg, photo
 from tests.support.fuzz import HARMLESS, Silent, campaign, damage
 
@@ -102,15 +102,15 @@ def judge(root: Path, out: Path, holdout: float) -> None:
         rows, rejected = rows + more[0], rejected + more[1]
     found = regular(root)
     owners: dict[str, set[str]] = {}  # of the pictures that were put there: no two are the same
+    linked: set[str] = set()  # pictures in places from which nothing is packed but by a link to them
     for path in found:
         digest = hashlib.sha256((root / path).read_bytes()).hexdigest()
         owners.setdefault(digest, set()).add(path.split("/")[0])
+        if helper_of(path) or "/" not in path:
+            linked.add(digest)
     for person, digest in rows:
         known = owners.get(digest, set())  # empty: from the disk
-        linked = any(
-            is_helper(name) or (root / name).is_file() for name in known
-        )  # nothing is packed from there
-        if known and not linked and person not in map(visible, known):
+        if known and digest not in linked and person not in map(visible, known):
             raise Silent(f"{person!r} has a picture of {known}")
     seen = {digest for _, digest in rows}
     if len(seen) != len(rows):

@@ -7,6 +7,7 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.index import ShardSet
 from data_shards.source import open_source
+from data_shards.walk import Walk
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import identity_folders
 
@@ -132,3 +133,14 @@ def test_a_folder_of_another_layout_is_refused(tmp_path, folders, words, capsys)
     with pytest.raises(UserError, match=words):
         list(open_source("folder", str(src)).samples())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_named_like_a_helper_folder_is_one_person_s(tmp_path):
+    for name in ("ann/@eaDir", "ann/b.jpg", "bo/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "bo/link.jpg").symlink_to("../ann/@eaDir")
+    walk = Walk(str(tmp_path))
+    found = {one.path: one.unfit for folder in ("ann", "bo") for one in walk.below(folder)}
+    assert [path for path, unfit in found.items() if not unfit] == ["ann/@eaDir", "ann/b.jpg", "bo/c.jpg"]
+    assert found["bo/link.jpg"] == "is a link to ann/@eaDir, which has its own place"

@@ -64,6 +64,8 @@ def trim_lines(path: Path, clock: int) -> list[str]:
     kept, damaged = [], 0
     for line in lines:
         try:
+            if b"\r" in line:  # white space to JSON, the end of a line to readers of text
+                raise FileError(f"{path}: a line is broken")
             if parse_json(line, {"clock": int, "group?": str}, what=str(path))["clock"] <= clock:
                 kept.append(line + b"\n")
         except FileError:

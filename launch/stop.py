@@ -4,6 +4,7 @@ import sys
 import time
 
 from data_shards.errors import UserError
+from hpc import slurm
 from hpc.rundir import RunDir, alive
 from launch import args
 from launch.follow import ask_job_to_stop, ask_to_stop, living_ranks
@@ -66,6 +67,11 @@ def stop_job(run: RunDir, job: str, *, timeout: float) -> None:
     """As `stop`, for a job of SLURM. One that waits in the queue leaves it."""
     queued = run.status()["state"] == "queued"
     ask_job_to_stop(run, job)
+    if slurm.job_state(job) is None and not slurm.answers():
+        raise UserError(
+            f"run {run.name} belongs to job {job}, and no SLURM answers here: type `rostro stop {run.path}` where one "
+            f"does; if that cluster is gone, delete {run.lock_file}"
+        )
     end, asked = time.monotonic() + timeout, time.monotonic()
     while run.in_use():
         if time.monotonic() > end:

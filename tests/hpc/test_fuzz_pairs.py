@@ -52,7 +52,7 @@ def plainly(data: bytes) -> Plain:
         cells = [[cell.strip(" \t") for cell in next(csv.reader([row]))] for row in rows]
         return [(a, b, label == "1") for a, b, label in (cells if cells[0][-1] in ("0", "1") else cells[1:])]
     words = [[word for word in row.replace("\t", " ").split(" ") if word] for row in rows]
-    if len(words[0]) == 3:
+    if len(rows[0].split("\t") if "\t" in rows[0] else words[0]) == 3:  # a name may hold spaces
         tabs = [row.split("\t") if "\t" in row else cut for row, cut in zip(rows, words, strict=True)]
         return [(a, b, label == "1") for a, b, label in tabs]
     found = []

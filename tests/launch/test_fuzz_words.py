@@ -112,8 +112,8 @@ def like_default(config: Config) -> str:
     task = {f"task.{key}": value for key, value in config.task.items()}  # a table in place of a value too
     for key, value in (flatten(dataclasses.asdict(config)) | task).items():
         like = KEYS.get(key)
-        if key.startswith("cluster.sbatch."):
-            continue
+        if key.startswith("cluster.sbatch.") or (key.startswith("task.") and like is None):
+            continue  # unknown keys of a task belong to other code: a run keeps its own
         if like is None or type(value) is not type(like):
             return f"{key}={value!r}"
         item = (like or [ITEMS.get(key)])[0] if isinstance(like, list) else None

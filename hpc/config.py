@@ -191,9 +191,30 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def update_config(config: Config, path: Path) -> None:
+    """Write what changed into a run's config; a key at its default that the file does not have stays absent.
+
+    The run's own code may be older than this one, and refuses keys that it does not know.
+    """
+    before = flatten(read_yaml(path))
+    default = flatten(dataclasses.asdict(Config()))
+    values = dataclasses.asdict(config)
+    for key, value in flatten(values).items():
+        if key not in before and key in default and value == default[key]:
+            *groups, last = key.split(".")
+            block = values
+            for group in groups:
+                block = block[group]
+            del block[last]
+    _write_config(values, path)
+
+
 def save_config(config: Config, path: Path | str) -> None:
     """Write the config whole, under a temporary name first."""
-    path = Path(path)
+    _write_config(dataclasses.asdict(config), Path(path))
+
+
+def _write_config(values: dict[str, Any], path: Path) -> None:
     draft = path.with_name(f".{path.name}")
-    draft.write_text(yaml.dump(dataclasses.asdict(config), Dumper=_Dumper, sort_keys=False))
+    draft.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False))
     os.replace(draft, path)

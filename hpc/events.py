@@ -6,6 +6,7 @@ imported when first needed. What is written: `hpc/monitor.py`. A damaged record 
 
 import itertools
 import os
+import re
 import shutil
 import socket
 import struct
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_NOT_ZERO = re.compile(rb"[^\0]")
 HEADER, CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 HEAD = HEADER.size + CHECKSUM.size
 PREFIX = "events.out.tfevents."
@@ -75,6 +77,12 @@ def _next_header(content: bytes, place: int) -> int:
         place = zeros - 4
         if place + HEAD > len(content):
             break
+        if content[place : place + 8] == bytes(8):  # what a power cut leaves: no record has a length of 0
+            filled = _NOT_ZERO.search(content, place + 8)
+            if filled is None:
+                break
+            place = filled.start() - 3  # the low half of a length may begin with three zeros
+            continue
         end = place + HEAD + HEADER.unpack_from(content, place)[0]
         fits = end + CHECKSUM.size <= len(content) and _length(content, place) is not None
         if fits and CHECKSUM.unpack_from(content, end)[0] == crc(content[place + HEAD : end]):

@@ -57,7 +57,7 @@ class Place:
 def attempt() -> str:
     """A name of this start of the run, the same on all its ranks."""
     if slurm.in_step():
-        return f"{slurm.job_id()}.{slurm.restart_count()}"
+        return f"{slurm.job_id()}.{slurm.restart_count()}.{os.environ.get('SLURM_STEP_ID', '')}"
     names = ("ROSTRO_ATTEMPT", "SUBMITIT_LOCAL_JOB_ID", "MASTER_PORT")  # the last under torchrun
     return next((os.environ[name] for name in names if os.environ.get(name)), str(os.getpid()))
 

@@ -20,9 +20,7 @@ class Player:
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() == 4:
                     tensor.data = _channels_last(tensor.data)
-        if not module.training:
-            module.train()  # else each layer keeps its mode: what the task put into eval mode stays frozen
-        self.module = module
+        self.module = module  # each layer keeps its mode: what the task put into eval mode stays frozen
         self.layers = norm.norms(module)
         self._trainable = [p for p in module.parameters() if p.requires_grad]
         self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None

@@ -22,7 +22,7 @@ KEPT = (
 
 
 def note_saved(run: RunDir, clock: int) -> None:
-    """Write down that a checkpoint of `clock` was saved."""
+    """Write down that a checkpoint of `clock` was saved; 0: none yet."""
     write_json(run.saved_file, {"clock": clock})
 
 
@@ -46,9 +46,11 @@ def _saved(run: RunDir) -> int:
     """Clock of the newest save that the run speaks of; 0: none."""
     try:
         return int(read_json(run.saved_file, {"clock": int})["clock"])
-    except MissingFile:  # not yet, or a run of an earlier version: beyond the first save it has a checkpoint
+    except (
+        MissingFile
+    ):  # not yet, or a run of an earlier version: after twice the first save it has a checkpoint
         clock, every = int(run.status().get("clock") or 0), run.config().save.every
-        return every if 0 < every < clock else 0
+        return every if 0 < 2 * every <= clock else 0
     except UserError:
         return 1  # damaged, but there
 
@@ -65,6 +67,7 @@ def set_aside(run: RunDir) -> str:
             for path in sorted(run.path.glob(pattern)):
                 os.rename(path, folder / path.name)
         run.checkpoints.mkdir()
+        note_saved(run, 0)
     except OSError as error:
         raise UserError(
             f"from=0: {folder} cannot be filled ({error.strerror}): give rights in {run.path}"

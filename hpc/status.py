@@ -4,11 +4,12 @@ It is for people and for the decision who still lives; no figure of a run depend
 is corrected: `RunDir.status`.
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
-from data_shards.files import FileError, MissingFile, read_json
+from data_shards.files import FileError, MissingFile, conform, read_json
 
 COUNT = range(1 << 62)
 SCHEMA = {
@@ -31,9 +32,14 @@ REMEDY = "delete it if no process of the run lives"
 def read(path: Path) -> dict[str, Any]:
     """What the file says; {} where there is none. Raises FileError where it is damaged."""
     try:
-        found: dict[str, Any] = read_json(path, SCHEMA, remedy=REMEDY)
+        found: dict[str, Any] = read_json(path, remedy=REMEDY)
     except MissingFile:
         return {}
+    for key in ("loss", "rate"):  # earlier versions wrote a loss that was not a number
+        if isinstance(found.get(key), float) and not math.isfinite(found[key]):
+            found[key] = None
+    if fault := conform(found, SCHEMA):
+        raise FileError(f"{path}: {fault}: {REMEDY}")
     for rank, place in found.get("pids", {}).items():
         if not (rank.isascii() and rank.isdigit() and len(rank) < 10 and _is_place(place)):
             raise FileError(f"{path}: pids.{rank[:20]!a} is not a place of a rank: {REMEDY}")

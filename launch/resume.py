@@ -9,7 +9,7 @@ import yaml
 
 from data_shards.errors import UserError
 from hpc import manifest, restart
-from hpc.config import Config, Data, DeepSpeed, flatten, from_dict, is_free, near, save_config
+from hpc.config import Config, Data, DeepSpeed, flatten, from_dict, is_free, near, update_config
 from hpc.config_check import check, check_values
 from hpc.rundir import RunDir
 from launch import args, plan
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     as_it_was = OldRun(run)
     if again:
         _set_aside(run)
-    save_config(dataclasses.replace(config, **ONE_OFF), run.config_file)
+    update_config(dataclasses.replace(config, **ONE_OFF), run.config_file)
     return start(run, config, as_it_was)
 
 

@@ -22,7 +22,7 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_shards.errors import UserError
-from hpc import requeue
+from hpc import requeue, restart
 from hpc.config import Config, save_config
 from hpc.config_check import check, check_values
 from hpc.rundir import RunDir, write_json
@@ -251,6 +251,7 @@ def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None
     draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
     write_json(draft.data_file, plan.digests(config))
     plan.keep_people(draft, config)
+    restart.note_saved(draft, 0)
     draft.write_status(state="prepared", clock=0, images=config.images)
     if job:
         draft.take(job=job)

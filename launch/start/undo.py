@@ -9,7 +9,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from data_shards.files import write_bytes
+from data_shards.files import read_bytes, write_bytes
 from hpc.rundir import RunDir
 
 
@@ -32,6 +32,9 @@ class NewRun:
         self._run, self._folders = run, folders
 
     def undo(self) -> None:
+        """Remove the run, unless another process took it meanwhile."""
+        if self._run.lock_file.exists() and _owner(self._run) != [socket.gethostname(), os.getpid()]:
+            return
         shutil.rmtree(self._run.path, ignore_errors=True)
         self._folders.remove()
 
@@ -42,7 +45,7 @@ class OldRun:
     def __init__(self, run: RunDir) -> None:
         self._run = run
         files = (run.config_file, run.status_file, run.lock_file, run.starts_file, run.stop_file)
-        self._files = {path: (path.read_bytes(), path.stat()) if path.exists() else None for path in files}
+        self._files = {path: (read_bytes(path), path.stat()) if path.exists() else None for path in files}
         self._path, self._aside = run.path, set(run.path.glob("before-*"))
         self._folder = run.submitit
         self._calls = set(run.submitit.iterdir()) if run.submitit.exists() else None
@@ -71,7 +74,11 @@ class OldRun:
     def _is_of_another_start(self) -> bool:
         """Whether the lock was taken since then, and not by this process: what is there now belongs to that start."""
         before, lock = self._files[self._run.lock_file], self._run.lock_file
-        if not lock.exists() or (before is not None and lock.read_bytes() == before[0]):
+        if not lock.exists() or (before is not None and read_bytes(lock) == before[0]):
             return False
-        owner = self._run.owner()
-        return [owner.get("host"), owner.get("pid")] != [socket.gethostname(), os.getpid()]
+        return _owner(self._run) != [socket.gethostname(), os.getpid()]
+
+
+def _owner(run: RunDir) -> list[object]:
+    owner = run.owner()
+    return [owner.get("host"), owner.get("pid")]

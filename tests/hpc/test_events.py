@@ -165,3 +165,9 @@ def test_a_reader_that_holds_the_cut_points_forgets_them(tmp_path: Path) -> None
     events.trim(tmp_path, 20)
     _log(tmp_path, range(21, 26), resume_clock=20).close()
     assert [event.step for event in reader.Reload().Scalars("loss")] == list(range(1, 26))
+
+
+def test_zeros_that_a_power_cut_left_are_skipped_to_the_next_record():
+    record = events.framed(b"x" * 300)
+    content = record + bytes(4_000_000) + record
+    assert [data for data in events.scan(content) if data is not None] == [b"x" * 300] * 2

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc import manifest
 from hpc.config import CONF
 from launch import audit_resume
 from launch.audit_compare import differences
@@ -60,7 +61,9 @@ def test_the_comparison_names_what_differs(tmp_path: Path) -> None:
             {"w": np.ones(3, np.float32), "b": np.full(2, number, np.float32)},
             place / "player-net.safetensors",
         )
-        (place / "manifest.json").write_text(json.dumps({"files": {"player-net.safetensors": number}}))
+        files = {name: {"bytes": 1, "sha256": "0"} for name in ("task.safetensors", "state.json")}
+        files["player-net.safetensors"] = {"bytes": 1, "sha256": str(number)}
+        (place / manifest.NAME).write_bytes(manifest.encode(64, 1, {}, files))
         (place.parents[1] / "metrics.jsonl").write_text(
             json.dumps({"clock": 64, "group": "loss", "x": number})
         )

@@ -10,6 +10,7 @@ from hpc.config import Cluster, Config, save_config
 from hpc.rundir import RunDir
 from launch import job, submit
 from launch import slurm as by_submitit
+from launch.start.undo import OldRun
 from tests.launch.command import refused, rostro
 from tests.launch.test_run import LONG, shards, words  # noqa: F401 - `shards` is a fixture
 from tests.runs import wait_for
@@ -138,5 +139,5 @@ def test_no_word_of_a_silent_slurm_where_one_answers(tmp_path, monkeypatch, caps
     for answer, said in (("UP", False), ("DOWN", True)):
         fake(tmp_path / "bin", "scontrol", f"echo Slurmctld is {answer}")
         run = make(tmp_path, answer)
-        assert submit.start(run, run.config()) == 0
+        assert submit.start(run, run.config(), OldRun(run)) == 0
         assert ("no SLURM answers" in capsys.readouterr().out) is said

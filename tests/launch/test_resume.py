@@ -1,13 +1,16 @@
 """`rostro resume` of runs whose checkpoints or data are gone: one line, or `from=0`; nothing is cut silently."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_shards.errors import UserError
 from hpc import checkpoint, dist, requeue, restart
+from hpc.config import Config, load_config, save_config, update_config
 from hpc.keeper import Keeper
 from hpc.rundir import RunDir
 from launch import submit
@@ -96,7 +99,9 @@ def test_a_run_killed_before_its_first_save_begins_again(run):
     run.saved_file.unlink()
     run.write_status(clock=90)  # save.every=96
     assert restart.gone(run) == ""
-    run.write_status(clock=112)  # of an earlier version, which left no saved.json
+    run.write_status(clock=112)  # by a tick of the step that was to be saved, or before an asynchronous save
+    assert restart.gone(run) == ""
+    run.write_status(clock=192)  # of an earlier version, which left no saved.json
     assert "had checkpoints, the newest of clock 96" in restart.gone(run)
     run.saved_file.write_text("{")
     assert "had checkpoints" in restart.gone(run)
@@ -121,3 +126,13 @@ def test_a_moved_set_brings_its_sibling(run, shards, tmp_path, capsys):
     words = [f"data.train={tmp_path / 'other'}", f"data.eval={tmp_path / 'elsewhere'}"]
     assert main(["resume", str(run.path), *words]) == 0
     assert json.loads(run.status_file.read_text())["state"]
+
+
+def test_a_resume_adds_no_key_that_older_code_would_refuse(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(Config(task={"name": "siamese"}), path)
+    values = yaml.safe_load(path.read_text())
+    del values["data"]["val"]
+    path.write_text(yaml.safe_dump(values))
+    update_config(dataclasses.replace(load_config(path), hang_timeout=7), path)
+    assert yaml.safe_load(path.read_text()) == values | {"hang_timeout": 7}

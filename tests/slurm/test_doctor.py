@@ -140,6 +140,7 @@ def test_grace_time_shorter_than_a_save(sites: dict[str, Cluster]) -> None:
 
 def test_times_are_judged_by_what_the_run_measured(sites: dict[str, Cluster], tmp_path: Path) -> None:
     from hpc.config import Config, save_config
+    from hpc.ledger import KINDS
 
     run = tmp_path / "runs" / "fast"
     run.mkdir(parents=True)
@@ -148,11 +149,14 @@ def test_times_are_judged_by_what_the_run_measured(sites: dict[str, Cluster], tm
     before = doctor(sites["short grace"], "run=fast", f"runs={run.parent}", code=1)
     assert "(save_seconds=60)" in before["GraceTime"][1]
     sums = [("a", 0.0), ("a", 3.5), ("a", 4.0), ("b", 2.0), ("b", 8.0)]  # the longest took 6 seconds
-    lines = [json.dumps({"start": start, "clock": 1, "seconds": {"save": save}}) for start, save in sums]
+    times, none = {"began": 0.0, "time": 9.0, "clock": 1}, dict.fromkeys(KINDS, 0.0)
+    lines = [json.dumps({"start": start, **times, "seconds": none | {"save": save}}) for start, save in sums]
     (run / "ledger.jsonl").write_text("\n".join([*lines, '{"start": "b", "ended": 1', ""]))
     report = doctor(sites["short grace"], "run=fast", f"runs={run.parent}", code=0)
     assert report["GraceTime"][1].endswith("GraceTime=20 s, a step and a save take 8 s")  # 6 s and 64 / 32 s
-    (run / "ledger.jsonl").write_text(json.dumps({"start": "a", "clock": 1, "seconds": {"save": 30.0}}))
+    (run / "ledger.jsonl").write_text(
+        json.dumps({"start": "a", **times, "seconds": none | {"save": 30.0}}) + "\n"
+    )
     report = doctor(sites["short grace"], "run=fast", f"runs={run.parent}", code=1)
     assert "take 32 s (measured in fast)" in report["GraceTime"][1]
     assert "GraceTime=70" in report["GraceTime"][2]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 
-SECONDS = float(os.environ.get("ROSTRO_FUZZ_SECONDS", "8"))
+SECONDS = float(os.environ.get("ROSTRO_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("ROSTRO_FUZZ_SEED", "0"))
 LIMIT = 20  # seconds after which one input counts as a hang
 HARMLESS, RECOVERED, REFUSED = "harmless", "recovered", "refused"

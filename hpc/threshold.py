@@ -3,6 +3,8 @@
 It serves the checkpoint and the weights that it was made with, and no others.
 """
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,18 @@ def stored(model: Predictor) -> dict[str, Any] | None:
 
 
 def keep(run: Path, found: dict[str, Any]) -> None:
+    """Write the threshold down; on stderr what other one it replaces."""
+    before = None
+    with contextlib.suppress(FileError):  # a damaged one is replaced
+        before = read(run)
+    if before and any(before[key] != found[key] for key in ("checkpoint", "weights", "manifest_sha256")):
+        print(f"{NAME}: {_told(before)} is replaced by {_told(found)}", file=sys.stderr)
     write_json(run / NAME, seal(found))
+
+
+def _told(found: dict[str, Any]) -> str:
+    people = " ".join(filter(None, (found["set"], found["split"])))
+    return f"{found['threshold']:.4f} ({people}, {found['checkpoint']:,} images, {found['weights']})"
 
 
 def rates(scores: np.ndarray, same: np.ndarray, threshold: float) -> dict[str, float]:

@@ -41,23 +41,25 @@ def source(src: str, *, split: str) -> Folder:
     names = folders_of(src)
     if found := next((name for name in LFW if name in names), ""):
         raise UserError(f"src={src}: holds {found}, LFW as unpacked: type source=lfw")
-    inner = {name: _folders(os.path.join(src, name)) for name in names} if _may_be_splits(names) else {}
+    inner = {name: _folders(os.path.join(src, name)) for name in _splits(names)}
     if inner and all(inner.values()):
-        first = names[0]
+        first = next(iter(inner))
         if any(_VGGFACE2.fullmatch(name) for name in inner[first]):
             raise UserError(
                 f"src={src}: holds {first}/{visible(inner[first][0])}, VGGFace2: type source=vggface2 split={first}"
             )
         raise UserError(
-            f"src={src}: its folders ({', '.join(map(visible, names))}) hold folders, and would be taken for people: "
+            f"src={src}: its folders ({', '.join(map(visible, inner))}) hold folders, and would be taken for people: "
             f"type src={visible(os.path.join(src, first))}"
         )
     del split  # one folder is one split
     return Folder(src)
 
 
-def _may_be_splits(names: list[str]) -> bool:
-    return len(names) == 1 or all(name.lower() in SPLITS for name in names)
+def _splits(names: list[str]) -> list[str]:
+    """The folders that may be splits: the only one, or several of such names, whatever stands beside them."""
+    found = [name for name in names if name.lower() in SPLITS]
+    return names if len(names) == 1 else found if len(found) > 1 or found == names else []
 
 
 def _folders(folder: str) -> list[str]:

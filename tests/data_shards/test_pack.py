@@ -18,7 +18,7 @@ from data_shards.pack import pack
 from data_shards.set_maker import Request
 from data_shards.source import open_source
 from launch.cli import main
-from tests.data_shards.pictures_on_disk import REAL, identity_folders, needs_real, tree
+from tests.data_shards.pictures_on_disk import identity_folders, tree
 from tests.data_shards.small_set import jpeg, photo
 
 SMALL = Request(name="faces", holdout=0.3, shard_mb=0.01)  # many tiny shards
@@ -378,24 +378,3 @@ def test_manifest_states_what_the_set_is(src, tmp_path):
     assert "terms" in manifest["licence"]
     known = {entry["name"] for entry in (*manifest["shards"], *manifest["files"])}
     assert known | {"manifest.json"} == set(tree(made.folder))
-
-
-@needs_real
-def test_real_vggface2_carries_genders(tmp_path):
-    made = pack(
-        open_source("vggface2", str(REAL / "vggface2"), split="test"), tmp_path, Request(split="test")
-    )
-    shards = ShardSet.open(made[0].folder, fields=["gender"])
-    assert (len(shards), len(shards.identity_start) - 1) == (32, 3)
-    assert set(np.asarray(shards.labels["gender"]).tolist()) == {0}
-    assert shards.member(0).startswith("n00")
-
-
-@needs_real
-def test_real_orl_is_grey_and_whole(tmp_path):
-    made = pack(open_source("orl", str(REAL / "orl_att")), tmp_path, Request(holdout=0.2), workers=1)
-    assert [(len(ShardSet.open(one.folder)), one.manifest["identities"]) for one in made] == [
-        (160, 16),
-        (40, 4),
-    ]
-    assert main(["check", str(tmp_path)]) == 0

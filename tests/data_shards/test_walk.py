@@ -117,6 +117,7 @@ def test_a_list_reaches_no_picture_by_another_path(tmp_path):
         (["lfw-deepfunneled/Ann_Lee", "lfw-deepfunneled/Bo_Ek"], "LFW as unpacked: type source=lfw"),
         (["train/n000001", "test/n000002"], "VGGFace2: type source=vggface2 split=test"),
         (["train/ann", "train/bo", "Test/ann"], "would be taken for people: type src=.*/Test"),
+        (["train/ann", "test/bo", "meta"], "would be taken for people: type src=.*/test"),
         (["faces/ann", "faces/bo"], "would be taken for people: type src=.*/faces"),
         (
             ["ann"],

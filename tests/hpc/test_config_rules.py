@@ -11,16 +11,8 @@ from hpc.config_check import all_rules, check, value_of
 from hpc.config_rules import Rule, rules
 from hpc.errors import UserError
 from launch.compose import choices, known_keys
+from tests.hpc.test_config import TASK
 
-TASK = {
-    "name": "siamese",
-    "trunk": "small",
-    "embedding": 16,
-    "loss": "contrastive",
-    "margin": 1.0,
-    "temperature": 0.1,
-    "mirror": True,
-}
 RULES = rules(Config)
 LIMITS = [
     (key, value)

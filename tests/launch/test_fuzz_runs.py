@@ -75,4 +75,5 @@ def test_fuzz_runs(field: Field) -> None:
             field.restore()
         return next((found for found in (REFUSED, RECOVERED) if found in outcomes), HARMLESS)
 
-    campaign("runs", one)
+    counts = campaign("runs", one)
+    assert counts[REFUSED]

@@ -20,6 +20,7 @@ from data_shards.index import ShardSet
 from data_shards.keys import member_key
 from hpc import known_people, plots, threshold
 from hpc.errors import UserError
+from hpc.known_people import People
 from hpc.meters.pair_list import check_people, read_list, resolve
 from hpc.meters.pairs import Pairs, all_pairs
 from hpc.meters.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
@@ -121,9 +122,9 @@ def judge(
 class Choice:
     """How the threshold of a report comes about."""
 
-    validation: ShardSet | None = (
-        None  # the run's own people for that; None: it has none, or they are not here
-    )
+    validation: ShardSet | None = None  # the run's own set for that; None: it has none, or it lies elsewhere
+    people: People | None = None  # who chose checkpoint and threshold; None: nobody, or nobody can tell
+    unknown: bool = False  # nobody can tell
     anew: bool = False  # choose it on them, whatever is kept
     keep: bool = False  # keep that of the judged pairs, whoever they are
 
@@ -162,7 +163,7 @@ def assess(
         )
     chosen = _choosers(choice, shards, on)
     own = choice.validation is not None and pairs is None and shards.digest == choice.validation.digest
-    made = None if own or choice.keep else _chosen(model, choice, progress)
+    made, kept = (None, True) if own or choice.keep else _chosen(model, choice, progress)
     plain = untrained(model)
     parts: list[tuple[np.ndarray, ...]] = []
     for images in progress("embedding pictures", PictureBlocks(shards, on.ids, model.config.data.size)):
@@ -177,12 +178,11 @@ def assess(
     rows = [{"name": name} | verdict.plain() for name, (verdict, _) in judged.items()]
     verdict, scores = judged[model.name]
     here = threshold.record(model, shards, on.note, verdict)
-    kept = own or choice.keep
     report = _describe(model, shards, on) | {"bootstrap": rounds, "rows": rows}
     report |= _threshold_of(made or here, here=made is None, kept=kept)
     report |= {
-        "chosen_on_these_people": bool(chosen),
-        "people_of_validation": len(chosen),
+        "chosen_on_these_people": None if choice.unknown else bool(chosen),
+        "people_of_validation": None if choice.unknown else len(chosen),
         "people_of_training": len(trained) if known else None,
     }
     report["at_threshold"] = threshold.rates(scores, on.pairs.same, report["threshold"])
@@ -192,23 +192,21 @@ def assess(
     _draw(folder, model, on, {name: scores for name, (_, scores) in judged.items()}, report)
     report["seconds"] = round(time.perf_counter() - started, 2)
     write_json(folder / "report.json", report)
-    if kept:
+    if kept and made is None:
         threshold.keep(model.run, here)
     return report
 
 
 def _choosers(choice: Choice, shards: ShardSet, on: Trial) -> list[str]:
     """The judged people who are among those that chose checkpoint and threshold."""
-    if choice.validation is None:
-        return []
-    return known_people.shared(known_people.people_of(choice.validation), shards, on.ids)
+    return known_people.shared(choice.people, shards, on.ids) if choice.people else []
 
 
-def _chosen(model: Predictor, choice: Choice, progress: Progress) -> dict[str, Any] | None:
-    """The threshold that the run has, or that its validation people give now, which is then kept."""
+def _chosen(model: Predictor, choice: Choice, progress: Progress) -> tuple[dict[str, Any] | None, bool]:
+    """The threshold that the run has, or that its validation people give now; and whether that one was kept now."""
     found = None if choice.anew and choice.validation else threshold.stored(model)
     if found or choice.validation is None:
-        return found
+        return found, False
     shards = choice.validation
     on = trial(shards, pairs=None, skip=False)
     blocks = PictureBlocks(shards, on.ids, model.config.data.size)
@@ -217,7 +215,7 @@ def _chosen(model: Predictor, choice: Choice, progress: Progress) -> dict[str, A
     verdict, _ = judge(embeddings, on, score=model.score, rounds=0, seed=model.config.seed)
     found = threshold.record(model, shards, on.note, verdict)
     threshold.keep(model.run, found)
-    return found
+    return found, True
 
 
 def _threshold_of(found: dict[str, Any], *, here: bool, kept: bool) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Whom a run was trained on: hashes of names and pictures, kept in the run, compared with those of any other set.
+"""Whom a run was trained on, and who chose its checkpoint: hashes of names and pictures, kept in the run, compared
+with those of any other set.
 
 A person is known by name, or by a picture that is the same byte for byte (its CRC and size stand in the index; a
 picture that was encoded anew is not recognised). Names are compared without regard to case, accents' composition,
@@ -18,7 +19,7 @@ from data_shards.files import FileError, MissingFile, read_bytes, read_json, wri
 from data_shards.index import ShardSet
 from hpc.errors import UserError
 
-FACTS, HASHES = "trained_on.json", "trained_on.bin"
+TRAINED, CHOSEN = "trained_on", "chosen_on"  # files of a run: .json says what they are, .bin holds the hashes
 SCHEMA = {"set": str, "source": str, "names": int, "pictures": int, "sha256": str}
 MOST_PICTURES = 10_000_000  # of a larger set only the names are kept
 OWN_NAMES = ("folder", "procedural")  # sources that stand for any number of data sets
@@ -47,29 +48,31 @@ def people_of(shards: ShardSet) -> People:
     return People(shards.name, shards.manifest["source"], np.unique(names), np.unique(pictures))
 
 
-def write(run: Path, people: People) -> None:
+def write(run: Path, people: People, *, role: str = TRAINED) -> None:
     """Keep them in a run directory: 8 bytes a person and a picture."""
     data = np.concatenate([people.names, people.pictures]).astype("<u8").tobytes()
     facts = {"set": people.set, "source": people.source, "names": len(people.names)}
     facts |= {"pictures": len(people.pictures), "sha256": hashlib.sha256(data).hexdigest()}
-    write_bytes(run / HASHES, data)
-    write_json(run / FACTS, facts)
+    write_bytes(run / f"{role}.bin", data)
+    write_json(run / f"{role}.json", facts)
 
 
-def read(run: Path, train: str) -> People | None:
-    """Whom the run was trained on; of an older run whom its training set holds, None where that lies here no more."""
-    remedy = f"delete it, then the training set tells: {train}"
+def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
+    """Who plays that role in the run; of a run of an earlier version whom its set in `folder` holds.
+
+    None where nobody can tell: neither the run nor a set says it.
+    """
+    remedy = f"delete it, then the set tells: {folder}"
+    facts_file, hashes_file = run / f"{role}.json", run / f"{role}.bin"
     try:
-        facts = read_json(run / FACTS, SCHEMA, remedy=remedy)
+        facts = read_json(facts_file, SCHEMA, remedy=remedy)
         names, pictures = facts["names"], facts["pictures"]
-        data = read_bytes(run / HASHES, limit=8 * (MOST_PICTURES + (1 << 27)), remedy=remedy)
+        data = read_bytes(hashes_file, limit=8 * (MOST_PICTURES + (1 << 27)), remedy=remedy)
     except MissingFile:
-        here = Path(train) / "manifest.json"
-        return people_of(ShardSet.open(train)) if "://" not in train and here.is_file() else None
+        here = "://" not in folder and (Path(folder) / "manifest.json").is_file()
+        return people_of(ShardSet.open(folder, fields=("identity",))) if here else None
     if hashlib.sha256(data).hexdigest() != facts["sha256"] or len(data) != 8 * (names + pictures):
-        raise FileError(
-            f"{run / HASHES} is damaged, its hash differs: delete {run / FACTS}, then {train} tells"
-        )
+        raise FileError(f"{hashes_file} is damaged, its hash differs: delete {facts_file}, then {folder} tells")
     table = np.frombuffer(data, "<u8")
     return People(facts["set"], facts["source"], table[:names], table[names:])
 

@@ -71,7 +71,7 @@ def keep(run: Path, found: dict[str, Any]) -> None:
     with contextlib.suppress(FileError):  # a damaged one is replaced
         before = read(run)
     if before and any(before[key] != found[key] for key in ("checkpoint", "weights", "manifest_sha256")):
-        print(f"{NAME}: {_told(before)} is replaced by {_told(found)}", file=sys.stderr)
+        print(f"warning: {NAME}: {_told(before)} is replaced by {_told(found)}", file=sys.stderr)
     write_json(run / NAME, seal(found))
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from launch import plan
 from launch.args import parse
 
 HELP = """
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
     if keys.bootstrap < 0:
         raise UserError(f"bootstrap={keys.bootstrap} is negative: use 0 for no intervals, or 1000")
     from data_shards.index import ShardSet
-    from hpc.assess import Choice, assess
+    from hpc.assess import assess
     from hpc.predict import load_run
     from hpc.rundir import RunDir
 
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> int:
     judged = keys.data or data.eval or data.val
     if not judged:
         raise UserError(f"data is missing: {keys.run} held no people out; add data=DIR, a packed set")
+    if not keys.data and not Path(judged, "manifest.json").is_file():
+        raise UserError(f"{judged}, the held-out set of {keys.run}, lies there no more: give data=DIR, where it is now")
     shards = ShardSet.open(judged, fields=("identity",))
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     report = assess(
@@ -67,21 +70,29 @@ def main(argv: list[str]) -> int:
         skip=keys.missing == "skip",
         rounds=keys.bootstrap,
         overlap=keys.overlap == "allow",
-        choice=Choice(validation_set(data), anew=not keys.data and not keys.pairs, keep=keys.keep),
+        choice=choice(RunDir.open(keys.run), anew=not keys.data and not keys.pairs, keep=keys.keep),
         progress=progress,
     )
     show(report)
     return 0
 
 
-def validation_set(data: Any) -> Any:
-    """The set that chooses checkpoint and threshold; None where the run has none, or where it lies here no more."""
+def choice(run: Any, *, anew: bool, keep: bool) -> Any:
+    """Who chooses the threshold of a run's evaluation, and who chose its checkpoint."""
     from data_shards.index import ShardSet
-    from hpc.held_out import validation
+    from hpc import held_out, known_people
+    from hpc.assess import Choice
 
-    split = validation(data)
-    folder = Path(getattr(data, split)) if split else None
-    return ShardSet.open(folder, fields=("identity",)) if folder and folder.is_dir() else None
+    data = run.config().data
+    split = held_out.validation(data)
+    if not split:
+        return Choice(keep=keep)
+    folder = Path(getattr(data, split))
+    here = ShardSet.open(folder, fields=("identity",)) if folder.is_dir() else None
+    if here and plan.recorded(run).get(split, here.digest) != here.digest:
+        here = None  # another set lies there now
+    people = known_people.read(run.path, str(folder), role=known_people.CHOSEN)
+    return Choice(here, people, unknown=people is None, anew=anew, keep=keep)
 
 
 def progress(text: str, blocks: Any) -> Any:
@@ -140,6 +151,8 @@ def threshold_lines(report: dict[str, Any]) -> list[str]:
     if report["chosen_on_these_people"]:
         some = report["people_of_validation"], report["identities"]
         lines.append(f"note: {CHOSEN}" + (f" ({some[0]} of {some[1]})" if some[0] < some[1] else ""))
+    if report["chosen_on_these_people"] is None:
+        lines.append("note: nobody knows who chose checkpoint and threshold: they may be among these people")
     if report["people_of_training"]:
         lines.append(f"note: {report['people_of_training']} of these people are of the training")
     if report["people_of_training"] is None:

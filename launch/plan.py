@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,32 @@ def check_data(config: Config) -> dict[str, Any]:
 
 
 def check_people(config: Config, sets: Mapping[str, Any]) -> None:
-    """Refuse opened sets that share people, unless data.allow_shared says that they may."""
-    if not config.data.allow_shared:
-        from hpc.known_people import refuse_shared
+    """Refuse opened sets that share people, unless data.allow_shared says that they may.
 
-        refuse_shared(sets)
+    A stream is compared, too, where it is the folder of a packed set; a warning where it is not.
+    """
+    if config.data.allow_shared:
+        return
+    from hpc.known_people import refuse_shared
+
+    data = config.data
+    if data.stream and (data.val or data.eval):
+        if not _tells(data.train):
+            print(
+                f"warning: data.train={data.train} is read as a stream: whether people of data.val and data.eval "
+                "are in it, nobody can tell",
+                file=sys.stderr,
+            )
+        else:
+            from data_shards.index import ShardSet
+
+            sets = {"train": ShardSet.open(data.train), **sets}
+    refuse_shared(dict(sets))
+
+
+def _tells(source: str) -> bool:
+    """Whether a training source says who is in it."""
+    return os.path.isfile(os.path.join(source, "manifest.json"))
 
 
 def digests(config: Config) -> dict[str, str]:
@@ -121,12 +143,15 @@ def _folders(config: Config) -> dict[str, str]:
 
 
 def keep_people(run: RunDir, config: Config) -> None:
-    """Write down in the run whom it is trained on, by hashes; a stream does not say."""
+    """Write down in the run whom it is trained on and who chooses its checkpoint, by hashes; a stream does not say."""
     from data_shards.index import ShardSet
     from hpc import known_people
 
-    if not config.data.stream:
+    if _tells(config.data.train):
         known_people.write(run.path, known_people.people_of(ShardSet.open(config.data.train)))
+    if split := held_out.validation(config.data):
+        chosen = known_people.people_of(ShardSet.open(getattr(config.data, split)))
+        known_people.write(run.path, chosen, role=known_people.CHOSEN)
 
 
 def recorded(run: RunDir) -> dict[str, str]:

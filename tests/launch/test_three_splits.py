@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_shards.index import ShardSet
-from hpc import checkpoint
+from hpc import checkpoint, known_people
 from hpc.config import Config, Data, save_config
 from hpc.dist import Dist
 from hpc.errors import UserError
@@ -32,10 +32,14 @@ def run(tmp_path, shards) -> Path:
     return with_val(judged_run(tmp_path / "runs" / "faces", shards), shards)
 
 
-def with_val(run: Path, shards: Path) -> Path:
+def change_data(run: Path, **folders: str) -> None:
     config = RunDir(run).config()
-    data = dataclasses.replace(config.data, val=str(shards / "val"))
+    data = dataclasses.replace(config.data, **folders)
     save_config(dataclasses.replace(config, data=data), run / "config.yaml")
+
+
+def with_val(run: Path, shards: Path) -> Path:
+    change_data(run, val=str(shards / "val"))
     return run
 
 
@@ -51,12 +55,15 @@ def kept(run: Path) -> dict:
 def test_val_chooses_the_threshold_and_eval_is_reported(run, shards, capsys):
     report = evaluated(run)
     shown = capsys.readouterr().out
-    assert (report["split"], report["chosen_on_these_people"], report["kept"]) == ("eval", False, False)
+    assert (report["split"], report["chosen_on_these_people"], report["kept"]) == ("eval", False, True)
     assert report["threshold_from"]["split"] == kept(run)["split"] == "val"
     assert kept(run)["manifest_sha256"] == ShardSet.open(shards / "val").digest
     assert report["threshold"] == kept(run)["threshold"] != report["rows"][0]["thresholds"]["eer"]
     assert f"threshold {report['threshold']:.4f} (cosine), chosen on pictures val" in shown
+    assert "; kept for `rostro verify`" in shown
     assert CHOSEN not in shown
+    listed = evaluated(run, f"data={shards / 'eval'}")  # what is there serves, nothing is written
+    assert (listed["kept"], listed["threshold"]) == (False, report["threshold"])
     rates = report["at_threshold"]
     assert f"accepts {rates['false_accepts']:.1%} of the impostor pairs" in shown
     on_val = evaluated(run, f"data={shards / 'val'}", name="pictures-val")
@@ -93,12 +100,30 @@ def test_only_the_validation_people_or_keep_write_the_threshold(run, shards, cap
 
 
 def test_a_moved_validation_set_leaves_the_kept_threshold_or_none(run, shards, tmp_path, capsys):
-    config = RunDir(run).config()
-    data = dataclasses.replace(config.data, val=str(tmp_path / "gone"))
-    save_config(dataclasses.replace(config, data=data), run / "config.yaml")
+    gone = str(tmp_path / "gone")
+    change_data(run, val=gone)
     report = evaluated(run)
     assert report["threshold_from"]["these_pairs"]
-    assert "of these pairs" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "of these pairs" in shown
+    assert not (run / "threshold.json").exists()
+    # A run of an earlier version does not say who chose; one of this version does, wherever the set is.
+    assert report["chosen_on_these_people"] is report["people_of_validation"] is None
+    assert "nobody knows who chose checkpoint and threshold" in shown
+    known_people.write(
+        run, known_people.people_of(ShardSet.open(shards / "val")), role=known_people.CHOSEN
+    )
+    assert evaluated(run)["chosen_on_these_people"] is False
+    on_val = evaluated(run, f"data={shards / 'val'}", name="pictures-val")
+    assert on_val["chosen_on_these_people"] is True
+    change_data(run, eval=gone)
+    assert main(["evaluate", str(run)]) == 2
+    assert f"{gone}, the held-out set of {run}, lies there no more: give data=DIR" in capsys.readouterr().err
+
+
+def test_another_set_in_the_place_of_the_validation_set_chooses_nothing(run, shards, capsys):
+    RunDir(run).data_file.write_text(json.dumps({"val": "another"}))
+    assert evaluated(run)["threshold_from"]["these_pairs"]
     assert not (run / "threshold.json").exists()
 
 

@@ -41,7 +41,7 @@ def test_losses_add_up_to_the_allocated_time(field: Field) -> None:
     assert sum(spent.values()) == pytest.approx(found["allocated"], rel=0.05)
     assert spent["redone"] > 0
     assert spent["startup"] > 1
-    [left] = field.run("requeued").failures.glob(f"{requeued}.0-rank*.json")
+    [left] = field.run("requeued").failures.glob(f"{requeued}.0.*-rank*.json")
     assert json.loads(left.read_text())["lost"]
 
     assert field.wait_ended(failed) == "FAILED"

@@ -3,11 +3,15 @@
 Only the markers before the first scan are walked. Whether the scan itself is whole is the decoder's business.
 """
 
+import re
 import struct
 from typing import NamedTuple
 
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
+_AFTER_SCAN = re.compile(
+    rb"\xff[^\x00\xff\xd0-\xd7]"
+)  # the next marker: data bytes of 0xFF are followed by 0
 _ORIENTATION = 0x0112  # Exif tag; its value is 1 to 8
 
 
@@ -59,6 +63,19 @@ def read_head(data: bytes) -> Head:
     if not width or not height:
         raise ValueError(f"JPEG of {width} x {height} pixels")
     return Head(width, height, components, common, adobe, orientation)
+
+
+def count_scans(data: bytes) -> int:
+    """Scans up to the end of the picture: what a phone appends to it, such as a film, is not looked at."""
+    count, position = 0, 2
+    while found := _AFTER_SCAN.search(data, position):
+        marker, position = data[found.start() + 1], found.end()
+        if marker == 0xD9:
+            break
+        count += marker == 0xDA
+        if marker not in _WITHOUT_LENGTH:
+            position += int.from_bytes(data[position : position + 2], "big")
+    return count
 
 
 def _exif_orientation(tiff: bytes) -> int:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from data_shards.jpeg import Head, read_head
+from data_shards.jpeg import Head, count_scans, read_head
 
 QUALITY = 95
 LARGEST = 100_000_000  # pixels; more is a mistake or an attack on the memory
@@ -101,7 +101,7 @@ def _jpeg_head(data: bytes) -> Head:
         raise Rejected(str(error)) from None
     if head.width * head.height > LARGEST:
         raise Rejected(f"{head.width} x {head.height} pixels are too many")
-    if (scans := data.count(b"\xff\xda")) > SCANS:
+    if data.count(b"\xff\xda") > SCANS and (scans := count_scans(data)) > SCANS:
         raise Rejected(f"{scans} scans are too many")
     return head
 

@@ -21,6 +21,7 @@ from hpc.errors import UserError
 from hpc.player import Player
 from hpc.task import Batch, Phase
 
+OWN = ("loss", "norm")  # scalars of every step; a task's own have other names
 SLOTS = 64  # numbers of an exchange, whatever a rank has to say: ranks that say different things still meet
 
 

@@ -105,7 +105,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def near(word: str, known: Iterable[str], *, what: str = "key") -> str:
     """The remedy of an unknown word: the nearest known one, or all of them."""
     known = sorted(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    match = [key for key in known if key.endswith(f".{word}")][:1]  # crop_area without its data.augment
+    match = match or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not match and "." in word:  # optim.learning: show what optim has
         group = word.rsplit(".", 1)[0] + "."
         known = [key for key in known if key.startswith(group)] or known

@@ -72,7 +72,9 @@ def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
         here = "://" not in folder and (Path(folder) / "manifest.json").is_file()
         return people_of(ShardSet.open(folder, fields=("identity",))) if here else None
     if hashlib.sha256(data).hexdigest() != facts["sha256"] or len(data) != 8 * (names + pictures):
-        raise FileError(f"{hashes_file} is damaged, its hash differs: delete {facts_file}, then {folder} tells")
+        raise FileError(
+            f"{hashes_file} is damaged, its hash differs: delete {facts_file}, then {folder} tells"
+        )
     table = np.frombuffer(data, "<u8")
     return People(facts["set"], facts["source"], table[:names], table[names:])
 

@@ -7,8 +7,9 @@ it when its holder dies.
 What holds where: `flock` excludes processes of all hosts on local disks, NFS 4, NFS 3 with lockd, GPFS, BeeGFS and
 Lustre with global locks, and Lustre mounted with `flock`. Under NFS with `local_lock` or `nolock`, and Lustre with
 `localflock`, it excludes those of one host only; where a file system has none it is left out. A first lock is made by a
-hard link, which is exclusive everywhere. So what remains there are two hosts that replace a dead owner's lock in the
-same moment: the file names one of them, and the other ends at its next write (`RunDir.check_owner`).
+hard link, which is exclusive wherever there are such links (not on exFAT and some FUSE mounts). So what remains there
+are two hosts that replace a dead owner's lock in the same moment: the file names one of them, and the other ends at its
+next write (`RunDir.check_owner`).
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import errno
 import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,6 +37,7 @@ SCHEMA = {
 }
 REMEDY = "delete it if no process of the run lives"
 NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 PATIENCE = 30.0  # seconds; it is held for a few file operations
 
 
@@ -66,12 +69,16 @@ def swap(path: Path, seen: bytes | None, wanted: Mapping[str, Any]) -> bool:
         if seen is not None:
             write_bytes(path, data)
             return True
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
         try:
             draft.write_bytes(data)
             os.link(draft, path)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            write_bytes(path, data)  # it was not there a moment ago, and the guard is held
         finally:
             draft.unlink(missing_ok=True)
         return True

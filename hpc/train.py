@@ -29,6 +29,7 @@ from data_shards import counted
 from hpc import agree, dist, engine, failure, faults, held_out, optim, preempt, setup, task_state
 from hpc.accumulate import Pass, blocks_of
 from hpc.dist import Dist
+from hpc.errors import UserError
 from hpc.evaluation import evaluate, pictures
 from hpc.keeper import Keeper
 from hpc.ledger import Ledger
@@ -195,6 +196,8 @@ class Trainer:
 
     def _report(self, name: str, value: Tensor) -> None:
         """Keep a scalar of the step; of several micro batches their weighted mean."""
+        if name in agree.OWN:
+            raise UserError(f"report({name!r}): the trainer writes {name} itself: call it by another name")
         part = self.share * value.detach().float().reshape(())
         self.reported[name] = self.reported[name] + part if name in self.reported else part
 

@@ -60,7 +60,9 @@ def main(argv: list[str]) -> int:
     if not judged:
         raise UserError(f"data is missing: {keys.run} held no people out; add data=DIR, a packed set")
     if not keys.data and not Path(judged, "manifest.json").is_file():
-        raise UserError(f"{judged}, the held-out set of {keys.run}, lies there no more: give data=DIR, where it is now")
+        raise UserError(
+            f"{judged}, the held-out set of {keys.run}, lies there no more: give data=DIR, where it is now"
+        )
     shards = ShardSet.open(judged, fields=("identity",))
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     report = assess(

@@ -24,7 +24,7 @@ def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) ->
     """The config with absolute folders of its sets, and DeepSpeed's file read in. No data is opened.
 
     `data.set` stands for $ROSTRO_SHARDS/<set>/train, /val and /eval; beside a given `data.train`, those of the
-    `siblings` ../val and ../eval are taken that are there.
+    `siblings` ../val and ../eval (or ../test) are taken that are there.
     """
     data = config.data
     train = data.train
@@ -38,8 +38,9 @@ def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) ->
         folder = getattr(data, split)
         folder = folder and os.path.abspath(os.path.expanduser(folder))
         if not folder and plain and split in siblings:
-            beside = Path(train).parent / split
-            folder = str(beside) if (beside / "manifest.json").is_file() and str(beside) != train else ""
+            names = (split, "test") if split == "eval" else (split,)  # `test`: as published, of split=test
+            beside = [str(Path(train).parent / name) for name in names]
+            folder = next((other for other in beside if _tells(other) and other != train), "")
         folders[split] = folder
     located = dataclasses.replace(config, data=dataclasses.replace(data, **folders))
     return zero_config.inlined(located)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError
-from hpc import manifest, restart
+from hpc import manifest, requeue, restart
 from hpc.config import Config, Data, DeepSpeed, flatten, from_dict, is_free, near, update_config
 from hpc.config_check import check, check_values
 from hpc.rundir import RunDir
@@ -47,6 +47,8 @@ def main(argv: list[str]) -> int:
     manifest.check_config(run.path, before)
     run.resolved()  # its ranks could not read it either
     config = changed_config(run, before, words[1:])
+    if requeue.newest(run) >= 0 and not any(word.startswith("after=") for word in words):
+        config = dataclasses.replace(config, after="")  # what it waited for has ended
     if run.in_use():
         raise UserError(run.refusal())
     status = run.status()

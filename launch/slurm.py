@@ -197,7 +197,10 @@ def submit(run: RunDir, config: Config) -> str:
     with _variables(run), contextlib.redirect_stderr(io.StringIO()):
         try:
             queued = made.submit(job.Job(str(run.path)))
-        except Exception as error:
+        except BaseException as error:
+            _cancel_unheard(run)
+            if not isinstance(error, Exception):
+                raise
             lines = str(getattr(error, "output", "") or error).strip().splitlines() or [type(error).__name__]
             raise UserError(
                 f"sbatch refused the job: {shown(lines[-1])}: see cluster.* in `rostro submit --help`"
@@ -209,6 +212,15 @@ def submit(run: RunDir, config: Config) -> str:
         slurm.ask("scancel", number)
         raise
     return number
+
+
+def _cancel_unheard(run: RunDir) -> None:
+    """Cancel a job that SLURM may have taken although its number was not heard: it would find no run."""
+    queue = slurm.ask("squeue", "--me", "--noheader", "--format", "%A|%o") or ""
+    for line in queue.splitlines():
+        number, _, script = line.partition("|")
+        if os.path.dirname(script.strip()) == str(run.submitit):
+            slurm.ask("scancel", number.strip())
 
 
 @contextlib.contextmanager

@@ -78,6 +78,7 @@ def verdict(run: Path, answer: dict[str, Any]) -> dict[str, Any]:
         "same": answer["score"] >= threshold,
         "eer": stored["eer"],
         "set": stored["set"],
+        "split": stored["split"],
     }
 
 
@@ -86,6 +87,5 @@ def sentence(answer: dict[str, Any]) -> str:
     if answer["threshold"] is None:
         return f"{shown} ({answer['why']})"
     said = "same person" if answer["same"] else "different people"
-    return (
-        f"{said}: {shown}, threshold {answer['threshold']:.4f} (EER {answer['eer']:.3f} on {answer['set']})"
-    )
+    people = " ".join(filter(None, (answer["set"], answer["split"])))
+    return f"{said}: {shown}, threshold {answer['threshold']:.4f} (chosen on {people}, EER {answer['eer']:.3f} there)"

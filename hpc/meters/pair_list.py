@@ -57,13 +57,16 @@ def read_list(path: Path) -> PairList:
     if not lines:
         raise FileError(f"pairs={path} is empty: {REMEDY}")
     head = _BLANKS.split(lines[0][1])
-    if len(head) <= 2 and "," not in lines[0][1]:
+    comma = "," in lines[0][1] and "\t" not in lines[0][1]
+    if len(head) <= 2 and not comma:
         found = _read_lfw(path, lines)
-    elif "," in lines[0][1]:
+    elif comma:
         found = PairList("CSV", _blocks([_path_pair(path, *row) for row in _csv_rows(path, lines)]))
     else:
         split = [(number, row.split("\t") if "\t" in row else _BLANKS.split(row)) for number, row in lines]
         found = PairList("paths", _blocks([_path_pair(path, *row) for row in split]))
+    if not found.pairs:
+        raise FileError(f"pairs={path} holds a header and no pairs: {REMEDY}")
     if len({pair.same for pair in found.pairs}) < 2:
         kind = "of one person" if found.pairs and found.pairs[0].same else "of two people"
         raise FileError(f"pairs={path} holds only pairs {kind}: the figures need both kinds")

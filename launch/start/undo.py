@@ -62,6 +62,8 @@ class OldRun:
                 path.unlink(missing_ok=True)
                 continue
             content, stat = before
+            if path.exists() and read_bytes(path) == content:
+                continue
             write_bytes(path, content)
             path.chmod(stat.st_mode & 0o777)
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from data_shards import pictures
 from data_shards.foreign import FORMATS
-from data_shards.jpeg import read_head
+from data_shards.jpeg import count_scans, read_head
 from data_shards.pictures import Rejected, encode, normalise
 from tests.data_shards.small_set import jpeg, photo
 
@@ -275,6 +275,13 @@ def test_a_jpeg_of_endless_scans_is_refused():
     at = data.index(b"\xff\xda")
     with pytest.raises(Rejected, match="501 scans are too many"):
         normalise(data[:at] + data[at : at + 14] * 500 + data[at:])
+
+
+def test_what_a_phone_appends_to_a_picture_is_no_scan_of_it():
+    assert normalise(PLAIN + b"\xff\xda" * 501).jpeg
+    progressive = saved(Image.fromarray(PHOTO), "JPEG", progressive=True, comment=b"\xff\xda" * 9)
+    assert count_scans(PLAIN) == 1
+    assert count_scans(progressive) == count_scans(progressive + b"\xff\xda") == 10
 
 
 def test_strips_change_no_pixel(monkeypatch):

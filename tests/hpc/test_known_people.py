@@ -130,9 +130,21 @@ def test_submit_refuses_sets_that_share_people(trained, whole, tmp_path, capsys)
     assert "data.allow_shared=true" in error
     assert not (tmp_path / "runs").exists()
     assert main([*words, "data.allow_shared=true"]) == 0
-    found = known_people.read(tmp_path / "runs" / "r", "/gone")
-    assert found is not None
-    np.testing.assert_array_equal(found.names, people_of(trained).names)
+    for role, shards in ((known_people.TRAINED, trained), (known_people.CHOSEN, whole)):
+        found = known_people.read(tmp_path / "runs" / "r", "/gone", role=role)
+        assert found is not None
+        np.testing.assert_array_equal(found.names, people_of(shards).names)
+
+
+def test_a_stream_is_compared_where_it_can_be(trained, whole, tmp_path, capsys):
+    words = ["submit", "task=siamese", f"runs={tmp_path / 'runs'}", "prepare=true", "batch=8", "data.size=32"]
+    words += [f"data.eval={whole.folder}", "data.stream=true"]
+    assert main([*words, "name=a", f"data.train={trained.folder}"]) == 2
+    assert "holds 2 people of data.train" in capsys.readouterr().err
+    assert main([*words, "name=b", f"data.train=pipe:cat {trained.folder}/train-000000.tar"]) == 0
+    assert (
+        "is read as a stream: whether people of data.val and data.eval are in it" in capsys.readouterr().err
+    )
 
 
 def test_val_and_eval_must_not_share_people_either(trained, whole):

@@ -75,6 +75,20 @@ def test_without_flock_a_lock_is_taken_all_the_same(tmp_path: Path, monkeypatch:
     assert RunDir(tmp_path).owner()["pid"] == os.getpid()
 
 
+def test_without_hard_links_a_lock_is_taken_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "lock.json"
+    assert lock.swap(path, None, {"pid": 1})
+    assert not lock.swap(path, None, {"pid": 2})
+    assert lock.read(path) == {"pid": 1}
+    assert {found.name for found in tmp_path.iterdir()} == {"lock.json", ".lock.json.guard"}
+
+
 def test_a_held_guard_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.02)
     with lock.guarded(tmp_path / "lock.json"), pytest.raises(UserError, match=r"lock\.json is being changed"):

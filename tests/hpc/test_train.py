@@ -324,3 +324,13 @@ def test_evaluation_gives_the_same_figures_on_any_number_of_ranks(
 
 def _data(shards: Path) -> Data:
     return Data(train=str(shards / "train"), eval=str(shards / "eval"), size=32, order="plain", threads=1)
+
+
+def test_a_task_reports_no_scalar_by_the_trainers_names(tmp_path, shards):
+    trainer = train.Trainer(RunDir(make_run(tmp_path / "run", shards, images=32)), Dist())
+    try:
+        for name in ("loss", "norm"):
+            with pytest.raises(UserError, match="call it by another name"):
+                trainer.task.report(name, torch.ones(()))
+    finally:
+        trainer.close()

@@ -1,5 +1,6 @@
 """A job that SLURM does not take leaves the disk as it was; a run whose job requeues itself is not to be resumed."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 import hpc.slurm
 from data_shards.files import write_json
+from hpc.config import update_config
 from hpc.errors import UserError
 from hpc.preempt import STOP, TIME
 from hpc.rundir import RunDir
@@ -76,6 +78,21 @@ def test_a_refused_submission_leaves_its_name_free(tmp_path, words, sbatch, caps
     assert RunDir(tmp_path / "deep" / "runs" / "badp").job() == "7"
 
 
+@pytest.mark.parametrize("how", [*SAYS, "is left by Ctrl-C"])
+def test_a_job_whose_number_was_not_heard_is_cancelled(tmp_path, words, sbatch, monkeypatch, how):
+    says(sbatch, SAYS.get(how, 'kill -INT "$PPID"; sleep 5'))
+    mine, asked = tmp_path / "runs" / "a" / "submitit" / "submission_file_1.sh", []
+
+    def ask(*words: str, timeout: float = 0.0) -> str:
+        asked.append(words)
+        return f"6|/elsewhere/runs/a/submitit/x.sh\n7|{mine}\n8|\n"
+
+    monkeypatch.setattr(hpc.slurm, "ask", ask)
+    assert cli.main(["submit", *words, "name=a"]) in (2, 130)
+    assert [words for words in asked if words[0] == "scancel"] == [("scancel", "7")]
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_sbatch_that_is_missing_leaves_nothing(tmp_path, words, sbatch, capsys):
     sbatch.unlink()
     refused(capsys, "submit", *words, "name=a")
@@ -102,6 +119,16 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, words, sbat
     says(sbatch, "echo Submitted batch job 7")
     assert cli.main(["resume", "a"]) == 0
     assert (run.config().hours, run.job()) == (24.0, "7")
+
+
+def test_a_resumed_run_waits_no_more_for_what_is_deleted(tmp_path, words, capsys):
+    run = submit.prepare([*words, "name=a"])
+    update_config(dataclasses.replace(run.config(), after="gone"), run.config_file)
+    assert "after=gone" in refused(capsys, "resume", "a")  # it never began
+    (run.checkpoints / "000000000064").mkdir()
+    assert "after=gone" in refused(capsys, "resume", "a", "after=gone")
+    assert cli.main(["resume", "a"]) == 0
+    assert run.config().after == ""
 
 
 def test_a_run_that_cannot_be_prepared_leaves_nothing(tmp_path, words, monkeypatch, capsys):

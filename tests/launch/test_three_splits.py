@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,7 @@ def test_a_moved_validation_set_leaves_the_kept_threshold_or_none(run, shards, t
     # A run of an earlier version does not say who chose; one of this version does, wherever the set is.
     assert report["chosen_on_these_people"] is report["people_of_validation"] is None
     assert "nobody knows who chose checkpoint and threshold" in shown
-    known_people.write(
-        run, known_people.people_of(ShardSet.open(shards / "val")), role=known_people.CHOSEN
-    )
+    known_people.write(run, known_people.people_of(ShardSet.open(shards / "val")), role=known_people.CHOSEN)
     assert evaluated(run)["chosen_on_these_people"] is False
     on_val = evaluated(run, f"data={shards / 'val'}", name="pictures-val")
     assert on_val["chosen_on_these_people"] is True
@@ -161,6 +160,10 @@ def test_siblings_are_found_and_a_run_keeps_to_those_it_began_with(tmp_path, sha
     both = plan.locate_data(config).data
     assert (both.val, both.eval) == (str(shards / "val"), str(shards / "eval"))
     assert plan.locate_data(config, siblings=("train", "eval")).data.val == ""
+    for split in ("train", "test"):  # as published
+        shutil.copytree(shards / "train", tmp_path / "published" / split)
+    published = Config(data=Data(train=str(tmp_path / "published" / "train")), task={"name": "siamese"})
+    assert plan.locate_data(published).data.eval == str(tmp_path / "published" / "test")
     run = RunDir(tmp_path)
     run.data_file.write_text(json.dumps({"train": ShardSet.open(shards / "train").digest}))
     with pytest.raises(UserError, match=r"data.val=.* began without one"):

@@ -82,6 +82,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("images=10_000_000_000_000_000_000", "is too large"),
         ("batch=100_000_000", "use 4194304 or less"),
         ("smoke=1", "smoke=1 is not true or false"),
+        ("crop_area=0.5", "unknown key crop_area in crop_area=0.5: did you mean data.augment.crop_area?"),
         ("hydra.run.dir=x", "unknown key hydra.run.dir"),
         ("+batch=3", "keys are neither added nor removed here"),
         ("batch", "batch is not key=value"),

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_shards import counted
 from data_shards.loader import TrainLoader
-from data_shards.order import PlainOrder
+from data_shards.sampling.order import PlainOrder
 from hpc.config import Augment
 
 BATCH, SIDE, THREADS, SHARDS = 64, 112, 2, 4

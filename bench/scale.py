@@ -27,7 +27,7 @@ from data_shards import index
 from data_shards.columns import BLOCK_BYTES, BLOCKS
 from data_shards.index import ShardSet
 from data_shards.manifest import file_entry, write_manifest
-from data_shards.order import GroupOrder, Order, PlainOrder, rank_block
+from data_shards.sampling.order import GroupOrder, Order, PlainOrder, rank_block
 from data_shards.supply import Supply
 
 COLUMNS = {

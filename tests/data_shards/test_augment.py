@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from data_shards import augment
+from data_shards.sampling import augment
 from hpc.config import Augment
 
 N = 4000

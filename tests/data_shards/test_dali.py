@@ -10,7 +10,7 @@ import torch
 
 from data_shards.dali import DaliBackend
 from data_shards.loader import EvalLoader, TrainLoader
-from data_shards.order import GroupOrder, PlainOrder
+from data_shards.sampling.order import GroupOrder, PlainOrder
 from hpc.config import Augment
 from tests.data_shards.small_set import build, jpeg, photo
 

@@ -15,8 +15,8 @@ from data_shards.errors import UserError
 from data_shards.index import ShardSet
 from data_shards.loader import TrainLoader
 from data_shards.manifest import NAME, file_entry, write_manifest
-from data_shards.order import GroupOrder
 from data_shards.pack import pack
+from data_shards.sampling.order import GroupOrder
 from data_shards.set_maker import Request
 from data_shards.source import open_source
 from tests.data_shards.pictures_on_disk import identity_folders

@@ -10,7 +10,7 @@ import torch
 from data_shards import loader
 from data_shards.errors import DecodeError, UserError
 from data_shards.loader import EvalLoader, TrainLoader, choose_backend
-from data_shards.order import GroupOrder, PlainOrder, UnpairedOrder
+from data_shards.sampling.order import GroupOrder, PlainOrder, UnpairedOrder
 from data_shards.stage import LOCK
 from hpc.config import Augment
 from tests.data_shards.small_set import build, jpeg, photo

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.errors import UserError
-from data_shards.order import (
+from data_shards.sampling.order import (
     GroupOrder,
     PlainOrder,
     Slots,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_shards import order
+from data_shards.sampling import order
 from hpc import agree, setup, train
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config, Data, Evaluate, numbers

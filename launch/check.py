@@ -17,8 +17,8 @@ example: rostro check shards/lfw
 
 
 def main(argv: list[str]) -> int:
-    from data_shards.check import check_set, find_sets
     from data_shards.errors import UserError
+    from data_shards.inspect.check import check_set, find_sets
     from data_shards.manifest import read_manifest
 
     args = parse(argv, {"workers": 2}, positional=("DIR",), required=("DIR",))

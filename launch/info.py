@@ -23,10 +23,10 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from data_shards.check import find_sets
     from data_shards.errors import UserError
     from data_shards.index import ShardSet
-    from data_shards.info import contact_sheet, facts, write_png
+    from data_shards.inspect.check import find_sets
+    from data_shards.inspect.summary import contact_sheet, facts, write_png
 
     args = parse(argv, {"out": ""}, positional=("DIR",), required=("DIR",))
     if args.out and not Path(args.out).is_dir():

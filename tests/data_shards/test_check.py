@@ -5,10 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_shards import check, plan
-from data_shards.check import check_set, find_sets
+from data_shards import plan
 from data_shards.errors import UserError
 from data_shards.index import ShardSet
+from data_shards.inspect import check
+from data_shards.inspect.check import check_set, find_sets
 from data_shards.pack import pack
 from data_shards.set_maker import Request
 from data_shards.source import open_source
@@ -178,7 +179,7 @@ def test_contact_sheet_shows_the_pictures(good):
     import cv2
     import numpy as np
 
-    from data_shards.info import CAPTION, CELL, GAP, contact_sheet
+    from data_shards.inspect.summary import CAPTION, CELL, GAP, contact_sheet
 
     shards = ShardSet.open(good)
     sheet, damaged = contact_sheet(shards, rows=2, columns=2)

@@ -9,8 +9,8 @@ import random
 import shutil
 from pathlib import Path
 
-from data_shards.check import check_set
 from data_shards.index import ShardSet
+from data_shards.inspect.check import check_set
 from data_shards.keys import visible
 from data_shards.pack import pack
 from data_shards.set_maker import Request

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from data_shards import columns, index
-from data_shards.check import check_set
 from data_shards.errors import UserError
 from data_shards.index import ShardSet
+from data_shards.inspect.check import check_set
 from data_shards.loader import TrainLoader
 from data_shards.manifest import NAME, file_entry, write_manifest
 from data_shards.pack import pack

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data_shards import columns, index
-from data_shards.check import check_set
 from data_shards.errors import UserError
 from data_shards.index import ShardSet
+from data_shards.inspect.check import check_set
 from data_shards.manifest import file_entry, write_manifest
 from data_shards.pack import pack
 from data_shards.set_maker import Request

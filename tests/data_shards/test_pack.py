@@ -13,7 +13,7 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.index import ShardSet
-from data_shards.info import facts
+from data_shards.inspect.summary import facts
 from data_shards.pack import pack
 from data_shards.set_maker import Request
 from data_shards.source import open_source

@@ -7,7 +7,7 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.index import ShardSet
-from data_shards.info import facts
+from data_shards.inspect.summary import facts
 from data_shards.manifest import write_manifest
 from data_shards.set_maker import Request
 from tests.data_shards.pictures_on_disk import identity_folders

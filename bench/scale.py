@@ -23,11 +23,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_shards import index
-from data_shards.columns import BLOCK_BYTES, BLOCKS
-from data_shards.index import ShardSet
-from data_shards.manifest import file_entry, write_manifest
 from data_shards.sampling.order import GroupOrder, Order, PlainOrder, rank_block
+from data_shards.shard_format import shard_set
+from data_shards.shard_format.columns import BLOCK_BYTES, BLOCKS
+from data_shards.shard_format.manifest import file_entry, write_manifest
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.supply import Supply
 
 COLUMNS = {
@@ -148,7 +148,7 @@ def resident_mb() -> float:
 
 def measure(big: Path, small: Path, kind: str, batches: int) -> dict[str, float]:
     """Run in a fresh process: the figures of one order."""
-    index.WHOLE = 0  # both sets are verified by blocks, so that the costs of their batches compare
+    shard_set.WHOLE = 0  # both sets are verified by blocks, so that the costs of their batches compare
     before = resident_mb()
     begin = time.perf_counter()
     ShardSet.open(big)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from data_shards.errors import UserError
-from data_shards.keys import identity_slugs, stem_slugs
+from data_shards.shard_format.keys import identity_slugs, stem_slugs
 from data_shards.source import Sample
 
 TRAINED, VALIDATION, HELD_OUT = "train", "val", "eval"  # the sets of a pack with holdout= or val=

@@ -8,8 +8,8 @@ import numpy as np
 
 from data_shards.pictures import Rejected, normalise
 from data_shards.plan import Entry
+from data_shards.shard_format.ustar import TarWriter
 from data_shards.source import Source
-from data_shards.tar_writer import TarWriter
 
 COLUMNS = ("offset", "size", "width", "height", "crc", "labels.identity")
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
-from data_shards.manifest import NAME, read_manifest, sync_path
+from data_shards.shard_format.manifest import NAME, read_manifest, sync_path
+from data_shards.shard_format.shard_set import ShardSet
 
 CHUNK = 4 << 20
 THREADS = 4  # files copied at a time: one hides the latency and the hashing of another

@@ -27,11 +27,11 @@ import simplejpeg
 from data_shards import counted
 from data_shards.errors import DecodeError, UserError
 from data_shards.host import HostBackend
-from data_shards.index import ShardSet
 from data_shards.loader import RawBatch, to_batch
 from data_shards.sampling import augment
 from data_shards.sampling.augment import AugmentConfig
 from data_shards.sampling.order import Slots, rank_block
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.stream_sources import Sources
 from data_shards.supply import Job
 from data_shards.tar_stream import samples

@@ -7,7 +7,7 @@ import numpy as np
 from webdataset.shardlists import expand_urls
 
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_shards.index import ShardSet
-from data_shards.keys import member_key
+from data_shards.shard_format.keys import member_key
+from data_shards.shard_format.shard_set import ShardSet
 from hpc import known_people, plots, threshold
 from hpc.errors import UserError
 from hpc.known_people import People

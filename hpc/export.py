@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.files import FileError, read_json, write_bytes
-from data_shards.manifest import read_manifest
 from data_shards.resize import KERNEL
+from data_shards.shard_format.manifest import read_manifest
 from hpc import held_out, tensorfile, threshold
 from hpc.errors import UserError
 from hpc.predict import Predictor

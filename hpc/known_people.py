@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.files import FileError, MissingFile, read_bytes, read_json, write_bytes, write_json
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 from hpc.errors import UserError
 
 TRAINED, CHOSEN = "trained_on", "chosen_on"  # files of a run: .json says what they are, .bin holds the hashes

@@ -21,9 +21,9 @@ import torch
 from torch.nn.modules.dropout import _DropoutNd
 
 from data_shards import counted, loader, stream
-from data_shards.index import ShardSet
 from data_shards.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
+from data_shards.shard_format.shard_set import ShardSet
 from hpc import dist, failure, held_out, slurm, stage
 from hpc.checkpoint import Checkpoint
 from hpc.config import Config, identity, numbers

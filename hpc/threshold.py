@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_shards.files import SEAL, FileError, MissingFile, is_sealed, read_json, seal
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 from hpc.meters.verification import Verdict
 from hpc.predict import Predictor
 from hpc.rundir import write_json

@@ -19,7 +19,7 @@ example: rostro check shards/lfw
 def main(argv: list[str]) -> int:
     from data_shards.errors import UserError
     from data_shards.inspect.check import check_set, find_sets
-    from data_shards.manifest import read_manifest
+    from data_shards.shard_format.manifest import read_manifest
 
     args = parse(argv, {"workers": 2}, positional=("DIR",), required=("DIR",))
     if args.workers < 1:

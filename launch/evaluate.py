@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"overlap={keys.overlap} is not known: use refuse or allow")
     if keys.bootstrap < 0:
         raise UserError(f"bootstrap={keys.bootstrap} is negative: use 0 for no intervals, or 1000")
-    from data_shards.index import ShardSet
+    from data_shards.shard_format.shard_set import ShardSet
     from hpc.assess import assess
     from hpc.predict import load_run
     from hpc.rundir import RunDir
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
 
 def choice(run: Any, *, anew: bool, keep: bool) -> Any:
     """Who chooses the threshold of a run's evaluation, and who chose its checkpoint."""
-    from data_shards.index import ShardSet
+    from data_shards.shard_format.shard_set import ShardSet
     from hpc import held_out, known_people
     from hpc.assess import Choice
 

@@ -24,9 +24,9 @@ def main(argv: list[str]) -> int:
     from rich.table import Table
 
     from data_shards.errors import UserError
-    from data_shards.index import ShardSet
     from data_shards.inspect.check import find_sets
     from data_shards.inspect.summary import contact_sheet, facts, write_png
+    from data_shards.shard_format.shard_set import ShardSet
 
     args = parse(argv, {"out": ""}, positional=("DIR",), required=("DIR",))
     if args.out and not Path(args.out).is_dir():

@@ -9,7 +9,7 @@ from launch.args import parse
 if TYPE_CHECKING:
     import numpy as np
 
-    from data_shards.index import ShardSet
+    from data_shards.shard_format.shard_set import ShardSet
 
 HELP = """
 usage: rostro pairs SET out=FILE [key=value ...]
@@ -32,7 +32,7 @@ TRIES = 100  # draws for each pair before the set is called too small
 def main(argv: list[str]) -> int:
     from data_shards.errors import UserError
     from data_shards.files import write_bytes
-    from data_shards.index import ShardSet
+    from data_shards.shard_format.shard_set import ShardSet
 
     keys = parse(argv, SPEC, positional=("set",), required=("set", "out"))
     if keys.format not in ("lfw", "paths"):
@@ -107,7 +107,7 @@ def _path(shards: "ShardSet", row: int) -> str:
 def _numbered(shards: "ShardSet", row: int) -> tuple[str, str]:
     """(name, number) of a picture that is called `<name>_<number>`, as LFW's are."""
     from data_shards.errors import UserError
-    from data_shards.keys import member_key
+    from data_shards.shard_format.keys import member_key
 
     name = shards.identity_names()[int(shards.labels["identity"][row])]
     member = shards.member(row).removesuffix(".jpg")

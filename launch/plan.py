@@ -71,7 +71,7 @@ def check_data(config: Config) -> dict[str, Any]:
         raise UserError(
             f"{where}: type data.train=FOLDER" + (", or export ROSTRO_SHARDS=FOLDER" if data.set else "")
         )
-    from data_shards.index import ShardSet  # numpy: not needed for a plan without data
+    from data_shards.shard_format.shard_set import ShardSet  # numpy: not needed for a plan without data
 
     module = task_checks(config)
     wanted = tuple(getattr(module, "fields", ()))
@@ -120,7 +120,7 @@ def check_people(config: Config, sets: Mapping[str, Any]) -> None:
                 file=sys.stderr,
             )
         else:
-            from data_shards.index import ShardSet
+            from data_shards.shard_format.shard_set import ShardSet
 
             sets = {"train": ShardSet.open(data.train), **sets}
     refuse_shared(dict(sets))
@@ -133,7 +133,7 @@ def _tells(source: str) -> bool:
 
 def digests(config: Config) -> dict[str, str]:
     """What the sets of a located config are, wherever they lie: sha256 of their manifests."""
-    from data_shards.manifest import read_manifest
+    from data_shards.shard_format.manifest import read_manifest
 
     folders = _folders(config) | ({"train": ""} if config.data.stream else {})
     return {split: read_manifest(Path(folder))[1] for split, folder in folders.items() if folder}
@@ -145,7 +145,7 @@ def _folders(config: Config) -> dict[str, str]:
 
 def keep_people(run: RunDir, config: Config) -> None:
     """Write down in the run whom it is trained on and who chooses its checkpoint, by hashes; a stream does not say."""
-    from data_shards.index import ShardSet
+    from data_shards.shard_format.shard_set import ShardSet
     from hpc import known_people
 
     if _tells(config.data.train):

@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 
 CELL = 96  # pixels of a picture's side
 GAP = 4

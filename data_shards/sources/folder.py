@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from data_shards.errors import UserError
-from data_shards.keys import visible
+from data_shards.shard_format.keys import visible
 from data_shards.source import FileSource, Sample, folders_of
 from data_shards.sources.lfw import FOLDERS as LFW
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data_shards.index import COLUMNS, STARTS
-from data_shards.manifest import file_entry, write_manifest
+from data_shards.shard_format.manifest import file_entry, write_manifest
+from data_shards.shard_format.shard_set import COLUMNS, STARTS
 
 
 def photo(number: int, width: int, height: int, *, grain: float = 6.0) -> np.ndarray:

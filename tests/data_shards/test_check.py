@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from data_shards import plan
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
 from data_shards.inspect import check
 from data_shards.inspect.check import check_set, find_sets
 from data_shards.pack import pack
 from data_shards.set_maker import Request
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import identity_folders
@@ -287,7 +287,7 @@ def test_open_refuses_an_edited_manifest_or_another_schema(folder):
 def test_open_refuses_rows_that_do_not_fit(folder):
     import numpy as np
 
-    from data_shards.manifest import file_entry, write_manifest
+    from data_shards.shard_format.manifest import file_entry, write_manifest
 
     np.save(folder / "index" / "size.npy", np.zeros(3, "u4"))
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -9,11 +9,11 @@ import random
 import shutil
 from pathlib import Path
 
-from data_shards.index import ShardSet
 from data_shards.inspect.check import check_set
-from data_shards.keys import visible
 from data_shards.pack import pack
 from data_shards.set_maker import Request
+from data_shards.shard_format.keys import visible
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from data_shards.walk import helper_of
 from tests.data_shards.small_set import jpeg, photo

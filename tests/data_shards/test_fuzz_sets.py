@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import columns, index
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
 from data_shards.inspect.check import check_set
 from data_shards.loader import TrainLoader
-from data_shards.manifest import NAME, file_entry, write_manifest
 from data_shards.pack import pack
 from data_shards.sampling.order import GroupOrder
 from data_shards.set_maker import Request
+from data_shards.shard_format import columns, shard_set
+from data_shards.shard_format.manifest import NAME, file_entry, write_manifest
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from tests.data_shards.pictures_on_disk import identity_folders
 from tests.data_shards.test_loader import Augment
@@ -102,7 +102,7 @@ def told(folder: Path) -> list[str]:
 @pytest.mark.parametrize("large", [False, True], ids=["whole", "blocks"])
 def test_damaged_sets_are_refused_or_the_same(good, tmp_path, monkeypatch, large):
     if large:
-        monkeypatch.setattr(index, "WHOLE", 0)
+        monkeypatch.setattr(shard_set, "WHOLE", 0)
     folder = shutil.copytree(good, tmp_path / "set")
     names = sorted(str(path.relative_to(good)) for path in good.rglob("*") if path.is_file())
     assert {columns.BLOCKS, NAME, "rejected.csv", "faces-000000.idx"} < set(names)

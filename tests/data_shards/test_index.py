@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
-from data_shards import columns, index
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
 from data_shards.inspect.check import check_set
-from data_shards.manifest import file_entry, write_manifest
 from data_shards.pack import pack
 from data_shards.set_maker import Request
+from data_shards.shard_format import columns, shard_set
+from data_shards.shard_format.manifest import file_entry, write_manifest
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from data_shards.stream import Sources
 from launch.cli import main
@@ -35,7 +35,7 @@ def folder(good, tmp_path):
 @pytest.fixture
 def large(monkeypatch):
     """Every set is one of those whose index is verified block by block."""
-    monkeypatch.setattr(index, "WHOLE", 0)
+    monkeypatch.setattr(shard_set, "WHOLE", 0)
 
 
 def change(folder, name: str, row: int, value: int) -> None:
@@ -60,7 +60,7 @@ def commit_again(folder, **changes) -> None:
     write_manifest(folder, manifest)
 
 
-TABLES = [*index.COLUMNS, *index.STARTS, "labels.identity"]
+TABLES = [*shard_set.COLUMNS, *shard_set.STARTS, "labels.identity"]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -76,7 +76,7 @@ def test_a_flipped_bit_of_the_index_is_refused_at_open(folder, name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_rows_that_fit_nothing_are_refused_though_all_hashes_fit(folder, name):
-    change(folder, name, 1, 0 if name in ("size", "width", "height", "offset", *index.STARTS) else 5)
+    change(folder, name, 1, 0 if name in ("size", "width", "height", "offset", *shard_set.STARTS) else 5)
     hash_blocks(folder)
     commit_again(folder)
     if name == "crc":  # only reading the picture tells

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
 from data_shards.inspect.summary import facts
 from data_shards.pack import pack
 from data_shards.set_maker import Request
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import identity_folders, tree

@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
 from data_shards.inspect.summary import facts
-from data_shards.manifest import write_manifest
 from data_shards.set_maker import Request
+from data_shards.shard_format.manifest import write_manifest
+from data_shards.shard_format.shard_set import ShardSet
 from tests.data_shards.pictures_on_disk import identity_folders
 from tests.data_shards.test_pack import names, packed
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from data_shards.index import ShardSet
 from data_shards.pack import pack
 from data_shards.set_maker import Request
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import REAL, needs_real

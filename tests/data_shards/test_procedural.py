@@ -9,8 +9,8 @@ import pytest
 import simplejpeg
 
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
 from data_shards.procedural import ATTRIBUTES, EMOTIONS, FIELDS, PARTS, TONES, Face, draw, labels
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from launch import pack
 

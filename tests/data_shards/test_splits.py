@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
-from data_shards.manifest import read_manifest
 from data_shards.plan import split_identities
+from data_shards.shard_format.manifest import read_manifest
+from data_shards.shard_format.shard_set import ShardSet
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import tree
 from tests.sets import pack_set, write_folders

@@ -10,7 +10,7 @@ import pytest
 
 from data_shards import stage
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 from tests.sets import pack_set
 
 

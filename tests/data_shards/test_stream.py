@@ -10,8 +10,8 @@ import webdataset
 
 from data_shards.errors import DecodeError, UserError
 from data_shards.host import decode_picture
-from data_shards.index import ShardSet
 from data_shards.sampling import augment
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.stream import Sources, StreamLoader
 from data_shards.tar_stream import samples
 from hpc.config import Augment

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from data_shards.errors import UserError
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from data_shards.walk import Walk
 from launch.cli import main

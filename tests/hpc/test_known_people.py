@@ -9,7 +9,7 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.files import FileError
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 from hpc import known_people
 from hpc.known_people import normalised, people_of, shared
 from launch.cli import main

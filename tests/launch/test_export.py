@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from data_shards import resize
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 from hpc.predict import load_run
 from launch.cli import main
 from models.siamese import SiameseNet, build_trunk

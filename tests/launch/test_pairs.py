@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 from hpc.assess import trial
 from launch.cli import main
 from tests.launch.judged import judged_run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data_shards.index import ShardSet
+from data_shards.shard_format.shard_set import ShardSet
 from hpc import checkpoint, known_people
 from hpc.config import Config, Data, save_config
 from hpc.dist import Dist

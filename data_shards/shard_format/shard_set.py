@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.columns import BLOCKS, REMEDY, Blocks, check_starts, load_column, verify_file
 from data_shards.errors import UserError
 from data_shards.files import read_bytes
-from data_shards.manifest import read_manifest
-from data_shards.tar_writer import BLOCK, header_name
+from data_shards.shard_format.columns import BLOCKS, REMEDY, Blocks, check_starts, load_column, verify_file
+from data_shards.shard_format.manifest import read_manifest
+from data_shards.shard_format.ustar import BLOCK, header_name
 
 # The picture's bytes lie at [offset, offset + size) of the shard; crc is zlib.crc32 of them.
 COLUMNS = {"shard": "u4", "offset": "u8", "size": "u4", "width": "u2", "height": "u2", "crc": "u4"}

@@ -32,7 +32,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_shards import counted
+from data_shards import counter_rng
 from data_shards.loader import TrainLoader
 from data_shards.sampling.order import PlainOrder
 from hpc.config import Augment
@@ -238,7 +238,7 @@ def measure(rows: dict[str, Callable[[], Iterator[int]]], rounds: int, images: i
     """Medians of images/s and images per CPU-second; variants in turn, each alone on the machine."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
     for number in range(rounds):
-        shift = int(counted.uniform(counted.key(number), np.array([0]), 1)[0, 0] * len(rows))
+        shift = int(counter_rng.uniform(counter_rng.key(number), np.array([0]), 1)[0, 0] * len(rows))
         for name in [*rows][shift:] + [*rows][:shift]:
             source = rows[name]()
             found[name].append(timed(source, images))

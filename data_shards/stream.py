@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from data_shards import counted
+from data_shards import counter_rng
 from data_shards.errors import DecodeError, UserError
 from data_shards.host import HostBackend
 from data_shards.loader import RawBatch, to_batch
@@ -140,7 +140,7 @@ class StreamLoader:
 
     def _shuffled(self, clock: int) -> Iterator[tuple[_Sample, ...]]:
         """Endless: each group that comes in takes the place of a drawn one of the buffer."""
-        stream = counted.key(self._seed, "buffer", self._rank, self._world, clock)
+        stream = counter_rng.key(self._seed, "buffer", self._rank, self._world, clock)
         held: list[tuple[_Sample, ...]] = []
         size, draws = max(1, self._buffer // self._group), np.empty(0, np.int64)
         if self._slots is not None:
@@ -153,7 +153,7 @@ class StreamLoader:
                 continue
             if number % 1024 == 0 or not len(draws):
                 block = np.arange(number - number % 1024, number - number % 1024 + 1024)
-                draws = (counted.uniform(stream, block, 1)[:, 0] * size).astype(np.int64)
+                draws = (counter_rng.uniform(stream, block, 1)[:, 0] * size).astype(np.int64)
             place = draws[number % 1024]
             out, held[place] = held[place], group
             yield out
@@ -164,7 +164,7 @@ class StreamLoader:
         while True:
             found = False
             for shard in self._dealt(number, salt)[skip:]:
-                stream = counted.key(self._seed, "runs", salt, number, int(shard))
+                stream = counter_rng.key(self._seed, "runs", salt, number, int(shard))
                 for group in self._cut(self._read(int(shard)), stream):
                     found = True
                     yield number, group
@@ -179,15 +179,17 @@ class StreamLoader:
             return
         for number, run in enumerate(_runs(samples, max(1, RUN // self._group) * self._group)):
             places = np.arange(-(-len(run) // self._group) * self._group)
-            rows = counted.permute(counted.derive(stream, np.int64(number)), places % len(run), len(run))
+            rows = counter_rng.permute(
+                counter_rng.derive(stream, np.int64(number)), places % len(run), len(run)
+            )
             pictures = [replace(run[row], repeat=nth >= len(run)) for nth, row in enumerate(rows.tolist())]
             for low in range(0, len(pictures), self._group):
                 yield tuple(pictures[low : low + self._group])
 
     def _dealt(self, number: int, salt: int) -> np.ndarray:
         num = len(self._sources.urls)
-        stream = counted.derive(counted.key(self._seed, "stream", salt), np.array([number]))
-        return counted.permute(stream, np.arange(num), num)[self._rank :: self._world]
+        stream = counter_rng.derive(counter_rng.key(self._seed, "stream", salt), np.array([number]))
+        return counter_rng.permute(stream, np.arange(num), num)[self._rank :: self._world]
 
     def _place(self, clock: int) -> tuple[int, int, int]:
         """(pass, shards of it to skip, salt of the passes) at a clock."""

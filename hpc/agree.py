@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards import counted
+from data_shards import counter_rng
 from hpc import dist
 from hpc.config import Config
 from hpc.dist import Dist
@@ -62,9 +62,9 @@ def digest(batch: Batch) -> int:
     members = batch.ids.numpy().astype("u8").reshape(len(batch), -1).T
     total = 0
     for number, ids in enumerate(members):
-        stream = counted.key(0, "digest", *([number] if number else []))
-        hashed = counted.derive(stream, batch.positions.numpy()) ^ ids
-        total += int((counted.mix(hashed) >> np.uint64(44)).sum())
+        stream = counter_rng.key(0, "digest", *([number] if number else []))
+        hashed = counter_rng.derive(stream, batch.positions.numpy()) ^ ids
+        total += int((counter_rng.mix(hashed) >> np.uint64(44)).sum())
     return total
 
 

@@ -20,7 +20,7 @@ import psutil
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
-from data_shards import counted, loader, stream
+from data_shards import counter_rng, loader, stream
 from data_shards.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
@@ -113,7 +113,7 @@ def seed_torch(seed: int) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Initial weights: the same on every rank, from the run's seed."""
     with torch.random.fork_rng(devices=[]):
-        seed_torch(int(counted.key(seed, "init")))
+        seed_torch(int(counter_rng.key(seed, "init")))
         yield
 
 

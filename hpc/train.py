@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_shards import counted
+from data_shards import counter_rng
 from hpc import agree, dist, engine, failure, faults, held_out, optim, preempt, setup, task_state
 from hpc.accumulate import Pass, blocks_of
 from hpc.dist import Dist
@@ -167,7 +167,7 @@ class Trainer:
             phase,
             {name: player.engine for name, player in self.players.items()},
             clock=self.clock,
-            seed=lambda micro: setup.seed_torch(int(counted.key(*stream, micro))),
+            seed=lambda micro: setup.seed_torch(int(counter_rng.key(*stream, micro))),
             autocast=self._autocast,
             weigh=self._weigh,
         )

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from data_shards import counted
+from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config_check import checks_of
 from launch import args
@@ -159,7 +159,7 @@ class Auditor:
 
         plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
         images, every = int(plan["images"]), int(plan["save.every"])
-        draws = counted.uniform(counted.key(self.seed, "audit", case.label), np.arange(3), 2)
+        draws = counter_rng.uniform(counter_rng.key(self.seed, "audit", case.label), np.arange(3), 2)
         thirds = [int((third + 0.15 + 0.7 * draws[third, 0]) * images / 3) for third in range(3)]
         victim = int(draws[0, 1] * case.procs)
         boundary = SAVES[int(draws[1, 1] * len(SAVES))]

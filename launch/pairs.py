@@ -69,16 +69,16 @@ def draw(shards: "ShardSet", *, n: int, seed: int, same: bool) -> list[tuple[int
     """n different pairs of rows: of one person, or of two."""
     import numpy as np
 
-    from data_shards import counted
+    from data_shards import counter_rng
     from data_shards.errors import UserError
 
     start = np.asarray(shards.identity_start).astype(np.int64)
     sizes = np.diff(start)
     people = np.flatnonzero(sizes >= (2 if same else 1))
     found: set[tuple[int, int]] = set()
-    stream = counted.key(seed, "genuine list" if same else "impostor list")
+    stream = counter_rng.key(seed, "genuine list" if same else "impostor list")
     for number in range(TRIES * n if len(people) >= (1 if same else 2) else 0):
-        drawn = counted.uniform(stream, np.array([number]), 4)[0]
+        drawn = counter_rng.uniform(stream, np.array([number]), 4)[0]
         one = _pick(people, drawn[0])
         two = one if same else _pick(people[people != one], drawn[1])
         a = int(drawn[2] * sizes[one])

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from data_shards import counted
+from data_shards import counter_rng
 
 _ATTEMPTS = 10
 # draws of a picture: flip, four colour strengths, then the crop: its place, area and ratio of each attempt
@@ -61,7 +61,7 @@ def draw(
     """Parameters of the pictures at `positions`: row i depends on nothing but its own arguments."""
     whole = list(config.crop_area) == [1, 1]
     draws = _CROP_FROM if whole else _DRAWS
-    noise = counted.uniform(counted.key(seed, "augment", member), positions, draws)
+    noise = counter_rng.uniform(counter_rng.key(seed, "augment", member), positions, draws)
     random_crop = noise[:, _CROP_FROM:]
     crop = _centre_square(widths, heights) if whole else _random_crop(config, random_crop, widths, heights)
     return Augmentation(crop, noise[:, 0] < config.flip, _colour(config, noise[:, 1:_CROP_FROM]))

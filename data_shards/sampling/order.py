@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from data_shards import counted
+from data_shards import counter_rng
 from data_shards.errors import UserError
 
 WINDOW = 65_536  # samples among which neighbours in the stream are drawn, at least
@@ -94,9 +94,9 @@ class _Windows:
         self.epoch = lru_cache(maxsize=3)(self._epoch)
 
     def _epoch(self, number: int) -> _Epoch:
-        stream = counted.derive(self.stream, np.int64(number))
+        stream = counter_rng.derive(self.stream, np.int64(number))
         num_shards = len(self.first) - 1
-        shards = counted.permute(stream, np.arange(num_shards), num_shards)
+        shards = counter_rng.permute(stream, np.arange(num_shards), num_shards)
         counts = self.first[shards + 1] - self.first[shards]
         start = np.concatenate([[0], np.cumsum(counts)])
         return _Epoch(stream, shards, start, start[self.cuts])
@@ -106,10 +106,10 @@ class _Windows:
         table = self.epoch(epoch)
         window = np.searchsorted(table.windows, places, "right") - 1
         base = table.windows[window]
-        stream = counted.derive(table.stream, window)
+        stream = counter_rng.derive(table.stream, window)
         if member:
-            stream = counted.derive(stream, np.int64(member))
-        place = base + counted.permute(stream, places - base, table.windows[window + 1] - base)
+            stream = counter_rng.derive(stream, np.int64(member))
+        place = base + counter_rng.permute(stream, places - base, table.windows[window + 1] - base)
         nth = np.searchsorted(table.start, place, "right") - 1
         return self.first[table.shards[nth]] + place - table.start[nth]
 
@@ -143,7 +143,7 @@ class PlainOrder(_Stream):
 
     def __init__(self, shards: Shards, seed: int, members: int = 1, *, window: int = WINDOW) -> None:
         counts = np.diff(np.asarray(shards.shard_start).astype(np.int64))
-        self._windows = _Windows(counts, counted.key(seed, "order"), window)
+        self._windows = _Windows(counts, counter_rng.key(seed, "order"), window)
         self.epoch_slots, self.members = self._windows.total, members
         if not self.epoch_slots:
             raise UserError("data.train holds no samples: pack a set that is not empty")
@@ -180,9 +180,9 @@ class GroupOrder(_Stream):
         # a group is counted to the shard in which its identity begins
         owner = np.searchsorted(self._rows, np.asarray(shards.shard_start))
         counts = np.diff(self._groups[np.minimum(owner, num)])
-        stream = counted.key(seed, "groups")
+        stream = counter_rng.key(seed, "groups")
         self._windows = _Windows(counts, stream, max(1, window // group))
-        self._pictures = counted.derive(stream, np.int64(-1))
+        self._pictures = counter_rng.derive(stream, np.int64(-1))
         self.epoch_slots = self._windows.total * group
         if not self.epoch_slots:
             raise UserError("data.train holds no identities: pack identity folders, or use data.order=plain")
@@ -201,8 +201,8 @@ class GroupOrder(_Stream):
         size = self._rows[identity + 1].astype(np.int64) - low
         nth = (groups - self._groups[identity])[inverse] * self._group + places % self._group
         identity, low, size = identity[inverse], low[inverse], size[inverse]
-        stream = counted.derive(counted.derive(self._pictures, np.int64(epoch)), identity)
-        return low + counted.permute(stream, nth % size, size), nth >= size
+        stream = counter_rng.derive(counter_rng.derive(self._pictures, np.int64(epoch)), identity)
+        return low + counter_rng.permute(stream, nth % size, size), nth >= size
 
 
 class UnpairedOrder(_Stream):
@@ -216,7 +216,7 @@ class UnpairedOrder(_Stream):
 
     def __init__(self, set_a: Shards, set_b: Shards, seed: int, *, window: int = WINDOW) -> None:
         self._a = PlainOrder(set_a, seed, window=window)
-        self._b = PlainOrder(set_b, int(counted.key(seed, "unpaired")), window=window)
+        self._b = PlainOrder(set_b, int(counter_rng.key(seed, "unpaired")), window=window)
         self.epoch_slots = self._a.epoch_slots
 
     def at(self, positions: np.ndarray) -> Slots:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_shards import counted
+from data_shards import counter_rng
 from hpc.errors import UserError
 
 CAP = 2_000_000  # pairs of either kind
@@ -39,7 +39,7 @@ def _triangle(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw(total: int, cap: int, stream: np.uint64) -> np.ndarray:
     """All of [0, total), or `cap` of them drawn without replacement."""
-    return np.arange(total) if total <= cap else counted.permute(stream, np.arange(cap), total)
+    return np.arange(total) if total <= cap else counter_rng.permute(stream, np.arange(cap), total)
 
 
 def all_pairs(identity: np.ndarray, *, cap: int = CAP, seed: int = 0, folds: int = 10) -> Pairs:
@@ -61,12 +61,12 @@ def all_pairs(identity: np.ndarray, *, cap: int = CAP, seed: int = 0, folds: int
     by_person = np.argsort(code, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     ends = np.cumsum(counts * (counts - 1) // 2)
-    chosen = _draw(genuine_total, cap, counted.key(seed, "genuine pairs"))
+    chosen = _draw(genuine_total, cap, counter_rng.key(seed, "genuine pairs"))
     who = np.searchsorted(ends, chosen, side="right")
     i, j = _triangle(chosen - (ends[who] - counts[who] * (counts[who] - 1) // 2))
     genuine = by_person[starts[who] + i], by_person[starts[who] + j]
 
-    impostor = _impostors(code, impostor_total, cap, counted.key(seed, "impostor pairs"))
+    impostor = _impostors(code, impostor_total, cap, counter_rng.key(seed, "impostor pairs"))
     first = np.concatenate([genuine[0], impostor[0]])
     second = np.concatenate([genuine[1], impostor[1]])
     same = np.arange(len(first)) < len(genuine[0])
@@ -86,7 +86,7 @@ def _impostors(code: np.ndarray, total: int, cap: int, stream: np.uint64) -> tup
     have = taken = 0
     while have < cap:  # a stretch of the permutation of all pairs, less the genuine ones
         stretch = min(int((cap - have) * every / total) + 16, every - taken)
-        i, j = _triangle(counted.permute(stream, np.arange(taken, taken + stretch), every))
+        i, j = _triangle(counter_rng.permute(stream, np.arange(taken, taken + stretch), every))
         keep = code[i] != code[j]
         parts.append((i[keep], j[keep]))
         have, taken = have + int(keep.sum()), taken + stretch

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_shards import counted
+from data_shards import counter_rng
 from hpc.errors import UserError
 from hpc.meters import roc
 from hpc.meters.pairs import CAP, Pairs, all_pairs
@@ -130,15 +130,15 @@ def bootstrap(
     people, code = np.unique(identity, return_inverse=True)
     spread = np.flatnonzero(~pairs.same)
     if len(spread) > _RESAMPLED:
-        stream = counted.key(seed, "bootstrap pairs")
-        spread = np.sort(spread[counted.permute(stream, np.arange(_RESAMPLED), len(spread))])
+        stream = counter_rng.key(seed, "bootstrap pairs")
+        spread = np.sort(spread[counter_rng.permute(stream, np.arange(_RESAMPLED), len(spread))])
     used = np.concatenate([np.flatnonzero(pairs.same), spread])
     ranking = roc.rank(scores[used], pairs.same[used])
     same, a, b = pairs.same[used], code[pairs.first[used]], code[pairs.second[used]]
     rates, areas = [], []
-    stream = counted.key(seed, "bootstrap people")
+    stream = counter_rng.key(seed, "bootstrap people")
     for number in range(rounds):
-        drawn = counted.uniform(stream, np.array([number]), len(people))[0]
+        drawn = counter_rng.uniform(stream, np.array([number]), len(people))[0]
         times = np.bincount((drawn * len(people)).astype(np.int64), minlength=len(people))
         weight = np.where(same, times[a], times[a] * times[b])
         if weight[same].any() and weight[~same].any():

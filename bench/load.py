@@ -33,7 +33,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_shards import counter_rng
-from data_shards.loader import TrainLoader
+from data_shards.loading.loader import TrainLoader
 from data_shards.sampling.order import PlainOrder
 from hpc.config import Augment
 

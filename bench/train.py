@@ -25,7 +25,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-from data_shards.loader import RawBatch
+from data_shards.loading.loader import RawBatch
 from hpc.config import Config, Data, Ema, Optim, save_config
 from hpc.dist import Dist
 from hpc.rundir import RunDir

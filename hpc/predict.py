@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_shards.loader import decode_pictures
-from data_shards.reader import Reader
+from data_shards.loading.loader import decode_pictures
+from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc import checkpoint, setup
 from hpc.checkpoint import Damaged

@@ -20,8 +20,9 @@ import psutil
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
-from data_shards import counter_rng, loader, stream
-from data_shards.loader import EvalLoader, RawBatch, TrainLoader
+from data_shards import counter_rng
+from data_shards.loading import loader, stream
+from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
 from hpc import dist, failure, held_out, slurm, stage

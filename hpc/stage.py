@@ -1,6 +1,6 @@
 """data.stage: a job's sets copied to its nodes before it reads them, once on each node.
 
-The first rank of a node copies (`data_shards/stage.py`), in a thread: meanwhile all ranks go on answering each
+The first rank of a node copies (`data_shards/loading/node_cache.py`), in a thread: meanwhile all ranks go on answering each
 other, so that neither a long copy is taken for a rank that hangs, nor a failure on one node is waited out on
 the others.
 """
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from data_shards import stage
+from data_shards.loading import node_cache
 from hpc import dist, held_out
 from hpc.config import Config
 from hpc.dist import Dist
@@ -38,10 +38,12 @@ class _Copy:
 
     def _run(self) -> None:
         try:
-            stage.stage(self._sources, stage.expanded(self._folder), cancelled=self._unwanted.is_set)
+            node_cache.stage(
+                self._sources, node_cache.expanded(self._folder), cancelled=self._unwanted.is_set
+            )
         except UserError as failure:
             self.error = str(failure)
-        except stage.Cancelled:
+        except node_cache.Cancelled:
             pass
         except Exception as failure:
             self.error = f"data.stage={self._folder}: {' '.join(repr(failure).split())}"
@@ -89,5 +91,5 @@ def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) ->
         if work:
             work.end()
     dist.agree_or_raise(work.error if work else "", here)
-    root = stage.expanded(data.stage)
-    return {name: str(stage.place(folder, root)) for name, folder in sources.items()}
+    root = node_cache.expanded(data.stage)
+    return {name: str(node_cache.place(folder, root)) for name, folder in sources.items()}

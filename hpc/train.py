@@ -3,7 +3,7 @@ first.
 
 It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what
 happens when is a function of it. A player (`hpc/player.py`) is one network with its engine and optimizer;
-the passes of a phase are in `hpc/accumulate.py`, batches in `data_shards/loader.py`, checkpoints in
+the passes of a phase are in `hpc/accumulate.py`, batches in `data_shards/loading/loader.py`, checkpoints in
 `hpc/keeper.py`, the run's folder in `hpc/rundir.py`.
 """
 

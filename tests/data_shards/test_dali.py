@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_shards.dali import DaliBackend
-from data_shards.loader import EvalLoader, TrainLoader
+from data_shards.loading.dali import DaliBackend
+from data_shards.loading.loader import EvalLoader, TrainLoader
 from data_shards.sampling.order import GroupOrder, PlainOrder
 from hpc.config import Augment
 from tests.data_shards.small_set import build, jpeg, photo
@@ -118,7 +118,7 @@ def test_batches_are_tensors_of_their_own(shards):
 
 
 def test_dali_is_imported_only_when_used():
-    code = "import sys, data_shards.loader; sys.exit('nvidia.dali' in sys.modules)"
+    code = "import sys, data_shards.loading.loader; sys.exit('nvidia.dali' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.inspect.check import check_set
-from data_shards.loader import TrainLoader
+from data_shards.loading.loader import TrainLoader
 from data_shards.pack import pack
 from data_shards.sampling.order import GroupOrder
 from data_shards.set_maker import Request

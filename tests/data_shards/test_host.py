@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_shards import host
 from data_shards.errors import UserError
-from data_shards.host import HostBackend, decode_picture
-from data_shards.loader import EvalLoader, decode_pictures
+from data_shards.loading import host
+from data_shards.loading.host import HostBackend, decode_picture
+from data_shards.loading.loader import EvalLoader, decode_pictures
 from data_shards.pictures import normalise
 from data_shards.resize import square
 from tests.data_shards.small_set import build, jpeg, photo

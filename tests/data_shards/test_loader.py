@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from data_shards import loader
 from data_shards.errors import DecodeError, UserError
-from data_shards.loader import EvalLoader, TrainLoader, choose_backend
+from data_shards.loading import loader
+from data_shards.loading.loader import EvalLoader, TrainLoader, choose_backend
+from data_shards.loading.node_cache import LOCK
 from data_shards.sampling.order import GroupOrder, PlainOrder, UnpairedOrder
-from data_shards.stage import LOCK
 from hpc.config import Augment
 from tests.data_shards.small_set import build, jpeg, photo
 

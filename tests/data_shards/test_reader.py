@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_shards.errors import UserError
-from data_shards.reader import Reader, name_of
+from data_shards.loading.reader import Reader, name_of
 from tests.data_shards.small_set import build, jpeg, photo
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from data_shards import stage
 from data_shards.errors import UserError
+from data_shards.loading import node_cache
 from data_shards.shard_format.shard_set import ShardSet
 from tests.sets import pack_set
 
@@ -24,29 +24,29 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def _left(root: Path) -> list[str]:
-    return sorted(name for name in os.listdir(root) if name != stage.LOCK)
+    return sorted(name for name in os.listdir(root) if name != node_cache.LOCK)
 
 
 def test_the_copy_is_the_set_and_is_used_again(
     tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = [packed / "train", packed / "eval"]
-    stage.stage(sources, tmp_path / "node")
+    node_cache.stage(sources, tmp_path / "node")
     for source in sources:
-        copy = stage.place(source, tmp_path / "node")
+        copy = node_cache.place(source, tmp_path / "node")
         assert copy.name == ShardSet.open(source).digest
         assert _files(copy) == _files(source)
         ShardSet.open(copy)
     assert len(_left(tmp_path / "node")) == 2
-    monkeypatch.setattr(stage, "_copy_set", lambda *args: pytest.fail("it was there already"))
-    stage.stage(sources, tmp_path / "node")
+    monkeypatch.setattr(node_cache, "_copy_set", lambda *args: pytest.fail("it was there already"))
+    node_cache.stage(sources, tmp_path / "node")
 
 
 @pytest.mark.parametrize("damage", ["gone", "short", "manifest"])
 def test_a_copy_that_lost_files_is_made_again(tmp_path: Path, packed: Path, damage: str) -> None:
-    stage.stage([packed / "train"], tmp_path)
-    copy = stage.place(packed / "train", tmp_path)
-    (tmp_path / f"{stage.TEMPORARY}of-a-killed-job").mkdir()
+    node_cache.stage([packed / "train"], tmp_path)
+    copy = node_cache.place(packed / "train", tmp_path)
+    (tmp_path / f"{node_cache.TEMPORARY}of-a-killed-job").mkdir()
     (tmp_path / ".tmp-of-somebody-else").mkdir()
     shard = next(copy.glob("*.tar"))
     if damage == "gone":
@@ -55,7 +55,7 @@ def test_a_copy_that_lost_files_is_made_again(tmp_path: Path, packed: Path, dama
         os.truncate(shard, 1000)
     else:
         (copy / "manifest.json").write_text("{}")
-    stage.stage([packed / "train"], tmp_path)
+    node_cache.stage([packed / "train"], tmp_path)
     assert _files(copy) == _files(packed / "train")
     assert _left(tmp_path) == [".tmp-of-somebody-else", copy.name]
 
@@ -68,7 +68,7 @@ def test_a_source_that_is_damaged_is_named_and_nothing_is_left(tmp_path: Path, p
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     with pytest.raises(UserError, match=f"{shard}: its bytes are not those that the manifest says"):
-        stage.stage([source], tmp_path / "node")
+        node_cache.stage([source], tmp_path / "node")
     assert _left(tmp_path / "node") == []
 
 
@@ -80,7 +80,7 @@ def test_a_source_that_lost_a_shard_is_not_called_a_full_disk(tmp_path: Path, pa
     with pytest.raises(
         UserError, match=f"{shard} cannot be read .No such file or directory.: copy the set again"
     ):
-        stage.stage([source], tmp_path / "node")
+        node_cache.stage([source], tmp_path / "node")
     assert _left(tmp_path / "node") == []
 
 
@@ -88,9 +88,9 @@ def test_a_small_disk_is_refused_before_anything_is_copied(
     tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sum(len(data) for data in _files(packed / "train").values())
-    monkeypatch.setattr(stage.shutil, "disk_usage", lambda path: SimpleNamespace(free=size + 1000))
+    monkeypatch.setattr(node_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=size + 1000))
     with pytest.raises(UserError, match=r"the sets need .* GB are free: free space there") as caught:
-        stage.stage([packed / "train", packed / "eval"], tmp_path)
+        node_cache.stage([packed / "train", packed / "eval"], tmp_path)
     assert "\n" not in str(caught.value)
     assert _left(tmp_path) == []
 
@@ -101,9 +101,9 @@ def test_a_disk_that_fills_up_meanwhile_is_one_line(
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stage.os, "fsync", full)
+    monkeypatch.setattr(node_cache.os, "fsync", full)
     with pytest.raises(UserError, match="the disk is full: free space there"):
-        stage.stage([packed / "train"], tmp_path)
+        node_cache.stage([packed / "train"], tmp_path)
     assert _left(tmp_path) == []
 
 
@@ -111,7 +111,7 @@ def test_one_copies_the_others_wait_and_a_cancelled_copy_leaves_nothing(
     tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied, begun, go = [], threading.Event(), threading.Event()
-    copy_set = stage._copy_set
+    copy_set = node_cache._copy_set
 
     def slow(*args) -> None:
         copied.append(args)
@@ -119,36 +119,36 @@ def test_one_copies_the_others_wait_and_a_cancelled_copy_leaves_nothing(
         assert go.wait(60)
         copy_set(*args)
 
-    monkeypatch.setattr(stage, "_copy_set", slow)
-    jobs = [threading.Thread(target=stage.stage, args=([packed / "train"], tmp_path)) for _ in range(3)]
+    monkeypatch.setattr(node_cache, "_copy_set", slow)
+    jobs = [threading.Thread(target=node_cache.stage, args=([packed / "train"], tmp_path)) for _ in range(3)]
     for job in jobs:
         job.start()
     assert begun.wait(60)
-    with pytest.raises(stage.Cancelled):  # one that waits for the lock
-        stage.stage([packed / "eval"], tmp_path, cancelled=lambda: True)
+    with pytest.raises(node_cache.Cancelled):  # one that waits for the lock
+        node_cache.stage([packed / "eval"], tmp_path, cancelled=lambda: True)
     go.set()
     for job in jobs:
         job.join(60)
     assert len(copied) == 1
-    with pytest.raises(stage.Cancelled):  # one that copies
-        stage.stage([packed / "eval"], tmp_path, cancelled=lambda: True)
-    assert _left(tmp_path) == [stage.place(packed / "train", tmp_path).name]
+    with pytest.raises(node_cache.Cancelled):  # one that copies
+        node_cache.stage([packed / "eval"], tmp_path, cancelled=lambda: True)
+    assert _left(tmp_path) == [node_cache.place(packed / "train", tmp_path).name]
 
 
 def test_the_folder_is_the_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path))
     monkeypatch.delenv("NO_SUCH_DIR", raising=False)
-    assert stage.expanded("$SLURM_TMPDIR/rostro") == stage.expanded("${SLURM_TMPDIR}/rostro")
-    assert stage.expanded("$SLURM_TMPDIR/rostro") == tmp_path / "rostro"
+    assert node_cache.expanded("$SLURM_TMPDIR/rostro") == node_cache.expanded("${SLURM_TMPDIR}/rostro")
+    assert node_cache.expanded("$SLURM_TMPDIR/rostro") == tmp_path / "rostro"
     with pytest.raises(UserError, match=r"data\.stage=\$NO_SUCH_DIR/x: NO_SUCH_DIR is not set on "):
-        stage.expanded("$NO_SUCH_DIR/x")
+        node_cache.expanded("$NO_SUCH_DIR/x")
     monkeypatch.setenv("SLURM_TMPDIR", "tmp")
     with pytest.raises(UserError, match=r"data\.stage=\$SLURM_TMPDIR is tmp on .*: use an absolute folder"):
-        stage.expanded("$SLURM_TMPDIR")
+        node_cache.expanded("$SLURM_TMPDIR")
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, packed: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another folder") as caught:
-        stage.stage([packed / "train"], tmp_path / "file" / "node")
+        node_cache.stage([packed / "train"], tmp_path / "file" / "node")
     assert "\n" not in str(caught.value)

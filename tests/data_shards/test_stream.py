@@ -9,11 +9,11 @@ import torch
 import webdataset
 
 from data_shards.errors import DecodeError, UserError
-from data_shards.host import decode_picture
+from data_shards.loading.host import decode_picture
+from data_shards.loading.stream import Sources, StreamLoader
+from data_shards.loading.tar_stream import samples
 from data_shards.sampling import augment
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.stream import Sources, StreamLoader
-from data_shards.tar_stream import samples
 from hpc.config import Augment
 from tests.data_shards.small_set import build, commit, jpeg, photo
 from tests.sets import pack_set

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from data_shards.loader import TrainLoader
+from data_shards.loading.loader import TrainLoader
 from hpc import checkpoint, train
 
 

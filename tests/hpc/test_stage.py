@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards import stage as copies
+from data_shards.loading import node_cache as copies
 from hpc import checkpoint, stage
 from hpc.config import Config, Data, is_free
 from hpc.config_check import check

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from data_shards.reader import Reader
+from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.assess import PIXELS, pixels, trial
 from hpc.predict import PictureBlocks, load_run, untrained

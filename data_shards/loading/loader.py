@@ -17,12 +17,12 @@ import simplejpeg
 import torch
 from torch import Tensor
 
-from data_shards.dali import DaliBackend
 from data_shards.errors import DecodeError, UserError
-from data_shards.host import HostBackend, Jobs, decode_square
+from data_shards.loading.dali import DaliBackend
+from data_shards.loading.host import HostBackend, Jobs, decode_square
+from data_shards.loading.requests import Job, Supply
 from data_shards.sampling.augment import AugmentConfig
 from data_shards.sampling.order import Order, evaluation_block, rank_block
-from data_shards.supply import Job, Supply
 
 _BLOCK = 4  # batches whose order and augmentation are computed in one go: fewer, larger arrays
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from data_shards.errors import DecodeError, UserError
-from data_shards.reader import Reader, name_of
+from data_shards.loading.node_cache import is_copy
+from data_shards.loading.reader import Reader, name_of
 from data_shards.sampling import augment
 from data_shards.sampling.augment import Augmentation, AugmentConfig
 from data_shards.sampling.order import Slots
-from data_shards.stage import is_copy
 
 _TRIM = 16  # jobs between two releases of mapped index pages
 

@@ -26,15 +26,15 @@ import simplejpeg
 
 from data_shards import counter_rng
 from data_shards.errors import DecodeError, UserError
-from data_shards.host import HostBackend
-from data_shards.loader import RawBatch, to_batch
+from data_shards.loading.host import HostBackend
+from data_shards.loading.loader import RawBatch, to_batch
+from data_shards.loading.requests import Job
+from data_shards.loading.stream_sources import Sources
+from data_shards.loading.tar_stream import samples
 from data_shards.sampling import augment
 from data_shards.sampling.augment import AugmentConfig
 from data_shards.sampling.order import Slots, rank_block
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.stream_sources import Sources
-from data_shards.supply import Job
-from data_shards.tar_stream import samples
 
 BUFFER = 2048  # samples of a rank's shuffle buffer
 RUN = 1024  # samples of one identity that are permuted together and cut into groups, at most

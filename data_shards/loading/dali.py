@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from data_shards.errors import UserError
-from data_shards.host import Jobs, decode_rows
-from data_shards.supply import Job, Supply
+from data_shards.loading.host import Jobs, decode_rows
+from data_shards.loading.requests import Job, Supply
 
 
 class DaliBackend:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.files import FileError, read_json, write_bytes
-from data_shards.resize import KERNEL
+from data_shards.images.pixels import KERNEL
 from data_shards.shard_format.manifest import read_manifest
 from hpc import held_out, tensorfile, threshold
 from hpc.errors import UserError

@@ -30,7 +30,7 @@ SPEC = {"checkpoint": "best", "weights": "auto", "json": False}
 def main(argv: list[str]) -> int:
     keys = parse(argv, SPEC, positional=("run", "a", "b"), required=("run", "a", "b"))
     pictures = [picture(keys.a), picture(keys.b)]
-    from data_shards.resize import square
+    from data_shards.images.pixels import square
     from hpc.predict import load_run
 
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
@@ -46,7 +46,7 @@ def picture(path: str) -> np.ndarray:
     """uint8 [h, w, 3] RGB, upright; UserError for what is not a picture, not a regular file, or too large."""
     from data_shards.errors import UserError
     from data_shards.files import read_bytes
-    from data_shards.pictures import Rejected, pixels
+    from data_shards.images.normalize import Rejected, pixels
 
     remedy = "give a picture of a face"
     try:

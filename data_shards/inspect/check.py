@@ -17,7 +17,7 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, open_regular, read_text
-from data_shards.pictures import Rejected, normalise
+from data_shards.images.normalize import Rejected, normalise
 from data_shards.shard_format.keys import visible
 from data_shards.shard_format.manifest import NAME, read_manifest
 from data_shards.shard_format.shard_set import ShardSet

@@ -18,8 +18,8 @@ import simplejpeg
 import torch
 
 from data_shards.errors import DecodeError, UserError
+from data_shards.images.pixels import square
 from data_shards.loading.requests import Job
-from data_shards.resize import square
 
 PATIENCE = 10.0  # seconds that `close` waits for the feeder
 

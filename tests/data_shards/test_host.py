@@ -8,11 +8,11 @@ import pytest
 import simplejpeg
 
 from data_shards.errors import UserError
+from data_shards.images.normalize import normalise
+from data_shards.images.pixels import square
 from data_shards.loading import host
 from data_shards.loading.host import HostBackend, decode_picture
 from data_shards.loading.loader import EvalLoader, decode_pictures
-from data_shards.pictures import normalise
-from data_shards.resize import square
 from tests.data_shards.small_set import build, jpeg, photo
 
 COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.float32)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_shards import resize
+from data_shards.images import pixels
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.predict import load_run
 from launch.cli import main
@@ -96,7 +96,7 @@ def test_the_card_s_example_gives_the_score_and_verdict_of_verify(
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
     assert main(["export", str(run)]) == 0
     card = json.loads((run / "export" / "model.json").read_text())
-    assert card["preprocessing"]["resize"] == resize.KERNEL
+    assert card["preprocessing"]["resize"] == pixels.KERNEL
     assert (
         card["preprocessing"]["faces"]
         == "cut faces as the training set pictures has them (source folder, pictures not cut)"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from data_shards.jpeg import Head, count_scans, read_head
+from data_shards.images.jpeg import Head, count_scans, read_head
 
 QUALITY = 95
 LARGEST = 100_000_000  # pixels; more is a mistake or an attack on the memory
@@ -47,7 +47,7 @@ def normalise(
         raise Rejected("empty file")
     if data[:2] != b"\xff\xd8":
         # Here and not above: OpenCV and Pillow double the time that a worker needs to start.
-        from data_shards.foreign import read_other
+        from data_shards.images.other_formats import read_other
 
         image, done = read_other(data)
     else:
@@ -67,7 +67,7 @@ def normalise(
         image = _cut(image, crop)
         done.append("cut")
     if size and image.shape[:2] != (size, size):
-        from data_shards.resize import square
+        from data_shards.images.pixels import square
 
         image = square(image, size)
         done.append("resized")
@@ -81,7 +81,7 @@ def pixels(data: bytes) -> np.ndarray:
         raise Rejected("empty file")
     if data[:2] == b"\xff\xd8":
         return _decode_jpeg(data, _jpeg_head(data))
-    from data_shards.foreign import read_other
+    from data_shards.images.other_formats import read_other
 
     return read_other(data)[0]
 

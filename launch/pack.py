@@ -11,7 +11,7 @@ from launch.args import parse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from data_shards.pack import Packed, Progress
+    from data_shards.pack.pack import Packed, Progress
 
 HELP = """
 usage: rostro pack source=NAME src=DIR out=DIR [key=value ...]
@@ -63,8 +63,8 @@ OWN_HELP = True  # with source=NAME it lists the keys of that source
 
 
 def main(argv: list[str]) -> int:
-    from data_shards.pack import pack
-    from data_shards.set_maker import Request
+    from data_shards.pack.pack import pack
+    from data_shards.pack.set_writer import Request
     from data_shards.source import open_source, source_module
 
     named = next((word.partition("=")[2] for word in argv if word.startswith("source=")), "")

@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 
 from data_shards.errors import UserError
-from data_shards.plan import split_identities
+from data_shards.pack.layout import split_identities
 
 
 def write_folders(folder: Path, *, identities: int, each: int, size: int = 40) -> Path:

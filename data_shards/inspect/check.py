@@ -18,12 +18,12 @@ import numpy as np
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, open_regular, read_text
 from data_shards.images.normalize import Rejected, normalise
+from data_shards.pack.journal import FOLDER
 from data_shards.shard_format.keys import visible
 from data_shards.shard_format.manifest import NAME, read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.shard_format.ustar import BLOCK, END, header, header_name
 from data_shards.workers import run_jobs
-from data_shards.workplace import FOLDER
 
 MANY = 20  # problems of one shard that are listed; the rest is counted
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_shards import plan
 from data_shards.errors import UserError
 from data_shards.inspect import check
 from data_shards.inspect.check import check_set, find_sets
-from data_shards.pack import pack
-from data_shards.set_maker import Request
+from data_shards.pack import layout
+from data_shards.pack.pack import pack
+from data_shards.pack.set_writer import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from launch.cli import main
@@ -77,7 +77,7 @@ def test_any_flipped_byte_is_named(good, tmp_path_factory, which, where, mask):
 def test_two_members_of_one_name_are_found(good, tmp_path, monkeypatch):
     """As packs made them whose keys could collide."""
     src = identity_folders(tmp_path / "src", identities=2, pictures=2)
-    monkeypatch.setattr(plan, "identity_slugs", lambda names: dict.fromkeys(names, "same"))
+    monkeypatch.setattr(layout, "identity_slugs", lambda names: dict.fromkeys(names, "same"))
     folder = pack(open_source("folder", str(src)), tmp_path, Request(name="faces", shard_mb=0.02), workers=1)[
         0
     ].folder

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from data_shards.inspect.check import check_set
-from data_shards.pack import pack
-from data_shards.set_maker import Request
+from data_shards.pack.pack import pack
+from data_shards.pack.set_writer import Request
 from data_shards.shard_format.keys import visible
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source

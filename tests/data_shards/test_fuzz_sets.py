@@ -12,9 +12,9 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.inspect.check import check_set
 from data_shards.loading.loader import TrainLoader
-from data_shards.pack import pack
+from data_shards.pack.pack import pack
+from data_shards.pack.set_writer import Request
 from data_shards.sampling.order import GroupOrder
-from data_shards.set_maker import Request
 from data_shards.shard_format import columns, shard_set
 from data_shards.shard_format.manifest import NAME, file_entry, write_manifest
 from data_shards.shard_format.shard_set import ShardSet

@@ -13,8 +13,8 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.inspect.summary import facts
-from data_shards.pack import pack
-from data_shards.set_maker import Request
+from data_shards.pack.pack import pack
+from data_shards.pack.set_writer import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from launch.cli import main

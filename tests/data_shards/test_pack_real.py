@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data_shards.pack import pack
-from data_shards.set_maker import Request
+from data_shards.pack.pack import pack
+from data_shards.pack.set_writer import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from launch.cli import main

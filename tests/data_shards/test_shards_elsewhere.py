@@ -7,8 +7,8 @@ import pytest
 import simplejpeg
 import webdataset as wds
 
-from data_shards.pack import pack
-from data_shards.set_maker import Request
+from data_shards.pack.pack import pack
+from data_shards.pack.set_writer import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from tests.data_shards.pictures_on_disk import identity_folders

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.errors import UserError
-from data_shards.plan import split_identities
+from data_shards.pack.layout import split_identities
 from data_shards.shard_format.manifest import read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from launch.cli import main

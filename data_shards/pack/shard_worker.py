@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.images.normalize import Rejected, normalise
-from data_shards.plan import Entry
+from data_shards.pack.layout import Entry
 from data_shards.shard_format.ustar import TarWriter
 from data_shards.source import Source
 

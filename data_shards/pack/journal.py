@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_shards.errors import UserError
-from data_shards.shard import ShardResult
+from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.manifest import TEMPORARY, durable, sync_path
 
 FOLDER = ".pack"

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from data_shards.errors import UserError
-from data_shards.plan import plan_split
-from data_shards.shard import ShardResult
+from data_shards.pack.journal import Workplace
+from data_shards.pack.layout import plan_split
+from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import slug, visible
 from data_shards.shard_format.manifest import SCHEMA, file_entry, renamed, sync_path
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.source import Sample, Source
-from data_shards.workplace import Workplace
 
 CUT = "eval: hash < holdout, val: hash >= 1 - val"  # how plan.split_identities cuts, for the manifest
 

@@ -1,7 +1,7 @@
 """What a procedural face is made of: traits of an identity, conditions that change from picture to picture.
 
 Both are drawn from counted randomness: the same (seed, identity, sample) gives the same values in any process.
-`features.py` and `canvas.py` turn the values into pixels; `data_shards/procedural.py` is what others call.
+`features.py` and `canvas.py` turn the values into pixels; `data_shards/faces/generator.py` is what others call.
 """
 
 from dataclasses import dataclass, field, fields

@@ -1,6 +1,6 @@
 """Faces that do not exist: `rostro pack source=procedural identities=150 per_identity=12 out=DIR`. It reads no src.
 
-The generator is `data_shards/procedural.py`. Identities are numbered, so a larger set contains a smaller one.
+The generator is `data_shards/faces/generator.py`. Identities are numbered, so a larger set contains a smaller one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import simplejpeg
 
 from data_shards.errors import UserError
-from data_shards.procedural import FIELDS, MAX_SIZE, MIN_SIZE, draw, labels
+from data_shards.faces.generator import FIELDS, MAX_SIZE, MIN_SIZE, draw, labels
 from data_shards.source import Sample
 
 NEEDS_SRC = False

@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 
 from data_shards.errors import UserError
-from data_shards.procedural import ATTRIBUTES, EMOTIONS, FIELDS, PARTS, TONES, Face, draw, labels
+from data_shards.faces.generator import ATTRIBUTES, EMOTIONS, FIELDS, PARTS, TONES, Face, draw, labels
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.source import open_source
 from launch import pack
@@ -26,7 +26,7 @@ def test_same_arguments_same_face_in_another_process():
     assert face.image.tobytes() == again.image.tobytes()
     assert face.landmarks.tobytes() == again.landmarks.tobytes()
     code = (
-        "import hashlib; from data_shards.procedural import draw; draw(1, 1); "
+        "import hashlib; from data_shards.faces.generator import draw; draw(1, 1); "
         "print(hashlib.sha256(draw(7, 3, seed=5, size=96).image.tobytes()).hexdigest())"
     )
     import hashlib

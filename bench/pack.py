@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from data_shards.shard_format.ustar import TarWriter  # noqa: E402
-from data_shards.source import read_file  # noqa: E402
+from data_shards.sources.base import read_file  # noqa: E402
 from launch.args import parse  # noqa: E402
 
 DECODER = """

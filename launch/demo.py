@@ -76,7 +76,7 @@ def pack(keys: SimpleNamespace) -> Path:
 
 def layout(folder: str) -> str:
     """The source that reads this folder: `lfw` where it is LFW as unpacked, else `folder`. UserError without one."""
-    from data_shards.source import folders_of
+    from data_shards.sources.base import folders_of
     from data_shards.sources.lfw import FOLDERS
 
     names = {Path(folder).resolve().name, *folders_of(folder)}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from data_shards.errors import UserError
 from data_shards.shard_format.keys import identity_slugs, stem_slugs
-from data_shards.source import Sample
+from data_shards.sources.base import Sample
 
 TRAINED, VALIDATION, HELD_OUT = "train", "val", "eval"  # the sets of a pack with holdout= or val=
 LEAST_SHARDS = 8  # shards of even size: workers, and later ranks, share even a small set

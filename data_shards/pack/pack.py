@@ -18,7 +18,7 @@ from data_shards.pack.shard_worker import pack_shard
 from data_shards.shard_format.keys import slug
 from data_shards.shard_format.manifest import NAME, read_manifest, write_manifest
 from data_shards.shard_format.shard_set import check_sizes
-from data_shards.source import Source
+from data_shards.sources.base import Source
 from data_shards.workers import run_jobs
 
 Progress = Callable[[int, int], None]  # samples done, samples in all

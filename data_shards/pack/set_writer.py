@@ -20,7 +20,7 @@ from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import slug, visible
 from data_shards.shard_format.manifest import SCHEMA, file_entry, renamed, sync_path
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
-from data_shards.source import Sample, Source
+from data_shards.sources.base import Sample, Source
 
 CUT = "eval: hash < holdout, val: hash >= 1 - val"  # how plan.split_identities cuts, for the manifest
 

@@ -9,7 +9,7 @@ import numpy as np
 from data_shards.images.normalize import Rejected, normalise
 from data_shards.pack.layout import Entry
 from data_shards.shard_format.ustar import TarWriter
-from data_shards.source import Source
+from data_shards.sources.base import Source
 
 COLUMNS = ("offset", "size", "width", "height", "crc", "labels.identity")
 

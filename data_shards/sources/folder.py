@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from data_shards.errors import UserError
 from data_shards.shard_format.keys import visible
-from data_shards.source import FileSource, Sample, folders_of
+from data_shards.sources.base import FileSource, Sample, folders_of
 from data_shards.sources.lfw import FOLDERS as LFW
 
 OPTIONS: dict[str, object] = {}

@@ -9,7 +9,7 @@ along with the person, and which the faces that it is asked about later do not h
 import os
 
 from data_shards.errors import UserError
-from data_shards.source import FileSource, Sample, folders_of
+from data_shards.sources.base import FileSource, Sample, folders_of
 
 CROP = 150.0
 OPTIONS: dict[str, object] = {"crop": CROP}  # side of the centre square: pixels, or up to 1 a share; 1 is all

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from data_shards.errors import UserError
-from data_shards.source import FileSource, Sample, folders_of
+from data_shards.sources.base import FileSource, Sample, folders_of
 
 OPTIONS: dict[str, object] = {}
 _SUBJECT = re.compile(r"s\d+")

@@ -9,7 +9,7 @@ import simplejpeg
 
 from data_shards.errors import UserError
 from data_shards.faces.generator import FIELDS, MAX_SIZE, MIN_SIZE, draw, labels
-from data_shards.source import Sample
+from data_shards.sources.base import Sample
 
 NEEDS_SRC = False
 SIZE = 112

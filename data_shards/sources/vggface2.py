@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 from data_shards.errors import UserError
-from data_shards.source import FileSource, Sample, folders_of
+from data_shards.sources.base import FileSource, Sample, folders_of
 
 OPTIONS: dict[str, object] = {"crop": False}  # cut the boxes of loose_bb_<split>.csv
 

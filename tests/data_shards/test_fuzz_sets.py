@@ -18,7 +18,7 @@ from data_shards.sampling.order import GroupOrder
 from data_shards.shard_format import columns, shard_set
 from data_shards.shard_format.manifest import NAME, file_entry, write_manifest
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.source import open_source
+from data_shards.sources.base import open_source
 from tests.data_shards.pictures_on_disk import identity_folders
 from tests.data_shards.test_loader import Augment
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, check_refusal, damage, damage_json

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from data_shards import sources
 from data_shards.errors import UserError
-from data_shards.walk import Found, Walk, is_folder, is_helper
+from data_shards.sources.walk import Found, Walk, is_folder, is_helper
 
 LARGEST_FILE = 1 << 29  # bytes; a larger one is no picture, and reading it would exhaust the memory
 

@@ -34,7 +34,7 @@ class Variant:
     def __init__(self, name: str, here: Any) -> None:
         import torch
 
-        from hpc.config import Config, DeepSpeed, Engine, Optim
+        from hpc.config.schema import Config, DeepSpeed, Engine, Optim
         from hpc.dist import Dist
         from hpc.player import Player
         from hpc.task import Batch

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_shards import counter_rng
 from data_shards.loading.loader import TrainLoader
 from data_shards.sampling.order import PlainOrder
-from hpc.config import Augment
+from hpc.config.schema import Augment
 
 BATCH, SIDE, THREADS, SHARDS = 64, 112, 2, 4
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}

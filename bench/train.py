@@ -26,7 +26,8 @@ import simplejpeg
 import torch
 
 from data_shards.loading.loader import RawBatch
-from hpc.config import Config, Data, Ema, Optim, save_config
+from hpc.config.parse import save_config
+from hpc.config.schema import Config, Data, Ema, Optim
 from hpc.dist import Dist
 from hpc.rundir import RunDir
 from hpc.tasks.siamese import contrastive, form_pairs

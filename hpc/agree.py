@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data_shards import counter_rng
 from hpc import dist
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.player import Player

@@ -2,7 +2,7 @@
 
 Apex keeps one step count for a whole group, and NovoGrad's second moments as a list of the group: a state
 leaves and enters as torch's own would, by parameter. The settings are those under which Apex computes what
-`hpc/lamb.py`, `hpc/novograd.py` and torch's optimizers compute. Whether Apex is there: `hpc/apex.py`.
+`hpc/lamb.py`, `hpc/novograd.py` and torch's optimizers compute. Whether Apex is there: `hpc/config/apex.py`.
 """
 
 import functools
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc.apex import BUILD, OPTIMIZERS
-from hpc.config import Optim
+from hpc.config.apex import BUILD, OPTIMIZERS
+from hpc.config.schema import Optim
 from hpc.errors import UserError
 
 States = dict[nn.Parameter, dict[str, Tensor]]
@@ -35,7 +35,7 @@ def refuse(named_parameters: list[tuple[str, nn.Parameter]]) -> None:
 def make(config: Optim, groups: Groups) -> torch.optim.Optimizer:
     """The fused optimizer called `config.name`; groups as `hpc/optim.py` makes them, with names of parameters.
 
-    Apex must be there (`hpc.apex.refuse`).
+    Apex must be there (`hpc.config.apex.refuse`).
     """
     betas = (config.betas[0], config.betas[1])
     adaptive: dict[str, Any] = {"lr": config.lr, "betas": betas, "eps": config.eps}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hpc import checkpoint, optim
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.dist import Dist, sum_
 from hpc.ema import Ema
 from hpc.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any
 from hpc import checkpoint, dist, faults, restart, setup, task_state
 from hpc.agree import Tick
 from hpc.checkpoint import Checkpoint
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.player import Player
 from hpc.rundir import RunDir

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.files import SEAL, FileError, is_sealed, read_json, seal
-from hpc.config import Config, numbers
+from hpc.config.parse import numbers
+from hpc.config.schema import Config
 from hpc.errors import UserError
 
 NAME = "manifest.json"

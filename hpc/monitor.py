@@ -19,8 +19,10 @@ import yaml
 from torch import Tensor
 
 from data_shards.files import FileError, MissingFile, parse_json, read_bytes
-from hpc import console, events, held_out, projector
-from hpc.config import Config, numbers
+from hpc import console, events, projector
+from hpc.config import held_out
+from hpc.config.parse import numbers
+from hpc.config.schema import Config
 from hpc.errors import UserError
 from hpc.rundir import RunDir
 from hpc.task import Report

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc import apex, apex_optim
-from hpc.config import Optim
+from hpc import apex_optim
+from hpc.config import apex
+from hpc.config.schema import Optim
 from hpc.errors import UserError
 from hpc.lamb import Lamb
 from hpc.novograd import NovoGrad

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc import checkpoint, engine, faults, norm, optim
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.ema import Ema
 

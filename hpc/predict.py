@@ -19,7 +19,7 @@ from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc import checkpoint, setup
 from hpc.checkpoint import Damaged
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.errors import UserError
 from hpc.manifest import check_config, folder_name
 from hpc.meters.verification import Score, cosine

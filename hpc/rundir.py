@@ -21,7 +21,8 @@ from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_yaml
 from hpc import lock as lockfile
 from hpc import slurm, status
-from hpc.config import Config, load_config
+from hpc.config.parse import load_config
+from hpc.config.schema import Config
 from hpc.preempt import TIME
 from hpc.processes import START_TOLERANCE, alive, mark
 

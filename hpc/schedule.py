@@ -2,7 +2,7 @@
 
 import math
 
-from hpc.config import Optim
+from hpc.config.schema import Optim
 from hpc.errors import UserError
 
 SCHEDULES = ("constant", "cosine", "step", "linear")

@@ -25,10 +25,12 @@ from data_shards.loading import loader, stream
 from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import dist, failure, held_out, slurm, stage
+from hpc import dist, failure, slurm, stage
 from hpc.checkpoint import Checkpoint
-from hpc.config import Config, identity, numbers
-from hpc.config_check import check
+from hpc.config import held_out
+from hpc.config.check import check
+from hpc.config.parse import identity, numbers
+from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.player import Player

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 
 from data_shards.loading import node_cache
-from hpc import dist, held_out
-from hpc.config import Config
+from hpc import dist
+from hpc.config import held_out
+from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.errors import UserError
 

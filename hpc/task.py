@@ -105,7 +105,7 @@ class Task:
     )  # the scalar of `Report` that names the best checkpoint, min | max
 
     def __init__(self, config: Any) -> None:
-        self.config = config  # hpc.config.Config; the task's own keys are config.task[...]
+        self.config = config  # hpc.config.schema.Config; the task's own keys are config.task[...]
         self.here = (
             Dist()
         )  # this rank's place, for losses that look at the whole global batch; set by the trainer

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
-from hpc import agree, dist, engine, failure, faults, held_out, optim, preempt, setup, task_state
+from hpc import agree, dist, engine, failure, faults, optim, preempt, setup, task_state
 from hpc.accumulate import Pass, blocks_of
+from hpc.config import held_out
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.evaluation import evaluate, pictures

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.config import near
+from hpc.config.types import near
 
 TRUE = ("true", "yes", "on", "1")
 FALSE = ("false", "no", "off", "0")

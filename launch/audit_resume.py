@@ -23,7 +23,7 @@ import numpy as np
 
 from data_shards import counter_rng
 from data_shards.errors import UserError
-from hpc.config_check import checks_of
+from hpc.config.check import checks_of
 from launch import args
 from launch.audit_compare import differences, elastic_differences, state_parts
 
@@ -120,7 +120,7 @@ class Auditor:
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         """A prepared run directory of the smoke run."""
-        from hpc.config import smoke_overrides
+        from hpc.config.parse import smoke_overrides
         from launch import submit
 
         words = [
@@ -155,7 +155,7 @@ class Auditor:
 
     def faults(self, case: Case) -> list[str]:
         """Drawn clocks: each kill comes after the last one's newest checkpoint."""
-        from hpc.config import smoke_overrides
+        from hpc.config.parse import smoke_overrides
 
         plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
         images, every = int(plan["images"]), int(plan["save.every"])

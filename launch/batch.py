@@ -22,8 +22,9 @@ from pathlib import Path
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json, read_text
 from hpc import ledger, requeue, slurm
-from hpc.config import Config, save_config
-from hpc.config_check import check
+from hpc.config.check import check
+from hpc.config.parse import save_config
+from hpc.config.schema import Config
 from hpc.preempt import STOP, TIME
 from hpc.rundir import RunDir
 

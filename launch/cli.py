@@ -97,7 +97,7 @@ def _run(words: Sequence[str]) -> int:
     slurm.no_rank()
     try:
         if name not in COMMANDS:
-            from hpc.config import near
+            from hpc.config.types import near
 
             raise UserError(f"unknown command {name}: {near(name, COMMANDS, what='command')}")
         module = load(name)

@@ -13,9 +13,11 @@ import yaml
 
 import data_shards
 from data_shards.errors import UserError
-from hpc.config import CONF, Config, flatten, is_free
-from hpc.config_check import all_rules
-from hpc.config_rules import WORDS, Rule, rules
+from hpc.config.check import all_rules
+from hpc.config.parse import CONF, is_free
+from hpc.config.rules import WORDS, Rule, rules
+from hpc.config.schema import Config
+from hpc.config.types import flatten
 
 HELP = """
 usage: rostro completion bash|zsh

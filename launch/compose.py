@@ -21,10 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from data_shards.errors import UserError
-from hpc.config import CONF, Config, from_dict, smoke_overrides
-from hpc.config_rules import WORDS
-from hpc.config_text import check_word
-from hpc.config_types import ITEMS, TABLES, as_type, as_typed_tree, flatten, near, shown
+from hpc.config.parse import CONF, from_dict, smoke_overrides
+from hpc.config.rules import WORDS
+from hpc.config.schema import Config
+from hpc.config.text import check_word
+from hpc.config.types import ITEMS, TABLES, as_type, as_typed_tree, flatten, near, shown
 from launch.options.other_words import answer
 from launch.site import site_values
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from data_shards.errors import UserError
 from hpc import ledger, status
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.rundir import RunDir
 from launch import args, probe_machine, probe_slurm, trial
 from launch.finding import HARMFUL, MISSING, OK, Finding

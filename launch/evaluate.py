@@ -82,8 +82,9 @@ def main(argv: list[str]) -> int:
 def choice(run: Any, *, anew: bool, keep: bool) -> Any:
     """Who chooses the threshold of a run's evaluation, and who chose its checkpoint."""
     from data_shards.shard_format.shard_set import ShardSet
-    from hpc import held_out, known_people
+    from hpc import known_people
     from hpc.assess import Choice
+    from hpc.config import held_out
 
     data = run.config().data
     split = held_out.validation(data)
@@ -137,7 +138,7 @@ def show(report: dict[str, Any]) -> None:
 
 def threshold_lines(report: dict[str, Any]) -> list[str]:
     """Which threshold, from where, what it does here, and whether the figures are those of a choice."""
-    from hpc.held_out import CHOSEN
+    from hpc.config.held_out import CHOSEN
 
     origin, rates = report["threshold_from"], report["at_threshold"]
     place = f"{origin['set']} {origin['split'] or ''}".strip()

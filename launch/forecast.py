@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_shards.errors import UserError
-from hpc.config import Config
-from hpc.config_check import task_checks
+from hpc.config.check import task_checks
+from hpc.config.schema import Config
 from hpc.rundir import list_runs
 from launch.status import duration
 

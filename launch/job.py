@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from hpc import requeue, slurm
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.rundir import RunDir
 
 FOREIGN = (

@@ -9,10 +9,10 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json
-from hpc import held_out, zero_config
-from hpc.config import Config
-from hpc.config_check import Sizes, sizes, task_checks
-from hpc.config_text import check_text
+from hpc.config import deepspeed, held_out
+from hpc.config.check import Sizes, sizes, task_checks
+from hpc.config.schema import Config
+from hpc.config.text import check_text
 from hpc.rundir import RunDir
 from launch import forecast
 
@@ -43,7 +43,7 @@ def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) ->
             folder = next((other for other in beside if _tells(other) and other != train), "")
         folders[split] = folder
     located = dataclasses.replace(config, data=dataclasses.replace(data, **folders))
-    return zero_config.inlined(located)
+    return deepspeed.inlined(located)
 
 
 def check_place(config: Config) -> None:

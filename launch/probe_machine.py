@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hpc import apex
+from hpc.config import apex
 from launch.finding import HARMFUL, MISSING, NOTE, OK, Finding
 
 PATIENCE = 180.0  # seconds to import torch and DALI: a cold network file system is slow

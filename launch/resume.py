@@ -9,8 +9,10 @@ import yaml
 
 from data_shards.errors import UserError
 from hpc import manifest, requeue, restart
-from hpc.config import Config, Data, DeepSpeed, flatten, from_dict, is_free, near, update_config
-from hpc.config_check import check, check_values
+from hpc.config.check import check, check_values
+from hpc.config.parse import from_dict, is_free, update_config
+from hpc.config.schema import Config, Data, DeepSpeed
+from hpc.config.types import flatten, near
 from hpc.rundir import RunDir
 from launch import args, plan
 from launch.start.undo import OldRun

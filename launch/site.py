@@ -12,9 +12,9 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.files import read_yaml
-from hpc.config import Cluster, Config
-from hpc.config_text import check_text
-from hpc.config_types import as_type, near, shown
+from hpc.config.schema import Cluster, Config
+from hpc.config.text import check_text
+from hpc.config.types import as_type, near, shown
 
 BESIDE = ("gpus", "hours", "procs", "runs", "hang_timeout", "data.stage")  # keys outside of `cluster`
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from data_shards.errors import UserError
 from hpc import slurm
-from hpc.config import Config
-from hpc.config_text import VARIABLE
-from hpc.config_types import shown
+from hpc.config.schema import Config
+from hpc.config.text import VARIABLE
+from hpc.config.types import shown
 from hpc.rundir import SUBMITTING, RunDir
 from launch import job
 from launch.batch import AGAIN

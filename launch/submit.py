@@ -23,8 +23,9 @@ if __package__ in (
 
 from data_shards.errors import UserError
 from hpc import requeue, restart
-from hpc.config import Config, save_config
-from hpc.config_check import check, check_values
+from hpc.config.check import check, check_values
+from hpc.config.parse import save_config
+from hpc.config.schema import Config
 from hpc.rundir import RunDir, write_json
 from hpc.slurm import answers
 from launch.start.undo import NewFolders, NewRun, OldRun

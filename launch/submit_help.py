@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from hpc.config_rules import Rule, written
+from hpc.config.rules import Rule, written
 
 HELP = """
 usage: rostro submit [task=NAME] [key=value ...]        (the same: python launch/submit.py ...)
@@ -43,7 +43,7 @@ COLUMN = 32  # where the explanation of a key begins
 
 def show(words: Sequence[str]) -> int:
     """Our own page; Hydra's flags are behind `--hydra-help`."""
-    from hpc.config_check import all_rules
+    from hpc.config.check import all_rules
     from launch.compose import choices, chosen_task, known_keys
 
     task = chosen_task([word for word in words if "=" in word])

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Config, Data, Ema, Evaluate, Log, Optim, Save, save_config
+from hpc.config.parse import save_config
+from hpc.config.schema import Config, Data, Ema, Evaluate, Log, Optim, Save
 
 ROOT = Path(__file__).parents[1]
 TASK = {

@@ -87,8 +87,8 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def understand_run(words: list[str]) -> None:
-    from hpc.config import flatten
-    from hpc.config_check import check
+    from hpc.config.check import check
+    from hpc.config.types import flatten
     from launch import args
     from launch.compose import composed
 
@@ -102,7 +102,7 @@ def understand_run(words: list[str]) -> None:
 
 
 def understand_resume(words: list[str]) -> None:
-    from hpc.config_check import check
+    from hpc.config.check import check
     from launch.compose import composed
     from launch.resume import changed_config
 

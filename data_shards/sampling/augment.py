@@ -21,7 +21,7 @@ _RGB = np.linalg.inv(_YIQ)
 
 
 class AugmentConfig(Protocol):
-    """`hpc.config.Augment`."""
+    """`hpc.config.schema.Augment`."""
 
     crop_area: list[float]
     crop_ratio: list[float]

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from hpc.config import Config
-from hpc.config_rules import Rule
+from hpc.config.rules import Rule
+from hpc.config.schema import Config
 from hpc.errors import UserError
 
 KEYS = {

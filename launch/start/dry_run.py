@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.rundir import RunDir
 from launch import forecast, plan
 from launch.compose import chosen_task, task_yaml

@@ -1,6 +1,6 @@
 """How values become words of a shell script: quoted, as arguments, never inside text that is already quoted.
 
-`Variable` is the one thing that a node expands. What a value may hold is checked in `hpc/config_text.py`, before a run
+`Variable` is the one thing that a node expands. What a value may hold is checked in `hpc/config/text.py`, before a run
 is made; here it is refused once more, since a path also comes from the folder in which a command is typed.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.errors import UserError
-from hpc.config_text import VARIABLE
-from hpc.config_types import shown
+from hpc.config.text import VARIABLE
+from hpc.config.types import shown
 
 # Loads the module that its first argument names, so that no name stands inside the text of the message.
 LOADER = (

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from data_shards.sampling import augment
-from hpc.config import Augment
+from hpc.config.schema import Augment
 
 N = 4000
 

@@ -11,7 +11,7 @@ import torch
 from data_shards.loading.dali import DaliBackend
 from data_shards.loading.loader import EvalLoader, TrainLoader
 from data_shards.sampling.order import GroupOrder, PlainOrder
-from hpc.config import Augment
+from hpc.config.schema import Augment
 from tests.data_shards.small_set import build, jpeg, photo
 
 pytest.importorskip("nvidia.dali")

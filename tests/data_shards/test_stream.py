@@ -14,7 +14,7 @@ from data_shards.loading.stream import Sources, StreamLoader
 from data_shards.loading.tar_stream import samples
 from data_shards.sampling import augment
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.config import Augment
+from hpc.config.schema import Augment
 from tests.data_shards.small_set import build, commit, jpeg, photo
 from tests.sets import pack_set
 

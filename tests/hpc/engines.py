@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hpc import dist, norm
 from hpc.accumulate import Pass, blocks_of
-from hpc.config import Config, DeepSpeed, Engine, Optim
+from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.dist import Dist
 from hpc.player import Player
 from hpc.task import Batch, Phase, Task

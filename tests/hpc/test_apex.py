@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from hpc import apex, apex_optim, optim
-from hpc.config import Config, Data, Engine, Optim, is_free
-from hpc.config_check import check
+from hpc import apex_optim, optim
+from hpc.config import apex
+from hpc.config.check import check
+from hpc.config.parse import is_free
+from hpc.config.schema import Config, Data, Engine, Optim
 from hpc.errors import UserError
 from tests.hpc import apexes
 

@@ -7,12 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc.config import (
-    Cluster,
-    Config,
-    Data,
-    Optim,
-    as_type,
+from hpc.config.check import check, sizes
+from hpc.config.parse import (
     changed,
     from_dict,
     identity,
@@ -22,7 +18,8 @@ from hpc.config import (
     save_config,
     smoke_overrides,
 )
-from hpc.config_check import check, sizes
+from hpc.config.schema import Cluster, Config, Data, Optim
+from hpc.config.types import as_type
 from hpc.errors import UserError
 
 TASK = {
@@ -124,7 +121,7 @@ def test_a_suggested_batch_is_accepted(world, batch, group):
 
 
 def _check_batch(run: Config) -> None:
-    from hpc import config_check
+    from hpc.config import check as config_check
 
     config_check._check_batch(run)
 

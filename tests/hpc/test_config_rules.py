@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from hpc.config import Config, Data, flatten
-from hpc.config_check import all_rules, check, value_of
-from hpc.config_rules import Rule, rules
+from hpc.config.check import all_rules, check, value_of
+from hpc.config.rules import Rule, rules
+from hpc.config.schema import Config, Data
+from hpc.config.types import flatten
 from hpc.errors import UserError
 from launch.compose import choices, known_keys
 from tests.hpc.test_config import TASK

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from hpc.config import Data, DeepSpeed, Engine
+from hpc.config.schema import Data, DeepSpeed, Engine
 from launch.audit_compare import differences, elastic_differences, records, series
 from tests.runs import finish, make_run, start
 from tests.sets import pack_set

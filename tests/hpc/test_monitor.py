@@ -17,7 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hpc import console, events, projector
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.errors import UserError
 from hpc.monitor import Monitor, trim_lines
 from hpc.task import Report

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hpc import optim
-from hpc.config import Optim
+from hpc.config.schema import Optim
 from hpc.errors import UserError
 
 NAMES = ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop")

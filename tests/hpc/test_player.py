@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc import checkpoint, setup, train
-from hpc.config import Config, Ema, Engine, Evaluate, Save
+from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
 from hpc.dist import Dist
 from hpc.player import Player
 from hpc.rundir import RunDir

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hpc.config import Config, save_config
+from hpc.config.parse import save_config
+from hpc.config.schema import Config
 from hpc.errors import UserError
 from hpc.rundir import RunDir, alive, list_runs, mark, write_json
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from hpc import checkpoint, saver, tensorfile
 from hpc.checkpoint import Checkpoint
-from hpc.config import Save
+from hpc.config.schema import Save
 from hpc.errors import UserError
 from hpc.rundir import RunDir
 from launch.audit_compare import differences, last_checkpoint

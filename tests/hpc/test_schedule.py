@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc.config import Optim
+from hpc.config.schema import Optim
 from hpc.errors import UserError
 from hpc.schedule import SCHEDULES, rate
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hpc.config import Config
+from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.tasks import siamese
 from models.siamese import SiameseNet, build_trunk

@@ -10,8 +10,9 @@ import pytest
 
 from data_shards.loading import node_cache as copies
 from hpc import checkpoint, stage
-from hpc.config import Config, Data, is_free
-from hpc.config_check import check
+from hpc.config.check import check
+from hpc.config.parse import is_free
+from hpc.config.schema import Config, Data
 from hpc.dist import Dist
 from hpc.errors import UserError
 from launch.audit_compare import differences

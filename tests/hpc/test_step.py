@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from data_shards.sampling import order
 from hpc import agree, setup, train
 from hpc.checkpoint import Checkpoint
-from hpc.config import Config, Data, Evaluate, numbers
+from hpc.config.parse import numbers
+from hpc.config.schema import Config, Data, Evaluate
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.player import Player

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hpc import agree, checkpoint, setup, train
-from hpc.config import Data, Ema, Evaluate, Log, Optim, Save
+from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir

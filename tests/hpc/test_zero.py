@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from hpc import zero_config
 from hpc.checkpoint import Checkpoint
-from hpc.config import Config, DeepSpeed, Engine, Optim
+from hpc.config import deepspeed
+from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.dist import Dist
 from hpc.engine import check_players
 from hpc.errors import UserError
@@ -166,7 +166,7 @@ def config_of(optim: dict[str, Any] | None = None, compiled: bool = False, **key
 )
 def test_refusals(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        zero_config.check(config_of(**keys))
+        deepspeed.check(config_of(**keys))
 
 
 def test_a_file_is_merged_and_kept_in_the_config(tmp_path: Path) -> None:
@@ -183,13 +183,13 @@ def test_a_file_is_merged_and_kept_in_the_config(tmp_path: Path) -> None:
     }
     theirs["zero_optimization"] |= {"reduce_bucket_size": "auto", "offload_param": {"device": "none"}}
     path.write_text(json.dumps(theirs))
-    kept = zero_config.inlined(config_of(stage=2, config=str(path), optim={"clip": 1.0}))
+    kept = deepspeed.inlined(config_of(stage=2, config=str(path), optim={"clip": 1.0}))
     path.unlink()
-    made = zero_config.settings(kept)
+    made = deepspeed.settings(kept)
     assert made["zero_optimization"]["overlap_comm"] is True
     assert made["zero_optimization"]["stage"] == 2
     assert made["wall_clock_breakdown"] is True
-    ours = zero_config.settings(config_of(stage=2))
+    ours = deepspeed.settings(config_of(stage=2))
     assert made["zero_optimization"]["reduce_bucket_size"] == ours["zero_optimization"]["reduce_bucket_size"]
     assert made.keys() == ours.keys() | {"wall_clock_breakdown"}
     assert (made["gradient_clipping"], made["train_micro_batch_size_per_gpu"]) == (0.0, 1)
@@ -200,8 +200,8 @@ def test_keys_of_deepspeed_need_its_engine() -> None:
         config_of(offload=True), engine=Engine(name="ddp", deepspeed=DeepSpeed(offload=True))
     )
     with pytest.raises(UserError, match="offload=True says nothing to engine=ddp: use engine=deepspeed"):
-        zero_config.check(config)
+        deepspeed.check(config)
     forgotten = dataclasses.replace(config, engine=Engine(name="ddp", deepspeed=DeepSpeed(stage=3)))
     with pytest.raises(UserError, match="stage=3 says nothing to engine=ddp"):
-        zero_config.check(forgotten)
-    assert zero_config.inlined(config) is config
+        deepspeed.check(forgotten)
+    assert deepspeed.inlined(config) is config

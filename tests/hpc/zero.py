@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hpc import dist
 from hpc.accumulate import Pass, blocks_of
 from hpc.checkpoint import Checkpoint
-from hpc.config import Config, DeepSpeed, Ema, Engine, Optim
+from hpc.config.schema import Config, DeepSpeed, Ema, Engine, Optim
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.player import Player

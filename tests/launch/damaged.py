@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from hpc import ledger
-from hpc.config import numbers
+from hpc.config.parse import numbers
 from hpc.rundir import RunDir, mark, write_json
 from launch import cli
 from tests.launch.judged import judged_run

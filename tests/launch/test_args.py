@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from data_shards.errors import UserError
-from hpc.config import near
+from hpc.config.types import near
 from launch.args import parse
 from launch.cli import COMMANDS
 from tests.launch.command import refused, rostro

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hpc import manifest
-from hpc.config import CONF
+from hpc.config.parse import CONF
 from launch import audit_resume
 from launch.audit_compare import differences
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_shards.files import read_json
 from hpc import slurm
-from hpc.config import smoke_overrides
+from hpc.config.parse import smoke_overrides
 from hpc.errors import UserError
 from hpc.preempt import STOP, TIME
 from hpc.rundir import RunDir, write_json

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc import apex
+from hpc.config import apex
 from launch import probe_machine, probe_slurm
 from launch.finding import Finding
 from launch.probe_slurm import Need, Site

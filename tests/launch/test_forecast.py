@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config import Cluster, Config, save_config
-from hpc.config_check import check
+from hpc.config.check import check
+from hpc.config.parse import save_config
+from hpc.config.schema import Cluster, Config
 from hpc.rundir import RunDir
 from launch import forecast, plan
 from launch.cli import main

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from hpc.config import Config, load_config, save_config
-from hpc.config_check import check
-from hpc.config_types import ITEMS, flatten
+from hpc.config.check import check
+from hpc.config.parse import load_config, save_config
+from hpc.config.schema import Config
+from hpc.config.types import ITEMS, flatten
 from launch.compose import composed, known_keys
 from launch.options.other_words import OURS
 from tests.launch.test_shell import HOSTILE, PATHS, WORDS, Shell, resolved, shell, with_value

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from hpc import requeue, slurm
-from hpc.config import Cluster, Config, save_config
+from hpc.config.parse import save_config
+from hpc.config.schema import Cluster, Config
 from hpc.rundir import RunDir
 from launch import job, submit
 from launch import slurm as by_submitit

@@ -8,7 +8,7 @@ import pytest
 
 import hpc.slurm
 from data_shards.files import write_json
-from hpc.config import update_config
+from hpc.config.parse import update_config
 from hpc.errors import UserError
 from hpc.preempt import STOP, TIME
 from hpc.rundir import RunDir

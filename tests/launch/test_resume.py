@@ -10,7 +10,8 @@ import yaml
 
 from data_shards.errors import UserError
 from hpc import checkpoint, dist, requeue, restart
-from hpc.config import Config, load_config, save_config, update_config
+from hpc.config.parse import load_config, save_config, update_config
+from hpc.config.schema import Config
 from hpc.keeper import Keeper
 from hpc.rundir import RunDir
 from launch import submit

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config import load_config, smoke_overrides
+from hpc.config.parse import load_config, smoke_overrides
 from hpc.rundir import RunDir
 from tests.launch.command import ROOT, environment, refused, rostro
 from tests.runs import wait_for

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from hpc.config import Config
-from hpc.config_check import check
-from hpc.config_text import check_stage
+from hpc.config.check import check
+from hpc.config.schema import Config
+from hpc.config.text import check_stage
 from hpc.errors import UserError
 from hpc.rundir import RunDir
 from launch import batch, cli, plan, slurm, submit

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hpc.config import Config, save_config
+from hpc.config.parse import save_config
+from hpc.config.schema import Config
 from hpc.rundir import RunDir
 from launch.cli import main
 from launch.terminal import Column, table

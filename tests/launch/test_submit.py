@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpc.config import load_config, smoke_overrides
+from hpc.config.parse import load_config, smoke_overrides
 from tests.launch.command import ROOT, refused, rostro, script
 from tests.sets import pack_set
 
@@ -232,8 +232,8 @@ def test_a_set_without_a_pair_is_refused_before_anything_is_made(tmp_path, split
 
 
 def test_the_memory_plan_knows_every_optimizer():
-    from hpc.config import Config
-    from hpc.config_rules import rules
+    from hpc.config.rules import rules
+    from hpc.config.schema import Config
     from launch.plan import MOMENTS
 
     assert set(MOMENTS) == set(rules(Config)["optim.name"].one_of)
@@ -249,7 +249,7 @@ def test_a_sweep_is_refused_whole_where_one_of_its_runs_exists(tmp_path, shards)
 
 
 def test_the_yaml_of_slurm_shows_the_defaults_of_the_schema():
-    from hpc.config import Cluster
+    from hpc.config.schema import Cluster
 
     shown = yaml.safe_load((ROOT / "launch" / "conf" / "cluster" / "slurm.yaml").read_text())
     plain = dataclasses.asdict(Cluster(name="slurm"))

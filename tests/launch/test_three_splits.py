@@ -10,10 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data_shards.shard_format.shard_set import ShardSet
 from hpc import checkpoint, known_people
-from hpc.config import Config, Data, save_config
+from hpc.config.held_out import CHOSEN
+from hpc.config.parse import save_config
+from hpc.config.schema import Config, Data
 from hpc.dist import Dist
 from hpc.errors import UserError
-from hpc.held_out import CHOSEN
 from hpc.rundir import RunDir
 from hpc.train import Trainer
 from launch import plan

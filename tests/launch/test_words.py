@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from hpc.config import Config, load_config, save_config, smoke_overrides
-from hpc.config_check import MOST, all_rules, check, task_checks
-from hpc.config_types import ITEMS, flatten
+from hpc.config.check import MOST, all_rules, check, task_checks
+from hpc.config.parse import load_config, save_config, smoke_overrides
+from hpc.config.schema import Config
+from hpc.config.types import ITEMS, flatten
 from hpc.errors import UserError
 from launch import compose
 from launch.compose import composed, known_keys
@@ -37,13 +38,13 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the configs, in which a test may write another task."""
     import shutil
 
-    import hpc.config
+    import hpc.config.parse
 
     folder = tmp_path / "conf"
     shutil.copytree(compose.CONF, folder)
-    for module in (compose, hpc.config):
+    for module in (compose, hpc.config.parse):
         monkeypatch.setattr(module, "CONF", folder)
-    caches = (compose.task_yaml, compose._tree, hpc.config.task_defaults)
+    caches = (compose.task_yaml, compose._tree, hpc.config.parse.task_defaults)
     for cached in caches:
         cached.cache_clear()
     yield folder

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from hpc.config import smoke_overrides
+from hpc.config.parse import smoke_overrides
 from hpc.rundir import RunDir, alive
 from launch.audit_compare import differences
 from tests.slurm.conftest import ROOT, Cluster

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config import load_config
+from hpc.config.parse import load_config
 from hpc.rundir import RunDir, write_json
 from tests.sets import pack_set
 from tests.slurm.conftest import ROOT, Cluster

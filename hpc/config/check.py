@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from hpc import zero_config
-from hpc.apex import OPTIMIZERS as APEX
-from hpc.config import Config, task_defaults
-from hpc.config_rules import WORDS, Rule, rules
-from hpc.config_text import check_text
-from hpc.config_types import ITEMS, flatten, near, shown
+from hpc.config import deepspeed
+from hpc.config.apex import OPTIMIZERS as APEX
+from hpc.config.parse import task_defaults
+from hpc.config.rules import WORDS, Rule, rules
+from hpc.config.schema import Config
+from hpc.config.text import check_text
+from hpc.config.types import ITEMS, flatten, near, shown
 from hpc.errors import UserError
 
 MOST = {  # beyond which a value is a slip of the finger, and would exhaust memory while it is planned
@@ -110,7 +111,7 @@ def check(config: Config) -> None:
     check_values(config)
     _check_numbers(config)
     _check_batch(config)
-    zero_config.check(config)
+    deepspeed.check(config)
     if config.nodes > 1 and config.cluster.name == "local":
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")
     if config.cluster.name == "slurm" and config.hours * 3600 <= config.cluster.warning:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hpc.config import Config
-from hpc.config_types import shown
+from hpc.config.schema import Config
+from hpc.config.types import shown
 from hpc.errors import UserError
 
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"

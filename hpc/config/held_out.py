@@ -4,7 +4,7 @@ A run with one held-out set has both done by it. Its figures are then those of t
 checkpoints, and every report says so. Imports no torch.
 """
 
-from hpc.config import Data
+from hpc.config.schema import Data
 
 SPLITS = ("train", "val", "eval")  # the sets of a run, by their key under `data`
 CHOSEN = "checkpoint and threshold were chosen on these people"

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpc.config import Config, near
+from hpc.config.schema import Config
+from hpc.config.types import near
 from hpc.errors import UserError
 
 # One norm for a whole tensor decides the step of these; ZeRO cuts tensors between the ranks.

@@ -1,12 +1,12 @@
 """Every key that all tasks share, as dataclasses: its default, what it means, and what it may be. Imports no torch.
 
-Reading, writing and comparing configs is in `hpc/config.py`, what keys refuse together in `hpc/config_check.py`.
+Reading, writing and comparing configs is in `hpc/config/parse.py`, what keys refuse together in `hpc/config/check.py`.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpc.config_rules import block, key
+from hpc.config.rules import block, key
 
 
 @dataclass

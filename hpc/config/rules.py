@@ -1,6 +1,6 @@
 """What a key of the config means and what it may be, declared once, beside its default.
 
-The dataclasses of `hpc/config_schema.py` and the `KEYS` of a task's checks carry a `Rule` for each key. The check of a
+The dataclasses of `hpc/config/schema.py` and the `KEYS` of a task's checks carry a `Rule` for each key. The check of a
 config, `rostro submit --help` and the completion of the shell read the same rules.
 """
 
@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from hpc.config_types import shown
+from hpc.config.types import shown
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reads, writes and compares the configs of runs. Imports no torch. The keys are in `hpc/config_schema.py`.
+"""Reads, writes and compares the configs of runs. Imports no torch. The keys are in `hpc/config/schema.py`.
 
 A task adds its own closed block of keys under `task` (`launch/conf/task/<name>.yaml`); `launch/submit.py`
 composes both with Hydra and writes the result, `RUN/config.yaml`, which is all that a rank reads.
@@ -18,38 +18,10 @@ import yaml
 
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_yaml
-from hpc.config_schema import (
-    Augment,
-    Cluster,
+from hpc.config.schema import (
     Config,
-    Data,
-    DeepSpeed,
-    Ema,
-    Engine,
-    Evaluate,
-    Log,
-    Optim,
-    Save,
 )
-from hpc.config_types import as_type, flatten, near, shown
-
-__all__ = [
-    "Augment",
-    "Cluster",
-    "Config",
-    "Data",
-    "DeepSpeed",
-    "Ema",
-    "Engine",
-    "Evaluate",
-    "Log",
-    "Optim",
-    "Save",
-    "as_type",
-    "flatten",
-    "near",
-]
-
+from hpc.config.types import as_type, flatten, near, shown
 
 # Keys that change no number of the run, or only the order in which the same numbers are summed. Everything else is
 # part of the run's identity. Folders of data may move; their content is held by the manifests' digests.

@@ -36,9 +36,9 @@ class Variant:
 
         from hpc.config.schema import Config, DeepSpeed, Engine, Optim
         from hpc.dist import Dist
-        from hpc.player import Player
         from hpc.task import Batch
         from hpc.tasks.siamese import Siamese
+        from hpc.training.player import Player
 
         self.here = Dist() if name == "independent" else here
         engine = {"independent": "flat", "ddp": "ddp"}.get(name, "deepspeed")
@@ -58,8 +58,8 @@ class Variant:
         self.batch = Batch(images, {"identity": rows // 4}, rows, rows)
 
     def step(self) -> None:
-        from hpc.accumulate import Pass
         from hpc.task import Phase
+        from hpc.training.accumulation import Pass
 
         player = self.player
         player.optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,6 @@
 """A run judged on a set: the figures of its network beside the untrained network and plain pixels.
 
-`rostro evaluate` prints what this returns. The evaluation while training is `hpc/evaluation.py`; here one
+`rostro evaluate` prints what this returns. The evaluation while training is `hpc/training/validation.py`; here one
 process reads the pictures, adds intervals and draws curves. The threshold comes from the run's validation people.
 """
 

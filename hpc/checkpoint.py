@@ -24,9 +24,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.files import read_json
-from hpc import faults, manifest, task_state, tensorfile
+from hpc import manifest, tensorfile
 from hpc.errors import UserError
 from hpc.manifest import REMEDY, Damaged
+from hpc.training import fault_injection, task_state
 
 HASHERS = 4  # files hashed at a time, while the next ones are written
 STATE = {"task": dict, "monitor": {"sums?": {str: list}, "digest?": int}}
@@ -109,7 +110,7 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
         with ThreadPoolExecutor(HASHERS) as pool:
             written = {}
             for number, (name, content) in enumerate(checkpoint.files()):
-                faults.hit(f"save{number}", checkpoint.clock)
+                fault_injection.hit(f"save{number}", checkpoint.clock)
                 written[name] = _write(temporary / name, content, pool)
             files = {
                 name: {"bytes": size, "sha256": hashed.result()} for name, (size, hashed) in written.items()
@@ -117,7 +118,7 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
             head = manifest.encode(checkpoint.clock, checkpoint.updates, checkpoint.meta, files)
             tensorfile.write(temporary / manifest.NAME, [head], pool)
         _sync(temporary)
-        faults.hit("savecommit", checkpoint.clock)
+        fault_injection.hit("savecommit", checkpoint.clock)
         guard()
         temporary.rename(target)
         _sync(folder)

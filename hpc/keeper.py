@@ -8,15 +8,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hpc import checkpoint, dist, faults, restart, setup, task_state
-from hpc.agree import Tick
+from hpc import checkpoint, dist, restart
 from hpc.checkpoint import Checkpoint
 from hpc.config.schema import Config
 from hpc.dist import Dist
-from hpc.player import Player
 from hpc.rundir import RunDir
 from hpc.saver import Saver
 from hpc.task import Task
+from hpc.training import fault_injection, startup, task_state
+from hpc.training.player import Player
+from hpc.training.step_sync import Tick
 
 
 class Keeper:
@@ -37,10 +38,10 @@ class Keeper:
 
     def restore(self, saved: Checkpoint) -> None:
         """Put the saved state into players and task."""
-        setup.check_checkpoint(saved, self.config, self.players)
+        startup.check_checkpoint(saved, self.config, self.players)
         for player in self.players.values():
             player.load_from(saved)
-        if not faults.forgotten("task"):
+        if not fault_injection.forgotten("task"):
             self.task.load_state(saved.task)
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
@@ -65,7 +66,7 @@ class Keeper:
         for player in self.players.values():  # on all ranks: ZeRO gathers the pieces
             player.save_to(state)
         if self.here.main:
-            state.meta = setup.meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
+            state.meta = startup.meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
             error = self._saver.save(state)
         dist.agree_or_raise(error, self.here)
 

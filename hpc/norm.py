@@ -3,7 +3,7 @@
 `local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures
 of the global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro
 batches of all ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are
-collected in the passes of the player's own phases (`hpc/accumulate.py`) and committed once for each update, averaged
+collected in the passes of the player's own phases (`hpc/training/accumulation.py`) and committed once for each update, averaged
 over all ranks: every rank holds the same buffers at every clock. Ioffe & Szegedy 2015; groups as ghost batches,
 Hoffer et al. 2017.
 """

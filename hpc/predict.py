@@ -17,7 +17,7 @@ from torch import nn
 from data_shards.loading.loader import decode_pictures
 from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import checkpoint, setup
+from hpc import checkpoint
 from hpc.checkpoint import Damaged
 from hpc.config.schema import Config
 from hpc.errors import UserError
@@ -26,6 +26,7 @@ from hpc.meters.verification import Score, cosine
 from hpc.rundir import RunDir
 from hpc.task import Task
 from hpc.tasks.siamese import Siamese
+from hpc.training import startup
 
 BATCH = 64  # pictures at a time
 
@@ -114,8 +115,8 @@ def _warn(text: str) -> None:
 
 
 def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:
-    task = setup.task(config)
-    with setup.seeded(config.seed):
+    task = startup.task(config)
+    with startup.seeded(config.seed):
         nets = task.players()
     return task, nets
 

@@ -2,8 +2,8 @@
 first.
 
 It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what
-happens when is a function of it. A player (`hpc/player.py`) is one network with its engine and optimizer;
-the passes of a phase are in `hpc/accumulate.py`, batches in `data_shards/loading/loader.py`, checkpoints in
+happens when is a function of it. A player (`hpc/training/player.py`) is one network with its engine and optimizer;
+the passes of a phase are in `hpc/training/accumulation.py`, batches in `data_shards/loading/loader.py`, checkpoints in
 `hpc/keeper.py`, the run's folder in `hpc/rundir.py`.
 """
 
@@ -26,20 +26,21 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
-from hpc import agree, dist, engine, failure, faults, optim, preempt, setup, task_state
-from hpc.accumulate import Pass, blocks_of
+from hpc import dist, engine, failure, optim, preempt
 from hpc.config import held_out
 from hpc.dist import Dist
 from hpc.errors import UserError
-from hpc.evaluation import evaluate, pictures
 from hpc.keeper import Keeper
 from hpc.ledger import Ledger
 from hpc.monitor import Monitor
-from hpc.player import Player
 from hpc.preempt import Preemption
 from hpc.rundir import RunDir
 from hpc.stage import Left
 from hpc.task import Batch, Phase
+from hpc.training import fault_injection, startup, step_sync, task_state
+from hpc.training.accumulation import Pass, blocks_of
+from hpc.training.player import Player
+from hpc.training.validation import evaluate, pictures
 
 
 def due(every: int, before: int, now: int) -> bool:
@@ -55,18 +56,18 @@ class Trainer:
     ) -> None:
         self.run, self.here, self.listening = run, here, listening
         self.ledger = ledger or Ledger(run, main=here.main)
-        self.config = config = setup.resolved(run, here)
-        setup.check_world(config, here)
-        setup.threads_and_algorithms(config, here)
+        self.config = config = startup.resolved(run, here)
+        startup.check_world(config, here)
+        startup.threads_and_algorithms(config, here)
         self.clock = self.updates = 0
-        self.tick = agree.Tick()
+        self.tick = step_sync.Tick()
         self.reported: dict[str, Tensor] = {}
         self.share = 1.0  # of the rank's batch that the scalars reported now speak of
         self.preemption: Preemption | None = None  # while `fit` runs
         self.stop = 0  # why it stopped: a level of hpc/preempt.py
-        self.task = setup.task(config)
+        self.task = startup.task(config)
         self.task.here, self.task.report = here, self._report
-        with setup.seeded(config.seed):
+        with startup.seeded(config.seed):
             modules = self.task.players()
         engine.check_players(config, modules)
         self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
@@ -75,17 +76,17 @@ class Trainer:
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)
         asked = (lambda: listening.level) if listening else (lambda: 0)
-        self.sets = setup.shard_sets(config, self.task, here, asked)
-        self.loader = setup.train_loader(config, self.task, self.sets, self.spec, here)
+        self.sets = startup.shard_sets(config, self.task, here, asked)
+        self.loader = startup.train_loader(config, self.task, self.sets, self.spec, here)
         self.loader.start(self.clock)
-        self.held_out = setup.eval_loader(config, self.task, self.sets, here)
+        self.held_out = startup.eval_loader(config, self.task, self.sets, here)
         self._ahead: Batch | None = None
         self._warm_up()
         if saved:
             self.keeper.restore(saved)
-            self.updates, self.tick = saved.updates, agree.Tick(**saved.monitor)
+            self.updates, self.tick = saved.updates, step_sync.Tick(**saved.monitor)
         self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
-        self.monitor.note(setup.first_lines(config, here, self.players, self.sets, self.clock))
+        self.monitor.note(startup.first_lines(config, here, self.players, self.sets, self.clock))
 
     def fit(self) -> str:
         """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""
@@ -126,14 +127,14 @@ class Trainer:
 
     def _after_step(self, before: int) -> None:
         config, last = self.config, self.clock >= self.config.images
-        faults.hit("step", self.clock, self.here.rank)
+        fault_injection.hit("step", self.clock, self.here.rank)
         if due(config.log.every, before, self.clock) or last:
             self._show_tick()
         if due(config.log.histograms, before, self.clock):
             for player in self.players.values():
                 self.monitor.histograms(self.clock, dict(player.engine.whole().named_parameters()))
         if config.desync_every and self.updates % config.desync_every == 0:
-            agree.compare_ranks(self.players, self.clock, self.here)
+            step_sync.compare_ranks(self.players, self.clock, self.here)
         metrics: dict[str, float] = {}
         if due(config.eval.every, before, self.clock) or last:
             with self.ledger.spend("evaluate"):
@@ -149,10 +150,10 @@ class Trainer:
         if spec != self.spec:  # growth: another batch or resolution from here on
             self.loader.close()
             self.spec, waited = spec, self.loader.waited
-            self.loader = setup.train_loader(self.config, self.task, self.sets, spec, self.here)
+            self.loader = startup.train_loader(self.config, self.task, self.sets, spec, self.here)
             self.loader.waited = waited  # goes on counting: a tick may have begun with the loader before
             self.loader.start(self.clock)
-        raw, self._ahead = self._ahead or setup.to_batch(self.loader.next()), None
+        raw, self._ahead = self._ahead or startup.to_batch(self.loader.next()), None
         return raw.prepare(self.here.device, channels_last=self.config.channels_last)
 
     def _backward(self, index: int, phase: Phase, batch: Batch) -> Tensor:
@@ -168,7 +169,7 @@ class Trainer:
             phase,
             {name: player.engine for name, player in self.players.items()},
             clock=self.clock,
-            seed=lambda micro: setup.seed_torch(int(counter_rng.key(*stream, micro))),
+            seed=lambda micro: startup.seed_torch(int(counter_rng.key(*stream, micro))),
             autocast=self._autocast,
             weigh=self._weigh,
         )
@@ -182,10 +183,10 @@ class Trainer:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
         scalars = {"loss": loss, "norm": norm} | {name: self.reported[name] for name in sorted(self.reported)}
         asked = self.preemption.level if self.preemption else 0
-        found = agree.exchange(asked, scalars, batch, self.here, failed=self.keeper.failed)
+        found = step_sync.exchange(asked, scalars, batch, self.here, failed=self.keeper.failed)
         if found.failed:
             self.keeper.finish()
-        agree.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
+        step_sync.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
         self.stop = found.stop
         self.tick.digest += found.digest
         for name, value in found.means.items():
@@ -197,7 +198,7 @@ class Trainer:
 
     def _report(self, name: str, value: Tensor) -> None:
         """Keep a scalar of the step; of several micro batches their weighted mean."""
-        if name in agree.OWN:
+        if name in step_sync.OWN:
             raise UserError(f"report({name!r}): the trainer writes {name} itself: call it by another name")
         part = self.share * value.detach().float().reshape(())
         self.reported[name] = self.reported[name] + part if name in self.reported else part
@@ -212,10 +213,10 @@ class Trainer:
             grad_norm=self.tick.means("norm"),
             images_per_s=(self.clock - clock) / max(now - start, 1e-9),
             data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),
-            memory_mb=setup.memory_mb(self.here),
+            memory_mb=startup.memory_mb(self.here),
         )
         self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
-        self.tick = agree.Tick()
+        self.tick = step_sync.Tick()
         self.ledger.waited(self.loader.waited)
         self.ledger.write(self.clock, **self.keeper.measured)
 
@@ -224,7 +225,7 @@ class Trainer:
         if self.held_out is None:
             return {}
         nets = {name: player.evaluated for name, player in self.players.items()}
-        batches = (setup.to_batch(raw) for raw in self.held_out)
+        batches = (startup.to_batch(raw) for raw in self.held_out)
         report, shown = evaluate(
             self.task,
             nets,
@@ -254,7 +255,7 @@ class Trainer:
         Without it the first step after a resume would sum its gradients in another order than the straight
         run.
         """
-        self._ahead = setup.to_batch(self.loader.next())
+        self._ahead = startup.to_batch(self.loader.next())
         if self.here.world == 1 or self.config.engine.name != "ddp":
             return
         state = task_state.copied(self.task.state())
@@ -278,9 +279,9 @@ def main(run: str, listening: Preemption | None = None) -> int:
     with failure.recorded(folder, rank, world) as place:
         ledger = Ledger(folder, main=rank == 0)
         config = folder.config()
-        setup.refuse_foreign_code(folder)
+        startup.refuse_foreign_code(folder)
         here = dist.connect(folder.path, timeout=config.hang_timeout)
-        with setup.locked(folder, here):
+        with startup.locked(folder, here):
             ledger.write(None)
             try:
                 trainer = Trainer(folder, here, ledger, listening)

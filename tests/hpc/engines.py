@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpc import dist, norm
-from hpc.accumulate import Pass, blocks_of
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.dist import Dist
-from hpc.player import Player
 from hpc.task import Batch, Phase, Task
 from hpc.tasks.siamese import Siamese
+from hpc.training.accumulation import Pass, blocks_of
+from hpc.training.player import Player
 from models.siamese import SiameseNet, build_trunk
 
 BATCH, GROUP, CLASSES, STEPS = 24, 2, 6, 3

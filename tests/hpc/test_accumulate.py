@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpc.accumulate import Pass, blocks_of
 from hpc.dist import Dist
 from hpc.engine import build
 from hpc.task import Batch, Phase, Task
+from hpc.training.accumulation import Pass, blocks_of
 
 
 class Mean(Task):

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpc import norm
-from hpc.accumulate import Pass
 from hpc.config.schema import Config
 from hpc.dist import Dist, gather_grad
 from hpc.engine import build
 from hpc.errors import UserError
-from hpc.evaluation import in_eval_mode
-from hpc.player import Player
 from hpc.task import Batch, Phase, Task
+from hpc.training.accumulation import Pass
+from hpc.training.player import Player
+from hpc.training.validation import in_eval_mode
 from tests.ranks import launch
 
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpc import checkpoint, setup, train
+from hpc import checkpoint, train
 from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
 from hpc.dist import Dist
-from hpc.player import Player
 from hpc.rundir import RunDir
 from hpc.task import Batch, Phase, Task
+from hpc.training import startup
+from hpc.training.player import Player
 from tests.ranks import launch
 from tests.runs import make_run
 from tests.sets import pack_set
@@ -73,7 +74,7 @@ class Rivals(Task):
 def test_two_players_with_batch_norm_resume_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "task", Rivals)
+    monkeypatch.setattr(startup, "task", Rivals)
     shards = pack_set(tmp_path, identities=8, each=4)
     options: dict[str, Any] = {"images": 96, "engine": Engine(name="flat"), "ema": Ema()}
     options |= {"save": Save(every=48), "eval": Evaluate(every=48, batch=16)}

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.sampling import order
-from hpc import agree, setup, train
+from hpc import train
 from hpc.checkpoint import Checkpoint
 from hpc.config.parse import numbers
 from hpc.config.schema import Config, Data, Evaluate
 from hpc.dist import Dist
 from hpc.errors import UserError
-from hpc.player import Player
 from hpc.rundir import RunDir
 from hpc.task import Batch, Phase, Spec, Task
+from hpc.training import startup, step_sync
+from hpc.training.player import Player
 from launch.audit_compare import series
 from launch.resume import changed_config
 from tests.ranks import launch
@@ -41,7 +42,7 @@ def exchanged(here: Dist, extra: dict[int, list[str]]) -> str | dict[str, float]
     names = ["loss", "norm", *sorted(extra.get(here.rank, []))]
     scalars = {name: torch.tensor(float(place + here.rank)) for place, name in enumerate(names)}
     try:
-        return agree.exchange(0, scalars, batch, here).means
+        return step_sync.exchange(0, scalars, batch, here).means
     except UserError as error:
         return str(error)
 
@@ -79,7 +80,7 @@ class Couples(Task):
 def train_couples(here: Dist, run: str) -> None:
     members = partial(order.PlainOrder, members=2)
     with (
-        mock.patch.object(setup, "task", Couples),
+        mock.patch.object(startup, "task", Couples),
         mock.patch.object(order, "PlainOrder", members),
         contextlib.closing(train.Trainer(RunDir(Path(run)), here)) as trainer,
     ):
@@ -111,12 +112,12 @@ def test_slots_of_two_members_are_trained_on_any_number_of_ranks(tmp_path: Path,
 def test_the_digest_sees_every_member() -> None:
     ids, positions = torch.tensor([[1, 2], [3, 4]]), torch.arange(2)
     found = {
-        agree.digest(Batch(torch.zeros(2, 2, 3, 1, 1), {}, given, positions))
+        step_sync.digest(Batch(torch.zeros(2, 2, 3, 1, 1), {}, given, positions))
         for given in (ids, ids.flip(1), ids + torch.tensor([0, 1]), ids + torch.tensor([1, 0]))
     }
     assert len(found) == 4
     alone = Batch(torch.zeros(2, 3, 1, 1), {}, ids[:, 0], positions)
-    assert agree.digest(alone) == agree.digest(Batch(alone.images, {}, ids[:, :1], positions))
+    assert step_sync.digest(alone) == step_sync.digest(Batch(alone.images, {}, ids[:, :1], positions))
 
 
 def test_the_wait_for_data_goes_on_counting_where_the_batch_grows(tmp_path: Path, shards: Path) -> None:
@@ -154,7 +155,7 @@ def test_micro_batch_is_held_where_dropout_depends_on_it(layer: nn.Module, free:
     saved = Checkpoint(64, 4, meta={"numbers": numbers(config), "micro_batch": 16})
     players = {"net": cast(Player, SimpleNamespace(module=nn.Sequential(layer)))}
     with contextlib.nullcontext() if free else pytest.raises(UserError, match="micro_batch=16, the run says"):
-        setup.check_checkpoint(saved, config, players)
+        startup.check_checkpoint(saved, config, players)
 
 
 def test_micro_batch_is_refused_by_name_on_resume(tmp_path: Path, shards: Path) -> None:

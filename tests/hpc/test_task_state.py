@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from hpc import checkpoint, saver, task_state
+from hpc import checkpoint, saver
 from hpc.checkpoint import Checkpoint
 from hpc.errors import UserError
+from hpc.training import task_state
 
 
 def remembered() -> dict[str, Any]:

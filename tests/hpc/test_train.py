@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpc import agree, checkpoint, setup, train
+from hpc import checkpoint, train
 from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir
+from hpc.training import startup, step_sync
 from launch.audit_compare import differences, records, series
 from tests.ranks import launch
 from tests.runs import finish, make_run, start, wait_for
@@ -187,8 +188,8 @@ def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> No
     )
     run = make_run(tmp_path / "run", shards, data=settings, images=160, log=Log(every=16))
     config = RunDir(run).config()
-    job = setup.task(config)
-    loader = setup.train_loader(config, job, {}, job.spec(0), Dist(0, 1, 0, torch.device("cpu")))
+    job = startup.task(config)
+    loader = startup.train_loader(config, job, {}, job.spec(0), Dist(0, 1, 0, torch.device("cpu")))
     loader.start(0)
     groups = loader.next().labels["identity"].reshape(-1, 4)
     loader.close()
@@ -260,11 +261,11 @@ def test_foreign_code_is_refused(tmp_path: Path, shards: Path) -> None:
 def out_of_step(here: Dist, run: str) -> str:
     trainer = train.Trainer(RunDir(Path(run)), here)
     try:
-        agree.compare_ranks(trainer.players, trainer.clock, here)
+        step_sync.compare_ranks(trainer.players, trainer.clock, here)
         if here.rank == 1:
             with torch.no_grad():
                 trainer.players["net"].module.embed.bias[3] += 1e-7
-        agree.compare_ranks(trainer.players, trainer.clock, here)
+        step_sync.compare_ranks(trainer.players, trainer.clock, here)
     except UserError as error:
         return str(error)
     finally:

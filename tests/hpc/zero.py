@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpc import dist
-from hpc.accumulate import Pass, blocks_of
 from hpc.checkpoint import Checkpoint
 from hpc.config.schema import Config, DeepSpeed, Ema, Engine, Optim
 from hpc.dist import Dist
 from hpc.errors import UserError
-from hpc.player import Player
 from hpc.task import Batch, Phase, Task
+from hpc.training.accumulation import Pass, blocks_of
+from hpc.training.player import Player
 from tests.hpc import engines
 
 STAGES = (0, 1, 2, 3)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
-from hpc import checkpoint, setup
+from hpc import checkpoint
 from hpc.checkpoint import Checkpoint
 from hpc.dist import Dist
 from hpc.rundir import RunDir
+from hpc.training import startup
 from tests.runs import TASK, make_run
 
 
@@ -15,16 +16,18 @@ def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged:
     """Checkpoints at 160 (the best) and 320 images, with an average if `averaged`."""
     run = make_run(path, shards, task=TASK | {"loss": loss})
     config = RunDir(run).config()
-    task = setup.task(config)
+    task = startup.task(config)
     for clock, eer in ((160, 0.1), (320, 0.2)):
-        with setup.seeded(config.seed):
+        with startup.seeded(config.seed):
             raw = task.players()["net"]
         move(raw, clock)
         saved = Checkpoint(clock, clock // 16, players={"net": raw.state_dict()}, task=task.state())
         saved.monitor = {"sums": {}, "digest": 0}
-        saved.meta = setup.meta(config, task, Dist(0, 1, 0, torch.device("cpu"))) | {"metrics": {"eer": eer}}
+        saved.meta = startup.meta(config, task, Dist(0, 1, 0, torch.device("cpu"))) | {
+            "metrics": {"eer": eer}
+        }
         if averaged:
-            with setup.seeded(config.seed + 1):
+            with startup.seeded(config.seed + 1):
                 saved.ema["net"] = task.players()["net"].state_dict()
         checkpoint.save(run, saved)
     return run

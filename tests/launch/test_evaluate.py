@@ -121,18 +121,18 @@ def test_a_pair_list_finds_people_with_accents_in_their_names(tmp_path, disk):
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])
 def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     """The meter of the trainer's evaluation, on the same weights, through the loader that it uses."""
-    from hpc import evaluation, setup
     from hpc.dist import Dist
+    from hpc.training import startup, validation
 
     run = judged_run(tmp_path / "run", shards, loss=loss, averaged=False)
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
     report = report_of(run, "pictures-eval")
     model, here = load_run(run), Dist()
-    sets = setup.shard_sets(model.config, model.task, here)
-    loader = setup.eval_loader(model.config, model.task, sets, here)
+    sets = startup.shard_sets(model.config, model.task, here)
+    loader = startup.eval_loader(model.config, model.task, sets, here)
     assert loader is not None
-    batches = (setup.to_batch(raw) for raw in loader)
-    found, _ = evaluation.evaluate(model.task, model.nets, batches, here, channels_last=False)
+    batches = (startup.to_batch(raw) for raw in loader)
+    found, _ = validation.evaluate(model.task, model.nets, batches, here, channels_last=False)
     assert report["score"] == ("probability" if loss == "bce" else "cosine")
     for name in ("eer", "auc", "d_prime"):
         assert report["rows"][0][name] == pytest.approx(found.scalars[name], abs=1e-4)

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from hpc import checkpoint, engine, faults, norm, optim
+from hpc import checkpoint, engine, norm, optim
 from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.ema import Ema
+from hpc.training import fault_injection
 
 
 class Player:
@@ -78,9 +79,9 @@ class Player:
 
     def load_from(self, source: checkpoint.Checkpoint) -> None:
         self.engine.load(source.players[self.name], f"player {self.name}")
-        if not faults.forgotten("optim"):
+        if not fault_injection.forgotten("optim"):
             self.engine.import_optim(self.optimizer, source.optim[self.name])
-        if self.ema and not faults.forgotten("ema"):
+        if self.ema and not fault_injection.forgotten("ema"):
             self.ema.load_state(source.ema[self.name])
 
     def checksums(self) -> list[int]:

@@ -18,8 +18,8 @@ from hpc import dist
 from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.errors import UserError
-from hpc.player import Player
 from hpc.task import Batch, Phase
+from hpc.training.player import Player
 
 OWN = ("loss", "norm")  # scalars of every step; a task's own have other names
 SLOTS = 64  # numbers of an exchange, whatever a rank has to say: ranks that say different things still meet

@@ -33,9 +33,9 @@ from hpc.config.parse import identity, numbers
 from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.errors import UserError
-from hpc.player import Player
 from hpc.rundir import RunDir, mark
 from hpc.task import Batch, Spec, Task
+from hpc.training.player import Player
 
 
 def refuse_foreign_code(run: RunDir) -> None:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hpc import checkpoint, optim
+from hpc import checkpoint
 from hpc.config.schema import Config
 from hpc.dist import Dist, sum_
-from hpc.ema import Ema
 from hpc.errors import UserError
+from hpc.optim import build
+from hpc.optim.ema import Ema
 
 # hpc/norm.py keeps the buffers equal. torch 2.13 renamed the argument.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -95,10 +96,10 @@ class Flat:
 
     def export_optim(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """On rank 0 at least."""
-        return optim.export_state(optimizer, self.named)
+        return build.export_state(optimizer, self.named)
 
     def import_optim(self, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-        optim.import_state(optimizer, self.named, tensors)
+        build.import_state(optimizer, self.named, tensors)
 
     def average(self, ema: Ema, clock_after: int, batch: int) -> None:
         """Move the moving average after an update."""

@@ -13,9 +13,10 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from hpc import dist, optim
+from hpc import dist
 from hpc.dist import Dist
 from hpc.errors import UserError
+from hpc.optim import build
 
 
 @dataclass
@@ -61,11 +62,11 @@ class Fragments:
 
     def __init__(self, pieces: list[Fragment], shapes: dict[str, torch.Size], here: Dist) -> None:
         self.pieces, self.shapes, self.here = pieces, shapes, here
-        self.named: optim.Named = [(one.name, one.piece) for one in pieces]
+        self.named: build.Named = [(one.name, one.piece) for one in pieces]
         self._places = {one.name: one for one in pieces}
         self._everyone = dist.gather_objects([(one.name, one.start, one.numel) for one in pieces], here)
 
-    def adopt(self, optimizer: torch.optim.Optimizer, named_parameters: optim.Named) -> None:
+    def adopt(self, optimizer: torch.optim.Optimizer, named_parameters: build.Named) -> None:
         """Let `optimizer`, built for the whole parameters, step this rank's pieces of them instead."""
         names = {p: name for name, p in named_parameters}
         for group in optimizer.param_groups:
@@ -112,7 +113,7 @@ class Fragments:
 
     def export_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """On rank 0 what `optim.export_state` gives for whole parameters; empty elsewhere. All ranks call it."""
-        own = optim.export_state(optimizer, self.named)
+        own = build.export_state(optimizer, self.named)
         by_key: dict[str, dict[str, Tensor]] = {}
         single: dict[str, tuple[float, torch.dtype]] = {}
         for full, value in own.items():
@@ -135,7 +136,7 @@ class Fragments:
         kept = {}
         for full, value in tensors.items():
             name, _, key = full.rpartition("/")
-            if name not in self.shapes or (name in self._places and key in ("step", optim.UNSTEPPED)):
+            if name not in self.shapes or (name in self._places and key in ("step", build.UNSTEPPED)):
                 kept[full] = value  # an unknown name is refused below
             elif name in self._places:
                 if value.shape != self.shapes[name]:
@@ -144,7 +145,7 @@ class Fragments:
                         f"{list(self.shapes[name])}: use the run's own config"
                     )
                 kept[full] = self._places[name].of(value)
-        optim.import_state(optimizer, self.named, kept)
+        build.import_state(optimizer, self.named, kept)
 
     def __iter__(self) -> Iterator[Fragment]:
         return iter(self.pieces)

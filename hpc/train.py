@@ -26,13 +26,14 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
-from hpc import dist, engine, failure, optim, preempt
+from hpc import dist, engine, failure, preempt
 from hpc.config import held_out
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.keeper import Keeper
 from hpc.ledger import Ledger
 from hpc.monitor import Monitor
+from hpc.optim import build
 from hpc.preempt import Preemption
 from hpc.rundir import RunDir
 from hpc.stage import Left
@@ -119,7 +120,7 @@ class Trainer:
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
                 self._agree(phase, loss, norm, batch)
-                player.update(optim.rate(self.config.optim, self.clock, self.config.images), norm)
+                player.update(build.rate(self.config.optim, self.clock, self.config.images), norm)
         self.clock += self.spec.batch
         self.updates += 1
         for player in self.players.values():

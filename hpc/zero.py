@@ -22,10 +22,10 @@ from hpc import checkpoint
 from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
 from hpc.dist import Dist, agree_or_raise, sum_
-from hpc.ema import Ema
 from hpc.engine import Flat
 from hpc.errors import UserError
 from hpc.fragments import Fragment, Fragments, Stand, fragment
+from hpc.optim.ema import Ema
 
 
 def _deepspeed(here: Dist, timeout: int) -> Any:

@@ -1,4 +1,4 @@
-"""NVIDIA Apex: whether it is really there. Imports neither it nor torch. Its optimizers: `hpc/apex_optim.py`.
+"""NVIDIA Apex: whether it is really there. Imports neither it nor torch. Its optimizers: `hpc/optim/apex.py`.
 
 `pip install apex` brings an unrelated package of that name (web logins for Pyramid), and NVIDIA's own may be
 built without its kernels (`amp_C`). One installed over the other leaves `amp_C` beside the wrong `apex`, so

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from hpc import checkpoint, engine, norm, optim
+from hpc import checkpoint, engine, norm
 from hpc.config.schema import Config
 from hpc.dist import Dist
-from hpc.ema import Ema
+from hpc.optim import build
+from hpc.optim.ema import Ema
 from hpc.training import fault_injection
 
 
@@ -32,7 +33,7 @@ class Player:
             config.engine.name, module, here, bucket_mb=config.engine.bucket_mb, config=config
         )
         self.named = self.engine.named
-        self.optimizer = optim.build(config.optim, self.named)
+        self.optimizer = build.build(config.optim, self.named)
         self.engine.attach(self.optimizer)
 
     @property

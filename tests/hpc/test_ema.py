@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpc.ema import Ema
 from hpc.errors import UserError
+from hpc.optim.ema import Ema
 
 
 def _net() -> nn.Sequential:

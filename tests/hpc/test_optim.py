@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from hpc import optim
 from hpc.config.schema import Optim
 from hpc.errors import UserError
+from hpc.optim import build
 
 NAMES = ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop")
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
@@ -56,7 +56,7 @@ def _reference(config: Optim, net: nn.Module) -> torch.optim.Optimizer:
 def test_equals_the_plain_optimizer_of_torch(name: str, device: str) -> None:
     config = Optim(name=name, lr=0.01, momentum=0.8, nesterov=name == "sgd", weight_decay=0.05)
     ours, theirs = _net(device=device), _net(device=device)
-    _train(ours, optim.build(config, _named(ours)), range(6))
+    _train(ours, build.build(config, _named(ours)), range(6))
     _train(theirs, _reference(config, theirs), range(6))
     for (where, mine), other in zip(_named(ours), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6, msg=lambda m, w=where: f"{w}: {m}")
@@ -67,7 +67,7 @@ def test_lamb_equals_the_paper_by_hand() -> None:
     weights, grads = [[3.0, 4.0]], [[[0.5, -1.0]], [[0.25, 2.0]], [[-3.0, 0.125]]]
     p = nn.Parameter(torch.tensor(weights))
     config = Optim(name="lamb", lr=lr, betas=[beta1, beta2], eps=eps, weight_decay=decay)
-    optimizer = optim.build(config, [("p", p)])
+    optimizer = build.build(config, [("p", p)])
     x, m, v = list(weights[0]), [0.0, 0.0], [0.0, 0.0]
     for t, grad in enumerate(grads, start=1):
         p.grad = torch.tensor(grad)
@@ -82,7 +82,7 @@ def test_lamb_equals_the_paper_by_hand() -> None:
 
 def test_lamb_scales_each_tensor_by_itself_and_takes_zero_weights_unscaled() -> None:
     big, zero = nn.Parameter(torch.full((2, 2), 8.0)), nn.Parameter(torch.zeros(3))
-    optimizer = optim.build(Optim(name="lamb", lr=0.5, eps=0.0), [("big", big), ("zero", zero)])
+    optimizer = build.build(Optim(name="lamb", lr=0.5, eps=0.0), [("big", big), ("zero", zero)])
     big.grad, zero.grad = torch.ones(2, 2), torch.ones(3)
     optimizer.step()
     # Adam's first step is the sign of the gradient: the first tensor moves by lr |w|, the other by lr.
@@ -98,7 +98,7 @@ def test_novograd_equals_the_paper_by_hand() -> None:
     grads.append({"matrix": [-3.0, 4.0], "vector": [0.5]})
     params = {name: nn.Parameter(torch.tensor(value)) for name, value in weights.items()}
     config = Optim(name="novograd", lr=lr, betas=[beta1, beta2], eps=eps, weight_decay=decay)
-    optimizer = optim.build(config, list(params.items()))
+    optimizer = build.build(config, list(params.items()))
     for grad in grads:
         for name, p in params.items():
             p.grad = torch.tensor(grad[name]).reshape(p.shape)
@@ -115,14 +115,14 @@ def test_novograd_equals_the_paper_by_hand() -> None:
             ]
             x = [b - lr * a for a, b in zip(m, x, strict=True)]
         assert p.detach().flatten().tolist() == pytest.approx(x, rel=1e-5), name
-    state = optim.export_state(optimizer, list(params.items()))
+    state = build.export_state(optimizer, list(params.items()))
     assert state["matrix/exp_avg_sq"].shape == ()
 
 
 def test_novograds_first_step_has_the_length_of_the_rate_whatever_the_gradient() -> None:
     for size in (1e-6, 1e6):
         p = nn.Parameter(torch.zeros(4))
-        optimizer = optim.build(Optim(name="novograd", lr=0.5, eps=0.0), [("p", p)])
+        optimizer = build.build(Optim(name="novograd", lr=0.5, eps=0.0), [("p", p)])
         p.grad = torch.full((4,), size)
         optimizer.step()
         assert p.detach().norm().item() == pytest.approx(0.5)
@@ -134,7 +134,7 @@ def test_a_gradient_in_another_memory_layout_reaches_the_right_weights(name: str
     moved = []
     for layout in (torch.channels_last, torch.contiguous_format):
         p = nn.Parameter(torch.ones(2, 3, 2, 2).contiguous(memory_format=layout))
-        optimizer = optim.build(Optim(name=name, lr=0.1), [("p", p)])
+        optimizer = build.build(Optim(name=name, lr=0.1), [("p", p)])
         for _ in range(2):
             p.grad = torch.zeros_like(p, memory_format=torch.contiguous_format).copy_(grad)
             optimizer.step()
@@ -143,7 +143,7 @@ def test_a_gradient_in_another_memory_layout_reaches_the_right_weights(name: str
 
 
 def test_norms_and_biases_have_no_weight_decay_and_groups_keep_names() -> None:
-    groups = optim.build(Optim(weight_decay=0.3), _named(_net())).param_groups
+    groups = build.build(Optim(weight_decay=0.3), _named(_net())).param_groups
     decay = {name: group["weight_decay"] for group in groups for name in group["param_names"]}
     assert decay == {name: 0.3 if name in ("0.weight", "3.weight") else 0.0 for name, _ in _named(_net())}
 
@@ -154,24 +154,24 @@ def test_norms_and_biases_have_no_weight_decay_and_groups_keep_names() -> None:
 def test_state_by_name_continues_bit_for_bit(name: str, stepped: int, device: str) -> None:
     config = Optim(name=name, lr=0.01, weight_decay=0.05)
     net = _net(device=device)
-    optimizer = optim.build(config, _named(net))
+    optimizer = build.build(config, _named(net))
     _train(net, optimizer, range(stepped))
     weights = copy.deepcopy(net.state_dict())
-    state = optim.export_state(optimizer, _named(net))
+    state = build.export_state(optimizer, _named(net))
     # as from a file: on the CPU, and not in channels_last
     state = {key: v.cpu().clone(memory_format=torch.contiguous_format) for key, v in state.items()}
     _train(net, optimizer, range(stepped, stepped + 3))
 
     again = _net(seed=9, device=device)
     again.load_state_dict(weights)
-    resumed = optim.build(config, _named(again))
+    resumed = build.build(config, _named(again))
     _train(again, resumed, range(50, 51))  # something to be overwritten
     again.load_state_dict(weights)
-    optim.import_state(resumed, _named(again), state)
+    build.import_state(resumed, _named(again), state)
     _train(again, resumed, range(stepped, stepped + 3))
     for (where, mine), other in zip(_named(net), again.parameters(), strict=True):
         assert torch.equal(mine, other), where
-    ours, theirs = (optim.export_state(o, _named(n)) for o, n in ((optimizer, net), (resumed, again)))
+    ours, theirs = (build.export_state(o, _named(n)) for o, n in ((optimizer, net), (resumed, again)))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -181,17 +181,17 @@ def test_parameters_without_gradient_keep_no_state_and_may_join_later(name: str)
     config = Optim(name=name, lr=0.1, weight_decay=0.1)
     old, late = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
     named = [("old", old), ("late", late)]
-    optimizer = optim.build(config, named)
+    optimizer = build.build(config, named)
     old.grad = torch.ones(2, 2)
     optimizer.step()
     assert torch.equal(late.detach(), torch.ones(2, 2))
-    state = optim.export_state(optimizer, named)
+    state = build.export_state(optimizer, named)
     assert [key for key in state if key.startswith("late/")] == ["late/unstepped"]
-    optim.import_state(optimizer, named, state)
+    build.import_state(optimizer, named, state)
     old.grad, late.grad = torch.ones(2, 2), torch.ones(2, 2)
     optimizer.step()
     alone = nn.Parameter(torch.ones(2, 2))
-    fresh = optim.build(config, [("alone", alone)])
+    fresh = build.build(config, [("alone", alone)])
     alone.grad = torch.ones(2, 2)
     fresh.step()
     assert torch.equal(late.detach(), alone.detach())
@@ -199,23 +199,23 @@ def test_parameters_without_gradient_keep_no_state_and_may_join_later(name: str)
 
 def test_a_misfit_state_is_refused_by_name() -> None:
     net = _net()
-    optimizer = optim.build(Optim(), _named(net))
+    optimizer = build.build(Optim(), _named(net))
     _train(net, optimizer, range(1))
-    state = optim.export_state(optimizer, _named(net))
+    state = build.export_state(optimizer, _named(net))
     lacking = {key: v for key, v in state.items() if key != "3.weight/exp_avg"}
     with pytest.raises(UserError, match=r"lacks 3\.weight/exp_avg:"):
-        optim.import_state(optimizer, _named(net), lacking)
+        build.import_state(optimizer, _named(net), lacking)
     with pytest.raises(UserError, match=r"lacks 3\.bias/exp_avg:"):
-        optim.import_state(
+        build.import_state(
             optimizer, _named(net), {key: v for key, v in state.items() if not key.startswith("3.bias/")}
         )
     with pytest.raises(UserError, match=r"unknown 4\.weight/step"):
-        optim.import_state(optimizer, _named(net), state | {"4.weight/step": torch.zeros(())})
+        build.import_state(optimizer, _named(net), state | {"4.weight/step": torch.zeros(())})
     with pytest.raises(UserError, match=r"3\.weight/exp_avg has shape \[2\]"):
-        optim.import_state(optimizer, _named(net), state | {"3.weight/exp_avg": torch.zeros(2)})
-    other = optim.build(Optim(name="sgd"), _named(net))
+        build.import_state(optimizer, _named(net), state | {"3.weight/exp_avg": torch.zeros(2)})
+    other = build.build(Optim(name="sgd"), _named(net))
     with pytest.raises(UserError, match="another network or optimizer"):
-        optim.import_state(other, _named(net), state)
+        build.import_state(other, _named(net), state)
 
 
 @pytest.mark.parametrize(
@@ -227,4 +227,4 @@ def test_a_misfit_state_is_refused_by_name() -> None:
 )
 def test_wrong_keys_are_refused(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        optim.build(replace(Optim(), **change), _named(_net()))
+        build.build(replace(Optim(), **change), _named(_net()))

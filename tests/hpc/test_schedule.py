@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hpc.config.schema import Optim
 from hpc.errors import UserError
-from hpc.schedule import SCHEDULES, rate
+from hpc.optim.schedule import SCHEDULES, rate
 
 IMAGES = 1_000_000
 

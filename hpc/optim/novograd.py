@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpc.layerwise import LayerWise
+from hpc.optim.layerwise import LayerWise
 
 
 class NovoGrad(LayerWise):

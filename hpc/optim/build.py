@@ -1,7 +1,7 @@
-"""Optimizers by name, and their state as tensors by parameter name. Schedules: `hpc/schedule.py`; EMA:
-`hpc/ema.py`.
+"""Optimizers by name, and their state as tensors by parameter name. Schedules: `hpc/optim/schedule.py`; EMA:
+`hpc/optim/ema.py`.
 
-torch's fused kernels are used where there are any, or NVIDIA Apex's (`hpc/apex_optim.py`). The state leaves
+torch's fused kernels are used where there are any, or NVIDIA Apex's (`hpc/optim/apex.py`). The state leaves
 and enters by parameter name, so a checkpoint depends neither on the order of the parameters nor on the engine
 that made it.
 """
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc import apex_optim
 from hpc.config import apex
 from hpc.config.schema import Optim
 from hpc.errors import UserError
-from hpc.lamb import Lamb
-from hpc.novograd import NovoGrad
-from hpc.schedule import rate
+from hpc.optim import apex as apex_optim
+from hpc.optim.lamb import Lamb
+from hpc.optim.novograd import NovoGrad
+from hpc.optim.schedule import rate
 
 __all__ = ["Lamb", "NovoGrad", "build", "export_state", "import_state", "rate"]
 

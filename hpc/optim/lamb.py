@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpc.layerwise import LayerWise
+from hpc.optim.layerwise import LayerWise
 
 
 class Lamb(LayerWise):

@@ -1,8 +1,8 @@
-"""NVIDIA Apex's fused optimizers in place of torch's, and their state under the names of `hpc/optim.py`.
+"""NVIDIA Apex's fused optimizers in place of torch's, and their state under the names of `hpc/optim/build.py`.
 
 Apex keeps one step count for a whole group, and NovoGrad's second moments as a list of the group: a state
 leaves and enters as torch's own would, by parameter. The settings are those under which Apex computes what
-`hpc/lamb.py`, `hpc/novograd.py` and torch's optimizers compute. Whether Apex is there: `hpc/config/apex.py`.
+`hpc/optim/lamb.py`, `hpc/optim/novograd.py` and torch's optimizers compute. Whether Apex is there: `hpc/config/apex.py`.
 """
 
 import functools
@@ -33,7 +33,7 @@ def refuse(named_parameters: list[tuple[str, nn.Parameter]]) -> None:
 
 
 def make(config: Optim, groups: Groups) -> torch.optim.Optimizer:
-    """The fused optimizer called `config.name`; groups as `hpc/optim.py` makes them, with names of parameters.
+    """The fused optimizer called `config.name`; groups as `hpc/optim/build.py` makes them, with names of parameters.
 
     Apex must be there (`hpc.config.apex.refuse`).
     """

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     if keys.bootstrap < 0:
         raise UserError(f"bootstrap={keys.bootstrap} is negative: use 0 for no intervals, or 1000")
     from data_shards.shard_format.shard_set import ShardSet
-    from hpc.assess import assess
+    from hpc.evaluation.verification import assess
     from hpc.predict import load_run
     from hpc.rundir import RunDir
 
@@ -83,8 +83,8 @@ def choice(run: Any, *, anew: bool, keep: bool) -> Any:
     """Who chooses the threshold of a run's evaluation, and who chose its checkpoint."""
     from data_shards.shard_format.shard_set import ShardSet
     from hpc import known_people
-    from hpc.assess import Choice
     from hpc.config import held_out
+    from hpc.evaluation.verification import Choice
 
     data = run.config().data
     split = held_out.validation(data)

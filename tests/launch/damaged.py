@@ -90,7 +90,7 @@ class Field:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             mock.patch("launch.submit.start") as start,
-            mock.patch("hpc.assess._draw"),
+            mock.patch("hpc.evaluation.verification._draw"),
         ):
             start.return_value = 0
             code = cli.main(words)

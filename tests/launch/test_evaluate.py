@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.assess import PIXELS, pixels, trial
+from hpc.evaluation.verification import PIXELS, pixels, trial
 from hpc.predict import PictureBlocks, load_run, untrained
 from launch.cli import main
 from tests.launch.judged import judged_run

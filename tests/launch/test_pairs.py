@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.assess import trial
+from hpc.evaluation.verification import trial
 from launch.cli import main
 from tests.launch.judged import judged_run
 from tests.sets import pack_set

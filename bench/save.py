@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from hpc import checkpoint, tensorfile
-from hpc.checkpoint import Checkpoint
-from hpc.saver import Saver
+from hpc.checkpoints import safetensors_writer, store
+from hpc.checkpoints.async_writer import Saver
+from hpc.checkpoints.store import Checkpoint
 
 BAR = "asynchronous stall / synchronous save"
 BARS = {BAR: 0.1}
@@ -65,12 +65,12 @@ class Bench:
         self.folder, self.state = folder, make_state(gigabytes)
         self.rows: dict[str, list[float]] = {}
         self.background = Saver(self.write, background=True)
-        self.model = checkpoint.save(folder, self.state)
+        self.model = store.save(folder, self.state)
         self.bytes = sum(file.stat().st_size for file in self.model.iterdir())
         self.left, self.right = torch.randn(192, 192), torch.randn(192, 192)
 
     def write(self, state: Checkpoint) -> None:
-        checkpoint.save(self.folder, state)
+        store.save(self.folder, state)
 
     def timed(self, name: str, action: Callable[[], object]) -> None:
         start = time.perf_counter()
@@ -78,7 +78,7 @@ class Bench:
         self.rows.setdefault(name, []).append(time.perf_counter() - start)
 
     def clean(self) -> None:
-        for path in (*checkpoint.listing(self.folder), self.folder / "copy"):
+        for path in (*store.listing(self.folder), self.folder / "copy"):
             if path != self.model:
                 shutil.rmtree(path, ignore_errors=True)
         os.sync()
@@ -103,7 +103,7 @@ class Bench:
         self.clean()
         self.timed("save", lambda: self.write(self.state))
         self.clean()
-        with mock.patch.object(tensorfile, "digest", return_value=""):
+        with mock.patch.object(safetensors_writer, "digest", return_value=""):
             self.timed("save without hash", lambda: self.write(self.state))
         self.clean()
         self.timed("asynchronous stall", lambda: self.background.save(self.state))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hpc import checkpoint
+from hpc.checkpoints import store
 from hpc.config.schema import Config
 from hpc.dist import Dist, sum_
 from hpc.errors import UserError
@@ -92,7 +92,7 @@ class Flat:
         return self.module
 
     def load(self, tensors: dict[str, Tensor], what: str) -> None:
-        checkpoint.load_module(self.module, tensors, what)
+        store.load_module(self.module, tensors, what)
 
     def export_optim(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """On rank 0 at least."""

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from data_shards.files import FileError, read_json, write_bytes
 from data_shards.images.pixels import KERNEL
 from data_shards.shard_format.manifest import read_manifest
-from hpc import tensorfile, threshold
+from hpc import threshold
+from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
 from hpc.errors import UserError
 from hpc.predict import Predictor
@@ -83,7 +84,7 @@ def export(model: Predictor, out: Path, *, onnx: bool) -> list[Path]:
     content = describe(model)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_bytes(weights, b"".join(tensorfile.encode(_tensors(model))))
+        write_bytes(weights, b"".join(safetensors_writer.encode(_tensors(model))))
         if onnx:
             content["onnx"], graphs = _write_graphs(model, out)
             written += graphs

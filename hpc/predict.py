@@ -17,11 +17,11 @@ from torch import nn
 from data_shards.loading.loader import decode_pictures
 from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import checkpoint
-from hpc.checkpoint import Damaged
+from hpc.checkpoints import store
+from hpc.checkpoints.manifest import check_config, folder_name
+from hpc.checkpoints.store import Damaged
 from hpc.config.schema import Config
 from hpc.errors import UserError
-from hpc.manifest import check_config, folder_name
 from hpc.meters.verification import Score, cosine
 from hpc.rundir import RunDir
 from hpc.task import Task
@@ -82,15 +82,15 @@ def _device() -> torch.device:
 
 def _candidates(run: Path, which: str, task: Task) -> list[Path]:
     """Checkpoints to try in turn: `best`, `last`, or the one of a clock."""
-    paths = checkpoint.listing(run)
+    paths = store.listing(run)
     if not paths:
         raise UserError(f"run {run} has no checkpoint yet: wait for the first, or lower save.every")
     if which == "last":
         return paths[::-1]
     if which == "best":
-        for path in set(paths) - {path for path, _ in checkpoint.readable(run)}:
+        for path in set(paths) - {path for path, _ in store.readable(run)}:
             _warn(f"checkpoint {path} is left out, its manifest is damaged: `best` is chosen of the others")
-        ranked = checkpoint.ranked(run, task.metric)
+        ranked = store.ranked(run, task.metric)
         return ranked + [path for path in reversed(paths) if path not in ranked]
     digits = which.isascii() and which.isdigit()
     chosen = [path for path in paths if digits and path.name == folder_name(int(which))]
@@ -100,14 +100,14 @@ def _candidates(run: Path, which: str, task: Task) -> list[Path]:
     return chosen
 
 
-def _read(paths: list[Path]) -> checkpoint.Checkpoint:
+def _read(paths: list[Path]) -> store.Checkpoint:
     """The first of `paths` that has its hashes; a warning for each one that has not."""
     for path in paths[:-1]:
         try:
-            return checkpoint.read(path)
+            return store.read(path)
         except Damaged as error:
             _warn(f"{error}; taking another one")
-    return checkpoint.read(paths[-1])
+    return store.read(paths[-1])
 
 
 def _warn(text: str) -> None:
@@ -144,12 +144,12 @@ def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto"
     )
 
 
-def _load(nets: dict[str, nn.Module], saved: checkpoint.Checkpoint, *, averaged: bool, where: str) -> None:
+def _load(nets: dict[str, nn.Module], saved: store.Checkpoint, *, averaged: bool, where: str) -> None:
     for name, net in nets.items():
         if name not in saved.players:
             raise UserError(f"checkpoint {where} has no player {name}: it belongs to another task")
         tensors = saved.players[name] | (saved.ema.get(name, {}) if averaged else {})
-        checkpoint.load_module(net, tensors, f"checkpoint {where}, player {name}")
+        store.load_module(net, tensors, f"checkpoint {where}, player {name}")
 
 
 def untrained(trained: Predictor) -> Predictor:

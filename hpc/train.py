@@ -4,7 +4,7 @@ first.
 It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what
 happens when is a function of it. A player (`hpc/training/player.py`) is one network with its engine and optimizer;
 the passes of a phase are in `hpc/training/accumulation.py`, batches in `data_shards/loading/loader.py`, checkpoints in
-`hpc/keeper.py`, the run's folder in `hpc/rundir.py`.
+`hpc/checkpoints/manager.py`, the run's folder in `hpc/rundir.py`.
 """
 
 import os
@@ -27,10 +27,10 @@ from torch import Tensor
 
 from data_shards import counter_rng
 from hpc import dist, engine, failure, preempt
+from hpc.checkpoints.manager import Keeper
 from hpc.config import held_out
 from hpc.dist import Dist
 from hpc.errors import UserError
-from hpc.keeper import Keeper
 from hpc.ledger import Ledger
 from hpc.monitor import Monitor
 from hpc.optim import build

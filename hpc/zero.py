@@ -2,7 +2,7 @@
 
 DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update itself is
 our optimizer's, on this rank's pieces of the parameters (`hpc/fragments.py`), and a checkpoint is the one layout of
-`hpc/checkpoint.py`; DeepSpeed's own, which unpickles, is never used. Its settings and refusals: `hpc/config/deepspeed.py`.
+`hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is never used. Its settings and refusals: `hpc/config/deepspeed.py`.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from hpc import checkpoint
+from hpc.checkpoints import store as checkpoint
 from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
 from hpc.dist import Dist, agree_or_raise, sum_

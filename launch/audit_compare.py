@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hpc import manifest
+from hpc.checkpoints import manifest
 
 WALL_CLOCK = "perf"  # the only group of scalars that may differ
 

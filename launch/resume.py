@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError
-from hpc import manifest, requeue, restart
+from hpc import requeue, restart
+from hpc.checkpoints import manifest
 from hpc.config.check import check, check_values
 from hpc.config.parse import from_dict, is_free, update_config
 from hpc.config.schema import Config, Data, DeepSpeed

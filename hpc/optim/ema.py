@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from hpc import checkpoint
+from hpc.checkpoints import store
 
 
 class Ema:
@@ -45,4 +45,4 @@ class Ema:
         return self.module.state_dict()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        checkpoint.load_module(self.module, state, "the moving average")
+        store.load_module(self.module, state, "the moving average")

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from hpc import checkpoint, engine, norm
+from hpc import engine, norm
+from hpc.checkpoints import store
 from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.optim import build
@@ -70,7 +71,7 @@ class Player:
         self.optimizer.zero_grad(set_to_none=True)
         norm.discard(self.layers)
 
-    def save_to(self, target: checkpoint.Checkpoint) -> None:
+    def save_to(self, target: store.Checkpoint) -> None:
         """Put the state into `target`, whole on rank 0. All ranks call it."""
         target.players[self.name] = self.engine.whole().state_dict()
         target.optim[self.name] = self.engine.export_optim(self.optimizer)
@@ -78,7 +79,7 @@ class Player:
             self.engine.settle(self.ema)
             target.ema[self.name] = self.ema.state()
 
-    def load_from(self, source: checkpoint.Checkpoint) -> None:
+    def load_from(self, source: store.Checkpoint) -> None:
         self.engine.load(source.players[self.name], f"player {self.name}")
         if not fault_injection.forgotten("optim"):
             self.engine.import_optim(self.optimizer, source.optim[self.name])

@@ -26,7 +26,7 @@ from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
 from hpc import dist, failure, slurm, stage
-from hpc.checkpoint import Checkpoint
+from hpc.checkpoints.store import Checkpoint
 from hpc.config import held_out
 from hpc.config.check import check
 from hpc.config.parse import identity, numbers

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hpc import tensorfile
+from hpc.checkpoints import safetensors_writer
 from hpc.errors import UserError
 
 State = dict[str, Any]
@@ -37,7 +37,7 @@ def split(state: State) -> tuple[dict[str, Tensor], State]:
 
 
 def _plain(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, Tensor) and value.dtype in tensorfile.DTYPES:
+    if isinstance(value, Tensor) and value.dtype in safetensors_writer.DTYPES:
         tensors[place] = value
         return None
     if type(value) is dict:
@@ -51,7 +51,7 @@ def _plain(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     what = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
     raise UserError(
         f"the task's state holds {what} at {place}, which a checkpoint cannot: use tensors "
-        f"({', '.join(tensorfile.DTYPES.values())}), dicts, lists, numbers, text, true, false and None"
+        f"({', '.join(safetensors_writer.DTYPES.values())}), dicts, lists, numbers, text, true, false and None"
     )
 
 

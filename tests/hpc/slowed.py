@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from data_shards.loading.loader import TrainLoader
-from hpc import checkpoint, train
+from hpc import train
+from hpc.checkpoints import store
 
 
 def slowed(owner: Any, name: str, seconds: float, *, counted: bool = False) -> None:
@@ -26,7 +27,7 @@ def slowed(owner: Any, name: str, seconds: float, *, counted: bool = False) -> N
 if __name__ == "__main__":
     plan = json.loads(os.environ["SLOWED"])
     slowed(train.faults, "hit", plan["step"])
-    slowed(checkpoint, "save", plan["save"])
+    slowed(store, "save", plan["save"])
     slowed(train, "evaluate", plan["evaluate"])
     slowed(TrainLoader, "next", plan["wait"], counted=True)
     sys.exit(train.main(sys.argv[1]))

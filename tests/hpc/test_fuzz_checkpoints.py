@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from data_shards import files
-from hpc import checkpoint, manifest
-from hpc.checkpoint import Checkpoint
+from hpc.checkpoints import manifest, store
+from hpc.checkpoints.store import Checkpoint
 from hpc.errors import UserError
 from tests.hpc.test_checkpoint import METRIC, make
 from tests.hpc.test_manifest import as_format_1
@@ -54,22 +54,22 @@ class Field:
 
     def __init__(self, folder: Path, *, old_format: bool) -> None:
         self.run = folder / "run"
-        paths = [checkpoint.save(self.run, make(clock, eer=clock / 1000)) for clock in (64, 128)]
+        paths = [store.save(self.run, make(clock, eer=clock / 1000)) for clock in (64, 128)]
         if old_format:
             for path in paths:
                 as_format_1(path)
         self.content = {
             path.name: {file.name: file.read_bytes() for file in path.iterdir()} for path in paths
         }
-        self.states = {path.name: plain(checkpoint.read(path)) for path in paths}
+        self.states = {path.name: plain(store.read(path)) for path in paths}
         self.newest = paths[-1]
 
     def restore(self) -> None:
-        shutil.rmtree(checkpoint.folder_of(self.run))
+        shutil.rmtree(store.folder_of(self.run))
         for name, content in self.content.items():
-            (checkpoint.folder_of(self.run) / name).mkdir(parents=True)
+            (store.folder_of(self.run) / name).mkdir(parents=True)
             for file, data in content.items():
-                (checkpoint.folder_of(self.run) / name / file).write_bytes(data)
+                (store.folder_of(self.run) / name / file).write_bytes(data)
 
     def hurt(self, rng: random.Random, *, but: str = "") -> None:
         """Damage one to three files of the newest checkpoint; never the one named `but`."""
@@ -86,13 +86,13 @@ class Field:
 
     def outcome(self) -> str:
         """Resume as the trainer does, and rank as pruning and `evaluate` do."""
-        ranked = checkpoint.ranked(self.run, METRIC)
-        if ranked not in (checkpoint.listing(self.run), checkpoint.listing(self.run)[:1]):
+        ranked = store.ranked(self.run, METRIC)
+        if ranked not in (store.listing(self.run), store.listing(self.run)[:1]):
             raise Silent(f"ranked {ranked}")
         warnings: list[str] = []
-        found = checkpoint.latest(self.run, warnings.append)
+        found = store.latest(self.run, warnings.append)
         assert found is not None
-        state = plain(checkpoint.read(found, verified=True))
+        state = plain(store.read(found, verified=True))
         if state != self.states[found.name]:
             raise Silent(f"{found.name} is not what was saved")
         if found == self.newest:
@@ -136,14 +136,14 @@ def test_fuzz_sealed_absurdities(tmp_path: Path) -> None:
             changed = files.seal(changed | {rng.choice(("x", "clock", "files")): rng.choice(JSON_VALUES)})
         file.write_text(json.dumps(changed))
         try:
-            checkpoint.ranked(field.run, METRIC)
-            checkpoint.prune(field.run, last=2, best=1, keep_every=64, metric=METRIC)
-            found = checkpoint.latest(field.run, lambda text: check_refusal(UserError(text)))
+            store.ranked(field.run, METRIC)
+            store.prune(field.run, last=2, best=1, keep_every=64, metric=METRIC)
+            found = store.latest(field.run, lambda text: check_refusal(UserError(text)))
         except UserError as error:
             check_refusal(error, field.newest.name)
             return REFUSED
         assert found is not None
-        checkpoint.read(found)
+        store.read(found)
         return HARMLESS if found == field.newest else RECOVERED
 
     campaign("sealed_absurdities", one)

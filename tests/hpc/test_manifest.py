@@ -12,15 +12,15 @@ import pytest
 from safetensors.numpy import save
 
 from data_shards import files
-from hpc import checkpoint, manifest
-from hpc.checkpoint import Damaged
+from hpc.checkpoints import manifest, store
+from hpc.checkpoints.store import Damaged
 from tests.hpc.test_checkpoint import METRIC, make
 from tests.support.fuzz import damage
 
 
 def two(run: Path) -> tuple[Path, Path]:
     """Checkpoints at 64 (the better one) and 128."""
-    return checkpoint.save(run, make(64, eer=0.1)), checkpoint.save(run, make(128, eer=0.2))
+    return store.save(run, make(64, eer=0.1)), store.save(run, make(128, eer=0.2))
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object], *, reseal: bool = False) -> None:
@@ -59,19 +59,19 @@ def test_a_changed_entry_is_noticed_by_every_reader(tmp_path: Path, name: str) -
     old, new = two(tmp_path)
     edit(new, CHANGES[name])
     with pytest.raises(Damaged, match=r"000000000128.*manifest\.json"):
-        checkpoint.read(new)
-    assert checkpoint.ranked(tmp_path, METRIC) == [old]
-    checkpoint.prune(tmp_path, last=1, best=0, keep_every=0, metric=METRIC)
+        store.read(new)
+    assert store.ranked(tmp_path, METRIC) == [old]
+    store.prune(tmp_path, last=1, best=0, keep_every=0, metric=METRIC)
     assert old.exists()  # the only good one
-    assert checkpoint.best(tmp_path, METRIC) == old
+    assert store.best(tmp_path, METRIC) == old
     warnings: list[str] = []
-    assert checkpoint.latest(tmp_path, warnings.append) == old
+    assert store.latest(tmp_path, warnings.append) == old
     assert len(warnings) == 1
     assert not new.exists()
 
 
 def test_of_random_damage_no_value_survives(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, make(64, eer=0.1))
+    path = store.save(tmp_path, make(64, eer=0.1))
     data = (path / manifest.NAME).read_bytes()
     whole = manifest.read(path)
     for seed in range(300):
@@ -81,9 +81,9 @@ def test_of_random_damage_no_value_survives(tmp_path: Path) -> None:
 
 
 def test_a_copy_under_another_clock_is_refused(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, make(64))
+    path = store.save(tmp_path, make(64))
     with pytest.raises(Damaged, match="its clock is 64"):
-        checkpoint.read(path.rename(path.with_name(f"{128:012d}")))
+        store.read(path.rename(path.with_name(f"{128:012d}")))
 
 
 @pytest.mark.parametrize("name", ["", "clock", "metric", "file", "path", "files", "numbers", "identity"])
@@ -98,7 +98,7 @@ def test_format_1_is_read_and_cross_checked(tmp_path: Path, name: str) -> None:
     }
     if name:
         edit(new, (CHANGES | more)[name])
-    found = checkpoint.latest(tmp_path, lambda text: None)
+    found = store.latest(tmp_path, lambda text: None)
     assert found == (old if name else new)
 
 
@@ -118,17 +118,17 @@ def test_absurd_content_is_damage_though_its_hash_matches(tmp_path: Path, name: 
     edit(new, lambda content: content["files"].update({name: facts}), reseal=True)
     for verified in (False, True):
         with pytest.raises(Damaged, match=name):
-            checkpoint.read(new, verified=verified)
-    assert checkpoint.latest(tmp_path, lambda text: None) == old
+            store.read(new, verified=verified)
+    assert store.latest(tmp_path, lambda text: None) == old
 
 
 def test_names_keep_their_order(tmp_path: Path) -> None:
     state = make(64)
     state.monitor = {"sums": {"loss/z": [1.0, 1], "loss/a": [2.0, 1]}, "digest": 1}
-    assert list(checkpoint.read(checkpoint.save(tmp_path, state)).monitor["sums"]) == ["loss/z", "loss/a"]
+    assert list(store.read(store.save(tmp_path, state)).monitor["sums"]) == ["loss/z", "loss/a"]
 
 
 def test_a_figure_that_is_not_finite_is_no_rank(tmp_path: Path) -> None:
     two(tmp_path)
-    checkpoint.save(tmp_path, make(192, eer=float("nan")))
-    assert [int(path.name) for path in checkpoint.ranked(tmp_path, METRIC)] == [64, 128]
+    store.save(tmp_path, make(192, eer=float("nan")))
+    assert [int(path.name) for path in store.ranked(tmp_path, METRIC)] == [64, 128]

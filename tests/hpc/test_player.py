@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpc import checkpoint, train
+from hpc import train
+from hpc.checkpoints import store
 from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
 from hpc.dist import Dist
 from hpc.rundir import RunDir
@@ -90,7 +91,7 @@ def test_two_players_with_batch_norm_resume_bit_for_bit(
     with contextlib.closing(train.Trainer(RunDir(stopped), Dist())) as trainer:
         assert trainer.clock == 48
         trainer.fit()
-    one, other = (checkpoint.read(checkpoint.listing(run)[-1]).players for run in (straight, stopped))
+    one, other = (store.read(store.listing(run)[-1]).players for run in (straight, stopped))
     assert one.keys() == other.keys() == {"G", "D"}
     for name, tensors in one.items():
         for key, tensor in tensors.items():

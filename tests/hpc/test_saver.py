@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hpc import checkpoint, saver, tensorfile
-from hpc.checkpoint import Checkpoint
+from hpc.checkpoints import async_writer, safetensors_writer, store
+from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Save
 from hpc.errors import UserError
 from hpc.rundir import RunDir
@@ -36,7 +36,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     return run
 
 
-@pytest.mark.parametrize("dtype", sorted(tensorfile.DTYPES, key=str))
+@pytest.mark.parametrize("dtype", sorted(safetensors_writer.DTYPES, key=str))
 def test_the_file_is_what_the_library_reads(tmp_path: Path, dtype: torch.dtype) -> None:
     numbers = torch.arange(-60, 60).reshape(2, 3, 4, 5)
     tensors = {
@@ -46,10 +46,12 @@ def test_the_file_is_what_the_library_reads(tmp_path: Path, dtype: torch.dtype) 
         "odd \N{SNOWMAN}": torch.ones(3, dtype=torch.uint8),
         "double": torch.tensor([0.1], dtype=torch.float64),
     }
-    with checkpoint.ThreadPoolExecutor(1) as pool:
-        size, hashed = tensorfile.write(tmp_path / "t.safetensors", tensorfile.encode(tensors), pool)
+    with store.ThreadPoolExecutor(1) as pool:
+        size, hashed = safetensors_writer.write(
+            tmp_path / "t.safetensors", safetensors_writer.encode(tensors), pool
+        )
     assert size == (tmp_path / "t.safetensors").stat().st_size
-    assert hashed.result() == checkpoint._hash(tmp_path / "t.safetensors")
+    assert hashed.result() == store._hash(tmp_path / "t.safetensors")
     loaded = load_file(tmp_path / "t.safetensors")
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -60,7 +62,7 @@ def test_the_file_is_what_the_library_reads(tmp_path: Path, dtype: torch.dtype) 
 def test_tensors_that_share_memory_are_both_written(tmp_path: Path) -> None:
     state = make(64)
     state.players["net"]["tied"] = state.players["net"]["w"]
-    loaded = checkpoint.read(checkpoint.save(tmp_path, state))
+    loaded = store.read(store.save(tmp_path, state))
     assert torch.equal(loaded.players["net"]["tied"], state.players["net"]["w"])
 
 
@@ -82,12 +84,12 @@ class Held:
     def __call__(self, state: Checkpoint) -> None:
         self.begun += 1
         assert self.go.wait(60)
-        checkpoint.save(self.run, state)
+        store.save(self.run, state)
 
 
 def test_what_is_written_is_the_state_of_the_call_and_a_second_save_waits(tmp_path: Path) -> None:
     held = Held(tmp_path)
-    hand = saver.Saver(held, background=True)
+    hand = async_writer.Saver(held, background=True)
     live = make(64)
     live.players["net"]["w"] = live.players["net"]["w"].to(memory_format=torch.channels_last)
     for clock in (64, 128):
@@ -100,15 +102,15 @@ def test_what_is_written_is_the_state_of_the_call_and_a_second_save_waits(tmp_pa
         live.monitor = {"sums": {"loss": [0.1 + 0.2, 3]}}
         if clock == 128:
             threading.Timer(0.2, held.go.set).start()
-            assert checkpoint.listing(tmp_path) == []
+            assert store.listing(tmp_path) == []
         assert hand.save(live) == ""
         if clock == 128:  # the first one was waited for
-            assert int(checkpoint.listing(tmp_path)[0].name) == 64
+            assert int(store.listing(tmp_path)[0].name) == 64
         _change(live)
     assert hand.wait() == ""
     assert held.begun == 2
-    for path in checkpoint.listing(tmp_path):
-        loaded, wanted = checkpoint.read(path), make(int(path.name))
+    for path in store.listing(tmp_path):
+        loaded, wanted = store.read(path), make(int(path.name))
         for part in ("players", "optim", "ema"):
             for name, tensor in getattr(wanted, part)["net"].items():
                 assert torch.equal(getattr(loaded, part)["net"][name], tensor), (path, part, name)
@@ -117,7 +119,7 @@ def test_what_is_written_is_the_state_of_the_call_and_a_second_save_waits(tmp_pa
 
 
 def test_the_copy_keeps_its_memory_and_follows_a_state_that_grows() -> None:
-    hand = saver.HostCopy()
+    hand = async_writer.HostCopy()
     first = hand.take(make(64)).players["net"]["w"]
     second = hand.take(make(128)).players["net"]["w"]
     assert first.data_ptr() == second.data_ptr()
@@ -135,7 +137,7 @@ def test_a_failure_in_the_thread_is_one_line_and_stays(failure: Exception) -> No
     def write(state: Checkpoint) -> None:
         raise failure
 
-    hand = saver.Saver(write, background=True)
+    hand = async_writer.Saver(write, background=True)
     assert hand.save(make(64)) == ""
     line = hand.wait()
     assert line.splitlines() == [line]
@@ -149,10 +151,10 @@ def test_a_process_that_may_not_change_its_priority_saves_all_the_same(
     def refused(*arguments: int) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(saver.os, "setpriority", refused)
-    hand = saver.Saver(lambda state: checkpoint.save(tmp_path, state) and None, background=True)
+    monkeypatch.setattr(async_writer.os, "setpriority", refused)
+    hand = async_writer.Saver(lambda state: store.save(tmp_path, state) and None, background=True)
     assert hand.save(make(64)) == hand.wait() == ""
-    assert [path.name for path in checkpoint.listing(tmp_path)] == [f"{64:012d}"]
+    assert [path.name for path in store.listing(tmp_path)] == [f"{64:012d}"]
 
 
 def _run(folder: Path, shards: Path, **changes: Any) -> Path:
@@ -167,14 +169,14 @@ def test_killed_or_not_an_asynchronous_run_equals_a_synchronous_one(
     if fault:
         codes = [code for code, *_ in finish(start(run, 2, variables={"ROSTRO_FAULT": fault}))]
         assert codes[int(fault[-1]) if "/" in fault else 0] == -signal.SIGKILL
-        newest = [int(path.name) for path in checkpoint.listing(run)][-1:]
+        newest = [int(path.name) for path in store.listing(run)][-1:]
         # 160 is an evaluation's best. The kill of the other rank leaves rank 0 the time to end the save of 192.
         assert newest == {"save3@192": [160], "savecommit@96": [], "step@200/1": [192]}[fault]
     assert [code for code, *_ in finish(start(run, 2))] == [0, 0]
     assert differences(straight, run) == []
-    assert not list(checkpoint.folder_of(run).glob(".*"))
-    assert {path.name for path in checkpoint.listing(run)} == {
-        path.name for path in checkpoint.listing(straight)
+    assert not list(store.folder_of(run).glob(".*"))
+    assert {path.name for path in store.listing(run)} == {
+        path.name for path in store.listing(straight)
     }  # what is the best, and what is pruned, does not depend on the mode either
 
 
@@ -202,5 +204,5 @@ def test_a_full_disk_ends_all_ranks_with_one_line(tmp_path: Path, shards: Path) 
         assert len(err.strip().splitlines()) == 1, err
         assert "rank 0: checkpoint" in err
         assert "was not saved" in err
-    assert list(checkpoint.folder_of(run).iterdir()) == []
+    assert list(store.folder_of(run).iterdir()) == []
     assert RunDir(run).status()["state"] == "failed"

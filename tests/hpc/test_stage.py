@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from data_shards.loading import node_cache as copies
-from hpc import checkpoint, stage
+from hpc import stage
+from hpc.checkpoints import store
 from hpc.config.check import check
 from hpc.config.parse import is_free
 from hpc.config.schema import Config, Data
@@ -46,7 +47,7 @@ def test_a_staged_run_reads_the_copy_and_equals_one_that_does_not(tmp_path: Path
     run = make_run(tmp_path / "run", source, procs=2, data=_data(source, "$NODE_DISK/rostro"))
     node = {"NODE_DISK": str(tmp_path / "node")}
     found = finish(start(run, 2, variables=node | {"ROSTRO_FAULT": "step@112"}))
-    assert [int(path.name) for path in checkpoint.listing(run)] == [96], found
+    assert [int(path.name) for path in store.listing(run)] == [96], found
     for shard in source.rglob("*.tar"):  # the requeued job finds its copy
         shard.unlink()
     found = finish(start(run, 2, variables=node))

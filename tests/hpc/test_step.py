@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from data_shards.sampling import order
 from hpc import train
-from hpc.checkpoint import Checkpoint
+from hpc.checkpoints.store import Checkpoint
 from hpc.config.parse import numbers
 from hpc.config.schema import Config, Data, Evaluate
 from hpc.dist import Dist

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpc import checkpoint, saver
-from hpc.checkpoint import Checkpoint
+from hpc.checkpoints import async_writer, store
+from hpc.checkpoints.store import Checkpoint
 from hpc.errors import UserError
 from hpc.training import task_state
 
@@ -46,12 +46,12 @@ def change(state: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("background", [False, True])
 def test_nested_state_comes_back_from_a_checkpoint(tmp_path: Path, background: bool) -> None:
-    hand = saver.Saver(lambda state: checkpoint.save(tmp_path, state) and None, background=background)
+    hand = async_writer.Saver(lambda state: store.save(tmp_path, state) and None, background=background)
     state = remembered()
     assert hand.save(Checkpoint(64, 4, players={"net": nn.Linear(2, 2).state_dict()}, task=state)) == ""
     change(state)
     assert hand.wait() == ""
-    assert_equal(checkpoint.read(checkpoint.listing(tmp_path)[0]).task, remembered())
+    assert_equal(store.read(store.listing(tmp_path)[0]).task, remembered())
 
 
 def test_a_copy_shares_nothing() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpc import checkpoint, train
+from hpc import train
+from hpc.checkpoints import store
 from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.dist import Dist
 from hpc.errors import UserError
@@ -47,7 +48,7 @@ def test_a_straight_run_leaves_everything_a_user_looks_for(straight: Path) -> No
     status = json.loads((straight / "status.json").read_text())
     assert (status["state"], status["clock"]) == ("finished", 320)
     assert 0.0 <= status["metrics"]["eer"] <= 0.5
-    assert int(checkpoint.listing(straight)[-1].name) == 320
+    assert int(store.listing(straight)[-1].name) == 320
     curves = series(straight)
     assert {"loss/embed", "optim/lr", "optim/grad_norm", "metrics/eer"} <= curves.keys()
     assert sum(line["group"] == "data" for line in records(straight)) == 10
@@ -65,7 +66,7 @@ def test_a_signal_saves_at_the_step_boundary_and_the_resumed_run_is_the_same(
     assert [code for code, *_ in finish(ranks)] == [0, 0]
     stopped = RunDir(run).status()
     assert stopped["state"] == "stopped"
-    assert int(checkpoint.listing(run)[-1].name) == stopped["clock"] < 320
+    assert int(store.listing(run)[-1].name) == stopped["clock"] < 320
     assert [code for code, *_ in finish(start(run, 2))] == [0, 0]
     assert differences(straight, run) == []
 
@@ -83,7 +84,7 @@ def test_signals_are_handled_until_the_process_ends(tmp_path: Path, shards: Path
     assert [code for code, *_ in finish([rank])] == [0]
     status = RunDir(run).status()
     assert status["state"] == ("finished" if length == 320 else "stopped")
-    assert int(checkpoint.listing(run)[-1].name) == status["clock"]
+    assert int(store.listing(run)[-1].name) == status["clock"]
 
 
 def test_a_dead_rank_ends_the_others_and_nothing_older_is_lost(
@@ -119,13 +120,13 @@ def test_a_loss_that_is_not_finite_stops_all_ranks_at_once(tmp_path: Path, shard
         line = err.strip().splitlines()[-1]
         assert line.startswith("error: ")
         assert all(word in line for word in ("not finite", "rank", "phase embed", "clock", "sample ids"))
-    assert not checkpoint.listing(run)
+    assert not store.listing(run)
 
 
 def test_a_full_disk_while_saving_is_one_line_and_loses_nothing(tmp_path: Path, shards: Path) -> None:
     run = make_run(tmp_path / "run", shards)
     assert finish(start(run, variables={"ROSTRO_FAULT": "step@112"}))[0][0] == -signal.SIGKILL
-    assert [int(path.name) for path in checkpoint.listing(run)] == [96]
+    assert [int(path.name) for path in store.listing(run)] == [96]
 
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (350_000, 350_000))
@@ -135,8 +136,8 @@ def test_a_full_disk_while_saving_is_one_line_and_loses_nothing(tmp_path: Path, 
     assert len(err.strip().splitlines()) == 1
     assert "was not saved" in err
     assert "free space" in err
-    assert [path.name for path in checkpoint.folder_of(run).iterdir()] == [f"{96:012d}"]
-    checkpoint.verify(checkpoint.listing(run)[0])
+    assert [path.name for path in store.folder_of(run).iterdir()] == [f"{96:012d}"]
+    store.verify(store.listing(run)[0])
 
 
 def test_a_run_in_use_is_refused(tmp_path: Path, shards: Path) -> None:
@@ -237,9 +238,7 @@ def test_a_save_inside_a_tick_leaves_the_lines_as_they_were(
     with monkeypatch.context() as patched:
         patched.setattr(train.faults, "hit", die)
         _fit(killed)
-    assert [int(path.name) for path in checkpoint.listing(killed)][
-        -1
-    ] == 96  # between the ticks at 64 and 128
+    assert [int(path.name) for path in store.listing(killed)][-1] == 96  # between the ticks at 64 and 128
     _fit(killed)
     lines = [
         [line for line in (run / "metrics.jsonl").read_bytes().splitlines() if b'"perf"' not in line]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from hpc.checkpoint import Checkpoint
+from hpc.checkpoints.store import Checkpoint
 from hpc.config import deepspeed
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.dist import Dist

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpc import dist
-from hpc.checkpoint import Checkpoint
+from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Config, DeepSpeed, Ema, Engine, Optim
 from hpc.dist import Dist
 from hpc.errors import UserError

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from hpc import checkpoint
-from hpc.checkpoint import Checkpoint
+from hpc.checkpoints import store
+from hpc.checkpoints.store import Checkpoint
 from hpc.dist import Dist
 from hpc.rundir import RunDir
 from hpc.training import startup
@@ -29,7 +29,7 @@ def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged:
         if averaged:
             with startup.seeded(config.seed + 1):
                 saved.ema["net"] = task.players()["net"].state_dict()
-        checkpoint.save(run, saved)
+        store.save(run, saved)
     return run
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc import manifest
+from hpc.checkpoints import manifest
 from hpc.config.parse import CONF
 from launch import audit_resume
 from launch.audit_compare import differences

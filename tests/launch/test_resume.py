@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from data_shards.errors import UserError
-from hpc import checkpoint, dist, requeue, restart
+from hpc import dist, requeue, restart
+from hpc.checkpoints import store
+from hpc.checkpoints.manager import Keeper
 from hpc.config.parse import load_config, save_config, update_config
 from hpc.config.schema import Config
-from hpc.keeper import Keeper
 from hpc.rundir import RunDir
 from launch import submit
 from launch.cli import main
@@ -41,7 +42,7 @@ def run(tmp_path, shards, monkeypatch) -> RunDir:
 
 
 def lose(run: RunDir) -> None:
-    for path in checkpoint.listing(run.path):
+    for path in store.listing(run.path):
         shutil.rmtree(path)
 
 
@@ -62,7 +63,7 @@ def test_nor_by_its_ranks(run):
     keeper = Keeper.__new__(Keeper)
     keeper.run, keeper.here = run, dist.Dist()
     assert keeper.find().clock == 320
-    for path in checkpoint.listing(run.path):
+    for path in store.listing(run.path):
         (path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"none is left; 2 damaged ones"):
         keeper.find()

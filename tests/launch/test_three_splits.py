@@ -9,7 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import checkpoint, known_people
+from hpc import known_people
+from hpc.checkpoints import store
 from hpc.config.held_out import CHOSEN
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data
@@ -151,7 +152,7 @@ def test_training_is_judged_by_val_and_says_whom_it_was_chosen_on(tmp_path, shar
     )
     assert (CHOSEN in log, CHOSEN in text) == (not val, not val)
     assert ("judged on val" in log, "judged on val" in text) == (val, val)
-    assert checkpoint.read(checkpoint.listing(run)[-1]).meta["metrics"]["eer"] == next(
+    assert store.read(store.listing(run)[-1]).meta["metrics"]["eer"] == next(
         line["eer"] for line in lines if line["group"] in ("val", "eval")
     )
 

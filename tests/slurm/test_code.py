@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc import checkpoint
+from hpc.checkpoints import store
 from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, copy_checkout
@@ -35,7 +35,7 @@ def test_an_array_of_two_runs_dies_inside_a_save_and_goes_on_with_the_old_code(f
         path = field.checkout / file
         path.write_text("exit 3\n" if path.suffix == ".sh" else "raise SystemExit('the new code')\n")
     field.wait_restart(f"{job}_0", 1)
-    assert [path.name for path in checkpoint.listing(field.run("array-0").path)] == ["000000000096"]
+    assert [path.name for path in store.listing(field.run("array-0").path)] == ["000000000096"]
     for index in (0, 1):
         assert field.wait_ended(f"{job}_{index}") == "COMPLETED"
     assert field.restarts(f"{job}_1") == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.files import read_json
-from hpc import checkpoint
+from hpc.checkpoints import store
 from hpc.rundir import RunDir
 from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
@@ -36,7 +36,7 @@ def time_is_up(field: Field, name: str, job: str, restart: int) -> None:
     give_time(field, job)
     status = read_json(field.run(name).status_file)
     assert (status["state"], status["asked"]) == ("stopped", 2)
-    assert int(checkpoint.listing(field.run(name).path)[-1].name) == status["clock"]
+    assert int(store.listing(field.run(name).path)[-1].name) == status["clock"]
 
 
 def higher_job_comes(field: Field, name: str, job: str, meeting: threading.Barrier) -> None:

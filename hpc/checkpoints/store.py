@@ -2,7 +2,7 @@
 
 A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights,
 optimizer tensors, EMA), the task's state, and a manifest with the sha256 of every file and of itself
-(`hpc/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished; `.damaged-*` is not what was
+(`hpc/checkpoints/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished; `.damaged-*` is not what was
 saved. Which states go in: `hpc/train.py`.
 """
 
@@ -24,9 +24,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.files import read_json
-from hpc import manifest, tensorfile
+from hpc.checkpoints import manifest, safetensors_writer
+from hpc.checkpoints.manifest import REMEDY, Damaged
 from hpc.errors import UserError
-from hpc.manifest import REMEDY, Damaged
 from hpc.training import fault_injection, task_state
 
 HASHERS = 4  # files hashed at a time, while the next ones are written
@@ -86,9 +86,9 @@ def _hash(path: Path) -> str:
 def _write(path: Path, content: Tensors | dict, pool: Executor) -> tuple[int, Future[str]]:
     """Write one file durably; its bytes, and its hash, which may still be computed."""
     if path.suffix == ".safetensors":
-        return tensorfile.write(path, tensorfile.encode(content), pool)
+        return safetensors_writer.write(path, safetensors_writer.encode(content), pool)
     # In the order of the entries: a tick that is under way reports its series in this order.
-    return tensorfile.write(path, [json.dumps(content, indent=1).encode()], pool)
+    return safetensors_writer.write(path, [json.dumps(content, indent=1).encode()], pool)
 
 
 def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambda: None) -> Path:
@@ -116,7 +116,7 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
                 name: {"bytes": size, "sha256": hashed.result()} for name, (size, hashed) in written.items()
             }
             head = manifest.encode(checkpoint.clock, checkpoint.updates, checkpoint.meta, files)
-            tensorfile.write(temporary / manifest.NAME, [head], pool)
+            safetensors_writer.write(temporary / manifest.NAME, [head], pool)
         _sync(temporary)
         fault_injection.hit("savecommit", checkpoint.clock)
         guard()
@@ -169,7 +169,7 @@ def _check_tensors(file: Path) -> None:
     with safe_open(file, framework="pt") as opened:
         for name in opened.keys():  # noqa: SIM118 - not a mapping
             kind = opened.get_slice(name).get_dtype()
-            if kind not in tensorfile.DTYPES.values():
+            if kind not in safetensors_writer.DTYPES.values():
                 raise SafetensorError(f"tensor {name} is of type {kind}")
 
 

@@ -1,6 +1,6 @@
 """What a run keeps of itself: when a checkpoint is worth saving, what goes in, and how it comes back.
 
-The files are `hpc/checkpoint.py`; when the trainer asks is in `hpc/train.py`.
+The files are `hpc/checkpoints/store.py`; when the trainer asks is in `hpc/train.py`.
 """
 
 import dataclasses
@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hpc import checkpoint, dist, restart
-from hpc.checkpoint import Checkpoint
+from hpc import dist, restart
+from hpc.checkpoints import store
+from hpc.checkpoints.async_writer import Saver
+from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Config
 from hpc.dist import Dist
 from hpc.rundir import RunDir
-from hpc.saver import Saver
 from hpc.task import Task
 from hpc.training import fault_injection, startup, task_state
 from hpc.training.player import Player
@@ -31,10 +32,10 @@ class Keeper:
 
     def find(self) -> Checkpoint | None:
         """The newest whole checkpoint, chosen by rank 0; None for a fresh run. UserError where all are lost."""
-        found = checkpoint.latest(self.run.path, _say) if self.here.main else None
+        found = store.latest(self.run.path, _say) if self.here.main else None
         dist.agree_or_raise(restart.gone(self.run) if self.here.main and not found else "", self.here)
         found = dist.broadcast(found, self.here)
-        return checkpoint.read(found, verified=True) if found else None
+        return store.read(found, verified=True) if found else None
 
     def restore(self, saved: Checkpoint) -> None:
         """Put the saved state into players and task."""
@@ -50,7 +51,7 @@ class Keeper:
         if not math.isfinite(metrics.get(name, math.nan)) or not self.config.save.best:
             return False
         self._saver.wait()  # what is being written counts too
-        old = checkpoint.scored(self.run.path, self.task.metric) if self.here.main else []
+        old = store.scored(self.run.path, self.task.metric) if self.here.main else []
         best = old[0][0] if old else None
         best = dist.broadcast(best, self.here)
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
@@ -71,11 +72,11 @@ class Keeper:
         dist.agree_or_raise(error, self.here)
 
     def _commit(self, state: Checkpoint) -> None:
-        checkpoint.save(self.run.path, state, guard=self.run.check_owner)
+        store.save(self.run.path, state, guard=self.run.check_owner)
         restart.note_saved(self.run, state.clock)
         keep = self.config.save
         rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
-        checkpoint.prune(self.run.path, metric=self.task.metric, **rules)
+        store.prune(self.run.path, metric=self.task.metric, **rules)
 
     @property
     def measured(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Saving while training goes on: a copy of the state in host memory, written by a thread.
 
 The step boundary pays for the copy alone. The copy's memory is kept for the next save; one save is under way
-at a time, a second one waits. What is written, and how it is committed: `hpc/checkpoint.py`.
+at a time, a second one waits. What is written, and how it is committed: `hpc/checkpoints/store.py`.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from hpc.checkpoint import Checkpoint, Tensors
+from hpc.checkpoints.store import Checkpoint, Tensors
 from hpc.errors import UserError
 from hpc.training import task_state
 

@@ -2,7 +2,7 @@
 
 Format 2 holds the hash of all its other entries (`data_shards.files.seal`). Format 1, of earlier versions, has none:
 there the clock is compared with the folder's name, the keys of the config with their own hash, and the files with the
-folder, while `updates` and `metrics` are taken as they are. The other files: `hpc/checkpoint.py`.
+folder, while `updates` and `metrics` are taken as they are. The other files: `hpc/checkpoints/store.py`.
 """
 
 import contextlib

@@ -32,7 +32,7 @@ from hpc.config import held_out
 from hpc.dist import Dist
 from hpc.errors import UserError
 from hpc.ledger import Ledger
-from hpc.monitor import Monitor
+from hpc.monitor.monitor import Monitor
 from hpc.optim import build
 from hpc.preempt import Preemption
 from hpc.rundir import RunDir

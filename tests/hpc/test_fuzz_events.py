@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import summary
 
-from hpc import events
-from hpc.monitor import trim_lines
+from hpc.monitor import event_file
+from hpc.monitor.monitor import trim_lines
 from tests.support.fuzz import HARMLESS, RECOVERED, Silent, campaign, damage
 
 CLOCK = 30  # of the checkpoint that the run resumes from
@@ -35,26 +35,26 @@ def _saved_aside(run: Path, warnings: list[str], hurt: bytes) -> None:
 
 
 def test_fuzz_event_files(tmp_path: Path) -> None:
-    file = events.EventFile(tmp_path)
+    file = event_file.EventFile(tmp_path)
     for clock in range(1, 41):
         file.add(summary.scalar("loss", clock / 7), clock)
     file.close()
     whole, name = file.path.read_bytes(), file.path.name
-    event = events.tensorboard()[0]
-    points = {data: event.FromString(data).step for data in events.records(file.path)}
+    event = event_file.tensorboard()[0]
+    points = {data: event.FromString(data).step for data in event_file.records(file.path)}
 
     def one(rng: random.Random) -> str:
         hurt = _hurt(whole, rng)
         _fresh(tmp_path)
         (tmp_path / name).write_bytes(hurt)
-        warnings = events.trim(tmp_path, CLOCK)
+        warnings = event_file.trim(tmp_path, CLOCK)
         _saved_aside(tmp_path, warnings, hurt)
-        kept = list(events.records(tmp_path / name)) if (tmp_path / name).exists() else []
+        kept = list(event_file.records(tmp_path / name)) if (tmp_path / name).exists() else []
         if strange := [data for data in kept if points.get(data, CLOCK + 1) > CLOCK]:
             raise Silent(f"{strange[0]!r} was not written, or is later than the checkpoint")
         wanted = [data for data, clock in points.items() if clock <= CLOCK]
         torn = whole.startswith(hurt)
-        untouched = [data for data in wanted if events.framed(data) in hurt]
+        untouched = [data for data in wanted if event_file.framed(data) in hurt]
         if not torn and len(set(kept)) < len(untouched) - 1 and b"".join(untouched) in whole:
             raise Silent(f"{len(kept)} of {len(untouched)} records that are whole were kept")
         if set(kept) == set(wanted) and not warnings:

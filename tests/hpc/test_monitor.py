@@ -16,10 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from hpc import console, events, projector
 from hpc.config.schema import Config
 from hpc.errors import UserError
-from hpc.monitor import Monitor, trim_lines
+from hpc.monitor import console, event_file, projector
+from hpc.monitor.monitor import Monitor, trim_lines
 from hpc.task import Report
 
 IMAGES = 1000
@@ -62,7 +62,7 @@ def _read(run: Path) -> EventAccumulator:
 
 
 def _tags_of_all_records(run: Path) -> list[str]:
-    found = [Event.FromString(data) for path in events.files(run) for data in events.records(path)]
+    found = [Event.FromString(data) for path in event_file.files(run) for data in event_file.records(path)]
     return [value.tag for event in found for value in event.summary.value]
 
 
@@ -174,10 +174,10 @@ def test_series_are_single_valued_after_a_kill(tmp_path: Path, torn: int) -> Non
     for clock in range(100, 501, 100):
         _tick(monitor, clock, speed=7.0)
     monitor.flush()  # the checkpoint of clock 500
-    safe = events.files(killed)[0].stat().st_size
+    safe = event_file.files(killed)[0].stat().st_size
     for clock in range(600, 801, 100):
         _tick(monitor, clock, speed=7.0)
-    path = events.files(killed)[0]
+    path = event_file.files(killed)[0]
     os.truncate(path, max(path.stat().st_size - torn, safe))
     with (killed / "metrics.jsonl").open("a") as lines:
         lines.write('{"clock": 900, "gro')
@@ -233,7 +233,7 @@ def test_a_full_disk_is_one_line_with_a_remedy(tmp_path: Path, monkeypatch: pyte
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(events.os, "fsync", full)
+    monkeypatch.setattr(event_file.os, "fsync", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\): free space"):
         monitor.flush()
 
@@ -337,7 +337,7 @@ def test_an_installed_tensorflow_is_not_imported(tmp_path: Path) -> None:
         "events.EventFile(pathlib.Path(sys.argv[1])).close();"
         "from torch.utils.tensorboard import summary; summary.scalar('a', 1.0); print('fine')"
     )
-    root = Path(events.__file__).parents[1]
+    root = Path(event_file.__file__).parents[1]
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True, check=False

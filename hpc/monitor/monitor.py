@@ -1,7 +1,7 @@
 """What a run shows: TensorBoard, `metrics.jsonl`, the log line and bar of rank 0, `status.json`.
 
 Every series stands against images seen. Groups `loss`, `optim`, `data` and `val` (or `eval`) follow from the config and
-are the same after a resume; `perf` depends on the machine. Event files: `hpc/events.py`.
+are the same after a resume; `perf` depends on the machine. Event files: `hpc/monitor/event_file.py`.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ import yaml
 from torch import Tensor
 
 from data_shards.files import FileError, MissingFile, parse_json, read_bytes
-from hpc import console, events, projector
 from hpc.config import held_out
 from hpc.config.parse import numbers
 from hpc.config.schema import Config
 from hpc.errors import UserError
+from hpc.monitor import console, event_file, projector
 from hpc.rundir import RunDir
 from hpc.task import Report
 
@@ -74,11 +74,11 @@ def trim_lines(path: Path, clock: int) -> list[str]:
             damaged += 1
     warnings = []
     if damaged:
-        copy = events.keep_damaged(path)
+        copy = event_file.keep_damaged(path)
         warnings.append(
             f"warning: {path}: {damaged} damaged lines are left out; the file as it was: {copy.name}"
         )
-    events.replace(path, b"".join(kept))
+    event_file.replace(path, b"".join(kept))
     return warnings
 
 
@@ -100,11 +100,14 @@ class Monitor:
         lines = self.run / "metrics.jsonl"
         warnings: list[str] = []
         if self._resume_clock is None:
-            events.remove(self.run)
+            event_file.remove(self.run)
             lines.unlink(missing_ok=True)
         else:
-            warnings = [*events.trim(self.run, self._resume_clock), *trim_lines(lines, self._resume_clock)]
-        self._events = events.EventFile(self.run, resume_clock=self._resume_clock)
+            warnings = [
+                *event_file.trim(self.run, self._resume_clock),
+                *trim_lines(lines, self._resume_clock),
+            ]
+        self._events = event_file.EventFile(self.run, resume_clock=self._resume_clock)
         from torch.utils.tensorboard import summary  # after `events`, which keeps TensorFlow out
 
         self._summary = summary

@@ -1,7 +1,7 @@
 """TensorBoard event files, record by record: forced to disk before a checkpoint, cut back after a kill.
 
 A file is a row of TFRecords: length (u64), its masked crc32c, the bytes of an `Event`, theirs. tensorboard is
-imported when first needed. What is written: `hpc/monitor.py`. A damaged record costs its own points only.
+imported when first needed. What is written: `hpc/monitor/monitor.py`. A damaged record costs its own points only.
 """
 
 import itertools

@@ -35,7 +35,7 @@ class Variant:
         import torch
 
         from hpc.config.schema import Config, DeepSpeed, Engine, Optim
-        from hpc.dist import Dist
+        from hpc.distributed.comm import Dist
         from hpc.task import Batch
         from hpc.tasks.siamese import Siamese
         from hpc.training.player import Player
@@ -81,24 +81,24 @@ def rank_main(rank: int, folder: str, rounds: int, steps: int) -> dict[str, list
     """Seconds of an update by variant and round, of the slower rank."""
     import torch
 
-    from hpc import dist
+    from hpc.distributed import comm
 
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "LOCAL_RANK": str(rank)}
-    here = dist.connect(Path(folder), timeout=300, device="cpu")
+    here = comm.connect(Path(folder), timeout=300, device="cpu")
     variants = {name: Variant(name, here) for name in VARIANTS}
     rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for number in range(-1, rounds):
         for name, variant in variants.items():
-            dist.gather_vector([0.0], here)  # both begin together
+            comm.gather_vector([0.0], here)  # both begin together
             start = time.perf_counter()
             for _ in range(steps if number >= 0 else 2):
                 variant.step()
             spent = (time.perf_counter() - start) / steps
-            slower = max(value for (value,) in dist.gather_vector([spent], here))
+            slower = max(value for (value,) in comm.gather_vector([spent], here))
             if number >= 0:
                 rows[name].append(slower)
-    dist.disconnect()
+    comm.disconnect()
     return rows
 
 

@@ -28,7 +28,7 @@ import torch
 from data_shards.loading.loader import RawBatch
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Optim
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.rundir import RunDir
 from hpc.tasks.siamese import contrastive, form_pairs
 from hpc.train import Trainer

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hpc.checkpoints import store
 from hpc.config.schema import Config
-from hpc.dist import Dist, sum_
+from hpc.distributed.comm import Dist, sum_
 from hpc.errors import UserError
 from hpc.optim import build
 from hpc.optim.ema import Ema

@@ -13,8 +13,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from hpc import dist
-from hpc.dist import Dist
+from hpc.distributed import comm
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.optim import build
 
@@ -64,7 +64,7 @@ class Fragments:
         self.pieces, self.shapes, self.here = pieces, shapes, here
         self.named: build.Named = [(one.name, one.piece) for one in pieces]
         self._places = {one.name: one for one in pieces}
-        self._everyone = dist.gather_objects([(one.name, one.start, one.numel) for one in pieces], here)
+        self._everyone = comm.gather_objects([(one.name, one.start, one.numel) for one in pieces], here)
 
     def adopt(self, optimizer: torch.optim.Optimizer, named_parameters: build.Named) -> None:
         """Let `optimizer`, built for the whole parameters, step this rank's pieces of them instead."""
@@ -79,7 +79,7 @@ class Fragments:
         All ranks call it with the same names, as far as they own a piece of them. On other ranks the result is
         empty.
         """
-        used = set().union(*dist.gather_objects(sorted(values), self.here))
+        used = set().union(*comm.gather_objects(sorted(values), self.here))
         tables = [[row for row in table if row[0] in used] for table in self._everyone]
         mine = [values[name].detach().reshape(-1) for name, *_ in tables[self.here.rank]]
         vectors = self._exchange(mine, [sum(row[2] for row in table) for table in tables], everywhere)
@@ -123,11 +123,11 @@ class Fragments:
             else:
                 by_key.setdefault(key, {})[name] = value
         found: dict[str, Tensor] = {}
-        keys = sorted(set().union(*dist.gather_objects(sorted(by_key), self.here)))
+        keys = sorted(set().union(*comm.gather_objects(sorted(by_key), self.here)))
         for key in keys:
             whole = self.collect(by_key.get(key, {}), everywhere=False)
             found |= {f"{name}/{key}": tensor for name, tensor in whole.items()}
-        for part in dist.gather_objects(single, self.here):
+        for part in comm.gather_objects(single, self.here):
             found |= {full: torch.tensor(value, dtype=kind) for full, (value, kind) in part.items()}
         return found if self.here.main else {}
 

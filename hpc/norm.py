@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hpc.dist import Dist, sum_, sum_grad
+from hpc.distributed.comm import Dist, sum_, sum_grad
 from hpc.errors import UserError
 
 

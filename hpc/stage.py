@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 
 from data_shards.loading import node_cache
-from hpc import dist
 from hpc.config import held_out
 from hpc.config.schema import Config
-from hpc.dist import Dist
+from hpc.distributed import comm
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 
 POLL = 0.5  # seconds between two questions whether all nodes are done
@@ -76,7 +76,7 @@ def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) ->
     try:
         while True:
             done, error = (work.done, work.error) if work else (True, "")
-            answers = dist.gather_objects((done, error, asked()), here)
+            answers = comm.gather_objects((done, error, asked()), here)
             if all(done for done, *_ in answers) or any(error for _, error, _ in answers):
                 break
             if level := max(level for *_, level in answers):
@@ -91,6 +91,6 @@ def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) ->
     finally:
         if work:
             work.end()
-    dist.agree_or_raise(work.error if work else "", here)
+    comm.agree_or_raise(work.error if work else "", here)
     root = node_cache.expanded(data.stage)
     return {name: str(node_cache.place(folder, root)) for name, folder in sources.items()}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Task:
     ) -> Tensor:
         """Coupled phases: this rank's loss from the `outputs` [n, d] of its whole share of the global batch.
 
-        The mean over the ranks must be the loss of the global batch: gather with `hpc.dist.gather_grad`.
+        The mean over the ranks must be the loss of the global batch: gather with `hpc.distributed.comm.gather_grad`.
         """
         raise NotImplementedError
 

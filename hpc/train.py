@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
-from hpc import dist, engine, failure, preempt
+from hpc import engine, failure, preempt
 from hpc.checkpoints.manager import Keeper
 from hpc.config import held_out
-from hpc.dist import Dist
+from hpc.distributed import comm
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.ledger import Ledger
 from hpc.monitor.monitor import Monitor
@@ -276,12 +277,12 @@ class Trainer:
 
 def main(run: str, listening: Preemption | None = None) -> int:
     """Train the run in directory `run` to its end or to a signal; the exit code of this rank."""
-    folder, (rank, world, _) = RunDir(Path(run)), dist.place()
+    folder, (rank, world, _) = RunDir(Path(run)), comm.place()
     with failure.recorded(folder, rank, world) as place:
         ledger = Ledger(folder, main=rank == 0)
         config = folder.config()
         startup.refuse_foreign_code(folder)
-        here = dist.connect(folder.path, timeout=config.hang_timeout)
+        here = comm.connect(folder.path, timeout=config.hang_timeout)
         with startup.locked(folder, here):
             ledger.write(None)
             try:
@@ -292,7 +293,7 @@ def main(run: str, listening: Preemption | None = None) -> int:
             else:
                 _train(trainer, place)
                 ledger.write(place.clock, left=True)
-    dist.disconnect()
+    comm.disconnect()
     return 0
 
 

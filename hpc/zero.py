@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hpc.checkpoints import store as checkpoint
 from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
-from hpc.dist import Dist, agree_or_raise, sum_
+from hpc.distributed.comm import Dist, agree_or_raise, sum_
 from hpc.engine import Flat
 from hpc.errors import UserError
 from hpc.fragments import Fragment, Fragments, Stand, fragment

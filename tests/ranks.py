@@ -13,10 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hpc import dist
+from hpc.distributed import comm
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "hpc.dist", "tests.preload"])
+CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "hpc.distributed.comm", "tests.preload"])
 
 
 def _rank(function: Callable, rank: int, world: int, folder: str, args: tuple) -> Any:
@@ -25,11 +25,11 @@ def _rank(function: Callable, rank: int, world: int, folder: str, args: tuple) -
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ.pop("MASTER_ADDR", None)
-    here = dist.connect(Path(folder), timeout=120, device="cpu")
+    here = comm.connect(Path(folder), timeout=120, device="cpu")
     try:
         return function(here, *args)
     finally:
-        dist.disconnect()
+        comm.disconnect()
 
 
 def launch(function: Callable, world: int, *args: Any) -> list[Any]:

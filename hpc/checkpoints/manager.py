@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hpc import dist, restart
+from hpc import restart
 from hpc.checkpoints import store
 from hpc.checkpoints.async_writer import Saver
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Config
-from hpc.dist import Dist
+from hpc.distributed import comm
+from hpc.distributed.comm import Dist
 from hpc.rundir import RunDir
 from hpc.task import Task
 from hpc.training import fault_injection, startup, task_state
@@ -33,8 +34,8 @@ class Keeper:
     def find(self) -> Checkpoint | None:
         """The newest whole checkpoint, chosen by rank 0; None for a fresh run. UserError where all are lost."""
         found = store.latest(self.run.path, _say) if self.here.main else None
-        dist.agree_or_raise(restart.gone(self.run) if self.here.main and not found else "", self.here)
-        found = dist.broadcast(found, self.here)
+        comm.agree_or_raise(restart.gone(self.run) if self.here.main and not found else "", self.here)
+        found = comm.broadcast(found, self.here)
         return store.read(found, verified=True) if found else None
 
     def restore(self, saved: Checkpoint) -> None:
@@ -53,7 +54,7 @@ class Keeper:
         self._saver.wait()  # what is being written counts too
         old = store.scored(self.run.path, self.task.metric) if self.here.main else []
         best = old[0][0] if old else None
-        best = dist.broadcast(best, self.here)
+        best = comm.broadcast(best, self.here)
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
 
     def save(self, clock: int, updates: int, tick: Tick, metrics: Mapping[str, float]) -> None:
@@ -69,7 +70,7 @@ class Keeper:
         if self.here.main:
             state.meta = startup.meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
             error = self._saver.save(state)
-        dist.agree_or_raise(error, self.here)
+        comm.agree_or_raise(error, self.here)
 
     def _commit(self, state: Checkpoint) -> None:
         store.save(self.run.path, state, guard=self.run.check_owner)
@@ -91,7 +92,7 @@ class Keeper:
     def finish(self) -> None:
         """Wait for a save that is under way; its failure ends all ranks."""
         if self.config.save.mode == "async":
-            dist.agree_or_raise(self._saver.wait(), self.here)
+            comm.agree_or_raise(self._saver.wait(), self.here)
 
     def close(self) -> None:
         """Let a save that is under way come to its end, whatever became of the run."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpc.dist import Dist, gather, gather_grad, sum_
+from hpc.distributed.comm import Dist, gather, gather_grad, sum_
 from hpc.meters.verification import Score, Verification, cosine, probability
 from hpc.task import Batch, Meter, Phase, Task
 from models.siamese import PairScore, SiameseNet, build_trunk

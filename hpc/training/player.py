@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from hpc import engine, norm
 from hpc.checkpoints import store
 from hpc.config.schema import Config
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.optim import build
 from hpc.optim.ema import Ema
 from hpc.training import fault_injection

@@ -25,13 +25,14 @@ from data_shards.loading import loader, stream
 from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import dist, failure, slurm, stage
+from hpc import failure, slurm, stage
 from hpc.checkpoints.store import Checkpoint
 from hpc.config import held_out
 from hpc.config.check import check
 from hpc.config.parse import identity, numbers
 from hpc.config.schema import Config
-from hpc.dist import Dist
+from hpc.distributed import comm
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir, mark
 from hpc.task import Batch, Spec, Task
@@ -80,7 +81,7 @@ def resolved(run: RunDir, here: Dist) -> Config:
                 precision = "bf16" if bf16_hardware(here) else "fp32"
             backend = loader.choose_backend(config.data.backend)
             choice = run.resolve({"precision": precision, "backend": backend})
-    choice = dist.broadcast(choice, here)
+    choice = comm.broadcast(choice, here)
     data = dataclasses.replace(config.data, backend=choice["backend"])
     return dataclasses.replace(config, precision=choice["precision"], data=data)
 
@@ -136,7 +137,7 @@ def shard_sets(
             sets[judged] = ShardSet.open(folders[judged], fields=job.fields)
     except UserError as refused:
         error = str(refused)
-    dist.agree_or_raise(error, here)
+    comm.agree_or_raise(error, here)
     return sets
 
 
@@ -274,8 +275,8 @@ def locked(run: RunDir, here: Dist) -> Iterator[None]:
         except UserError as refused:
             error = str(refused)
     try:
-        dist.agree_or_raise(error, here)
-        places = dist.gather_objects(mark(), here)
+        comm.agree_or_raise(error, here)
+        places = comm.gather_objects(mark(), here)
         if here.main:
             run.write_status(pids={str(rank): place for rank, place in enumerate(places)}, message="")
         yield

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from hpc.dist import Dist, broadcast, gather_rows
+from hpc.distributed.comm import Dist, broadcast, gather_rows
 from hpc.task import Batch, Report, Task
 
 

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpc import dist, norm
+from hpc import norm
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
-from hpc.dist import Dist
+from hpc.distributed import comm
+from hpc.distributed.comm import Dist
 from hpc.task import Batch, Phase, Task
 from hpc.tasks.siamese import Siamese
 from hpc.training.accumulation import Pass, blocks_of
@@ -106,7 +107,7 @@ def by_runtime(
         if step == 0:
             found |= {f"gradient of {name}": grad.clone() for name, grad in gradients(player).items()}
         player.update(config.optim.lr, player.norm_of_gradient())
-        found[f"loss {step}"] = torch.tensor(np.mean(dist.gather_vector([loss.item()], here)))
+        found[f"loss {step}"] = torch.tensor(np.mean(comm.gather_vector([loss.item()], here)))
     found |= {name: tensor.clone() for name, tensor in player.engine.whole().state_dict().items()}
     return {name: tensor.detach() for name, tensor in found.items()}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.engine import build
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import Pass, blocks_of

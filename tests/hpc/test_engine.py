@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.engine import build
 from hpc.errors import UserError
 from tests.hpc import engines

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpc import norm
 from hpc.config.schema import Config
-from hpc.dist import Dist, gather_grad
+from hpc.distributed.comm import Dist, gather_grad
 from hpc.engine import build
 from hpc.errors import UserError
 from hpc.task import Batch, Phase, Task

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hpc import train
 from hpc.checkpoints import store
 from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.rundir import RunDir
 from hpc.task import Batch, Phase, Task
 from hpc.training import startup

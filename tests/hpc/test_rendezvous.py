@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc import failure, rendezvous
+from hpc import failure
+from hpc.distributed import rendezvous
 from hpc.errors import LostRank, UserError
 from hpc.rundir import RunDir
 from launch import job

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hpc.config.schema import Config
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.tasks import siamese
 from models.siamese import SiameseNet, build_trunk
 

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from hpc import dist, requeue, slurm
+from hpc import requeue, slurm
+from hpc.distributed import comm
 from hpc.rundir import RunDir, write_json
 
 
@@ -142,5 +143,5 @@ def test_the_network_of_gloo(
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "x")  # what is set here is put back afterwards
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     monkeypatch.setattr(slurm, "address", lambda node: own)
-    dist._choose_interface(address, other)
+    comm._choose_interface(address, other)
     assert os.environ.get("GLOO_SOCKET_IFNAME") == chosen

@@ -14,7 +14,7 @@ from hpc.checkpoints import store
 from hpc.config.check import check
 from hpc.config.parse import is_free
 from hpc.config.schema import Config, Data
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from launch.audit_compare import differences
 from tests.ranks import launch

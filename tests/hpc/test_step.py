@@ -18,7 +18,7 @@ from hpc import train
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.parse import numbers
 from hpc.config.schema import Config, Data, Evaluate
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir
 from hpc.task import Batch, Phase, Spec, Task

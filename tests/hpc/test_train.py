@@ -17,7 +17,7 @@ import torch
 from hpc import train
 from hpc.checkpoints import store
 from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir
 from hpc.training import startup, step_sync

@@ -14,7 +14,7 @@ import torch
 from hpc.checkpoints.store import Checkpoint
 from hpc.config import deepspeed
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.engine import check_players
 from hpc.errors import UserError
 from hpc.zero import ZeRO

@@ -6,7 +6,7 @@ import torch
 
 from hpc.checkpoints import store
 from hpc.checkpoints.store import Checkpoint
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.rundir import RunDir
 from hpc.training import startup
 from tests.runs import TASK, make_run

@@ -121,7 +121,7 @@ def test_a_pair_list_finds_people_with_accents_in_their_names(tmp_path, disk):
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])
 def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     """The meter of the trainer's evaluation, on the same weights, through the loader that it uses."""
-    from hpc.dist import Dist
+    from hpc.distributed.comm import Dist
     from hpc.training import startup, validation
 
     run = judged_run(tmp_path / "run", shards, loss=loss, averaged=False)

@@ -14,7 +14,7 @@ from hpc.checkpoints import store
 from hpc.config.held_out import CHOSEN
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data
-from hpc.dist import Dist
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.rundir import RunDir
 from hpc.train import Trainer

@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hpc import rendezvous, slurm
+from hpc import slurm
+from hpc.distributed import rendezvous
 from hpc.errors import UserError
 from hpc.rundir import RunDir
 

@@ -3,7 +3,7 @@
 Each rank writes down its process in the store by which torch connects them, and waits for the others. Meanwhile it
 watches: a line in RUN/failures, the end of a process of this host that is known by its mark, by its launcher or by
 having been seen. What cannot be known, on other hosts, is said when the time is over: which ranks did not arrive.
-`hpc/dist.py` connects them afterwards.
+`hpc/distributed/comm.py` connects them afterwards.
 """
 
 import datetime

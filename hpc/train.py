@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
-from hpc import engine, failure, preempt
+from hpc import failure, preempt
 from hpc.checkpoints.manager import Keeper
 from hpc.config import held_out
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
+from hpc.engines import flat
 from hpc.errors import UserError
 from hpc.ledger import Ledger
 from hpc.monitor.monitor import Monitor
@@ -71,7 +72,7 @@ class Trainer:
         self.task.here, self.task.report = here, self._report
         with startup.seeded(config.seed):
             modules = self.task.players()
-        engine.check_players(config, modules)
+        flat.check_players(config, modules)
         self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
         self.keeper = Keeper(run, config, self.task, self.players, here)
         saved = self.keeper.find()

@@ -1,6 +1,6 @@
 """DeepSpeed's own settings: what this config makes of them, a user's JSON merged in, and every refusal.
 
-Imports neither torch nor DeepSpeed, so that a wrong file fails before the queue. The engine is `hpc/zero.py`.
+Imports neither torch nor DeepSpeed, so that a wrong file fails before the queue. The engine is `hpc/engines/zero.py`.
 """
 
 import copy

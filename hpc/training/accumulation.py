@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from hpc.engine import Engine
+from hpc.engines.batch_norm import collecting, norms
+from hpc.engines.flat import Engine
 from hpc.errors import UserError
-from hpc.norm import collecting, norms
 from hpc.task import Batch, Phase, Task
 
 

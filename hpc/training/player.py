@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from hpc import engine, norm
 from hpc.checkpoints import store
 from hpc.config.schema import Config
 from hpc.distributed.comm import Dist
+from hpc.engines import batch_norm, flat
 from hpc.optim import build
 from hpc.optim.ema import Ema
 from hpc.training import fault_injection
@@ -17,20 +17,20 @@ class Player:
 
     def __init__(self, name: str, module: nn.Module, config: Config, here: Dist) -> None:
         self.name, self.config, self.here = name, config, here
-        norm.convert(module, mode=config.norm_stats, group=config.norm_group, here=here)
+        batch_norm.convert(module, mode=config.norm_stats, group=config.norm_group, here=here)
         module = module.to(here.device)
         if config.channels_last and config.engine.name != "deepspeed":  # which lays parameters out flat
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() == 4:
                     tensor.data = _channels_last(tensor.data)
         self.module = module  # each layer keeps its mode: what the task put into eval mode stays frozen
-        self.layers = norm.norms(module)
+        self.layers = batch_norm.norms(module)
         self._trainable = [p for p in module.parameters() if p.requires_grad]
         self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None
         if config.compile:
             module.compile()
         self.size = sum(p.numel() for p in module.parameters())
-        self.engine = engine.build(
+        self.engine = flat.build(
             config.engine.name, module, here, bucket_mb=config.engine.bucket_mb, config=config
         )
         self.named = self.engine.named
@@ -59,7 +59,7 @@ class Player:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.engine.step(self.optimizer, self.config.optim.clip, gradient_norm)
-        norm.commit(self.layers, self.here)
+        batch_norm.commit(self.layers, self.here)
 
     def average(self, clock: int, batch: int) -> None:
         """Move the average, if one is kept, after an update of `batch` images that ended at `clock`."""
@@ -69,7 +69,7 @@ class Player:
     def forget_pass(self) -> None:
         """Drop gradients and statistics of a pass that was only a warm-up."""
         self.optimizer.zero_grad(set_to_none=True)
-        norm.discard(self.layers)
+        batch_norm.discard(self.layers)
 
     def save_to(self, target: store.Checkpoint) -> None:
         """Put the state into `target`, whole on rank 0. All ranks call it."""

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpc import norm
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
+from hpc.engines import batch_norm
 from hpc.task import Batch, Phase, Task
 from hpc.tasks.siamese import Siamese
 from hpc.training.accumulation import Pass, blocks_of
@@ -166,7 +166,7 @@ def pair_loss(job: str, net: nn.Module, embeddings: Tensor, batch: Batch) -> Ten
 
 def by_plain_torch(job: str, optimizer: str) -> dict[str, Tensor]:
     """The same three updates by one process on the global batch, with torch's own optimizer."""
-    net = norm.convert(copy.deepcopy(module(job)), mode="group", group=GROUP, here=Dist()).train()
+    net = batch_norm.convert(copy.deepcopy(module(job)), mode="group", group=GROUP, here=Dist()).train()
     lr = OPTIMIZERS[optimizer]
     steps = {
         "sgd": lambda: torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9),
@@ -176,7 +176,7 @@ def by_plain_torch(job: str, optimizer: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for step in range(STEPS):
         batch = data(step)
-        with norm.collecting(norm.norms(net)):
+        with batch_norm.collecting(batch_norm.norms(net)):
             outputs = net(batch.images)
         if job == "sample":
             loss = F.cross_entropy(outputs, batch.labels["identity"])
@@ -189,7 +189,7 @@ def by_plain_torch(job: str, optimizer: str) -> dict[str, Tensor]:
                 f"gradient of {n}": p.grad.clone() for n, p in net.named_parameters() if p.grad is not None
             }
         rule.step()
-        norm.commit(norm.norms(net), Dist())
+        batch_norm.commit(batch_norm.norms(net), Dist())
         found[f"loss {step}"] = loss.double()
     found |= {name: tensor.clone() for name, tensor in net.state_dict().items()}
     return {name: tensor.detach() for name, tensor in found.items()}

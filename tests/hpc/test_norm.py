@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpc import norm
 from hpc.config.schema import Config
 from hpc.distributed.comm import Dist, gather_grad
-from hpc.engine import build
+from hpc.engines import batch_norm
+from hpc.engines.flat import build
 from hpc.errors import UserError
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import Pass
@@ -38,11 +38,11 @@ def pictures(count: int) -> torch.Tensor:
 
 def one_step(here: Dist, mode: str, group: int, micro: int) -> tuple[torch.Tensor, dict]:
     """Outputs and buffers after one training pass over this rank's share of 12 pictures."""
-    net = norm.convert(network(), mode=mode, group=group, here=here)
+    net = batch_norm.convert(network(), mode=mode, group=group, here=here)
     share = pictures(12).chunk(here.world)[here.rank]
-    with norm.collecting(norm.norms(net)):
+    with batch_norm.collecting(batch_norm.norms(net)):
         outputs = torch.cat([net(part) for part in share.split(micro)])
-    norm.commit(norm.norms(net), here)
+    batch_norm.commit(batch_norm.norms(net), here)
     return outputs.detach(), {k: v for k, v in net.state_dict().items() if "running" in k}
 
 
@@ -58,7 +58,7 @@ def test_one_group_over_the_whole_batch_is_torch_batch_norm() -> None:
 
 def test_evaluation_equals_torch_and_weights_load_back() -> None:
     plain = network()
-    ours = norm.convert(copy.deepcopy(plain), mode="group", group=4, here=Dist())
+    ours = batch_norm.convert(copy.deepcopy(plain), mode="group", group=4, here=Dist())
     assert plain.state_dict().keys() == ours.state_dict().keys()
     torch.testing.assert_close(ours.eval()(pictures(5)), plain.eval()(pictures(5)), rtol=0, atol=0)
 
@@ -74,7 +74,7 @@ def test_group_and_sync_do_not_depend_on_ranks(mode: str, micro: int) -> None:
 
 
 def sync_gradient(here: Dist) -> torch.Tensor:
-    net = norm.convert(network(), mode="sync", group=1, here=here)
+    net = batch_norm.convert(network(), mode="sync", group=1, here=here)
     share = pictures(12).chunk(here.world)[here.rank]
     (net(share).square().flatten(1).sum(1) * torch.arange(12.0).chunk(here.world)[here.rank]).sum().backward()
     return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
@@ -112,7 +112,8 @@ class Penalised(Task):
 def test_only_the_player_of_a_phase_collects(phase: Phase, counted: set[str]) -> None:
     task = Penalised(None)
     nets = {
-        name: norm.convert(net, mode="local", group=1, here=Dist()) for name, net in task.players().items()
+        name: batch_norm.convert(net, mode="local", group=1, here=Dist())
+        for name, net in task.players().items()
     }
     run = Pass(
         task,
@@ -123,11 +124,11 @@ def test_only_the_player_of_a_phase_collects(phase: Phase, counted: set[str]) ->
         autocast=contextlib.nullcontext,
     )
     run.backward(Batch(pictures(6), {}, torch.arange(6), torch.arange(6)), [slice(0, 4), slice(4, 6)])
-    found = {name: [int(layer.stat_count) for layer in norm.norms(net)] for name, net in nets.items()}
+    found = {name: [int(layer.stat_count) for layer in batch_norm.norms(net)] for name, net in nets.items()}
     assert found == {"G": [6 * ("G" in counted)] * 2, "D": [6 * ("D" in counted)]}
     for net in nets.values():
         net(pictures(2) if net is nets["G"] else torch.randn(2, 4, 3, 3))  # outside a phase
-    again = {name: [int(layer.stat_count) for layer in norm.norms(net)] for name, net in nets.items()}
+    again = {name: [int(layer.stat_count) for layer in batch_norm.norms(net)] for name, net in nets.items()}
     assert again == found
 
 
@@ -145,14 +146,14 @@ class Reads(TorchDispatchMode):
 
 
 def test_a_commit_reads_nothing_from_the_device() -> None:
-    net = norm.convert(
+    net = batch_norm.convert(
         nn.Sequential(*[nn.BatchNorm2d(3) for _ in range(50)]), mode="local", group=1, here=Dist()
     )
-    layers = norm.norms(net)
-    with norm.collecting(layers):
+    layers = batch_norm.norms(net)
+    with batch_norm.collecting(layers):
         net(pictures(4))
     with Reads() as found:
-        norm.commit(layers, Dist())
+        batch_norm.commit(layers, Dist())
     assert found.reads == 0
     assert found.operators < 20
     assert [int(layer.num_batches_tracked) for layer in layers] == [1] * 50
@@ -161,13 +162,13 @@ def test_a_commit_reads_nothing_from_the_device() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.3, None])
 def test_running_statistics_move_by_the_momentum_as_in_torch(momentum: float | None) -> None:
     plain = nn.BatchNorm2d(3, momentum=momentum)
-    net = norm.convert(nn.Sequential(copy.deepcopy(plain)), mode="local", group=1, here=Dist())
+    net = batch_norm.convert(nn.Sequential(copy.deepcopy(plain)), mode="local", group=1, here=Dist())
     for step in range(3):
         batch = pictures(4) * (step + 1) + step
         plain(batch)
-        with norm.collecting(norm.norms(net)):
+        with batch_norm.collecting(batch_norm.norms(net)):
             net(batch)
-        norm.commit(norm.norms(net), Dist())
+        batch_norm.commit(batch_norm.norms(net), Dist())
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(net.state_dict()[f"0.{name}"], value)
 
@@ -179,8 +180,8 @@ VOLUMES = {"3d": (nn.BatchNorm3d, (8, 3, 2, 4, 4)), "torch's own sync": (nn.Sync
 @pytest.mark.parametrize(("kind", "shape"), [*VECTORS.values(), *VOLUMES.values()], ids=[*VECTORS, *VOLUMES])
 def test_every_kind_of_batch_norm_is_converted(kind: type, shape: tuple[int, ...]) -> None:
     layer = kind(3)
-    net = norm.convert(nn.Sequential(layer), mode="local", group=1, here=Dist())
-    assert isinstance(net[0], norm.Norm)
+    net = batch_norm.convert(nn.Sequential(layer), mode="local", group=1, here=Dist())
+    assert isinstance(net[0], batch_norm.Norm)
     x = torch.randn(shape)
     expected = nn.functional.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.1, layer.eps)
     torch.testing.assert_close(net(x), expected)
@@ -188,11 +189,11 @@ def test_every_kind_of_batch_norm_is_converted(kind: type, shape: tuple[int, ...
 
 def one_vector_step(here: Dist, mode: str) -> list[torch.Tensor]:
     torch.manual_seed(5)
-    net = norm.convert(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), mode=mode, group=2, here=here)
+    net = batch_norm.convert(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), mode=mode, group=2, here=here)
     rows = torch.randn(8, 4).chunk(here.world)[here.rank]
-    with norm.collecting(norm.norms(net)):
+    with batch_norm.collecting(batch_norm.norms(net)):
         outputs = net(rows)
-    norm.commit(norm.norms(net), here)
+    batch_norm.commit(batch_norm.norms(net), here)
     return [outputs.detach(), *(value for key, value in net.state_dict().items() if "running" in key)]
 
 
@@ -222,19 +223,19 @@ def test_what_was_frozen_stays_frozen() -> None:
     with in_eval_mode({"net": module}):
         assert not any(layer.training for layer in module.modules())
     assert [module[place].training for place in (0, 1, 4)] == [True, False, True]
-    with norm.collecting(player.layers):
+    with batch_norm.collecting(player.layers):
         module[:2](pictures(2))
     assert int(module[1].stat_count) == 0
 
 
 def test_a_layer_whose_size_is_not_known_yet_is_refused() -> None:
     with pytest.raises(UserError, match="LazyBatchNorm2d, whose size is not known yet"):
-        norm.convert(nn.Sequential(nn.LazyBatchNorm2d()), mode="local", group=1, here=Dist())
+        batch_norm.convert(nn.Sequential(nn.LazyBatchNorm2d()), mode="local", group=1, here=Dist())
 
 
 def second_order(here: Dist) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient of a penalty on a gradient, through `sync` and through a gather of all outputs, float64."""
-    net = norm.convert(network().double(), mode="sync", group=1, here=here)
+    net = batch_norm.convert(network().double(), mode="sync", group=1, here=here)
     share = pictures(12).double().chunk(here.world)[here.rank].requires_grad_()
     outputs = net(share).tanh().flatten(1)
     everyone = gather_grad(outputs, here)

@@ -15,9 +15,9 @@ from hpc.checkpoints.store import Checkpoint
 from hpc.config import deepspeed
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.distributed.comm import Dist
-from hpc.engine import check_players
+from hpc.engines.flat import check_players
+from hpc.engines.zero import ZeRO
 from hpc.errors import UserError
-from hpc.zero import ZeRO
 from tests.hpc import zero
 from tests.hpc.test_engine import LIMIT, difference, kind, reference
 from tests.ranks import launch

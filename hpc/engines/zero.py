@@ -1,7 +1,7 @@
 """The DeepSpeed engine: ZeRO 0-3 in fp32 (bf16 is autocast, as under every engine). Imported for engine=deepspeed only.
 
 DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update itself is
-our optimizer's, on this rank's pieces of the parameters (`hpc/fragments.py`), and a checkpoint is the one layout of
+our optimizer's, on this rank's pieces of the parameters (`hpc/engines/param_shards.py`), and a checkpoint is the one layout of
 `hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is never used. Its settings and refusals: `hpc/config/deepspeed.py`.
 """
 
@@ -22,9 +22,9 @@ from hpc.checkpoints import store as checkpoint
 from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
 from hpc.distributed.comm import Dist, agree_or_raise, sum_
-from hpc.engine import Flat
+from hpc.engines.flat import Flat
+from hpc.engines.param_shards import Fragment, Fragments, Stand, fragment
 from hpc.errors import UserError
-from hpc.fragments import Fragment, Fragments, Stand, fragment
 from hpc.optim.ema import Ema
 
 

@@ -2,7 +2,7 @@
 
 ZeRO cuts flat partitions, so a rank owns a run of consecutive elements of some parameters. An optimizer that
 steps those runs one by one keeps a state for each parameter, as without ZeRO: a parameter that took no part is
-skipped, and the state is saved by name. Used by `hpc/zero.py`; knows nothing of DeepSpeed.
+skipped, and the state is saved by name. Used by `hpc/engines/zero.py`; knows nothing of DeepSpeed.
 """
 
 from collections.abc import Iterable, Iterator

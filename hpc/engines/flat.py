@@ -2,7 +2,7 @@
 
 `Flat` keeps the raw module and sums one flattened tensor for each update: any number of players, any kind
 of loss. `DDP` wraps the module in torch's DistributedDataParallel, which sums gradients while the backward
-pass still runs. With one rank both are the bare module. DeepSpeed is in `hpc/zero.py`. The order in
+pass still runs. With one rank both are the bare module. DeepSpeed is in `hpc/engines/zero.py`. The order in
 `hpc/train.py`: `micro` around forward and `backward`, then `reduce`, `norm`, `step`.
 """
 
@@ -23,7 +23,7 @@ from hpc.errors import UserError
 from hpc.optim import build
 from hpc.optim.ema import Ema
 
-# hpc/norm.py keeps the buffers equal. torch 2.13 renamed the argument.
+# hpc/engines/batch_norm.py keeps the buffers equal. torch 2.13 renamed the argument.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
@@ -158,7 +158,7 @@ def build(
     if name == "ddp":
         return DDP(module, here, bucket_mb=bucket_mb)
     if name == "deepspeed" and config is not None:
-        from hpc.zero import ZeRO
+        from hpc.engines.zero import ZeRO
 
         return ZeRO(module, here, config)
     raise UserError(f"engine={name} is not known: use ddp, flat or deepspeed")

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"bootstrap={keys.bootstrap} is negative: use 0 for no intervals, or 1000")
     from data_shards.shard_format.shard_set import ShardSet
     from hpc.evaluation.verification import assess
-    from hpc.predict import load_run
+    from hpc.inference.predictor import load_run
     from hpc.rundir import RunDir
 
     data = RunDir.open(keys.run).config().data

@@ -26,8 +26,8 @@ SPEC = {"out": "", "checkpoint": "best", "weights": "auto", "onnx": True}
 def main(argv: list[str]) -> int:
     keys = parse(argv, SPEC, positional=("run",), required=("run",))
     from data_shards.files import read_json
-    from hpc.export import export
-    from hpc.predict import load_run
+    from hpc.inference.export import export
+    from hpc.inference.predictor import load_run
 
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     files = export(model, Path(keys.out) if keys.out else model.run / "export", onnx=keys.onnx)

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     keys = parse(argv, SPEC, positional=("run", "a", "b"), required=("run", "a", "b"))
     pictures = [picture(keys.a), picture(keys.b)]
     from data_shards.images.pixels import square
-    from hpc.predict import load_run
+    from hpc.inference.predictor import load_run
 
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     found = model.embed(np.stack([square(pixels, model.config.data.size) for pixels in pictures]))
@@ -58,7 +58,7 @@ def picture(path: str) -> np.ndarray:
 
 def verdict(run: Path, answer: dict[str, Any]) -> dict[str, Any]:
     """Threshold and answer, or why there is none: a threshold serves the checkpoint it was made with."""
-    from hpc import threshold as kept
+    from hpc.inference import threshold as kept
 
     command = f"`rostro evaluate {run}`"
     stored = kept.read(run)

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.evaluation.verification import PIXELS, pixels, trial
-from hpc.predict import PictureBlocks, load_run, untrained
+from hpc.inference.predictor import PictureBlocks, load_run, untrained
 from launch.cli import main
 from tests.launch.judged import judged_run
 from tests.sets import pack_set, write_folders

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from data_shards.images import pixels
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.predict import load_run
+from hpc.inference.predictor import load_run
 from launch.cli import main
 from models.siamese import SiameseNet, build_trunk
 from tests.data_shards.small_set import photo

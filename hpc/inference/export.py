@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from data_shards.files import FileError, read_json, write_bytes
 from data_shards.images.pixels import KERNEL
 from data_shards.shard_format.manifest import read_manifest
-from hpc import threshold
 from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
 from hpc.errors import UserError
-from hpc.predict import Predictor
+from hpc.inference import threshold
+from hpc.inference.predictor import Predictor
 from hpc.rundir import write_json
 from hpc.tasks.siamese import Siamese
 

@@ -29,7 +29,7 @@ from data_shards.loading.loader import RawBatch
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Optim
 from hpc.distributed.comm import Dist
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from hpc.tasks.siamese import contrastive, form_pairs
 from hpc.train import Trainer
 from launch import pack

@@ -1,7 +1,7 @@
 """What SLURM says of a job, and what this process' place in a job is. Imports no torch.
 
 States come from the controller (`scontrol`), then from `squeue`, then from accounting where there is one: none of
-them is always there. Who requeues a job, and when: `hpc/requeue.py`.
+them is always there. Who requeues a job, and when: `hpc/runs/requeue.py`.
 """
 
 import hashlib

@@ -4,7 +4,7 @@ first.
 It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what
 happens when is a function of it. A player (`hpc/training/player.py`) is one network with its engine and optimizer;
 the passes of a phase are in `hpc/training/accumulation.py`, batches in `data_shards/loading/loader.py`, checkpoints in
-`hpc/checkpoints/manager.py`, the run's folder in `hpc/rundir.py`.
+`hpc/checkpoints/manager.py`, the run's folder in `hpc/runs/run_dir.py`.
 """
 
 import os
@@ -26,18 +26,19 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
-from hpc import failure, preempt
+from hpc import preempt
 from hpc.checkpoints.manager import Keeper
 from hpc.config import held_out
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
 from hpc.engines import flat
 from hpc.errors import UserError
-from hpc.ledger import Ledger
 from hpc.monitor.monitor import Monitor
 from hpc.optim import build
 from hpc.preempt import Preemption
-from hpc.rundir import RunDir
+from hpc.runs import failures
+from hpc.runs.goodput import Ledger
+from hpc.runs.run_dir import RunDir
 from hpc.stage import Left
 from hpc.task import Batch, Phase
 from hpc.training import fault_injection, startup, step_sync, task_state
@@ -279,7 +280,7 @@ class Trainer:
 def main(run: str, listening: Preemption | None = None) -> int:
     """Train the run in directory `run` to its end or to a signal; the exit code of this rank."""
     folder, (rank, world, _) = RunDir(Path(run)), comm.place()
-    with failure.recorded(folder, rank, world) as place:
+    with failures.recorded(folder, rank, world) as place:
         ledger = Ledger(folder, main=rank == 0)
         config = folder.config()
         startup.refuse_foreign_code(folder)
@@ -298,7 +299,7 @@ def main(run: str, listening: Preemption | None = None) -> int:
     return 0
 
 
-def _train(trainer: Trainer, place: failure.Place) -> None:
+def _train(trainer: Trainer, place: failures.Place) -> None:
     try:
         state = trainer.fit()
         if trainer.here.main:

@@ -21,12 +21,13 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json, read_text
-from hpc import ledger, requeue, slurm
+from hpc import slurm
 from hpc.config.check import check
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
 from hpc.preempt import STOP, TIME
-from hpc.rundir import RunDir
+from hpc.runs import goodput, requeue
+from hpc.runs.run_dir import RunDir
 
 AGAIN = 10  # exit code of `end`: into the queue once more
 STOPPED = 11  # exit code of `start`: nothing is left to be done
@@ -237,7 +238,7 @@ def end(run: RunDir, code: int, told: str = "") -> int:
     """Judge the end of the ranks: what the batch script does next. `told`: the signal before which they never ran."""
     job, attempts = slurm.job_id(), run.config().cluster.attempts
     _check_owner(run, job)
-    ledger.ended(run)
+    goodput.ended(run)
     if told:
         run.write_status(state="stopped", asked=TOLD[told])
     queued = requeue.known(job).get("BatchFlag", "1") != "0"  # in an salloc nobody can requeue

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from data_shards.errors import UserError
-from hpc import ledger, status
 from hpc.config.schema import Config
-from hpc.rundir import RunDir
+from hpc.runs import goodput, status
+from hpc.runs.run_dir import RunDir
 from launch import args, probe_machine, probe_slurm, trial
 from launch.finding import HARMFUL, MISSING, OK, Finding
 from launch.site import site_file, site_values
@@ -97,7 +97,7 @@ def longest_save(run: RunDir) -> float | None:
     With save.mode=async the one that is being written must end before another one: twice what it takes.
     """
     longest, last, start = 0.0, 0.0, None
-    for line in ledger.lines(run)[0]:
+    for line in goodput.lines(run)[0]:
         if "seconds" not in line:
             continue
         now = line["seconds"]["save"]

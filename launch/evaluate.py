@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     from data_shards.shard_format.shard_set import ShardSet
     from hpc.evaluation.verification import assess
     from hpc.inference.predictor import load_run
-    from hpc.rundir import RunDir
+    from hpc.runs.run_dir import RunDir
 
     data = RunDir.open(keys.run).config().data
     judged = keys.data or data.eval or data.val

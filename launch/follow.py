@@ -11,8 +11,8 @@ from types import FrameType
 from typing import IO
 
 from hpc import slurm
-from hpc import status as statusfile
-from hpc.rundir import RunDir, alive, mark
+from hpc.runs import status as statusfile
+from hpc.runs.run_dir import RunDir, alive, mark
 from launch.status import duration
 
 POLL = 0.2  # seconds

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from data_shards.errors import UserError
 from hpc.config.check import task_checks
 from hpc.config.schema import Config
-from hpc.rundir import list_runs
+from hpc.runs.run_dir import list_runs
 from launch.status import duration
 
 DAY = 86_400  # seconds; a longer run is worth a question

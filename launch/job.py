@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_shards.errors import UserError
-from hpc import requeue, slurm
+from hpc import slurm
 from hpc.config.schema import Config
-from hpc.rundir import RunDir
+from hpc.runs import requeue
+from hpc.runs.run_dir import RunDir
 
 FOREIGN = (
     "RANK",

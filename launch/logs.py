@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from data_shards.errors import UserError
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch import args
 
 HELP = """
@@ -68,7 +68,7 @@ def _follow(run: RunDir, files: Mapping[int, IO[bytes]], heads: Mapping[int, str
 
 def chosen(run: RunDir, rank: str) -> dict[int, Path]:
     """rank -> log of the ranks that the word names. UserError where there is none."""
-    from hpc.failure import guilty
+    from hpc.runs.failures import guilty
 
     numbers = ((re.fullmatch(r"rank([0-9]{1,9})", path.stem), path) for path in run.logs.glob("rank*.log"))
     found = {int(number[1]): path for number, path in numbers if number and path.is_file()}

@@ -13,7 +13,7 @@ from hpc.config import deepspeed, held_out
 from hpc.config.check import Sizes, sizes, task_checks
 from hpc.config.schema import Config
 from hpc.config.text import check_text
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch import forecast
 
 # fp32 numbers that an optimizer keeps for each parameter

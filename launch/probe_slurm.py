@@ -1,7 +1,7 @@
 """What a SLURM does to runs that must outlive their allocations: judged from its own configuration.
 
 `judge` is pure: `scontrol show config`, partitions and nodes as dictionaries in, findings out. `look` asks SLURM.
-How runs are stopped and requeued: `hpc/requeue.py`. What to ask of the admin, as a letter: docs/cluster.md.
+How runs are stopped and requeued: `hpc/runs/requeue.py`. What to ask of the admin, as a letter: docs/cluster.md.
 """
 
 import re

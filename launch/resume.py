@@ -8,13 +8,13 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError
-from hpc import requeue, restart
 from hpc.checkpoints import manifest
 from hpc.config.check import check, check_values
 from hpc.config.parse import from_dict, is_free, update_config
 from hpc.config.schema import Config, Data, DeepSpeed
 from hpc.config.types import flatten, near
-from hpc.rundir import RunDir
+from hpc.runs import requeue, restart
+from hpc.runs.run_dir import RunDir
 from launch import args, plan
 from launch.start.undo import OldRun
 from launch.submit import on_cluster, refuse_unused

@@ -17,7 +17,7 @@ from hpc import slurm
 from hpc.config.schema import Config
 from hpc.config.text import VARIABLE
 from hpc.config.types import shown
-from hpc.rundir import SUBMITTING, RunDir
+from hpc.runs.run_dir import SUBMITTING, RunDir
 from launch import job
 from launch.batch import AGAIN
 from launch.start.shell import Variable, Word, joined, module_lines, quoted

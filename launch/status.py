@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc import failure, ledger, slurm
-from hpc.rundir import ACTIVE, RunDir, list_runs
+from hpc import slurm
+from hpc.runs import failures, goodput
+from hpc.runs.run_dir import ACTIVE, RunDir, list_runs
 from launch import args
 from launch.terminal import Column, table, width, wrapped
 
@@ -99,8 +100,8 @@ def _described(run: RunDir) -> dict[str, Any]:
     rate = float(status.get("rate") or 0.0)
     left = (images - clock) / rate if rate and status["state"] in ACTIVE else None
     over = status["state"] in OVER
-    account = ledger.summary(run, over=over)
-    ended = failure.guilty(run) if over else None
+    account = goodput.summary(run, over=over)
+    ended = failures.guilty(run) if over else None
     job = run.job()
     return {
         "run": run.name,
@@ -139,7 +140,7 @@ def show_more(run: RunDir, row: dict[str, Any]) -> None:
         for kind, seconds in row["seconds"].items():
             if seconds > 0:
                 shown = duration(seconds) if seconds >= 10 else f"{seconds:.1f}s"
-                print(f"  {ledger.NAMES[kind]:<22}{shown:>9}  {seconds / row['allocated']:.0%}")
+                print(f"  {goodput.NAMES[kind]:<22}{shown:>9}  {seconds / row['allocated']:.0%}")
     ended = row.get("guilty")
     if ended:
         print(f"rank {ended['rank']} ended it: {ended['message']}")

@@ -5,7 +5,7 @@ import time
 
 from data_shards.errors import UserError
 from hpc import slurm
-from hpc.rundir import RunDir, alive
+from hpc.runs.run_dir import RunDir, alive
 from launch import args
 from launch.follow import ask_job_to_stop, ask_to_stop, living_ranks
 

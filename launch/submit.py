@@ -22,11 +22,11 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_shards.errors import UserError
-from hpc import requeue, restart
 from hpc.config.check import check, check_values
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
-from hpc.rundir import RunDir, write_json
+from hpc.runs import requeue, restart
+from hpc.runs.run_dir import RunDir, write_json
 from hpc.slurm import answers
 from launch.start.undo import NewFolders, NewRun, OldRun
 

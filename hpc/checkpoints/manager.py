@@ -8,14 +8,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hpc import restart
 from hpc.checkpoints import store
 from hpc.checkpoints.async_writer import Saver
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Config
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
-from hpc.rundir import RunDir
+from hpc.runs import restart
+from hpc.runs.run_dir import RunDir
 from hpc.task import Task
 from hpc.training import fault_injection, startup, task_state
 from hpc.training.player import Player

@@ -22,7 +22,7 @@ from torch import Tensor
 from hpc import slurm
 from hpc.distributed import rendezvous
 from hpc.errors import UserError
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 
 CPU = torch.device("cpu")
 START_TIME = 300  # seconds: nodes of a job start their ranks far apart, however short hang_timeout is

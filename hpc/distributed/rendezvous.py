@@ -19,9 +19,10 @@ from typing import Any
 import psutil
 import torch.distributed as dist
 
-from hpc import failure, slurm
+from hpc import slurm
 from hpc.errors import LostRank, UserError
-from hpc.rundir import RunDir, alive, mark
+from hpc.runs import failures
+from hpc.runs.run_dir import RunDir, alive, mark
 
 POLL = 0.2  # seconds between two looks
 SHORT = 2.0  # seconds that one attempt to reach rank 0 may take
@@ -116,8 +117,8 @@ class Watch:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # its starts share a name, and its agent ends the others
             return None
         begun = 0.0 if slurm.in_step() else self._own.create_time()
-        for path in sorted(self.run.failures.glob(f"{failure.attempt()}-rank*.json")):
-            line = failure.read_line(path)
+        for path in sorted(self.run.failures.glob(f"{failures.attempt()}-rank*.json")):
+            line = failures.read_line(path)
             if line and not line["lost"] and line["time"] > begun and line["rank"] != self.rank:
                 return LostRank(
                     line["rank"], f"rank {line['rank']} failed before the ranks met: {line['message']}"

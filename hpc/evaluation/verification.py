@@ -26,7 +26,7 @@ from hpc.known_people import People
 from hpc.meters.pair_list import check_people, read_list, resolve
 from hpc.meters.pairs import Pairs, all_pairs
 from hpc.meters.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
-from hpc.rundir import write_json
+from hpc.runs.run_dir import write_json
 
 PIXELS = "pixels (32x32 grey)"
 Progress = Callable[[str, PictureBlocks], Any]  # what wraps the loop over pictures: a progress bar

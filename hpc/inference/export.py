@@ -23,7 +23,7 @@ from hpc.config import held_out
 from hpc.errors import UserError
 from hpc.inference import threshold
 from hpc.inference.predictor import Predictor
-from hpc.rundir import write_json
+from hpc.runs.run_dir import write_json
 from hpc.tasks.siamese import Siamese
 
 OPSET = 18

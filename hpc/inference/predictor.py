@@ -23,7 +23,7 @@ from hpc.checkpoints.store import Damaged
 from hpc.config.schema import Config
 from hpc.errors import UserError
 from hpc.meters.verification import Score, cosine
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from hpc.task import Task
 from hpc.tasks.siamese import Siamese
 from hpc.training import startup

@@ -14,7 +14,7 @@ from data_shards.files import SEAL, FileError, MissingFile, is_sealed, read_json
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.inference.predictor import Predictor
 from hpc.meters.verification import Verdict
-from hpc.rundir import write_json
+from hpc.runs.run_dir import write_json
 
 NAME = "threshold.json"
 SCHEMA = {

@@ -24,7 +24,7 @@ from hpc.config.parse import numbers
 from hpc.config.schema import Config
 from hpc.errors import UserError
 from hpc.monitor import console, event_file, projector
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from hpc.task import Report
 
 # TensorBoard sorts its cards by name, and the loss is looked for first: evaluations stand behind it, and what no eye

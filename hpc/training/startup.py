@@ -25,7 +25,7 @@ from data_shards.loading import loader, stream
 from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import failure, slurm, stage
+from hpc import slurm, stage
 from hpc.checkpoints.store import Checkpoint
 from hpc.config import held_out
 from hpc.config.check import check
@@ -34,7 +34,8 @@ from hpc.config.schema import Config
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
-from hpc.rundir import RunDir, mark
+from hpc.runs import failures
+from hpc.runs.run_dir import RunDir, mark
 from hpc.task import Batch, Spec, Task
 from hpc.training.player import Player
 
@@ -271,7 +272,7 @@ def locked(run: RunDir, here: Dist) -> Iterator[None]:
     if here.main:
         try:
             run.take(job=slurm.job_id() if slurm.in_step() else "")
-            run.write_status(state="starting", pids={}, began=time.time(), attempt=failure.attempt())
+            run.write_status(state="starting", pids={}, began=time.time(), attempt=failures.attempt())
         except UserError as refused:
             error = str(refused)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from hpc.config.schema import Config
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch import forecast, plan
 from launch.compose import chosen_task, task_yaml
 

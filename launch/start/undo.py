@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 
 from data_shards.files import read_bytes, write_bytes
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 
 
 class NewFolders:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc import failure, ledger
-from hpc.ledger import KINDS, Ledger
-from hpc.rundir import RunDir, write_json
+from hpc.runs import failures, goodput
+from hpc.runs.goodput import KINDS, Ledger
+from hpc.runs.run_dir import RunDir, write_json
 from launch.cli import main
 from tests.runs import finish, make_run, start
 from tests.sets import pack_set
@@ -47,7 +47,7 @@ def test_a_killed_start_is_charged_for_what_is_done_again(tmp_path):
         second,
         second | {"time": 226.0, "clock": 250, "seconds": seconds(startup=5, train=20, save=1)},
     )
-    found = ledger.summary(run)
+    found = goodput.summary(run)
     assert found["starts"] == 2
     assert found["allocated"] == pytest.approx(60 + 26)
     # of the first start's 100 -> 200 in 20 s, half was done again; 9 s passed between its last word and its end
@@ -62,7 +62,7 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
     write(run, "a", {"began": 0.0, "time": 5.0, "clock": 0, "seconds": seconds(startup=5)})
     with run.ledger_file.open("a") as file:
         file.write('{"start": "a", "began": 0.0, "ti')
-    assert ledger.summary(run)["allocated"] == 5.0
+    assert goodput.summary(run)["allocated"] == 5.0
 
 
 def test_nested_kinds_count_once(tmp_path):
@@ -86,7 +86,7 @@ def test_a_start_that_never_trained_loses_nothing_of_the_one_before(tmp_path):
     write(run, "a", trained | {"time": 25.0})
     write(run, "b", {"began": 30.0, "time": 34.0, "clock": None, "seconds": seconds(startup=4)})
     write(run, "c", {"began": 40.0, "time": 45.0, "clock": 75, "seconds": seconds(startup=5)})
-    found = ledger.summary(run)
+    found = goodput.summary(run)
     assert found["starts"] == 3
     assert found["allocated"] == pytest.approx(25 + 4 + 5)
     assert found["seconds"]["redone"] == pytest.approx(5)
@@ -98,22 +98,22 @@ def test_what_a_dead_run_did_not_save_is_lost(tmp_path):
     write(run, "a", {"began": 0.0, "time": 5.0, "clock": 0, "seconds": seconds(startup=5)})
     write(run, "a", {"began": 0.0, "time": 25.0, "clock": 100, "seconds": seconds(startup=5, train=20)})
     (run.checkpoints / "000000000060").mkdir(parents=True)
-    assert ledger.summary(run)["seconds"]["redone"] == 0
-    assert ledger.summary(run, over=True)["seconds"]["redone"] == pytest.approx(8)
+    assert goodput.summary(run)["seconds"]["redone"] == 0
+    assert goodput.summary(run, over=True)["seconds"]["redone"] == pytest.approx(8)
 
 
 def test_the_time_of_a_job_is_that_of_its_allocation(tmp_path, monkeypatch):
     """The batch script outlives ranks that left no word, and notes no end for the start before."""
     run, now = RunDir(tmp_path), time.time()
-    monkeypatch.setattr(ledger, "_age", lambda: 30.0)  # of this process: it has run other tests
+    monkeypatch.setattr(goodput, "_age", lambda: 30.0)  # of this process: it has run other tests
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     answer = {"StartTime": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now - 60))}
     monkeypatch.setattr("hpc.slurm.job_info", lambda job: answer)
     first = {"began": now - 300, "time": now - 200, "clock": 0, "seconds": seconds(startup=100)}
     write(run, "a", first | {"job": "7", "restart": 0}, {"ended": now - 190})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    ledger.ended(run)
-    assert ledger.summary(run)["allocated"] == pytest.approx(110 + 60, abs=2)
+    goodput.ended(run)
+    assert goodput.summary(run)["allocated"] == pytest.approx(110 + 60, abs=2)
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
@@ -133,10 +133,10 @@ def test_injected_losses_add_up_to_the_life_of_the_processes(tmp_path, shards, c
         before = time.monotonic()
         variables = {"SLOWED": json.dumps(slow)} | ({"ROSTRO_FAULT": fault} if fault else {})
         [(code, _, error)] = finish(start(run, program="tests.hpc.slowed", variables=variables))
-        ledger.ended(RunDir(run))  # as the batch script does
+        goodput.ended(RunDir(run))  # as the batch script does
         lived += time.monotonic() - before
         assert code == (-9 if fault else 0), error
-    found = ledger.summary(RunDir(run))
+    found = goodput.summary(RunDir(run))
     spent = found["seconds"]
     assert found["starts"] == 2
     assert found["allocated"] == pytest.approx(lived, rel=0.05)
@@ -156,7 +156,7 @@ def test_injected_losses_add_up_to_the_life_of_the_processes(tmp_path, shards, c
 
 
 def leave(run: RunDir, rank: int, error: Exception, world: int = 4) -> None:
-    failure.leave(run, failure.Place(rank, world, clock=64), error)
+    failures.leave(run, failures.Place(rank, world, clock=64), error)
 
 
 CLOSED = "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
@@ -172,16 +172,16 @@ def test_the_guilty_rank_is_the_first_that_failed_by_its_own_fault(tmp_path, mon
     leave(run, 3, ValueError("picture lfw-000000.tar:a.jpg\nis damaged"))
     leave(run, 2, RuntimeError("Connection reset by peer"))
     leave(run, 1, ValueError("picture lfw-000000.tar:b.jpg is damaged"))
-    assert failure.guilty(run) == failure.Guilty(3, "picture lfw-000000.tar:a.jpg is damaged")
+    assert failures.guilty(run) == failures.Guilty(3, "picture lfw-000000.tar:a.jpg is damaged")
     line = json.loads((run.failures / "one-rank3.json").read_text())
     assert line["clock"] == 64
     assert line["error"] == "ValueError"
     assert line["host"]
     monkeypatch.setenv("ROSTRO_ATTEMPT", "two")  # of several starts the last one counts
     leave(run, 1, ValueError("out of memory"), world=2)
-    assert failure.guilty(run) == failure.Guilty(1, "out of memory")
+    assert failures.guilty(run) == failures.Guilty(1, "out of memory")
     write_json(run.status_file, {"attempt": "three", "began": time.time()})
-    assert failure.guilty(run) is None
+    assert failures.guilty(run) is None
 
 
 def test_a_silent_rank_is_guilty_before_those_that_lost_it(tmp_path, monkeypatch):
@@ -190,21 +190,21 @@ def test_a_silent_rank_is_guilty_before_those_that_lost_it(tmp_path, monkeypatch
     monkeypatch.setenv("ROSTRO_ATTEMPT", "one")
     places = {str(rank): ["elsewhere", 100 + rank, 1.0] for rank in range(4)}
     write_json(run.status_file, {"attempt": "one", "began": time.time(), "pids": places, "state": "running"})
-    assert failure.guilty(run) is None
+    assert failures.guilty(run) is None
     for rank, said in ((3, TIMED_OUT), (0, CLOSED), (1, TIMED_OUT)):  # 0 lost 3, which had left
         leave(run, rank, RuntimeError(said))
-    assert failure.guilty(run).rank == 2
-    assert "it hung" in failure.guilty(run).message
+    assert failures.guilty(run).rank == 2
+    assert "it hung" in failures.guilty(run).message
     leave(run, 3, RuntimeError(CLOSED))
-    assert failure.guilty(run).rank == 2
-    assert "died without a word" in failure.guilty(run).message
+    assert failures.guilty(run).rank == 2
+    assert "died without a word" in failures.guilty(run).message
 
 
 def test_a_rank_that_is_killed_is_named_to_the_user(tmp_path, shards, capsys):
     run = make_run(tmp_path / "runs" / "r", shards, procs=2)
     ends = finish(start(run, 2, variables={"ROSTRO_FAULT": "step@96/1"}))
     assert [code for code, *_ in ends] == [1, -9]
-    assert failure.guilty(RunDir(run)).rank == 1
+    assert failures.guilty(RunDir(run)).rank == 1
     [left] = RunDir(run).failures.glob("*-rank0.json")
     assert json.loads(left.read_text())["clock"] in (80, 96)
     message = RunDir(run).status()["message"]

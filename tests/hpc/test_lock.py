@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from data_shards.files import FileError
-from hpc import lock
 from hpc.errors import UserError
-from hpc.rundir import RunDir, mark
+from hpc.runs import lock
+from hpc.runs.run_dir import RunDir, mark
 
 ROUNDS, TAKERS = 300, 3
 STALE = json.dumps({"host": mark()[0], "pid": 0, "started": 0.0, "job": "", "restarts": 3}).encode()

@@ -13,7 +13,7 @@ from hpc import train
 from hpc.checkpoints import store
 from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
 from hpc.distributed.comm import Dist
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Task
 from hpc.training import startup
 from hpc.training.player import Player

@@ -8,10 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc import failure
 from hpc.distributed import rendezvous
 from hpc.errors import LostRank, UserError
-from hpc.rundir import RunDir
+from hpc.runs import failures
+from hpc.runs.run_dir import RunDir
 from launch import job
 from tests.runs import finish, make_run, start, wait_for
 
@@ -29,7 +29,7 @@ def test_a_rank_killed_before_it_connects_is_named_by_the_others(tmp_path: Path)
     assert err.splitlines()[-1].startswith(
         "error: rank 1 died before the ranks met: it was killed by a signal"
     )
-    assert failure.guilty(RunDir(run)).rank == 1
+    assert failures.guilty(RunDir(run)).rank == 1
     assert RunDir(run).status()["message"].startswith("rank 1 died before the ranks met")
 
 
@@ -77,11 +77,11 @@ def test_rank_0_that_does_not_listen_is_named(watch: rendezvous.Watch, monkeypat
 
 
 def test_a_rank_that_fails_before_the_ranks_met_is_named_with_its_reason(watch: rendezvous.Watch) -> None:
-    failure.leave(watch.run, failure.Place(2, 3), UserError("data.size=7 is too small: use 32"))
+    failures.leave(watch.run, failures.Place(2, 3), UserError("data.size=7 is too small: use 32"))
     with pytest.raises(LostRank, match="rank 2 failed before the ranks met: data") as lost:
         watch.look({1})
-    failure.leave(watch.run, failure.Place(0, 3), lost.value)
-    assert failure.guilty(watch.run) == failure.Guilty(2, "data.size=7 is too small: use 32")
+    failures.leave(watch.run, failures.Place(0, 3), lost.value)
+    assert failures.guilty(watch.run) == failures.Guilty(2, "data.size=7 is too small: use 32")
     (watch.run.failures / "this-rank1.json").write_text('{"attempt": "this", "rank": "x"}')
     with pytest.raises(LostRank, match="rank 2 failed"):
         watch.look({1})
@@ -89,7 +89,7 @@ def test_a_rank_that_fails_before_the_ranks_met_is_named_with_its_reason(watch: 
 
 def test_a_failure_of_an_earlier_start_ends_nothing(watch: rendezvous.Watch, monkeypatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1.0)
-    failure.leave(watch.run, failure.Place(2, 3), UserError("old: news"))
+    failures.leave(watch.run, failures.Place(2, 3), UserError("old: news"))
     monkeypatch.undo()
     watch.patience = 9
     watch.look({1})

@@ -14,7 +14,7 @@ from hpc.checkpoints import async_writer, safetensors_writer, store
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Save
 from hpc.errors import UserError
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch.audit_compare import differences, last_checkpoint
 from tests.hpc.test_checkpoint import make
 from tests.runs import finish, make_run, start, wait_for

@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from hpc import requeue, slurm
+from hpc import slurm
 from hpc.distributed import comm
-from hpc.rundir import RunDir, write_json
+from hpc.runs import requeue
+from hpc.runs.run_dir import RunDir, write_json
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from hpc.config.parse import numbers
 from hpc.config.schema import Config, Data, Evaluate
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Spec, Task
 from hpc.training import startup, step_sync
 from hpc.training.player import Player

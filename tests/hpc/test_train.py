@@ -19,7 +19,7 @@ from hpc.checkpoints import store
 from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from hpc.training import startup, step_sync
 from launch.audit_compare import differences, records, series
 from tests.ranks import launch

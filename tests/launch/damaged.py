@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hpc import ledger
 from hpc.config.parse import numbers
-from hpc.rundir import RunDir, mark, write_json
+from hpc.runs import goodput
+from hpc.runs.run_dir import RunDir, mark, write_json
 from launch import cli
 from tests.launch.judged import judged_run
 
@@ -56,7 +56,7 @@ class Field:
         run.write_status(metrics={"eer": 0.2}, message="it failed", attempt="a")
         failure = {"attempt": "a", "rank": 0, "world": 1, "time": now, "clock": 300, "message": "it failed"}
         write_json(run.failures / "a-rank0.json", failure | {"lost": False, "error": "UserError"})
-        seconds = dict.fromkeys(ledger.KINDS, 1.0)
+        seconds = dict.fromkeys(goodput.KINDS, 1.0)
         line = {"start": "1-1.0", "began": now - 60, "time": now - 50, "clock": 300, "seconds": seconds}
         run.ledger_file.write_text(
             json.dumps(line) + "\n" + json.dumps({"start": "1-1.0", "ended": now}) + "\n"

@@ -7,7 +7,7 @@ import torch
 from hpc.checkpoints import store
 from hpc.checkpoints.store import Checkpoint
 from hpc.distributed.comm import Dist
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from hpc.training import startup
 from tests.runs import TASK, make_run
 

@@ -13,7 +13,7 @@ from hpc import slurm
 from hpc.config.parse import smoke_overrides
 from hpc.errors import UserError
 from hpc.preempt import STOP, TIME
-from hpc.rundir import RunDir, write_json
+from hpc.runs.run_dir import RunDir, write_json
 from launch import batch, submit
 from tests.launch.command import environment
 from tests.sets import pack_set

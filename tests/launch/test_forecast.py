@@ -8,7 +8,7 @@ import pytest
 from hpc.config.check import check
 from hpc.config.parse import save_config
 from hpc.config.schema import Cluster, Config
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch import forecast, plan
 from launch.cli import main
 from launch.compose import composed, task_yaml

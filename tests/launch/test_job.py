@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc import requeue, slurm
+from hpc import slurm
 from hpc.config.parse import save_config
 from hpc.config.schema import Cluster, Config
-from hpc.rundir import RunDir
+from hpc.runs import requeue
+from hpc.runs.run_dir import RunDir
 from launch import job, submit
 from launch import slurm as by_submitit
 from launch.start.undo import OldRun

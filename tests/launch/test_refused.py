@@ -11,7 +11,7 @@ from data_shards.files import write_json
 from hpc.config.parse import update_config
 from hpc.errors import UserError
 from hpc.preempt import STOP, TIME
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch import batch, cli, slurm, submit
 from launch.start.undo import OldRun
 from tests.sets import pack_set

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from data_shards.errors import UserError
-from hpc import requeue, restart
 from hpc.checkpoints import store
 from hpc.checkpoints.manager import Keeper
 from hpc.config.parse import load_config, save_config, update_config
 from hpc.config.schema import Config
 from hpc.distributed import comm
-from hpc.rundir import RunDir
+from hpc.runs import requeue, restart
+from hpc.runs.run_dir import RunDir
 from launch import submit
 from launch.cli import main
 from launch.resume import changed_config

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc.config.parse import load_config, smoke_overrides
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from tests.launch.command import ROOT, environment, refused, rostro
 from tests.runs import wait_for
 from tests.sets import pack_set

@@ -19,7 +19,7 @@ from hpc.config.check import check
 from hpc.config.schema import Config
 from hpc.config.text import check_stage
 from hpc.errors import UserError
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch import batch, cli, plan, slurm, submit
 from launch.start.shell import Variable, plan_lines
 from tests.launch.command import ROOT, environment

@@ -12,7 +12,7 @@ import pytest
 
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from launch.terminal import Column, table
 from tests.launch.command import environment

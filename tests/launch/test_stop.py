@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data_shards.files import write_json
 from hpc import slurm
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from launch import cli
 
 

@@ -16,7 +16,7 @@ from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
 from launch import plan
 from launch.cli import main

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from hpc.config.parse import smoke_overrides
-from hpc.rundir import RunDir, alive
+from hpc.runs.run_dir import RunDir, alive
 from launch.audit_compare import differences
 from tests.slurm.conftest import ROOT, Cluster
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpc.config.parse import load_config
-from hpc.rundir import RunDir, write_json
+from hpc.runs.run_dir import RunDir, write_json
 from tests.sets import pack_set
 from tests.slurm.conftest import ROOT, Cluster
 from tests.slurm.jobs import Field, words

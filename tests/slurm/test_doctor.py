@@ -141,7 +141,7 @@ def test_grace_time_shorter_than_a_save(sites: dict[str, Cluster]) -> None:
 def test_times_are_judged_by_what_the_run_measured(sites: dict[str, Cluster], tmp_path: Path) -> None:
     from hpc.config.parse import save_config
     from hpc.config.schema import Config
-    from hpc.ledger import KINDS
+    from hpc.runs.goodput import KINDS
 
     run = tmp_path / "runs" / "fast"
     run.mkdir(parents=True)

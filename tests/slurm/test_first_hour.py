@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from tests.slurm.conftest import ROOT, Cluster
 from tests.slurm.jobs import copy_checkout
 from tests.test_docs import BLOCK

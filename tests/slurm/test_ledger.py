@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from hpc import ledger, slurm
+from hpc import slurm
+from hpc.runs import goodput
 from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, words
@@ -34,7 +35,7 @@ def test_losses_add_up_to_the_allocated_time(field: Field) -> None:
     assert field.wait_ended(requeued) == "COMPLETED"
     info = field.cluster.job(requeued)
     allocated = gone - first + slurm.started(info, "EndTime") - slurm.started(info)
-    found = ledger.summary(field.run("requeued"))
+    found = goodput.summary(field.run("requeued"))
     spent = found["seconds"]
     assert found["starts"] == 2
     assert found["allocated"] == pytest.approx(allocated, rel=0.05, abs=WHOLE)

@@ -13,7 +13,7 @@ import pytest
 
 from data_shards.files import read_json
 from hpc.checkpoints import store
-from hpc.rundir import RunDir
+from hpc.runs.run_dir import RunDir
 from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, give_time, preempt, signal_time

@@ -1,6 +1,6 @@
 """The lock file of a run, `lock.json`: read with types, and replaced by one process at a time. Imports no torch.
 
-Who may take the lock is decided in `hpc/rundir.py`; here the decision becomes true only if the file is still the one
+Who may take the lock is decided in `hpc/runs/run_dir.py`; here the decision becomes true only if the file is still the one
 that it was made by. That is checked and done under `flock` on a side file that is never deleted, so the system frees
 it when its holder dies.
 

@@ -17,8 +17,8 @@ import psutil
 
 from data_shards.files import FileError, MissingFile, parse_json, read_bytes
 from hpc import slurm
-from hpc.requeue import newest
-from hpc.rundir import RunDir
+from hpc.runs.requeue import newest
+from hpc.runs.run_dir import RunDir
 
 KINDS = ("startup", "train", "wait", "evaluate", "save", "shutdown")
 SUMS = {

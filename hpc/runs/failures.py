@@ -18,9 +18,9 @@ from typing import Any
 
 from data_shards import files
 from hpc import slurm
-from hpc import status as statusfile
 from hpc.errors import LostRank, UserError
-from hpc.rundir import ACTIVE, RunDir, alive, write_json
+from hpc.runs import status as statusfile
+from hpc.runs.run_dir import ACTIVE, RunDir, alive, write_json
 
 PATIENCE = 3.0  # seconds in which a guilty rank leaves its line, or is seen to be dead
 SILENT = "Timed out waiting"

@@ -19,12 +19,13 @@ import yaml
 
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_yaml
-from hpc import lock as lockfile
-from hpc import slurm, status
+from hpc import slurm
 from hpc.config.parse import load_config
 from hpc.config.schema import Config
 from hpc.preempt import TIME
-from hpc.processes import START_TOLERANCE, alive, mark
+from hpc.runs import lock as lockfile
+from hpc.runs import status
+from hpc.runs.processes import START_TOLERANCE, alive, mark
 
 ACTIVE = ("starting", "running", "saving")  # states that need a living process to be true
 RESOLVED = {"precision": ("fp32", "bf16"), "backend": ("host", "dali")}
@@ -60,8 +61,10 @@ class RunDir:
         self.lock_file = self.path / "lock.json"
         self.status_file = self.path / "status.json"
         self.threshold_file = self.path / "threshold.json"
-        self.saved_file = self.path / "saved.json"  # clock of the newest save: hpc/restart.py
-        self.starts_file = self.path / "starts.json"  # starts in a row that did not advance: hpc/requeue.py
+        self.saved_file = self.path / "saved.json"  # clock of the newest save: hpc/runs/restart.py
+        self.starts_file = (
+            self.path / "starts.json"
+        )  # starts in a row that did not advance: hpc/runs/requeue.py
         self.stop_file = self.path / "stop-asked"  # `rostro stop` of a job: nobody requeues it
 
     @classmethod
@@ -123,7 +126,7 @@ class RunDir:
         return values
 
     def _requeueing(self, job: str, values: Mapping[str, Any]) -> bool:
-        """Whether the job of a run that has saved and left will start it again by itself: see `hpc/requeue.py`."""
+        """Whether the job of a run that has saved and left will start it again by itself: see `hpc/runs/requeue.py`."""
         if values.get("state") != "stopped" or not job or self.stop_file.exists():
             return False
         info = slurm.job_info(job)

@@ -7,9 +7,9 @@ clock in RUN/saved.json, which stays when checkpoints are lost. `rostro resume R
 import os
 
 from data_shards.files import MissingFile, read_json, write_json
-from hpc import requeue
 from hpc.errors import UserError
-from hpc.rundir import RunDir
+from hpc.runs import requeue
+from hpc.runs.run_dir import RunDir
 
 KEPT = (
     "events.out.tfevents.*",

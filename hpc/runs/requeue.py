@@ -11,9 +11,9 @@ from typing import Any
 
 from data_shards.files import FileError, MissingFile, read_json
 from hpc import slurm
-from hpc import status as statusfile
 from hpc.preempt import TIME
-from hpc.rundir import RunDir, write_json
+from hpc.runs import status as statusfile
+from hpc.runs.run_dir import RunDir, write_json
 
 STARTS = {"clock": int, "count": range(1 << 32)}
 

@@ -29,6 +29,7 @@ from data_shards import counter_rng
 from hpc import preempt
 from hpc.checkpoints.manager import Keeper
 from hpc.config import held_out
+from hpc.data.staging import Left
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
 from hpc.engines import flat
@@ -39,7 +40,6 @@ from hpc.preempt import Preemption
 from hpc.runs import failures
 from hpc.runs.goodput import Ledger
 from hpc.runs.run_dir import RunDir
-from hpc.stage import Left
 from hpc.task import Batch, Phase
 from hpc.training import fault_injection, startup, step_sync, task_state
 from hpc.training.accumulation import Pass, blocks_of

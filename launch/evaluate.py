@@ -82,8 +82,8 @@ def main(argv: list[str]) -> int:
 def choice(run: Any, *, anew: bool, keep: bool) -> Any:
     """Who chooses the threshold of a run's evaluation, and who chose its checkpoint."""
     from data_shards.shard_format.shard_set import ShardSet
-    from hpc import known_people
     from hpc.config import held_out
+    from hpc.data import known_people
     from hpc.evaluation.verification import Choice
 
     data = run.config().data

@@ -109,7 +109,7 @@ def check_people(config: Config, sets: Mapping[str, Any]) -> None:
     """
     if config.data.allow_shared:
         return
-    from hpc.known_people import refuse_shared
+    from hpc.data.known_people import refuse_shared
 
     data = config.data
     if data.stream and (data.val or data.eval):
@@ -146,7 +146,7 @@ def _folders(config: Config) -> dict[str, str]:
 def keep_people(run: RunDir, config: Config) -> None:
     """Write down in the run whom it is trained on and who chooses its checkpoint, by hashes; a stream does not say."""
     from data_shards.shard_format.shard_set import ShardSet
-    from hpc import known_people
+    from hpc.data import known_people
 
     if _tells(config.data.train):
         known_people.write(run.path, known_people.people_of(ShardSet.open(config.data.train)))

@@ -1,7 +1,7 @@
 """Packed sets copied to a folder of this node: verified while they are copied, committed by rename, used again.
 
 `FOLDER/<digest of the set>/` is whole or not there. One process of a node copies at a time, whichever job it
-belongs to. When ranks do this, and who waits: `hpc/stage.py`.
+belongs to. When ranks do this, and who waits: `hpc/data/staging.py`.
 """
 
 import errno

@@ -18,11 +18,12 @@ import numpy as np
 
 from data_shards.shard_format.keys import member_key
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import known_people, plots
+from hpc import plots
+from hpc.data import known_people
+from hpc.data.known_people import People
 from hpc.errors import UserError
 from hpc.inference import threshold
 from hpc.inference.predictor import PictureBlocks, Predictor, untrained
-from hpc.known_people import People
 from hpc.meters.pair_list import check_people, read_list, resolve
 from hpc.meters.pairs import Pairs, all_pairs
 from hpc.meters.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs

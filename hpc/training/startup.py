@@ -25,12 +25,13 @@ from data_shards.loading import loader, stream
 from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import slurm, stage
+from hpc import slurm
 from hpc.checkpoints.store import Checkpoint
 from hpc.config import held_out
 from hpc.config.check import check
 from hpc.config.parse import identity, numbers
 from hpc.config.schema import Config
+from hpc.data import staging
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
@@ -130,7 +131,7 @@ def shard_sets(
     Every rank checks them. Raises stage.Left where `asked()` says so while they are copied.
     """
     sets, error = {}, ""
-    folders = stage.folders(config, here, asked)
+    folders = staging.folders(config, here, asked)
     try:
         if not config.data.stream:
             sets["train"] = ShardSet.open(folders["train"], fields=job.fields)

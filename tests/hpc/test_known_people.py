@@ -10,8 +10,8 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.files import FileError
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import known_people
-from hpc.known_people import normalised, people_of, shared
+from hpc.data import known_people
+from hpc.data.known_people import normalised, people_of, shared
 from launch.cli import main
 from tests.launch.judged import judged_run
 from tests.sets import write_folders

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from data_shards.loading import node_cache as copies
-from hpc import stage
 from hpc.checkpoints import store
 from hpc.config.check import check
 from hpc.config.parse import is_free
 from hpc.config.schema import Config, Data
+from hpc.data import staging
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from launch.audit_compare import differences
@@ -65,7 +65,7 @@ def _folders(here: Dist, shards: str, root: str, bad: int) -> dict[str, str] | s
         del os.environ["NODE_DISK"]
     node = dataclasses.replace(here, local_rank=0)
     try:
-        return stage.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node)
+        return staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node)
     except UserError as error:
         return str(error)
 
@@ -96,8 +96,8 @@ def _left(here: Dist, shards: str, root: str) -> int:
             fcntl.flock(other, fcntl.LOCK_EX)
         node = dataclasses.replace(here, local_rank=0)
         try:
-            stage.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node, lambda: 2 * here.rank)
-        except stage.Left as left:
+            staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node, lambda: 2 * here.rank)
+        except staging.Left as left:
             return left.level
     return 0
 

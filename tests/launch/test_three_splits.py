@@ -9,11 +9,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import known_people
 from hpc.checkpoints import store
 from hpc.config.held_out import CHOSEN
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data
+from hpc.data import known_people
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir

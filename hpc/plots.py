@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hpc.meters import roc
-from hpc.meters.verification import SUPPORT
+from hpc.metrics import roc
+from hpc.metrics.verification import SUPPORT
 
 # Okabe & Ito's palette: told apart in every common kind of colour blindness.
 COLOURS = ("#0072B2", "#E69F00", "#999999", "#009E73", "#CC79A7")

@@ -24,9 +24,9 @@ from hpc.data.known_people import People
 from hpc.errors import UserError
 from hpc.inference import threshold
 from hpc.inference.predictor import PictureBlocks, Predictor, untrained
-from hpc.meters.pair_list import check_people, read_list, resolve
-from hpc.meters.pairs import Pairs, all_pairs
-from hpc.meters.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
+from hpc.metrics.pair_list import check_people, read_list, resolve
+from hpc.metrics.pairs import Pairs, all_pairs
+from hpc.metrics.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
 from hpc.runs.run_dir import write_json
 
 PIXELS = "pixels (32x32 grey)"

@@ -22,7 +22,7 @@ from hpc.checkpoints.manifest import check_config, folder_name
 from hpc.checkpoints.store import Damaged
 from hpc.config.schema import Config
 from hpc.errors import UserError
-from hpc.meters.verification import Score, cosine
+from hpc.metrics.verification import Score, cosine
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task
 from hpc.tasks.siamese import Siamese

@@ -13,7 +13,7 @@ import numpy as np
 from data_shards.files import SEAL, FileError, MissingFile, is_sealed, read_json, seal
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.inference.predictor import Predictor
-from hpc.meters.verification import Verdict
+from hpc.metrics.verification import Verdict
 from hpc.runs.run_dir import write_json
 
 NAME = "threshold.json"

@@ -2,7 +2,7 @@
 
 Embeddings are gathered from all ranks with their gradient and every rank computes its own rows of the pair
 matrix, so the number of ranks does not change the loss. Two slots that hold the same picture (a topped-up
-group) are no pair. The network is in `models/siamese.py`, the figures in `hpc/meters/verification.py`.
+group) are no pair. The network is in `models/siamese.py`, the figures in `hpc/metrics/verification.py`.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpc.distributed.comm import Dist, gather, gather_grad, sum_
-from hpc.meters.verification import Score, Verification, cosine, probability
+from hpc.metrics.verification import Score, Verification, cosine, probability
 from hpc.task import Batch, Meter, Phase, Task
 from models.siamese import PairScore, SiameseNet, build_trunk
 

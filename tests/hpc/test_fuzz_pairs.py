@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from hpc.inference import threshold
-from hpc.meters.pair_list import read_list
+from hpc.metrics.pair_list import read_list
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, check_refusal, damage, damage_json
 
 PEOPLE = ("Ann_Lee", "Bo_Ek", "José_Núñez", "Di.Oz", "李明")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc.errors import UserError
-from hpc.meters.pair_list import read_list, resolve
-from hpc.meters.pairs import _triangle, all_pairs
+from hpc.metrics.pair_list import read_list, resolve
+from hpc.metrics.pairs import _triangle, all_pairs
 
 PEOPLE = {"Ann": 4, "Bob": 3, "Cy": 2}
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from hpc.errors import UserError
-from hpc.meters import roc
-from hpc.meters.pairs import all_pairs
-from hpc.meters.verification import Verification, bootstrap, cosine, measure, probability, score_pairs
+from hpc.metrics import roc
+from hpc.metrics.pairs import all_pairs
+from hpc.metrics.verification import Verification, bootstrap, cosine, measure, probability, score_pairs
 
 
 def scored(
@@ -122,7 +122,7 @@ def test_scores_do_not_depend_on_the_block_size(monkeypatch):
     embeddings, identity = faces()
     pairs = all_pairs(identity)
     whole = score_pairs(embeddings, pairs)
-    monkeypatch.setattr("hpc.meters.verification._BLOCK", 16 * 7)
+    monkeypatch.setattr("hpc.metrics.verification._BLOCK", 16 * 7)
     np.testing.assert_array_equal(score_pairs(embeddings, pairs), whole)
     a, b = embeddings[pairs.first].astype(np.float64), embeddings[pairs.second].astype(np.float64)
     np.testing.assert_allclose(whole, (a * b).sum(1), atol=1e-6)

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_shards.files import FileError, read_text
 from hpc.errors import UserError
-from hpc.meters.pairs import Pairs
+from hpc.metrics.pairs import Pairs
 
 LARGEST = 256 << 20  # bytes of a list
 FOLDS = 10  # of a list that states none

@@ -1,7 +1,7 @@
 """Are two pictures of one person? Scores of pairs of embeddings, and all figures of a verification.
 
 Numpy only. A score is higher for the same person: the cosine, or the probability of a |a - b| head. The meter
-gives the figures that training shows; `rostro evaluate` adds intervals. Curves: `hpc/meters/roc.py`.
+gives the figures that training shows; `rostro evaluate` adds intervals. Curves: `hpc/metrics/roc.py`.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import numpy as np
 
 from data_shards import counter_rng
 from hpc.errors import UserError
-from hpc.meters import roc
-from hpc.meters.pairs import CAP, Pairs, all_pairs
+from hpc.metrics import roc
+from hpc.metrics.pairs import CAP, Pairs, all_pairs
 from hpc.task import Report
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b [n, d] -> [n], higher = same person

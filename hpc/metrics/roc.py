@@ -1,7 +1,7 @@
 """Figures of a two-class score, higher = the same: ROC, EER, AUC, TAR at FAR, accuracy over folds.
 
-Pure numpy in float64, free of the order of its input. What is a pair: `hpc/meters/pairs.py`; which figures
-a verification reports: `hpc/meters/verification.py`.
+Pure numpy in float64, free of the order of its input. What is a pair: `hpc/metrics/pairs.py`; which figures
+a verification reports: `hpc/metrics/verification.py`.
 """
 
 from dataclasses import dataclass

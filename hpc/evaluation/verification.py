@@ -18,7 +18,6 @@ import numpy as np
 
 from data_shards.shard_format.keys import member_key
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import plots
 from hpc.data import known_people
 from hpc.data.known_people import People
 from hpc.errors import UserError
@@ -27,6 +26,7 @@ from hpc.inference.predictor import PictureBlocks, Predictor, untrained
 from hpc.metrics.pair_list import check_people, read_list, resolve
 from hpc.metrics.pairs import Pairs, all_pairs
 from hpc.metrics.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
+from hpc.plots import roc
 from hpc.runs.run_dir import write_json
 
 PIXELS = "pixels (32x32 grey)"
@@ -262,10 +262,10 @@ def _draw(
     folder: Path, model: Predictor, on: Trial, scores: dict[str, np.ndarray], report: dict[str, Any]
 ) -> None:
     where = f"{folder.name}: {report['pictures']:,} pictures of {report['identities']:,} people"
-    plots.draw_roc(
+    roc.draw_roc(
         folder / "roc.png", {name: (found, on.pairs.same) for name, found in scores.items()}, title=where
     )
-    plots.draw_scores(
+    roc.draw_scores(
         folder / "scores.png",
         scores[model.name],
         on.pairs.same,

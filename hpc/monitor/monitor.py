@@ -208,11 +208,11 @@ class Monitor:
         low, high = float(scores.min()), float(scores.max())
         share = (scores.astype(np.float64) - low) / max(high - low, 1e-12)  # the PR plugin wants [0, 1]
         self._events.add(self._summary.pr_curve(f"{tag}/{prefix}pr", positive.astype(np.int64), share), clock)
-        from hpc import plots  # matplotlib is slow to load
+        from hpc.plots import roc  # matplotlib is slow to load
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "roc.png"
-            plots.draw_roc(path, {"held-out set": (scores, positive)}, title=f"{clock:,} images seen")
+            roc.draw_roc(path, {"held-out set": (scores, positive)}, title=f"{clock:,} images seen")
             self._image(clock, f"{tag}/{prefix}roc", path.read_bytes())
 
     def _project(

@@ -7,8 +7,8 @@ leaves in order.
 import os
 import sys
 
-from hpc import slurm
-from hpc.preempt import Preemption
+from hpc.cluster import slurm
+from hpc.cluster.signals import Preemption
 
 
 def main(run: str) -> int:

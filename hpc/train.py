@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
-from hpc import preempt
 from hpc.checkpoints.manager import Keeper
+from hpc.cluster import signals
+from hpc.cluster.signals import Preemption
 from hpc.config import held_out
 from hpc.data.staging import Left
 from hpc.distributed import comm
@@ -36,7 +37,6 @@ from hpc.engines import flat
 from hpc.errors import UserError
 from hpc.monitor.monitor import Monitor
 from hpc.optim import build
-from hpc.preempt import Preemption
 from hpc.runs import failures
 from hpc.runs.goodput import Ledger
 from hpc.runs.run_dir import RunDir
@@ -68,7 +68,7 @@ class Trainer:
         self.reported: dict[str, Tensor] = {}
         self.share = 1.0  # of the rank's batch that the scalars reported now speak of
         self.preemption: Preemption | None = None  # while `fit` runs
-        self.stop = 0  # why it stopped: a level of hpc/preempt.py
+        self.stop = 0  # why it stopped: a level of hpc/cluster/signals.py
         self.task = startup.task(config)
         self.task.here, self.task.report = here, self._report
         with startup.seeded(config.seed):
@@ -110,7 +110,7 @@ class Trainer:
                 self.keeper.finish()
         self.ledger.enter("shutdown")
         if self.stop:
-            self.monitor.note(f"stopped by {preempt.REASONS[self.stop]} at {self.clock:,} images; saved")
+            self.monitor.note(f"stopped by {signals.REASONS[self.stop]} at {self.clock:,} images; saved")
         return "stopped" if self.stop else "finished"
 
     def step(self) -> None:

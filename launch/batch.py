@@ -21,11 +21,11 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json, read_text
-from hpc import slurm
+from hpc.cluster import slurm
+from hpc.cluster.signals import STOP, TIME
 from hpc.config.check import check
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
-from hpc.preempt import STOP, TIME
 from hpc.runs import goodput, requeue
 from hpc.runs.run_dir import RunDir
 

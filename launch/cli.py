@@ -92,7 +92,7 @@ def _run(words: Sequence[str]) -> int:
         return 0
     name, rest = words[0], words[1:]
     from data_shards.errors import UserError
-    from hpc import slurm
+    from hpc.cluster import slurm
 
     slurm.no_rank()
     try:

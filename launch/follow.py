@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.runs import status as statusfile
 from hpc.runs.run_dir import RunDir, alive, mark
 from launch.status import duration

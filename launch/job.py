@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_shards.errors import UserError
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.config.schema import Config
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir

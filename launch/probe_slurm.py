@@ -8,7 +8,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 
-from hpc import slurm
+from hpc.cluster import slurm
 from launch.finding import HARMFUL, MISSING, NOTE, OK, Finding
 
 Fields = dict[str, str]

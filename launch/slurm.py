@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.config.schema import Config
 from hpc.config.text import VARIABLE
 from hpc.config.types import shown

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.runs import failures, goodput
 from hpc.runs.run_dir import ACTIVE, RunDir, list_runs
 from launch import args

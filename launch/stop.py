@@ -4,7 +4,7 @@ import sys
 import time
 
 from data_shards.errors import UserError
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.runs.run_dir import RunDir, alive
 from launch import args
 from launch.follow import ask_job_to_stop, ask_to_stop, living_ranks

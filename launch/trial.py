@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_shards.errors import UserError
-from hpc import slurm
+from hpc.cluster import slurm
 from launch.finding import HARMFUL, OK, Finding
 
 SCRIPT = """#!/bin/bash

@@ -20,7 +20,7 @@ POLL = 0.5  # seconds between two questions whether all nodes are done
 
 
 class Left(Exception):
-    """Some rank was told to leave while the sets were copied; `level` as in hpc/preempt.py."""
+    """Some rank was told to leave while the sets were copied; `level` as in hpc/cluster/signals.py."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.distributed import rendezvous
 from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import torch.distributed as dist
 
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.errors import LostRank, UserError
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir, alive, mark

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards import files
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.errors import LostRank, UserError
 from hpc.runs import status as statusfile
 from hpc.runs.run_dir import ACTIVE, RunDir, alive, write_json

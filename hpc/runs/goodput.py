@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from data_shards.files import FileError, MissingFile, parse_json, read_bytes
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.runs.requeue import newest
 from hpc.runs.run_dir import RunDir
 

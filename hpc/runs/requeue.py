@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 from data_shards.files import FileError, MissingFile, read_json
-from hpc import slurm
-from hpc.preempt import TIME
+from hpc.cluster import slurm
+from hpc.cluster.signals import TIME
 from hpc.runs import status as statusfile
 from hpc.runs.run_dir import RunDir, write_json
 

@@ -19,10 +19,10 @@ import yaml
 
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_yaml
-from hpc import slurm
+from hpc.cluster import slurm
+from hpc.cluster.signals import TIME
 from hpc.config.parse import load_config
 from hpc.config.schema import Config
-from hpc.preempt import TIME
 from hpc.runs import lock as lockfile
 from hpc.runs import status
 from hpc.runs.processes import START_TOLERANCE, alive, mark

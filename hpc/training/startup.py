@@ -25,8 +25,8 @@ from data_shards.loading import loader, stream
 from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
-from hpc import slurm
 from hpc.checkpoints.store import Checkpoint
+from hpc.cluster import slurm
 from hpc.config import held_out
 from hpc.config.check import check
 from hpc.config.parse import identity, numbers

@@ -47,7 +47,7 @@ class Tick:
 class Exchanged:
     """The same on all ranks."""
 
-    stop: int  # what some rank was asked to do, the highest of hpc/preempt.py; 0: nothing
+    stop: int  # what some rank was asked to do, the highest of hpc/cluster/signals.py; 0: nothing
     digest: int  # of the step's samples, all ranks
     means: dict[str, float]  # over the ranks
     losses: list[float]  # by rank
@@ -72,7 +72,7 @@ def exchange(
     asked: int, scalars: Mapping[str, Tensor], batch: Batch, here: Dist, *, failed: bool = False
 ) -> Exchanged:
     """Share this rank's `scalars` (`loss`, `norm` and what the task reported), whether it was asked to stop
-    (0, or a level of hpc/preempt.py), and whether a save of it `failed`.
+    (0, or a level of hpc/cluster/signals.py), and whether a save of it `failed`.
 
     Raises UserError on all ranks where they have not the same scalars.
     """

@@ -108,7 +108,7 @@ def test_the_time_of_a_job_is_that_of_its_allocation(tmp_path, monkeypatch):
     monkeypatch.setattr(goodput, "_age", lambda: 30.0)  # of this process: it has run other tests
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     answer = {"StartTime": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now - 60))}
-    monkeypatch.setattr("hpc.slurm.job_info", lambda job: answer)
+    monkeypatch.setattr("hpc.cluster.slurm.job_info", lambda job: answer)
     first = {"began": now - 300, "time": now - 200, "clock": 0, "seconds": seconds(startup=100)}
     write(run, "a", first | {"job": "7", "restart": 0}, {"ended": now - 190})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.distributed import comm
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir, write_json

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.config.parse import save_config
 from hpc.config.schema import Cluster, Config
 from hpc.runs import requeue

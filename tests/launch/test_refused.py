@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import hpc.slurm
+import hpc.cluster.slurm
 from data_shards.files import write_json
+from hpc.cluster.signals import STOP, TIME
 from hpc.config.parse import update_config
 from hpc.errors import UserError
-from hpc.preempt import STOP, TIME
 from hpc.runs.run_dir import RunDir
 from launch import batch, cli, slurm, submit
 from launch.start.undo import OldRun
@@ -35,7 +35,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith(("SLURM_", "ROSTRO_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(slurm, "chosen", lambda config: "slurm")
-    monkeypatch.setattr(hpc.slurm, "ask", lambda *words, timeout=0.0: None)
+    monkeypatch.setattr(hpc.cluster.slurm, "ask", lambda *words, timeout=0.0: None)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "bin" / "sbatch"
     path.parent.mkdir()
@@ -87,7 +87,7 @@ def test_a_job_whose_number_was_not_heard_is_cancelled(tmp_path, words, sbatch, 
         asked.append(words)
         return f"6|/elsewhere/runs/a/submitit/x.sh\n7|{mine}\n8|\n"
 
-    monkeypatch.setattr(hpc.slurm, "ask", ask)
+    monkeypatch.setattr(hpc.cluster.slurm, "ask", ask)
     assert cli.main(["submit", *words, "name=a"]) in (2, 130)
     assert [words for words in asked if words[0] == "scancel"] == [("scancel", "7")]
     assert not (tmp_path / "runs").exists()
@@ -171,7 +171,7 @@ def test_a_run_between_save_and_requeue_says_so(tmp_path, words, monkeypatch, ca
     run = submit.prepare([*words, "name=a"])
     run.give_to_job("7")
     run.write_status(state="stopped", asked=asked)
-    monkeypatch.setattr(hpc.slurm, "job_info", lambda job: info)
+    monkeypatch.setattr(hpc.cluster.slurm, "job_info", lambda job: info)
     assert run.status()["state"] == state
     if state == "requeueing":
         assert "comes back by itself, its job 7 is on the way into the queue" in refused(

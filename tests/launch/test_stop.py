@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_shards.files import write_json
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.runs.run_dir import RunDir
 from launch import cli
 

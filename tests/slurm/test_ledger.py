@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hpc import slurm
+from hpc.cluster import slurm
 from hpc.runs import goodput
 from tests.sets import pack_set
 from tests.slurm.conftest import Cluster

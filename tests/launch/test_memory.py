@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from hpc.tasks import siamese, siamese_check
+from hpc.tasks import siamese, siamese_plan
 from launch import plan
 from launch.compose import composed, task_yaml
 
@@ -15,7 +15,7 @@ from launch.compose import composed, task_yaml
 def test_parameters(trunk, loss):
     config = composed([f"task.trunk={trunk}", f"task.loss={loss}", "task.embedding=32"])
     built = siamese.build(config).players()
-    counted, _ = siamese_check.counts(config, task_yaml("siamese")["memory"])
+    counted, _ = siamese_plan.counts(config, task_yaml("siamese")["memory"])
     assert counted == sum(p.numel() for net in built.values() for p in net.parameters())
 
 
@@ -35,7 +35,7 @@ def test_activations(trunk, size):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = net(torch.zeros(4, 3, size, size))
-    _, counted = siamese_check.counts(config, task_yaml("siamese")["memory"])
+    _, counted = siamese_plan.counts(config, task_yaml("siamese")["memory"])
     assert output.shape == (4, 128)
     assert sum(size for size, _ in kept.values()) / 4 == pytest.approx(counted, rel=0.2)
 

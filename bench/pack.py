@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from data_shards.shard_format.ustar import TarWriter  # noqa: E402
 from data_shards.sources.base import read_file  # noqa: E402
-from launch.args import parse  # noqa: E402
+from launch.options.key_value import parse  # noqa: E402
 
 DECODER = """
 import os, sys

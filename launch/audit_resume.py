@@ -24,8 +24,8 @@ import numpy as np
 from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config.check import checks_of
-from launch import args
 from launch.audit_compare import differences, elastic_differences, state_parts
+from launch.options import key_value
 
 HELP = """
 usage: rostro audit-resume task=NAME [key=value ...]
@@ -250,7 +250,7 @@ def main(argv: list[str]) -> int:
         "seed": 0,
         "keep": None,
     }
-    found = args.parse(argv, spec)
+    found = key_value.parse(argv, spec)
     if not 1 <= found.kills <= 3:
         raise UserError(f"kills={found.kills} is not 1 to 3: type kills=3")
     with tempfile.TemporaryDirectory(prefix="rostro-audit-") as temporary:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from launch.args import parse
+from launch.options.key_value import parse
 
 HELP = """
 usage: rostro check DIR [workers=2]

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from launch.args import parse
+from launch.options.key_value import parse
 
 HELP = """
 usage: rostro demo [key=value ...]                            (the same: make demo, make demo DATA=FOLDER)

@@ -14,9 +14,10 @@ from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.runs import goodput, status
 from hpc.runs.run_dir import RunDir
-from launch import args, probe_machine, probe_slurm, trial
+from launch import probe_machine, probe_slurm, trial
 from launch.finding import HARMFUL, MISSING, OK, Finding
-from launch.site import site_file, site_values
+from launch.options import key_value
+from launch.options.site import site_file, site_values
 
 HELP = """
 usage: rostro doctor [key=value ...]
@@ -47,7 +48,7 @@ COLOURS = {"ok": "green", "note": "cyan", "missing": "yellow", "harmful": "bold 
 
 
 def main(argv: list[str]) -> int:
-    keys = args.parse(argv, KEYS)
+    keys = key_value.parse(argv, KEYS)
     if keys.only not in ("", "machine", "slurm"):
         raise UserError(f"only={keys.only} is not known: type only=machine or only=slurm, or leave it out")
     values = site_values()

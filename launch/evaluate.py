@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import plan
-from launch.args import parse
+from launch.options.key_value import parse
 
 HELP = """
 usage: rostro evaluate RUN [key=value ...]

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from launch.args import parse
+from launch.options.key_value import parse
 
 HELP = """
 usage: rostro export RUN [key=value ...]

@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from launch.args import parse
+from launch.options.key_value import parse
 
 HELP = """
 usage: rostro info DIR [out=FOLDER]

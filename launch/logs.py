@@ -11,7 +11,7 @@ from typing import IO
 
 from data_shards.errors import UserError
 from hpc.runs.run_dir import RunDir
-from launch import args
+from launch.options import key_value
 
 HELP = """
 usage: rostro logs RUN [key=value ...]
@@ -32,7 +32,7 @@ LOOK = 2.0  # seconds between two looks at whether the run goes on: of a job SLU
 
 def main(argv: list[str]) -> int:
     spec = {"runs": "runs", "rank": "0", "lines": 40, "follow": False}
-    keys = args.parse(argv, spec, positional=("run",), required=("run",))
+    keys = key_value.parse(argv, spec, positional=("run",), required=("run",))
     if keys.lines < 0:
         raise UserError(f"lines={keys.lines} is no number of lines: type lines=40, or lines=0 for all")
     run = RunDir.open(keys.run, runs=keys.runs)

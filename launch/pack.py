@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.errors import UserError
-from launch.args import parse
+from launch.options.key_value import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.args import parse
+from launch.options.key_value import parse
 
 if TYPE_CHECKING:
     import numpy as np

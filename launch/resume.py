@@ -15,7 +15,8 @@ from hpc.config.schema import Config, Data, DeepSpeed
 from hpc.config.types import flatten, near
 from hpc.runs import requeue, restart
 from hpc.runs.run_dir import RunDir
-from launch import args, plan
+from launch import plan
+from launch.options import key_value
 from launch.start.undo import OldRun
 from launch.submit import on_cluster, refuse_unused
 
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
 
     place = [word for word in argv if word.startswith("runs=")]
     words = [word for word in argv if word not in place and not word.startswith("from=")]
-    if not words or not args.is_place(words[0]):
+    if not words or not key_value.is_place(words[0]):
         raise UserError("RUN is missing: type rostro resume RUN; `rostro status` lists them")
     run = RunDir.open(words[0], runs=place[-1][5:] if place else "runs")
     again = _again([word for word in argv if word.startswith("from=")])
@@ -119,7 +120,7 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
         if key in ("dry_run", "prepare"):
             raise UserError(f"{word} belongs to `rostro submit`: leave it out")
         table = isinstance(known[key], dict)
-        _put(values, key, _table(key, text) if table else args.convert(key, text, known[key]))
+        _put(values, key, _table(key, text) if table else key_value.convert(key, text, known[key]))
     given = {word.partition("=")[0] for word in words}
     if values["engine"]["name"] != "deepspeed":  # what it was told before says nothing to another engine
         plain = dataclasses.asdict(DeepSpeed())

@@ -11,7 +11,7 @@ from data_shards.errors import UserError
 from hpc.cluster import slurm
 from hpc.runs import failures, goodput
 from hpc.runs.run_dir import ACTIVE, RunDir, list_runs
-from launch import args
+from launch.options import key_value
 from launch.terminal import Column, table, width, wrapped
 
 HELP = """
@@ -60,7 +60,7 @@ TAIL = 12  # lines of the guilty rank's log
 
 
 def main(argv: list[str]) -> int:
-    keys = args.parse(argv, {"runs": "runs", "json": False, "last": 0, "name": ""}, positional=("run",))
+    keys = key_value.parse(argv, {"runs": "runs", "json": False, "last": 0, "name": ""}, positional=("run",))
     if keys.last < 0:
         raise UserError(f"last={keys.last} is negative: use last=10, or 0 for all runs")
     runs = [RunDir.open(keys.run, runs=keys.runs)] if keys.run else chosen(keys.runs, keys.name, keys.last)

@@ -6,8 +6,8 @@ import time
 from data_shards.errors import UserError
 from hpc.cluster import slurm
 from hpc.runs.run_dir import RunDir, alive
-from launch import args
 from launch.follow import ask_job_to_stop, ask_to_stop, living_ranks
+from launch.options import key_value
 
 HELP = """
 usage: rostro stop RUN [key=value ...]
@@ -23,7 +23,7 @@ Example: rostro stop siamese-20260101-120000
 
 
 def main(argv: list[str]) -> int:
-    keys = args.parse(argv, {"runs": "runs", "timeout": 600.0}, positional=("run",), required=("run",))
+    keys = key_value.parse(argv, {"runs": "runs", "timeout": 600.0}, positional=("run",), required=("run",))
     run = RunDir.open(keys.run, runs=keys.runs)
     if not run.in_use():
         state = run.status()["state"]

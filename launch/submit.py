@@ -1,7 +1,7 @@
 """Start a training run: `python launch/submit.py task=siamese procs=2`, which is `rostro submit ...`.
 
 Resolves the config, refuses what cannot work, makes the run directory, starts the ranks and returns. Nothing here
-imports torch. Composition is in `launch/compose.py`, the plan in `launch/plan.py`, the ranks in `launch/job.py`.
+imports torch. Composition is in `launch/options/compose.py`, the plan in `launch/plan.py`, the ranks in `launch/job.py`.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ INTERRUPTED = 130  # exit code of a run that Ctrl-C stopped while we followed it
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if any(word in HELP_FLAGS for word in words):
-        from launch.submit_help import show
+        from launch.options.submit_help import show
 
         return show(words)
     if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sweep(words: Sequence[str]) -> int:
     """One run for each point of a sweep; all points are checked before the first run starts."""
-    from launch import sweep
-    from launch.compose import chosen_task
+    from launch.options import sweep
+    from launch.options.compose import chosen_task
 
     points = sweep.points(words)
     endings = sweep.endings(points)
@@ -77,7 +77,7 @@ def prepare(words: Sequence[str], *, job: str = "", claim: Callable[[Path], None
 def _resolved(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
     """The checked config; its data are located, and opened unless this is a dry run. `suffix` ends a given name."""
     from launch import plan, slurm
-    from launch.compose import composed
+    from launch.options.compose import composed
 
     config = composed(words)
     name = config.name + suffix if config.name else ""
@@ -210,7 +210,7 @@ def _make(
 
     `job`: it belongs to that job of SLURM from its first instant. `claim` hears where it will lie, just before it does.
     """
-    from launch.compose import chosen_task
+    from launch.options.compose import chosen_task
 
     runs = Path(config.runs).absolute()
     folders = NewFolders(runs)
@@ -263,7 +263,7 @@ def _hydra(words: Sequence[str]) -> int:
     """Completion, --cfg and the like, by Hydra itself; none of them runs anything."""
     import hydra
 
-    from launch.compose import CONF, register
+    from launch.options.compose import CONF, register
 
     register()
     sys.argv[1:] = words

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.args import parse
+from launch.options.key_value import parse
 
 HELP = """
 usage: rostro verify RUN A B [key=value ...]

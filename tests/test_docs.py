@@ -59,7 +59,8 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command itself read the words, up to the point where it would act. UserError if it refuses them."""
     import importlib
 
-    from launch import args, cli, submit, sweep
+    from launch import cli, submit
+    from launch.options import key_value, sweep
 
     if words[0] == "--help":
         return
@@ -73,13 +74,13 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif words[0] == "resume":
         understand_resume(words[1:])
     else:
-        parse = args.parse
+        parse = key_value.parse
 
         def stop(*arguments: object, **keys: object) -> None:
             parse(*arguments, **keys)  # type: ignore[arg-type]
             raise Parsed
 
-        monkeypatch.setattr(args, "parse", stop)
+        monkeypatch.setattr(key_value, "parse", stop)
         if hasattr(module, "parse"):
             monkeypatch.setattr(module, "parse", stop)
         with pytest.raises(Parsed):
@@ -89,8 +90,8 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def understand_run(words: list[str]) -> None:
     from hpc.config.check import check
     from hpc.config.types import flatten
-    from launch import args
-    from launch.compose import composed
+    from launch.options import key_value
+    from launch.options.compose import composed
 
     config = composed(words)
     check(config)
@@ -98,12 +99,12 @@ def understand_run(words: list[str]) -> None:
     for word in words:  # what was typed is what the run will have
         key, _, text = word.partition("=")
         if isinstance(flat.get(key), str | bool | int | float):
-            assert flat[key] == args.convert(key, text, flat[key]), word
+            assert flat[key] == key_value.convert(key, text, flat[key]), word
 
 
 def understand_resume(words: list[str]) -> None:
     from hpc.config.check import check
-    from launch.compose import composed
+    from launch.options.compose import composed
     from launch.resume import changed_config
 
     run = SimpleNamespace(name=words[0])
@@ -138,7 +139,7 @@ def test_a_wrong_key_in_a_document_would_be_noticed(monkeypatch):
 
 @cache
 def all_keys() -> set[str]:
-    from launch.compose import GROUPS, known_keys
+    from launch.options.compose import GROUPS, known_keys
 
     return {*known_keys("siamese"), *GROUPS}
 

@@ -9,7 +9,7 @@ from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
 from launch import forecast, plan
-from launch.compose import chosen_task, task_yaml
+from launch.options.compose import chosen_task, task_yaml
 
 
 def show(config: Config, words: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from hpc.config.rules import Rule, rules
 from hpc.config.schema import Config, Data
 from hpc.config.types import flatten
 from hpc.errors import UserError
-from launch.compose import choices, known_keys
+from launch.options.compose import choices, known_keys
 from tests.hpc.test_config import TASK
 
 RULES = rules(Config)

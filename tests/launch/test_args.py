@@ -6,8 +6,8 @@ import pytest
 
 from data_shards.errors import UserError
 from hpc.config.types import near
-from launch.args import parse
 from launch.cli import COMMANDS
+from launch.options.key_value import parse
 from tests.launch.command import refused, rostro
 
 SPEC = {"out": "", "workers": 2, "share": 0.5, "all": False}

@@ -3,8 +3,8 @@
 import pytest
 
 from launch import demo
-from launch.args import parse
 from launch.cli import main
+from launch.options.key_value import parse
 from tests.data_shards.pictures_on_disk import REAL, needs_real
 from tests.sets import write_folders
 

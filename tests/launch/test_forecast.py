@@ -11,7 +11,7 @@ from hpc.config.schema import Cluster, Config
 from hpc.runs.run_dir import RunDir
 from launch import forecast, plan
 from launch.cli import main
-from launch.compose import composed, task_yaml
+from launch.options.compose import composed, task_yaml
 
 COUNTS = task_yaml("siamese")["memory"]
 

@@ -17,7 +17,7 @@ from hpc.config.check import check
 from hpc.config.parse import load_config, save_config
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
-from launch.compose import composed, known_keys
+from launch.options.compose import composed, known_keys
 from launch.options.other_words import OURS
 from tests.launch.test_shell import HOSTILE, PATHS, WORDS, Shell, resolved, shell, with_value
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, damage, damage_json

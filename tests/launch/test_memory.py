@@ -7,7 +7,7 @@ import torch
 
 from hpc.tasks import siamese, siamese_plan
 from launch import plan
-from launch.compose import composed, task_yaml
+from launch.options.compose import composed, task_yaml
 
 
 @pytest.mark.parametrize("trunk", ["googlenet", "small"])

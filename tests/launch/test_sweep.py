@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from data_shards.errors import UserError
-from launch.args import parse
-from launch.sweep import LONGEST, endings, points
+from launch.options.key_value import parse
+from launch.options.sweep import LONGEST, endings, points
 
 
 @pytest.mark.parametrize(

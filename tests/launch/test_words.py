@@ -15,8 +15,8 @@ from hpc.config.parse import load_config, save_config, smoke_overrides
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
 from hpc.errors import UserError
-from launch import compose
-from launch.compose import composed, known_keys
+from launch.options import compose
+from launch.options.compose import composed, known_keys
 from launch.options.other_words import OURS, SAME, answer
 from tests.support.fuzz import check_refusal
 

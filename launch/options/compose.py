@@ -27,7 +27,7 @@ from hpc.config.schema import Config
 from hpc.config.text import check_word
 from hpc.config.types import ITEMS, TABLES, as_type, as_typed_tree, flatten, near, shown
 from launch.options.other_words import answer
-from launch.site import site_values
+from launch.options.site import site_values
 
 GROUPS = ("task", "engine", "cluster")
 BESIDE = ("smoke", "memory")  # blocks of a task's yaml that are no keys of the run

@@ -4,7 +4,7 @@ Each case trains the task's smoke run twice on procedural faces: straight, and k
 separate process (at a step, inside a save, at another step) and resumed each time. Compared: every file of
 the last checkpoint (weights, optimizer, EMA, task state) and every TensorBoard series but the wall-clock
 ones. Controls that leave out a part of the state must fail. The comparison itself is in
-`launch/audit_compare.py`.
+`launch/audit/compare.py`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import numpy as np
 from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config.check import checks_of
-from launch.audit_compare import differences, elastic_differences, state_parts
+from launch.audit.compare import differences, elastic_differences, state_parts
 from launch.options import key_value
 
 HELP = """

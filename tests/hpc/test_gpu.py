@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hpc.config.schema import Data, DeepSpeed, Engine
-from launch.audit_compare import differences, elastic_differences, records, series
+from launch.audit.compare import differences, elastic_differences, records, series
 from tests.runs import finish, make_run, start
 from tests.sets import pack_set
 

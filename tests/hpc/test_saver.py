@@ -15,7 +15,7 @@ from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Save
 from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
-from launch.audit_compare import differences, last_checkpoint
+from launch.audit.compare import differences, last_checkpoint
 from tests.hpc.test_checkpoint import make
 from tests.runs import finish, make_run, start, wait_for
 from tests.sets import pack_set

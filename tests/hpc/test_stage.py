@@ -16,7 +16,7 @@ from hpc.config.schema import Config, Data
 from hpc.data import staging
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
-from launch.audit_compare import differences
+from launch.audit.compare import differences
 from tests.ranks import launch
 from tests.runs import TASK, finish, make_run, start
 from tests.sets import pack_set

@@ -24,7 +24,7 @@ from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Spec, Task
 from hpc.training import startup, step_sync
 from hpc.training.player import Player
-from launch.audit_compare import series
+from launch.audit.compare import series
 from launch.resume import changed_config
 from tests.ranks import launch
 from tests.runs import make_run

@@ -21,7 +21,7 @@ from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
 from hpc.training import startup, step_sync
-from launch.audit_compare import differences, records, series
+from launch.audit.compare import differences, records, series
 from tests.ranks import launch
 from tests.runs import finish, make_run, start, wait_for
 from tests.sets import pack_set

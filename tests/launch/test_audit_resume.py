@@ -7,7 +7,7 @@ import pytest
 from hpc.checkpoints import manifest
 from hpc.config.parse import CONF
 from launch import audit_resume
-from launch.audit_compare import differences
+from launch.audit.compare import differences
 
 TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 

@@ -13,7 +13,7 @@ import psutil
 
 from hpc.config.parse import smoke_overrides
 from hpc.runs.run_dir import RunDir, alive
-from launch.audit_compare import differences
+from launch.audit.compare import differences
 from tests.slurm.conftest import ROOT, Cluster
 
 IMAGES = 1280

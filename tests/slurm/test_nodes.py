@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.audit_compare import elastic_differences
+from launch.audit.compare import elastic_differences
 from tests.sets import pack_set
 from tests.slurm.conftest import SANDBOX, Cluster
 from tests.slurm.jobs import Field, kill_daemon

@@ -9,7 +9,7 @@ PIP = $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDE
 .PHONY: demo test slurm lint bench fuzz setup
 
 demo: $(STAMP)
-	$(PY) -m launch.demo $(if $(DATA),data="$(DATA)")
+	$(PY) -m launch.commands.demo $(if $(DATA),data="$(DATA)")
 
 test: $(STAMP)
 	$(PY) -m pytest $(TESTS)

@@ -32,7 +32,7 @@ from hpc.distributed.comm import Dist
 from hpc.runs.run_dir import RunDir
 from hpc.tasks.siamese import contrastive, form_pairs
 from hpc.train import Trainer
-from launch import pack
+from launch.commands import pack
 from models.siamese import SiameseNet, build_trunk
 
 BARS = {"trainer / bare loop": 1.03, "step with data / slower of both": 1.1}

@@ -39,7 +39,7 @@ def pack_set(
     shard_mb: float = 100.0,
 ) -> Path:
     """A packed set under `folder`/shards, with train/ and eval/, and val/ where asked for; the shares are exact."""
-    from launch import pack
+    from launch.commands import pack
 
     source = write_folders(folder / "pictures", identities=identities, each=each, size=size)
     words = ["source=folder", f"src={source}", f"out={folder / 'shards'}", f"holdout={holdout}", "workers=1"]

@@ -104,8 +104,8 @@ def understand_run(words: list[str]) -> None:
 
 def understand_resume(words: list[str]) -> None:
     from hpc.config.check import check
+    from launch.commands.resume import changed_config
     from launch.options.compose import composed
-    from launch.resume import changed_config
 
     run = SimpleNamespace(name=words[0])
     keys = [word for word in words[1:] if not word.startswith("runs=")]

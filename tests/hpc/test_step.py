@@ -25,7 +25,7 @@ from hpc.task import Batch, Phase, Spec, Task
 from hpc.training import startup, step_sync
 from hpc.training.player import Player
 from launch.audit.compare import series
-from launch.resume import changed_config
+from launch.commands.resume import changed_config
 from tests.ranks import launch
 from tests.runs import make_run
 from tests.sets import pack_set

@@ -6,8 +6,8 @@ import pytest
 
 from hpc.checkpoints import manifest
 from hpc.config.parse import CONF
-from launch import audit_resume
 from launch.audit.compare import differences
+from launch.commands import audit_resume
 
 TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from launch import cli, snapshot
-from launch.completion import candidates
+from launch.commands.completion import candidates
 from tests.launch.command import ROOT, environment
 
 WITHOUT_TORCH = """

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launch import demo
 from launch.cli import main
+from launch.commands import demo
 from launch.options.key_value import parse
 from tests.data_shards.pictures_on_disk import REAL, needs_real
 from tests.sets import write_folders
@@ -82,7 +82,7 @@ def test_the_real_layouts_are_known():
 
 
 def test_pictures_of_lfw_are_packed_as_such(tmp_path, monkeypatch):
-    from launch import pack
+    from launch.commands import pack
 
     write_folders(tmp_path / "lfw" / "lfw-deepfunneled", identities=3, each=2)
     packed: list[list[str]] = []

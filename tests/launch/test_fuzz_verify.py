@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from data_shards.errors import UserError
-from launch import cli, verify
+from launch import cli
+from launch.commands import verify
 from tests.data_shards.small_set import photo
 from tests.launch.judged import judged_run
 from tests.sets import pack_set

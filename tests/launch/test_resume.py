@@ -18,7 +18,7 @@ from hpc.runs import requeue, restart
 from hpc.runs.run_dir import RunDir
 from launch import submit
 from launch.cli import main
-from launch.resume import changed_config
+from launch.commands.resume import changed_config
 from tests.launch.judged import judged_run
 from tests.sets import pack_set
 

@@ -133,7 +133,7 @@ def _described(run: RunDir) -> dict[str, Any]:
 
 def show_more(run: RunDir, row: dict[str, Any]) -> None:
     """Where a run's time went and, if it failed, what its guilty rank last said."""
-    from launch.logs import last_lines
+    from launch.commands.logs import last_lines
 
     if row.get("allocated"):
         print(f"time allocated {duration(row['allocated'])}, starts {row['starts']}")

@@ -105,7 +105,7 @@ class Auditor:
         """Procedural faces, packed; small enough for a smoke run."""
         if (self.folder / "shards" / "train" / "manifest.json").exists():
             return
-        from launch import pack
+        from launch.commands import pack
 
         words = [
             "source=procedural",

@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
 def pack(keys: SimpleNamespace) -> Path:
     """The folder of the packed train, val and eval sets."""
-    from launch import pack as command
+    from launch.commands import pack as command
 
     if keys.data:
         out = Path(keys.out) / Path(keys.data).resolve().name
@@ -127,7 +127,7 @@ RECIPE = (
 
 def evaluate(run: Path) -> dict[str, Any]:
     """What `rostro evaluate` writes about the people of `eval`."""
-    from launch import evaluate as command
+    from launch.commands import evaluate as command
 
     step("evaluate: on people that it has not seen, and by whom nothing was chosen")
     command.main([str(run)])

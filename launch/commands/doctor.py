@@ -1,6 +1,6 @@
 """`rostro doctor`: what this machine and its SLURM have, what is missing or harmful, and what to type about it.
 
-Probes: `launch/probe_machine.py`, `launch/probe_slurm.py`, `launch/trial.py` (a job of a minute).
+Probes: `launch/doctor/machine.py`, `launch/doctor/slurm.py`, `launch/doctor/probe_job.py` (a job of a minute).
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.runs import goodput, status
 from hpc.runs.run_dir import RunDir
-from launch import probe_machine, probe_slurm, trial
-from launch.finding import HARMFUL, MISSING, OK, Finding
+from launch.doctor import machine, probe_job, slurm
+from launch.doctor.finding import HARMFUL, MISSING, OK, Finding
 from launch.options import key_value
 from launch.options.site import site_file, site_values
 
@@ -55,17 +55,17 @@ def main(argv: list[str]) -> int:
     runs = Path(keys.runs or values.get("runs") or "runs").absolute()
     need = _need(keys, values, runs)
     found: list[Finding] = []
-    site = probe_slurm.look()
+    site = slurm.look()
     if keys.only != "slurm":
         found += _machine(runs, site)
     if keys.only != "machine":
-        found += probe_slurm.judge(site, need) if site else [_no_slurm()]
+        found += slurm.judge(site, need) if site else [_no_slurm()]
         found += _site(values)
     if keys.trial:
         if site is None:
             raise UserError("trial=true needs a SLURM that answers: type it on a login node, or leave it out")
         partition = keys.partition or values.get("cluster.partition", "")
-        found += trial.run(runs, nodes=keys.nodes, partition=partition, queue=keys.seconds)
+        found += probe_job.run(runs, nodes=keys.nodes, partition=partition, queue=keys.seconds)
     if keys.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in found]))
     else:
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     return int(any(finding.level == HARMFUL for finding in found))
 
 
-def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> probe_slurm.Need:
+def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> slurm.Need:
     """Seconds that a run needs to end well: measured where `run=` has saved, else save_seconds."""
     config, seconds, why = Config(task={}), keys.save_seconds, f"save_seconds={keys.save_seconds:g}"
     warning, hours = config.cluster.warning, config.hours
@@ -89,7 +89,7 @@ def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> probe
             rate = float(status.read(run.status_file).get("rate") or 0)
             step = config.batch / rate if rate else 0.0
             seconds, why = saving + step, f"measured in {run.name}"
-    return probe_slurm.Need(seconds, why, warning, hours, config.gpus, partition)
+    return slurm.Need(seconds, why, warning, hours, config.gpus, partition)
 
 
 def longest_save(run: RunDir) -> float | None:
@@ -108,14 +108,14 @@ def longest_save(run: RunDir) -> float | None:
     return longest or None
 
 
-def _machine(runs: Path, site: probe_slurm.Site | None) -> list[Finding]:
+def _machine(runs: Path, site: slurm.Site | None) -> list[Finding]:
     places = {"runs": runs, "checkout": Path(__file__).resolve().parents[1], "environment": Path(sys.prefix)}
     if os.environ.get("ROSTRO_SHARDS"):
         places["shards"] = Path(os.environ["ROSTRO_SHARDS"]).absolute()
     return [
-        *probe_machine.judge(probe_machine.imported(), slurm=site is not None),
-        *probe_machine.network(),
-        *probe_machine.folders(places, elsewhere=site is not None and probe_slurm.elsewhere(site)),
+        *machine.judge(machine.imported(), slurm=site is not None),
+        *machine.network(),
+        *machine.folders(places, elsewhere=site is not None and slurm.elsewhere(site)),
     ]
 
 

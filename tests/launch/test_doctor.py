@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from hpc.config import apex
-from launch import probe_machine, probe_slurm
-from launch.finding import Finding
-from launch.probe_slurm import Need, Site
+from launch.doctor import machine, slurm
+from launch.doctor.finding import Finding
+from launch.doctor.slurm import Need, Site
 from tests.launch.command import rostro
 
 CPU = {"torch": "2.13.0+cpu", "cuda": None, "gpus": [], "nccl": None, "dali": None}
@@ -51,31 +51,31 @@ def test_words_that_are_not_known_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_node_with_gpus() -> None:
-    found = named(probe_machine.judge(GPU, slurm=True))
+    found = named(machine.judge(GPU, slurm=True))
     assert found["GPU"].text == "4 x NVIDIA H100 (79 GiB), torch 2.13.0"
     assert [found[what].level for what in ("GPU", "NCCL", "DALI")] == ["ok"] * 3
-    without = named(probe_machine.judge(GPU | {"nccl": None, "bf16": False, "dali": None}, slurm=False))
+    without = named(machine.judge(GPU | {"nccl": None, "bf16": False, "dali": None}, slurm=False))
     assert without["NCCL"].level == without["DALI"].level == "missing"
     assert "precision=auto means fp32" in without["bf16"].text
 
 
 def test_no_gpu_is_right_on_a_login_node_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_machine, "_nvidia_smi", lambda: False)
-    assert named(probe_machine.judge(CPU, slurm=False))["GPU"].level == "missing"
-    login = named(probe_machine.judge(CPU, slurm=True))["GPU"]
+    monkeypatch.setattr(machine, "_nvidia_smi", lambda: False)
+    assert named(machine.judge(CPU, slurm=False))["GPU"].level == "missing"
+    login = named(machine.judge(CPU, slurm=True))["GPU"]
     assert login.level == "note"
     assert "srun --gpus-per-node=1 rostro doctor only=machine" in login.advice
-    monkeypatch.setattr(probe_machine, "_nvidia_smi", lambda: True)
-    unused = named(probe_machine.judge(CPU, slurm=False))["GPU"]
+    monkeypatch.setattr(machine, "_nvidia_smi", lambda: True)
+    unused = named(machine.judge(CPU, slurm=False))["GPU"]
     assert unused.level == "harmful"
     assert "CUDA none: this is the CPU build" in unused.text
 
 
 def test_a_library_that_cannot_be_imported_is_named() -> None:
-    broken = named(probe_machine.judge({"error": "libcudart.so.13: cannot open"}, slurm=False))
+    broken = named(machine.judge({"error": "libcudart.so.13: cannot open"}, slurm=False))
     assert broken["torch"].level == "harmful"
     assert "libcudart.so.13" in broken["torch"].text
-    dali = named(probe_machine.judge(CPU | {"dali_error": "undefined symbol"}, slurm=False))["DALI"]
+    dali = named(machine.judge(CPU | {"dali_error": "undefined symbol"}, slurm=False))["DALI"]
     assert "undefined symbol" in dali.text
     assert "data.backend=host" in dali.advice
 
@@ -91,7 +91,7 @@ def test_a_library_that_cannot_be_imported_is_named() -> None:
 )
 def test_apex_of_each_kind(monkeypatch: pytest.MonkeyPatch, kind: str, level: str, word: str) -> None:
     monkeypatch.setattr(apex, "found", lambda: kind)
-    found = named(probe_machine.judge(CPU, slurm=False))["Apex"]
+    found = named(machine.judge(CPU, slurm=False))["Apex"]
     assert found.level == level
     assert word in found.text + found.advice
 
@@ -99,7 +99,7 @@ def test_apex_of_each_kind(monkeypatch: pytest.MonkeyPatch, kind: str, level: st
 def test_variables_left_over_from_a_search_for_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCCL_IB_DISABLE", "1")
     monkeypatch.setenv("NCCL_P2P_DISABLE", "0")
-    found = named(probe_machine.judge(GPU, slurm=True))
+    found = named(machine.judge(GPU, slurm=True))
     assert found["NCCL_IB_DISABLE"].advice == "unset NCCL_IB_DISABLE"
     assert "NCCL_P2P_DISABLE" not in found
 
@@ -107,12 +107,12 @@ def test_variables_left_over_from_a_search_for_an_error(monkeypatch: pytest.Monk
 def test_a_folder_that_the_nodes_do_not_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()  # the mount point of a file server
     mounts = [(str(tmp_path / "shared"), "nfs4"), ("/", "ext4")]
-    monkeypatch.setattr(probe_machine, "_mounts", lambda: mounts)
+    monkeypatch.setattr(machine, "_mounts", lambda: mounts)
     places = {"runs": tmp_path / "local" / "runs", "shards": tmp_path / "shared" / "shards"}
-    found = named(probe_machine.folders(places, elsewhere=True))
+    found = named(machine.folders(places, elsewhere=True))
     assert (found["runs"].level, found["shards"].level) == ("harmful", "ok")
     assert "on ext4" in found["runs"].text
-    assert named(probe_machine.folders(places, elsewhere=False))["runs"].level == "ok"
+    assert named(machine.folders(places, elsewhere=False))["runs"].level == "ok"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_folder_that_the_nodes_do_not_share(monkeypatch: pytest.MonkeyPatch, t
     [("30 sec", 30), ("5 min", 300), ("00:01:30", 90), ("1-02:00:00", 93600), ("UNLIMITED", -1), ("7", 7)],
 )
 def test_times_as_slurm_writes_them(text: str, value: int) -> None:
-    assert probe_slurm.seconds(text) == value
+    assert slurm.seconds(text) == value
 
 
 def test_preemption_by_qos_and_an_account_that_jobs_must_name() -> None:
@@ -142,7 +142,7 @@ def test_preemption_by_qos_and_an_account_that_jobs_must_name() -> None:
         {"Name": "spare", "PreemptMode": "cluster", "GraceTime": "00:00:10", "Preempt": ""},
     ]
     site = Site(config, parts, nodes, qos)
-    found = named(probe_slurm.judge(site, Need(60, "save_seconds=60")))
+    found = named(slurm.judge(site, Need(60, "save_seconds=60")))
     assert "qos spare: GraceTime=10 s" in found["GraceTime"].text
     assert (
         found["GraceTime"].level == found["ProctrackType"].level == found["SlurmdTimeout"].level == "harmful"
@@ -153,15 +153,15 @@ def test_preemption_by_qos_and_an_account_that_jobs_must_name() -> None:
     assert found["accounting"].level == "ok"
     assert found["MaxTime"].advice.startswith("hours=4")
     assert found["MaxTime"].level == "note"  # no job goes there
-    there = named(probe_slurm.judge(site, Need(60, "save_seconds=60", partition="gpu")))
+    there = named(slurm.judge(site, Need(60, "save_seconds=60", partition="gpu")))
     assert (there["MaxTime"].level, there["MaxTime"].advice) == ("harmful", "hours=4 (or in the site file)")
     assert found["nodes"].text == "a1 take no jobs"
     assert found["default partition"].advice == "cluster.partition=gpu (site file)"
-    assert probe_slurm.elsewhere(site)
+    assert slurm.elsewhere(site)
 
 
 def test_a_warning_shorter_than_a_save() -> None:
-    found = named(probe_slurm.judge(Site({}), Need(200, "measured in big", warning=120)))
+    found = named(slurm.judge(Site({}), Need(200, "measured in big", warning=120)))
     assert found["warning"].level == "harmful"
     assert "cluster.warning=400" in found["warning"].advice
     assert "--signal=B:USR1@400" in found["warning"].advice

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from hpc.cluster import slurm
-from launch.finding import HARMFUL, OK, Finding
+from launch.doctor.finding import HARMFUL, OK, Finding
 
 SCRIPT = """#!/bin/bash
 cd {folder} || exit 1

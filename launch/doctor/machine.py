@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.config import apex
-from launch.finding import HARMFUL, MISSING, NOTE, OK, Finding
+from launch.doctor.finding import HARMFUL, MISSING, NOTE, OK, Finding
 
 PATIENCE = 180.0  # seconds to import torch and DALI: a cold network file system is slow
 PROBE = """

@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass, field
 
 from hpc.cluster import slurm
-from launch.finding import HARMFUL, MISSING, NOTE, OK, Finding
+from launch.doctor.finding import HARMFUL, MISSING, NOTE, OK, Finding
 
 Fields = dict[str, str]
 NONE = ("", "(null)", "none", "N/A", "NONE")

@@ -158,7 +158,7 @@ def start(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
     _say_where(run, f"this machine{', where sbatch is, but no SLURM answers' if quiet else ''}")
     if not config.wait:
         return 0
-    from launch.follow import follow
+    from launch.watch.follow import follow
 
     return follow(run, pid, config.procs)
 
@@ -177,7 +177,7 @@ def _queue(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
     _say_where(run, f"SLURM job {number}")
     if not config.wait:
         return 0
-    from launch.follow import follow_job
+    from launch.watch.follow import follow_job
 
     return follow_job(run, number)
 

@@ -6,8 +6,8 @@ import time
 from data_shards.errors import UserError
 from hpc.cluster import slurm
 from hpc.runs.run_dir import RunDir, alive
-from launch.follow import ask_job_to_stop, ask_to_stop, living_ranks
 from launch.options import key_value
+from launch.watch.follow import ask_job_to_stop, ask_to_stop, living_ranks
 
 HELP = """
 usage: rostro stop RUN [key=value ...]

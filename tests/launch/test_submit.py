@@ -201,7 +201,7 @@ def test_submitting_imports_no_torch(tmp_path, shards):
     code = (
         "import sys; from launch import submit; from launch.options.compose import composed\n"
         f"submit.prepare(['data.train={shards / 'train'}', 'name=n'])\n"
-        "import launch.job, launch.follow, launch.commands.status, launch.commands.stop, launch.commands.resume\n"
+        "import launch.job, launch.watch.follow, launch.commands.status, launch.commands.stop, launch.commands.resume\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'nvidia')])"
     )
     import subprocess

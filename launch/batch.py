@@ -131,8 +131,8 @@ def bound(binding: Path, job: str) -> RunDir | None:
 
 def shell_lines(run: RunDir, config: Config) -> list[str]:
     """For the batch script: the run, srun's options, the program of a rank, and the lines before the ranks."""
-    from launch.slurm import program, setup_lines
     from launch.start.shell import plan_lines
+    from launch.start.slurm import program, setup_lines
 
     options = ["--kill-on-bad-exit=1", f"--ntasks-per-node={config.procs}"]
     options += [f"--nodes={config.nodes}", f"--ntasks={config.nodes * config.procs}"]

@@ -1,5 +1,5 @@
 """What a rank runs, and how ranks are started on this machine. The pickled object holds a path and nothing else.
-How they are started on a cluster: `launch/slurm.py`.
+How they are started on a cluster: `launch/start/slurm.py`.
 
 The job outlives the terminal: it has its own session, its output goes to RUN/logs, and its code is RUN/code.
 """
@@ -54,7 +54,9 @@ class Job:
         code = self._train()
         if code:
             sys.exit(code)  # srun ends the other ranks
-        if place[0] == 0 and not run.config().cluster.container:  # else the batch script: launch/slurm.py
+        if (
+            place[0] == 0 and not run.config().cluster.container
+        ):  # else the batch script: launch/start/slurm.py
             self._go_on(run)
         return code
 

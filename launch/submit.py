@@ -1,7 +1,7 @@
 """Start a training run: `python launch/submit.py task=siamese procs=2`, which is `rostro submit ...`.
 
 Resolves the config, refuses what cannot work, makes the run directory, starts the ranks and returns. Nothing here
-imports torch. Composition is in `launch/options/compose.py`, the plan in `launch/plan.py`, the ranks in `launch/job.py`.
+imports torch. Composition is in `launch/options/compose.py`, the plan in `launch/start/data.py`, the ranks in `launch/job.py`.
 """
 
 import dataclasses
@@ -76,8 +76,8 @@ def prepare(words: Sequence[str], *, job: str = "", claim: Callable[[Path], None
 
 def _resolved(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
     """The checked config; its data are located, and opened unless this is a dry run. `suffix` ends a given name."""
-    from launch import plan, slurm
     from launch.options.compose import composed
+    from launch.start import data, slurm
 
     config = composed(words)
     name = config.name + suffix if config.name else ""
@@ -86,12 +86,12 @@ def _resolved(words: Sequence[str], *, suffix: str = "", job: str = "") -> Confi
     config = config if job else on_cluster(config)  # inside of a job there is nothing to choose
     refuse_unused(config, words)
     check(config)
-    config = plan.locate_data(config)
-    plan.check_place(config)
+    config = data.locate_data(config)
+    data.check_place(config)
     if config.cluster.name == "slurm":
         slurm.preflight(config)
     if not config.dry_run:
-        plan.check_people(config, plan.check_data(config))
+        data.check_people(config, data.check_data(config))
         if config.name and (Path(config.runs) / config.name).exists():
             raise UserError(
                 f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume {config.name}` "
@@ -102,7 +102,7 @@ def _resolved(words: Sequence[str], *, suffix: str = "", job: str = "") -> Confi
 
 def on_cluster(config: Config) -> Config:
     """The config with `cluster=auto` decided."""
-    from launch import slurm
+    from launch.start import slurm
 
     return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen(config)))
 
@@ -165,7 +165,7 @@ def start(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
 
 def _queue(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
     """As `start`, by a job of SLURM."""
-    from launch import slurm
+    from launch.start import slurm
 
     try:
         slurm.submitting(run)
@@ -243,15 +243,15 @@ def _make(
 
 def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None:
     """Everything that a run directory holds from its first instant, but its config."""
-    from launch import plan, snapshot
+    from launch.start import data, snapshot
 
     draft.logs.mkdir(parents=True)
     draft.checkpoints.mkdir()
     snapshot.copy_code(draft.code)
     state = snapshot.git_state() | {"command": ["rostro", "submit", *words], "job": job}
     draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
-    write_json(draft.data_file, plan.digests(config))
-    plan.keep_people(draft, config)
+    write_json(draft.data_file, data.digests(config))
+    data.keep_people(draft, config)
     restart.note_saved(draft, 0)
     draft.write_status(state="prepared", clock=0, images=config.images)
     if job:

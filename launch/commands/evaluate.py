@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from launch import plan
 from launch.options.key_value import parse
+from launch.start import data as plan
 
 HELP = """
 usage: rostro evaluate RUN [key=value ...]

@@ -15,8 +15,8 @@ from hpc.config.schema import Config, Data, DeepSpeed
 from hpc.config.types import flatten, near
 from hpc.runs import requeue, restart
 from hpc.runs.run_dir import RunDir
-from launch import plan
 from launch.options import key_value
+from launch.start import data as plan
 from launch.start.undo import OldRun
 from launch.submit import on_cluster, refuse_unused
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     if not again and (why := restart.gone(run)):
         raise UserError(why)
     if config.cluster.name == "slurm":
-        from launch import slurm
+        from launch.start import slurm
 
         slurm.preflight(config)
     as_it_was = OldRun(run)

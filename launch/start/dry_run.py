@@ -8,20 +8,20 @@ from typing import Any
 from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
-from launch import forecast, plan
 from launch.options.compose import chosen_task, task_yaml
+from launch.start import data, forecast
 
 
 def show(config: Config, words: Sequence[str]) -> int:
     """Print the plan of the run that the words ask for; returns the exit code."""
     sets: dict[str, Any] = {}
     try:
-        sets = plan.check_data(config)
-        plan.check_people(config, sets)
+        sets = data.check_data(config)
+        data.check_people(config, sets)
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
     counts = task_yaml(chosen_task(words)).get("memory", {})
-    plan.show(config, counts, sets)
+    data.show(config, counts, sets)
     if line := forecast.warning(config, forecast.rate(config, counts)):
         print(f"warning: {line}", file=sys.stderr)
     if config.cluster.name == "slurm":
@@ -31,7 +31,7 @@ def show(config: Config, words: Sequence[str]) -> int:
 
 def _show_job(config: Config) -> None:
     """The sbatch text, and how many allocations the run will need where its rate is known."""
-    from launch import slurm
+    from launch.start import slurm
 
     run = RunDir(Path(config.runs) / (config.name or f"{config.task['name']}-<date>-<time>"))
     status = run.status()

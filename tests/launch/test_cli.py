@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from launch import cli, snapshot
+from launch import cli
 from launch.commands.completion import candidates
+from launch.start import snapshot
 from tests.launch.command import ROOT, environment
 
 WITHOUT_TORCH = """

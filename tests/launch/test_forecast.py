@@ -9,9 +9,9 @@ from hpc.config.check import check
 from hpc.config.parse import save_config
 from hpc.config.schema import Cluster, Config
 from hpc.runs.run_dir import RunDir
-from launch import forecast, plan
 from launch.cli import main
 from launch.options.compose import composed, task_yaml
+from launch.start import data, forecast
 
 COUNTS = task_yaml("siamese")["memory"]
 
@@ -70,11 +70,11 @@ def test_the_plan_says_time_and_epochs_beside_images(config):
     class Shards(list):
         identity_start = range(31)
 
-    said = dict(plan.rows(config, COUNTS, {"train": Shards(range(6_000))}))
+    said = dict(data.rows(config, COUNTS, {"train": Shards(range(6_000))}))
     assert said["run"] == "300,000 images = 4,688 updates, 50.0 epochs"
     assert said["time"] == "about 2h05m at 40 images/s, typical of 2 CPU cores"
-    assert dict(plan.rows(config, COUNTS, {}))["run"] == "300,000 images = 4,688 updates"
-    assert "unknown" in dict(plan.rows(config, {}, {}))["time"]
+    assert dict(data.rows(config, COUNTS, {}))["run"] == "300,000 images = 4,688 updates"
+    assert "unknown" in dict(data.rows(config, {}, {}))["time"]
 
 
 def test_the_dry_run_warns(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from hpc.config.schema import Cluster, Config
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir
 from launch import job, submit
-from launch import slurm as by_submitit
+from launch.start import slurm as by_submitit
 from launch.start.undo import OldRun
 from tests.launch.command import refused, rostro
 from tests.launch.test_run import LONG, shards, words  # noqa: F401 - `shards` is a fixture

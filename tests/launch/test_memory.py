@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hpc.tasks import siamese, siamese_plan
-from launch import plan
 from launch.options.compose import composed, task_yaml
+from launch.start import data
 
 
 @pytest.mark.parametrize("trunk", ["googlenet", "small"])
@@ -43,7 +43,7 @@ def test_activations(trunk, size):
 def test_memory_follows_the_config():
     counts = task_yaml("siamese")["memory"]
     config = composed(["procs=2", "precision=fp32"])
-    held = plan.memory(config, counts)
+    held = data.memory(config, counts)
     assert held["optimizer"] == 2 * held["weights"]
-    half = plan.memory(dataclasses.replace(config, precision="bf16", micro_batch=8), counts)
+    half = data.memory(dataclasses.replace(config, precision="bf16", micro_batch=8), counts)
     assert half["activations"] == pytest.approx(held["activations"] / 8)

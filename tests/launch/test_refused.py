@@ -12,7 +12,8 @@ from hpc.cluster.signals import STOP, TIME
 from hpc.config.parse import update_config
 from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
-from launch import batch, cli, slurm, submit
+from launch import batch, cli, submit
+from launch.start import slurm
 from launch.start.undo import OldRun
 from tests.sets import pack_set
 
@@ -132,7 +133,7 @@ def test_a_resumed_run_waits_no_more_for_what_is_deleted(tmp_path, words, capsys
 
 
 def test_a_run_that_cannot_be_prepared_leaves_nothing(tmp_path, words, monkeypatch, capsys):
-    from launch import snapshot
+    from launch.start import snapshot
 
     def full(target: Path) -> None:
         raise OSError(28, "No space left on device")

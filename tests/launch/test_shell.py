@@ -20,7 +20,8 @@ from hpc.config.schema import Config
 from hpc.config.text import check_stage
 from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
-from launch import batch, cli, plan, slurm, submit
+from launch import batch, cli, submit
+from launch.start import data, slurm
 from launch.start.shell import Variable, plan_lines
 from tests.launch.command import ROOT, environment
 from tests.sets import pack_set
@@ -120,8 +121,8 @@ def with_value(config: Config, key: str, value: Any) -> Config:
     setattr(reduce(getattr, path, changed), last, value)
     try:
         check(changed)
-        changed = plan.locate_data(changed)
-        plan.check_place(changed)
+        changed = data.locate_data(changed)
+        data.check_place(changed)
         slurm.preflight(changed)
     except UserError as error:
         check_refusal(error)

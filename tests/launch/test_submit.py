@@ -234,7 +234,7 @@ def test_a_set_without_a_pair_is_refused_before_anything_is_made(tmp_path, split
 def test_the_memory_plan_knows_every_optimizer():
     from hpc.config.rules import rules
     from hpc.config.schema import Config
-    from launch.plan import MOMENTS
+    from launch.start.data import MOMENTS
 
     assert set(MOMENTS) == set(rules(Config)["optim.name"].one_of)
 

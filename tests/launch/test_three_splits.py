@@ -18,8 +18,8 @@ from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
-from launch import plan
 from launch.cli import main
+from launch.start import data as plan
 from tests.launch.judged import judged_run
 from tests.runs import make_run
 from tests.sets import pack_set

@@ -14,7 +14,7 @@ from hpc.config.check import Sizes, sizes, task_checks
 from hpc.config.schema import Config
 from hpc.config.text import check_text
 from hpc.runs.run_dir import RunDir
-from launch import forecast
+from launch.start import forecast
 
 # fp32 numbers that an optimizer keeps for each parameter
 MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd": 0}

@@ -149,7 +149,7 @@ def check_players(config: Config, players: Sized) -> None:
         )
 
 
-def build(
+def build_engine(
     name: str, module: nn.Module, here: Dist, *, bucket_mb: float = 25.0, config: Config | None = None
 ) -> Engine:
     """The engine called `name` (flat | ddp | deepspeed, which needs `config`) around one player."""

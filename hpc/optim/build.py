@@ -19,14 +19,12 @@ from hpc.optim.lamb import Lamb
 from hpc.optim.novograd import NovoGrad
 from hpc.optim.schedule import rate
 
-__all__ = ["Lamb", "NovoGrad", "build", "export_state", "import_state", "rate"]
-
 Named = list[tuple[str, nn.Parameter]]
 NAMES = ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop")
 UNSTEPPED = "unstepped"  # stands in for the state of a parameter that no update has touched yet
 
 
-def build(config: Optim, named_parameters: Named) -> torch.optim.Optimizer:
+def build_optimizer(config: Optim, named_parameters: Named) -> torch.optim.Optimizer:
     """The optimizer called `config.name`. One-dimensional parameters (norms, biases) have no weight decay."""
     if config.name not in NAMES:
         raise UserError(f"optim.name={config.name} is not known: use {', '.join(NAMES)}")

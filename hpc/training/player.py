@@ -30,11 +30,11 @@ class Player:
         if config.compile:
             module.compile()
         self.size = sum(p.numel() for p in module.parameters())
-        self.engine = flat.build(
+        self.engine = flat.build_engine(
             config.engine.name, module, here, bucket_mb=config.engine.bucket_mb, config=config
         )
         self.named = self.engine.named
-        self.optimizer = build.build(config.optim, self.named)
+        self.optimizer = build.build_optimizer(config.optim, self.named)
         self.engine.attach(self.optimizer)
 
     @property

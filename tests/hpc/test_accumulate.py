@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.distributed.comm import Dist
-from hpc.engines.flat import build
+from hpc.engines.flat import build_engine
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import Pass, blocks_of
 
@@ -33,7 +33,7 @@ def test_reported_scalars_are_those_of_the_whole_share(micro):
     run = Pass(
         task,
         Phase("train", "net"),
-        {"net": build("flat", nn.Linear(12, 1), Dist())},
+        {"net": build_engine("flat", nn.Linear(12, 1), Dist())},
         clock=0,
         seed=lambda _: None,
         autocast=contextlib.nullcontext,

@@ -73,13 +73,13 @@ def test_a_machine_without_apex_says_what_to_build(monkeypatch: pytest.MonkeyPat
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert apex.found() == "missing"
     with pytest.raises(UserError, match=r"is not installed on .*APEX_CUDA_EXT=1 pip install"):
-        build.build(Optim(impl="apex"), [("p", nn.Parameter(torch.ones(2)))])
+        build.build_optimizer(Optim(impl="apex"), [("p", nn.Parameter(torch.ones(2)))])
 
 
 def test_parameters_outside_a_gpu_are_refused(installed: Callable[[str], None]) -> None:
     installed("nvidia")
     with pytest.raises(UserError, match=r"p is torch\.float32 on cpu, .* want fp32 on a GPU"):
-        build.build(Optim(impl="apex"), [("p", nn.Parameter(torch.ones(2)))])
+        build.build_optimizer(Optim(impl="apex"), [("p", nn.Parameter(torch.ones(2)))])
 
 
 def _named(seed: int = 0, device: str = "cpu") -> list[tuple[str, nn.Parameter]]:
@@ -114,7 +114,7 @@ def _pair(name: str, device: str = "cpu") -> dict[str, tuple[torch.optim.Optimiz
         config = Optim(name=name, impl=impl, lr=0.05, momentum=0.8, nesterov=True, betas=[0.8, 0.9])
         config.eps, config.weight_decay = 1e-3, 0.1
         named = _named(device=device)
-        made[impl] = (build.build(config, named), named)
+        made[impl] = (build.build_optimizer(config, named), named)
     return made
 
 

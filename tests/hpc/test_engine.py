@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hpc.distributed.comm import Dist
-from hpc.engines.flat import build
+from hpc.engines.flat import build_engine
 from hpc.errors import UserError
 from tests.hpc import engines
 from tests.ranks import launch
@@ -57,4 +57,4 @@ def test_engines_equal_a_plain_process(world: int) -> None:
 
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(UserError, match="engine=horovod"):
-        build("horovod", torch.nn.Linear(1, 1), Dist())
+        build_engine("horovod", torch.nn.Linear(1, 1), Dist())

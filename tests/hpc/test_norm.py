@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpc.config.schema import Config
 from hpc.distributed.comm import Dist, gather_grad
 from hpc.engines import batch_norm
-from hpc.engines.flat import build
+from hpc.engines.flat import build_engine
 from hpc.errors import UserError
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import Pass
@@ -118,7 +118,7 @@ def test_only_the_player_of_a_phase_collects(phase: Phase, counted: set[str]) ->
     run = Pass(
         task,
         phase,
-        {name: build("flat", net, Dist()) for name, net in nets.items()},
+        {name: build_engine("flat", net, Dist()) for name, net in nets.items()},
         clock=0,
         seed=lambda _: None,
         autocast=contextlib.nullcontext,

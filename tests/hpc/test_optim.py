@@ -56,7 +56,7 @@ def _reference(config: Optim, net: nn.Module) -> torch.optim.Optimizer:
 def test_equals_the_plain_optimizer_of_torch(name: str, device: str) -> None:
     config = Optim(name=name, lr=0.01, momentum=0.8, nesterov=name == "sgd", weight_decay=0.05)
     ours, theirs = _net(device=device), _net(device=device)
-    _train(ours, build.build(config, _named(ours)), range(6))
+    _train(ours, build.build_optimizer(config, _named(ours)), range(6))
     _train(theirs, _reference(config, theirs), range(6))
     for (where, mine), other in zip(_named(ours), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6, msg=lambda m, w=where: f"{w}: {m}")
@@ -67,7 +67,7 @@ def test_lamb_equals_the_paper_by_hand() -> None:
     weights, grads = [[3.0, 4.0]], [[[0.5, -1.0]], [[0.25, 2.0]], [[-3.0, 0.125]]]
     p = nn.Parameter(torch.tensor(weights))
     config = Optim(name="lamb", lr=lr, betas=[beta1, beta2], eps=eps, weight_decay=decay)
-    optimizer = build.build(config, [("p", p)])
+    optimizer = build.build_optimizer(config, [("p", p)])
     x, m, v = list(weights[0]), [0.0, 0.0], [0.0, 0.0]
     for t, grad in enumerate(grads, start=1):
         p.grad = torch.tensor(grad)
@@ -82,7 +82,7 @@ def test_lamb_equals_the_paper_by_hand() -> None:
 
 def test_lamb_scales_each_tensor_by_itself_and_takes_zero_weights_unscaled() -> None:
     big, zero = nn.Parameter(torch.full((2, 2), 8.0)), nn.Parameter(torch.zeros(3))
-    optimizer = build.build(Optim(name="lamb", lr=0.5, eps=0.0), [("big", big), ("zero", zero)])
+    optimizer = build.build_optimizer(Optim(name="lamb", lr=0.5, eps=0.0), [("big", big), ("zero", zero)])
     big.grad, zero.grad = torch.ones(2, 2), torch.ones(3)
     optimizer.step()
     # Adam's first step is the sign of the gradient: the first tensor moves by lr |w|, the other by lr.
@@ -98,7 +98,7 @@ def test_novograd_equals_the_paper_by_hand() -> None:
     grads.append({"matrix": [-3.0, 4.0], "vector": [0.5]})
     params = {name: nn.Parameter(torch.tensor(value)) for name, value in weights.items()}
     config = Optim(name="novograd", lr=lr, betas=[beta1, beta2], eps=eps, weight_decay=decay)
-    optimizer = build.build(config, list(params.items()))
+    optimizer = build.build_optimizer(config, list(params.items()))
     for grad in grads:
         for name, p in params.items():
             p.grad = torch.tensor(grad[name]).reshape(p.shape)
@@ -122,7 +122,7 @@ def test_novograd_equals_the_paper_by_hand() -> None:
 def test_novograds_first_step_has_the_length_of_the_rate_whatever_the_gradient() -> None:
     for size in (1e-6, 1e6):
         p = nn.Parameter(torch.zeros(4))
-        optimizer = build.build(Optim(name="novograd", lr=0.5, eps=0.0), [("p", p)])
+        optimizer = build.build_optimizer(Optim(name="novograd", lr=0.5, eps=0.0), [("p", p)])
         p.grad = torch.full((4,), size)
         optimizer.step()
         assert p.detach().norm().item() == pytest.approx(0.5)
@@ -134,7 +134,7 @@ def test_a_gradient_in_another_memory_layout_reaches_the_right_weights(name: str
     moved = []
     for layout in (torch.channels_last, torch.contiguous_format):
         p = nn.Parameter(torch.ones(2, 3, 2, 2).contiguous(memory_format=layout))
-        optimizer = build.build(Optim(name=name, lr=0.1), [("p", p)])
+        optimizer = build.build_optimizer(Optim(name=name, lr=0.1), [("p", p)])
         for _ in range(2):
             p.grad = torch.zeros_like(p, memory_format=torch.contiguous_format).copy_(grad)
             optimizer.step()
@@ -143,7 +143,7 @@ def test_a_gradient_in_another_memory_layout_reaches_the_right_weights(name: str
 
 
 def test_norms_and_biases_have_no_weight_decay_and_groups_keep_names() -> None:
-    groups = build.build(Optim(weight_decay=0.3), _named(_net())).param_groups
+    groups = build.build_optimizer(Optim(weight_decay=0.3), _named(_net())).param_groups
     decay = {name: group["weight_decay"] for group in groups for name in group["param_names"]}
     assert decay == {name: 0.3 if name in ("0.weight", "3.weight") else 0.0 for name, _ in _named(_net())}
 
@@ -154,7 +154,7 @@ def test_norms_and_biases_have_no_weight_decay_and_groups_keep_names() -> None:
 def test_state_by_name_continues_bit_for_bit(name: str, stepped: int, device: str) -> None:
     config = Optim(name=name, lr=0.01, weight_decay=0.05)
     net = _net(device=device)
-    optimizer = build.build(config, _named(net))
+    optimizer = build.build_optimizer(config, _named(net))
     _train(net, optimizer, range(stepped))
     weights = copy.deepcopy(net.state_dict())
     state = build.export_state(optimizer, _named(net))
@@ -164,7 +164,7 @@ def test_state_by_name_continues_bit_for_bit(name: str, stepped: int, device: st
 
     again = _net(seed=9, device=device)
     again.load_state_dict(weights)
-    resumed = build.build(config, _named(again))
+    resumed = build.build_optimizer(config, _named(again))
     _train(again, resumed, range(50, 51))  # something to be overwritten
     again.load_state_dict(weights)
     build.import_state(resumed, _named(again), state)
@@ -181,7 +181,7 @@ def test_parameters_without_gradient_keep_no_state_and_may_join_later(name: str)
     config = Optim(name=name, lr=0.1, weight_decay=0.1)
     old, late = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
     named = [("old", old), ("late", late)]
-    optimizer = build.build(config, named)
+    optimizer = build.build_optimizer(config, named)
     old.grad = torch.ones(2, 2)
     optimizer.step()
     assert torch.equal(late.detach(), torch.ones(2, 2))
@@ -191,7 +191,7 @@ def test_parameters_without_gradient_keep_no_state_and_may_join_later(name: str)
     old.grad, late.grad = torch.ones(2, 2), torch.ones(2, 2)
     optimizer.step()
     alone = nn.Parameter(torch.ones(2, 2))
-    fresh = build.build(config, [("alone", alone)])
+    fresh = build.build_optimizer(config, [("alone", alone)])
     alone.grad = torch.ones(2, 2)
     fresh.step()
     assert torch.equal(late.detach(), alone.detach())
@@ -199,7 +199,7 @@ def test_parameters_without_gradient_keep_no_state_and_may_join_later(name: str)
 
 def test_a_misfit_state_is_refused_by_name() -> None:
     net = _net()
-    optimizer = build.build(Optim(), _named(net))
+    optimizer = build.build_optimizer(Optim(), _named(net))
     _train(net, optimizer, range(1))
     state = build.export_state(optimizer, _named(net))
     lacking = {key: v for key, v in state.items() if key != "3.weight/exp_avg"}
@@ -213,7 +213,7 @@ def test_a_misfit_state_is_refused_by_name() -> None:
         build.import_state(optimizer, _named(net), state | {"4.weight/step": torch.zeros(())})
     with pytest.raises(UserError, match=r"3\.weight/exp_avg has shape \[2\]"):
         build.import_state(optimizer, _named(net), state | {"3.weight/exp_avg": torch.zeros(2)})
-    other = build.build(Optim(name="sgd"), _named(net))
+    other = build.build_optimizer(Optim(name="sgd"), _named(net))
     with pytest.raises(UserError, match="another network or optimizer"):
         build.import_state(other, _named(net), state)
 
@@ -227,4 +227,4 @@ def test_a_misfit_state_is_refused_by_name() -> None:
 )
 def test_wrong_keys_are_refused(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build.build(replace(Optim(), **change), _named(_net()))
+        build.build_optimizer(replace(Optim(), **change), _named(_net()))

@@ -81,7 +81,7 @@ def rank_main(rank: int, folder: str, rounds: int, steps: int) -> dict[str, list
     """Seconds of an update by variant and round, of the slower rank."""
     import torch
 
-    from hpc.distributed import comm
+    from hpc.distributed import collectives, comm
 
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "LOCAL_RANK": str(rank)}
@@ -90,12 +90,12 @@ def rank_main(rank: int, folder: str, rounds: int, steps: int) -> dict[str, list
     rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for number in range(-1, rounds):
         for name, variant in variants.items():
-            comm.gather_vector([0.0], here)  # both begin together
+            collectives.gather_vector([0.0], here)  # both begin together
             start = time.perf_counter()
             for _ in range(steps if number >= 0 else 2):
                 variant.step()
             spent = (time.perf_counter() - start) / steps
-            slower = max(value for (value,) in comm.gather_vector([spent], here))
+            slower = max(value for (value,) in collectives.gather_vector([spent], here))
             if number >= 0:
                 rows[name].append(slower)
     comm.disconnect()

@@ -29,11 +29,12 @@ from data_shards.loading.loader import RawBatch
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Optim
 from hpc.distributed.comm import Dist
+from hpc.losses.pairs import contrastive, form_pairs
 from hpc.runs.run_dir import RunDir
-from hpc.tasks.siamese import contrastive, form_pairs
 from hpc.train import Trainer
 from launch.commands import pack
-from models.siamese import SiameseNet, build_trunk
+from models.backbones import build_trunk
+from models.siamese import SiameseNet
 
 BARS = {"trainer / bare loop": 1.03, "step with data / slower of both": 1.1}
 TASK = {"name": "siamese", "trunk": "googlenet", "embedding": 128, "loss": "contrastive"}

@@ -7,14 +7,14 @@ leaves in order.
 import os
 import sys
 
-from hpc.cluster import slurm
+from hpc.cluster import slurm_env
 from hpc.cluster.signals import Preemption
 
 
 def main(run: str) -> int:
     """Train as this rank; its exit code."""
     listening = Preemption()
-    place = slurm.place()
+    place = slurm_env.place()
     if place and place[1] > 1:  # ranks share the cores of a node
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from hpc.train import main as train

@@ -26,22 +26,25 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
+from hpc.checkpoints import task_state
 from hpc.checkpoints.manager import Keeper
 from hpc.cluster import signals
 from hpc.cluster.signals import Preemption
 from hpc.config import held_out
+from hpc.data import loaders
 from hpc.data.staging import Left
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
-from hpc.engines import flat
+from hpc.engines import factory
 from hpc.errors import UserError
+from hpc.monitor import monitor
 from hpc.monitor.monitor import Monitor
-from hpc.optim import build
+from hpc.optim.schedule import rate
 from hpc.runs import failures
 from hpc.runs.goodput import Ledger
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase
-from hpc.training import fault_injection, startup, step_sync, task_state
+from hpc.training import fault_injection, seeding, startup, step_sync
 from hpc.training.accumulation import Pass, blocks_of
 from hpc.training.player import Player
 from hpc.training.validation import evaluate, pictures
@@ -71,19 +74,19 @@ class Trainer:
         self.stop = 0  # why it stopped: a level of hpc/cluster/signals.py
         self.task = startup.task(config)
         self.task.here, self.task.report = here, self._report
-        with startup.seeded(config.seed):
+        with seeding.seeded(config.seed):
             modules = self.task.players()
-        flat.check_players(config, modules)
+        factory.check_players(config, modules)
         self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
         self.keeper = Keeper(run, config, self.task, self.players, here)
         saved = self.keeper.find()
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)
         asked = (lambda: listening.level) if listening else (lambda: 0)
-        self.sets = startup.shard_sets(config, self.task, here, asked)
-        self.loader = startup.train_loader(config, self.task, self.sets, self.spec, here)
+        self.sets = loaders.shard_sets(config, self.task, here, asked)
+        self.loader = loaders.train_loader(config, self.task, self.sets, self.spec, here)
         self.loader.start(self.clock)
-        self.held_out = startup.eval_loader(config, self.task, self.sets, here)
+        self.held_out = loaders.eval_loader(config, self.task, self.sets, here)
         self._ahead: Batch | None = None
         self._warm_up()
         if saved:
@@ -123,7 +126,7 @@ class Trainer:
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
                 self._agree(phase, loss, norm, batch)
-                player.update(build.rate(self.config.optim, self.clock, self.config.images), norm)
+                player.update(rate(self.config.optim, self.clock, self.config.images), norm)
         self.clock += self.spec.batch
         self.updates += 1
         for player in self.players.values():
@@ -154,7 +157,7 @@ class Trainer:
         if spec != self.spec:  # growth: another batch or resolution from here on
             self.loader.close()
             self.spec, waited = spec, self.loader.waited
-            self.loader = startup.train_loader(self.config, self.task, self.sets, spec, self.here)
+            self.loader = loaders.train_loader(self.config, self.task, self.sets, spec, self.here)
             self.loader.waited = waited  # goes on counting: a tick may have begun with the loader before
             self.loader.start(self.clock)
         raw, self._ahead = self._ahead or startup.to_batch(self.loader.next()), None
@@ -173,7 +176,7 @@ class Trainer:
             phase,
             {name: player.engine for name, player in self.players.items()},
             clock=self.clock,
-            seed=lambda micro: startup.seed_torch(int(counter_rng.key(*stream, micro))),
+            seed=lambda micro: seeding.seed_torch(int(counter_rng.key(*stream, micro))),
             autocast=self._autocast,
             weigh=self._weigh,
         )
@@ -217,7 +220,7 @@ class Trainer:
             grad_norm=self.tick.means("norm"),
             images_per_s=(self.clock - clock) / max(now - start, 1e-9),
             data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),
-            memory_mb=startup.memory_mb(self.here),
+            memory_mb=monitor.memory_mb(self.here),
         )
         self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
         self.tick = step_sync.Tick()

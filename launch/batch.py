@@ -21,15 +21,15 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json, read_text
-from hpc.cluster import slurm
+from hpc.cluster import slurm, slurm_env
 from hpc.cluster.signals import STOP, TIME
 from hpc.config.check import check
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
 from hpc.runs import goodput, requeue
+from hpc.runs.requeue import AGAIN
 from hpc.runs.run_dir import RunDir
 
-AGAIN = 10  # exit code of `end`: into the queue once more
 STOPPED = 11  # exit code of `start`: nothing is left to be done
 FORGOTTEN = 7 * 24 * 3600  # seconds after which a binding without a run is removed
 TOLD = {"INT": STOP, "TERM": STOP, "USR1": TIME}
@@ -45,7 +45,7 @@ ONE_OFF = (
 
 def main(argv: Sequence[str]) -> int:
     what, words = (argv[0], list(argv[1:])) if argv else ("", [])
-    if not slurm.job_id():
+    if not slurm_env.job_id():
         raise UserError("this is no job: type sbatch slurm/siamese.sh key=value, or salloc first")
     if what == "start":
         return start(words)
@@ -56,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
 
 def start(words: Sequence[str]) -> int:
     """The run of this job, made at its first start. Prints what the batch script reads."""
-    job, binding = slurm.job_id(), _binding()
-    run = bound(binding, job) if slurm.restart_count() else None
+    job, binding = slurm_env.job_id(), _binding()
+    run = bound(binding, job) if slurm_env.restart_count() else None
     if run is None:
         run = _make(words, job, lambda path: bind(binding, path))
         try:
@@ -188,7 +188,7 @@ def _same_place(words: Sequence[str]) -> list[str]:
     found = [f"cluster.{key}={os.environ[name]}" for key, name in known.items() if os.environ.get(name)]
     if os.environ.get("SLURM_MEM_PER_NODE"):
         found.append(f"cluster.mem_gb={int(os.environ['SLURM_MEM_PER_NODE']) / 1024:g}")
-    limit = _hours(slurm.job_info(slurm.job_id()).get("TimeLimit", ""))
+    limit = _hours(slurm.job_info(slurm_env.job_id()).get("TimeLimit", ""))
     return [*found, f"gpus={_gpus(words)}", *([f"hours={limit}"] if limit else [])]
 
 
@@ -236,14 +236,14 @@ def _adapted(run: RunDir) -> Config:
 
 def end(run: RunDir, code: int, told: str = "") -> int:
     """Judge the end of the ranks: what the batch script does next. `told`: the signal before which they never ran."""
-    job, attempts = slurm.job_id(), run.config().cluster.attempts
+    job, attempts = slurm_env.job_id(), run.config().cluster.attempts
     _check_owner(run, job)
     goodput.ended(run)
     if told:
         run.write_status(state="stopped", asked=TOLD[told])
     queued = requeue.known(job).get("BatchFlag", "1") != "0"  # in an salloc nobody can requeue
     again, why = requeue.wanted(
-        run, crashed=code != 0, job=job, restart=slurm.restart_count(), attempts=attempts
+        run, crashed=code != 0, job=job, restart=slurm_env.restart_count(), attempts=attempts
     )
     if not queued:
         run.give_to_job("")

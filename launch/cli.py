@@ -8,8 +8,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
+
+from launch.start.snapshot import version
 
 COMMANDS = {  # name: (module, one line)
     "demo": ("launch.commands.demo", "faces from nothing: generate, pack, train, evaluate"),
@@ -55,20 +56,6 @@ def usage() -> str:
     )
 
 
-def version() -> str:
-    """The version in `pyproject.toml` of a checkout or a run's copy of it, else of the installed package."""
-    import re
-    from importlib import metadata
-
-    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
-    if project.is_file() and (found := re.search(r'(?m)^version = "(.+)"', project.read_text())):
-        return found[1]
-    try:
-        return metadata.version("rostro")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def load(command: str) -> ModuleType:
     """The module of a command."""
     return importlib.import_module(COMMANDS[command][0])
@@ -101,9 +88,9 @@ def _run(words: Sequence[str]) -> int:
         return 0
     name, rest = words[0], words[1:]
     from data_shards.errors import UserError
-    from hpc.cluster import slurm
+    from hpc.cluster import slurm_env
 
-    slurm.no_rank()
+    slurm_env.no_rank()
     try:
         if name not in COMMANDS:
             from hpc.config.types import near

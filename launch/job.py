@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_shards.errors import UserError
-from hpc.cluster import slurm
+from hpc.cluster import slurm_env
 from hpc.config.schema import Config
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir
@@ -45,7 +45,7 @@ class Job:
 
     def _under_slurm(self, run: RunDir) -> int:
         """As `srun` starts it: an exit code that is seen, and rank 0 as the owner of the requeue."""
-        place = slurm.place()
+        place = slurm_env.place()
         if place is None:
             raise RuntimeError("this job was made for srun: `rostro resume` starts its run")
         self._log_to(run.log(place[0]))
@@ -64,10 +64,10 @@ class Job:
         """Count this start. It ends here where starts that SLURM itself repeats bring nothing, or too early."""
         config = run.config()
         why = requeue.stuck(run, config.cluster.attempts)
-        if not why and config.after and not slurm.restart_count():
+        if not why and config.after and not slurm_env.restart_count():
             why = not_yet(config)
         if why:
-            run.take(job=slurm.job_id())
+            run.take(job=slurm_env.job_id())
             requeue.failed(run, why)
             run.release()
             sys.exit(f"error: {why}")
@@ -75,9 +75,9 @@ class Job:
 
     def _go_on(self, run: RunDir) -> None:
         """All ranks have saved and left in order: back into the queue where the run is to go on."""
-        job, attempts = slurm.job_id(), run.config().cluster.attempts
+        job, attempts = slurm_env.job_id(), run.config().cluster.attempts
         again, why = requeue.wanted(
-            run, crashed=False, job=job, restart=slurm.restart_count(), attempts=attempts
+            run, crashed=False, job=job, restart=slurm_env.restart_count(), attempts=attempts
         )
         if again and not requeue.requeue(job):
             why = f"SLURM refused `scontrol requeue {job}`: `rostro resume {run.name}` goes on"
@@ -136,7 +136,7 @@ def not_yet(config: Config) -> str:
 
 def environment(run: RunDir) -> Mapping[str, str]:
     """Variables of the ranks: their code first on the path, nothing of another job's place."""
-    kept = {name: value for name, value in slurm.outside(os.environ).items() if name not in FOREIGN}
+    kept = {name: value for name, value in slurm_env.outside(os.environ).items() if name not in FOREIGN}
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         kept[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
     rest = os.environ.get("PYTHONPATH")

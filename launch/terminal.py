@@ -84,3 +84,17 @@ def _line(columns: Sequence[Column], cells: Sequence[str], number: int | None = 
         colour = column.colours[number] if number is not None and column.colours else 0
         parts.append(f"\033[{colour}m{text}\033[0m" if colour and os.isatty(1) else text)
     return GAP.join(parts).rstrip()
+
+
+def duration(seconds: float | None) -> str:
+    """`42s`, `3m07s`, `2h05m`, `1d04h`; empty for None."""
+    if seconds is None:
+        return ""
+    whole = int(min(seconds, 1e9))  # a damaged file may say anything
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

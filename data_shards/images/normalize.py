@@ -4,27 +4,19 @@ A JPEG that is all of that already keeps its bytes. Everything else is decoded a
 without chroma subsampling. Files that are no JPEG are read in foreign.py, sizes are changed in resize.py.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 
 from data_shards.images.jpeg import Head, count_scans, read_head
+from data_shards.images.pixels import LARGEST, Crop, Rejected, _cut, by_strips, centre, reason, upright
 
 QUALITY = 95
-LARGEST = 100_000_000  # pixels; more is a mistake or an attack on the memory
 SCANS = 500  # of a progressive JPEG; more is an attack on the time
-STRIP = 1 << 18  # pixels that are converted at a time
 
 # libjpeg's warnings that leave every pixel intact. The picture is stored anew, so that no reader warns again.
 HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform")
-
-Crop = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
-
-
-class Rejected(ValueError):
-    """A file that cannot become a sample; the message is the reason that rejected.csv states."""
 
 
 class Picture(NamedTuple):
@@ -158,47 +150,3 @@ def _decode_jpeg(data: bytes, head: Head) -> np.ndarray:
             lambda low, high: (inks[low:high, :, :3].astype(np.uint16) * inks[low:high, :, 3:] + 127) // 255,
         )
     return upright(image, head.orientation)
-
-
-def by_strips(shape: tuple[int, ...], channels: int, strip: Callable[[int, int], np.ndarray]) -> np.ndarray:
-    """uint8 [h, w, channels], made of strip(first row, end): a large picture is never there twice in a wide type."""
-    height, width = shape[:2]
-    image = np.empty((height, width, channels), np.uint8)
-    step = max(1, STRIP // width)
-    for low in range(0, height, step):
-        high = min(low + step, height)
-        image[low:high] = strip(low, high)
-    return image
-
-
-def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation (Exif 2.3, table 4.6.5.1)."""
-    if orientation in (5, 6, 7, 8):
-        image = image.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return image
-
-
-def centre(width: int, height: int, side: float) -> Crop | None:
-    """The centre square of a picture: side in pixels, up to 1 a share of the shorter one; None if that is all."""
-    shorter = min(width, height)
-    pixels = min(shorter, max(1, round(side * shorter if side <= 1 else side)))
-    if (width, height) == (pixels, pixels):
-        return None
-    return (width - pixels) // 2, (height - pixels) // 2, pixels, pixels
-
-
-def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:
-    """The part of the crop that lies inside the picture."""
-    x, y, width, height = crop
-    part = image[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
-    if not part.size:
-        raise Rejected(f"crop {crop} lies outside the picture of {image.shape[1]} x {image.shape[0]}")
-    return part
-
-
-def reason(error: Exception) -> str:
-    return f"does not decode: {' '.join(str(error).split()) or type(error).__name__}"

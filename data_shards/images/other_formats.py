@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from data_shards.images.normalize import Rejected, by_strips, reason, upright
+from data_shards.images.pixels import Rejected, by_strips, reason, upright
 
 LARGEST = (
     50_000_000  # pixels: half of what a JPEG may have, since Pillow and its decoders hold several copies

@@ -4,6 +4,8 @@ Packing, the decoding of evaluations, `verify` and the card of an export share i
 random crops of training are resized by their decoders: `host.py`, `dali.py`.
 """
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -20,3 +22,60 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
         return part
     kernel = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
     return cv2.resize(part, (size, size), interpolation=kernel).reshape(size, size, image.shape[2])
+
+
+LARGEST = 100_000_000  # pixels; more is a mistake or an attack on the memory
+
+
+STRIP = 1 << 18  # pixels that are converted at a time
+
+
+Crop = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
+
+
+class Rejected(ValueError):
+    """A file that cannot become a sample; the message is the reason that rejected.csv states."""
+
+
+def by_strips(shape: tuple[int, ...], channels: int, strip: Callable[[int, int], np.ndarray]) -> np.ndarray:
+    """uint8 [h, w, channels], made of strip(first row, end): a large picture is never there twice in a wide type."""
+    height, width = shape[:2]
+    image = np.empty((height, width, channels), np.uint8)
+    step = max(1, STRIP // width)
+    for low in range(0, height, step):
+        high = min(low + step, height)
+        image[low:high] = strip(low, high)
+    return image
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies an EXIF orientation (Exif 2.3, table 4.6.5.1)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
+
+
+def centre(width: int, height: int, side: float) -> Crop | None:
+    """The centre square of a picture: side in pixels, up to 1 a share of the shorter one; None if that is all."""
+    shorter = min(width, height)
+    pixels = min(shorter, max(1, round(side * shorter if side <= 1 else side)))
+    if (width, height) == (pixels, pixels):
+        return None
+    return (width - pixels) // 2, (height - pixels) // 2, pixels, pixels
+
+
+def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:
+    """The part of the crop that lies inside the picture."""
+    x, y, width, height = crop
+    part = image[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
+    if not part.size:
+        raise Rejected(f"crop {crop} lies outside the picture of {image.shape[1]} x {image.shape[0]}")
+    return part
+
+
+def reason(error: Exception) -> str:
+    return f"does not decode: {' '.join(str(error).split()) or type(error).__name__}"

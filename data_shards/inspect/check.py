@@ -17,10 +17,10 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, open_regular, read_text
-from data_shards.images.normalize import Rejected, normalise
-from data_shards.pack.journal import FOLDER
+from data_shards.images.normalize import normalise
+from data_shards.images.pixels import Rejected
 from data_shards.shard_format.keys import visible
-from data_shards.shard_format.manifest import NAME, read_manifest
+from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.shard_format.ustar import BLOCK, END, header, header_name
 from data_shards.workers import run_jobs

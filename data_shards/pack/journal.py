@@ -19,9 +19,8 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.pack.shard_worker import ShardResult
-from data_shards.shard_format.manifest import TEMPORARY, durable, sync_path
+from data_shards.shard_format.manifest import FOLDER, TEMPORARY, durable, sync_path
 
-FOLDER = ".pack"
 _OURS = re.compile(r"[A-Za-z0-9_-]+-\d{6}\.(tar|idx)|identities\.txt|rejected\.csv")
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from data_shards.pack.journal import FOLDER, Workplace, locked, remove_journal
+from data_shards.pack.journal import Workplace, locked, remove_journal
 from data_shards.pack.layout import HELD_OUT, TRAINED, VALIDATION, fingerprint, group, split_identities
-from data_shards.pack.set_writer import Request, SetMaker, request_facts, source_kind
+from data_shards.pack.request import Request, request_facts, source_kind
+from data_shards.pack.set_writer import SetMaker
 from data_shards.pack.shard_worker import pack_shard
 from data_shards.shard_format.keys import slug
-from data_shards.shard_format.manifest import NAME, read_manifest, write_manifest
+from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest, write_manifest
 from data_shards.shard_format.shard_set import check_sizes
 from data_shards.sources.base import Source
 from data_shards.workers import run_jobs

@@ -7,7 +7,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,75 +14,13 @@ import numpy as np
 from data_shards.errors import UserError
 from data_shards.pack.journal import Workplace
 from data_shards.pack.layout import plan_split
+from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
-from data_shards.shard_format.keys import slug, visible
-from data_shards.shard_format.manifest import SCHEMA, file_entry, renamed, sync_path
+from data_shards.shard_format.keys import visible
+from data_shards.shard_format.manifest import file_entry, renamed, sync_path
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.sources.base import Sample, Source
-
-CUT = "eval: hash < holdout, val: hash >= 1 - val"  # how plan.split_identities cuts, for the manifest
-
-
-@dataclass(frozen=True)
-class Request:
-    """How to pack. Everything here but workers is part of what a set is."""
-
-    split: str = "train"  # name of the set when nothing is held out
-    size: int = 0  # side of the stored squares in pixels; 0: pictures keep their size
-    holdout: float = 0.0  # about the share of the identities that goes to OUT/eval
-    val: float = 0.0  # and to OUT/val
-    shard_mb: float = 100.0  # about the largest shard, in 10^6 bytes
-    verify: str = "decode"  # decode | none
-    seed: int = 0  # of the order of identities and of who is held out
-    name: str = ""  # of the set and its files; empty: the source's
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the source
-
-    def __post_init__(self) -> None:
-        checks = {
-            "holdout": (0 <= self.holdout < 1, "a share of the identities, from 0 to below 1, e.g. 0.1"),
-            "val": (
-                0 <= self.val < 1 and self.holdout + self.val < 1,
-                "a share of the identities, from 0 and, with holdout, below 1, e.g. 0.1",
-            ),
-            "size": (
-                self.size == 0 or 8 <= self.size <= 8192,
-                "pixels from 8 to 8192, or 0 to keep all sizes",
-            ),
-            "shard_mb": (0.01 <= self.shard_mb <= 8000, "megabytes from 0.01 to 8000, e.g. 100"),
-            "verify": (self.verify in ("decode", "none"), "decode or none"),
-            "split": (
-                bool(self.split) and self.split == slug(self.split) and "/" not in self.split,
-                "a plain name such as train or test",
-            ),
-            "name": (
-                not self.name or (slug(self.name) == self.name and "/" not in self.name),
-                "a plain name",
-            ),
-        }
-        for key, (good, wanted) in checks.items():
-            if not good:
-                raise UserError(f"{key}={getattr(self, key)}: type {wanted}")
-
-
-def source_kind(source: Source) -> str:
-    """What the user typed as source=: the name of its file."""
-    return type(source).__module__.rpartition(".")[2]
-
-
-def request_facts(source: Source, request: Request, name: str) -> dict[str, Any]:
-    """All that decides what is written, beside the samples themselves."""
-    facts = {
-        "schema": SCHEMA,
-        "source": source_kind(source),
-        "fields": dict(source.fields),
-        **{key: value for key, value in vars(request).items() if key not in ("options", "val")},
-        "options": dict(request.options),
-        "name": name,
-    }
-    if request.holdout or request.val:  # sets that were cut otherwise, at a count of people, are other sets
-        facts |= {"val": request.val, "cut": CUT}
-    return facts
 
 
 class SetMaker:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_shards.images.normalize import Rejected, normalise
+from data_shards.images.normalize import normalise
+from data_shards.images.pixels import Rejected
 from data_shards.pack.layout import Entry
-from data_shards.shard_format.ustar import TarWriter
+from data_shards.pack.tar_writer import TarWriter
 from data_shards.sources.base import Source
 
 COLUMNS = ("offset", "size", "width", "height", "crc", "labels.identity")

@@ -147,3 +147,6 @@ def file_entry(path: Path, *, name: str) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"name": name, "bytes": os.path.getsize(path), "sha256": digest}
+
+
+FOLDER = ".pack"

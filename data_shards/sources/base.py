@@ -1,19 +1,13 @@
 """What a data set on disk looks like to the packer: a `Source` lists samples and reads their bytes.
 
-The registry is the folder `sources/`: `sources/<name>.py` has
-    OPTIONS: dict[str, default]                  keys of its own for `rostro pack`, typed by their defaults
-    def source(src: str, split: str, **options)  -> Source; UserError for a folder that is not this data set
-A source is listed in the parent process and read in the workers, so it must pickle.
+Which there are says `registry.py`. A source is listed in the parent process and read in the workers, so it must pickle.
 """
 
-import importlib
 import os
-import pkgutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from data_shards import sources
 from data_shards.errors import UserError
 from data_shards.sources.walk import Found, Walk, is_folder, is_helper
 
@@ -115,27 +109,3 @@ def folders_of(root: str | os.PathLike[str]) -> list[str]:
 def stem(name: str) -> str:
     """File name without its suffix; `.jpg` alone keeps its name."""
     return os.path.splitext(name)[0]
-
-
-def source_names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
-
-
-def source_module(name: str) -> Any:
-    """Module sources/<name>.py. Raises UserError for an unknown name."""
-    if name not in source_names():
-        raise UserError(f"source={name}: unknown; choose one of {', '.join(source_names())}")
-    return importlib.import_module(f"data_shards.sources.{name}")
-
-
-def open_source(
-    name: str, src: str, *, split: str = "train", options: Mapping[str, Any] | None = None
-) -> Source:
-    """The source `name` on folder src. Raises UserError for an unknown name or option, or a wrong folder."""
-    module = source_module(name)
-    options = dict(options or {})
-    for key, value in options.items():
-        if key not in module.OPTIONS:
-            known = ", ".join(module.OPTIONS) or "none"
-            raise UserError(f"{key}={value}: source={name} has no such key; its own keys: {known}")
-    return module.source(src, split=split, **options)

@@ -16,9 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from hpc.checkpoints import task_state
 from hpc.checkpoints.store import Checkpoint, Tensors
 from hpc.errors import UserError
-from hpc.training import task_state
 
 Write = Callable[[Checkpoint], None]
 COPIERS = 4  # threads that copy: one alone does not fill the memory's bandwidth

@@ -8,17 +8,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hpc.checkpoints import store
+import torch
+from torch.nn.modules.dropout import _DropoutNd
+
+from hpc.checkpoints import store, task_state
 from hpc.checkpoints.async_writer import Saver
 from hpc.checkpoints.store import Checkpoint
+from hpc.config.identity import identity, numbers
 from hpc.config.schema import Config
-from hpc.distributed import comm
+from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
+from hpc.errors import UserError
 from hpc.runs import restart
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task
-from hpc.training import fault_injection, startup, task_state
-from hpc.training.player import Player
+from hpc.training import fault_injection
+from hpc.training.player import Player, PlayerState
 from hpc.training.step_sync import Tick
 
 
@@ -34,15 +39,16 @@ class Keeper:
     def find(self) -> Checkpoint | None:
         """The newest whole checkpoint, chosen by rank 0; None for a fresh run. UserError where all are lost."""
         found = store.latest(self.run.path, _say) if self.here.main else None
-        comm.agree_or_raise(restart.gone(self.run) if self.here.main and not found else "", self.here)
-        found = comm.broadcast(found, self.here)
+        collectives.agree_or_raise(restart.gone(self.run) if self.here.main and not found else "", self.here)
+        found = collectives.broadcast(found, self.here)
         return store.read(found, verified=True) if found else None
 
     def restore(self, saved: Checkpoint) -> None:
         """Put the saved state into players and task."""
-        startup.check_checkpoint(saved, self.config, self.players)
+        check_checkpoint(saved, self.config, self.players)
         for player in self.players.values():
-            player.load_from(saved)
+            name = player.name
+            player.load_state(PlayerState(saved.players[name], saved.optim[name], saved.ema.get(name)))
         if not fault_injection.forgotten("task"):
             self.task.load_state(saved.task)
 
@@ -54,7 +60,7 @@ class Keeper:
         self._saver.wait()  # what is being written counts too
         old = store.scored(self.run.path, self.task.metric) if self.here.main else []
         best = old[0][0] if old else None
-        best = comm.broadcast(best, self.here)
+        best = collectives.broadcast(best, self.here)
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
 
     def save(self, clock: int, updates: int, tick: Tick, metrics: Mapping[str, float]) -> None:
@@ -66,11 +72,13 @@ class Keeper:
         state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(tick))
         task_state.split(state.task)  # on all ranks, so that what cannot be saved ends them with one message
         for player in self.players.values():  # on all ranks: ZeRO gathers the pieces
-            player.save_to(state)
+            state.players[player.name], state.optim[player.name], average = player.state()
+            if average is not None:
+                state.ema[player.name] = average
         if self.here.main:
-            state.meta = startup.meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
+            state.meta = meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
             error = self._saver.save(state)
-        comm.agree_or_raise(error, self.here)
+        collectives.agree_or_raise(error, self.here)
 
     def _commit(self, state: Checkpoint) -> None:
         store.save(self.run.path, state, guard=self.run.check_owner)
@@ -92,7 +100,7 @@ class Keeper:
     def finish(self) -> None:
         """Wait for a save that is under way; its failure ends all ranks."""
         if self.config.save.mode == "async":
-            comm.agree_or_raise(self._saver.wait(), self.here)
+            collectives.agree_or_raise(self._saver.wait(), self.here)
 
     def close(self) -> None:
         """Let a save that is under way come to its end, whatever became of the run."""
@@ -101,3 +109,34 @@ class Keeper:
 
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def meta(config: Config, job: Task, here: Dist) -> dict[str, Any]:
+    """What a checkpoint says of its run."""
+    return {
+        "task": config.task["name"],
+        "identity": identity(config),
+        "numbers": numbers(config),
+        "metric": list(job.metric),
+        "world": here.world,
+        "micro_batch": config.micro_batch,
+        "torch": torch.__version__,
+    }
+
+
+def check_checkpoint(saved: Checkpoint, config: Config, players: Mapping[str, Player]) -> None:
+    """Refuse a checkpoint of another task, backend or config, naming the first such key."""
+    mine, theirs = numbers(config), dict(saved.meta.get("numbers", {}))
+    if "micro_batch" in saved.meta and any(_has_dropout(player.module) for player in players.values()):
+        mine["micro_batch"], theirs["micro_batch"] = config.micro_batch, saved.meta["micro_batch"]
+    for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "task.name", key)):
+        if theirs.get(key) != mine.get(key):
+            raise UserError(
+                f"the checkpoint of clock {saved.clock} was made with {key}={theirs.get(key)}, the run says "
+                f"{key}={mine.get(key)}: set it back, or start a new run under another name"
+            )
+
+
+def _has_dropout(module: torch.nn.Module) -> bool:
+    """Whether its masks, which are drawn for each micro batch, change the numbers."""
+    return any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in module.modules())

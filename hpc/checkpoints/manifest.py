@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.files import SEAL, FileError, is_sealed, read_json, seal
-from hpc.config.parse import numbers
+from hpc.config.identity import numbers
 from hpc.config.schema import Config
 from hpc.errors import UserError
 

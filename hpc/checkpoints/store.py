@@ -18,16 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.files import read_json
-from hpc.checkpoints import manifest, safetensors_writer
+from hpc.checkpoints import manifest, safetensors_writer, task_state
 from hpc.checkpoints.manifest import REMEDY, Damaged
 from hpc.errors import UserError
-from hpc.training import fault_injection, task_state
+from hpc.training import fault_injection
 
 HASHERS = 4  # files hashed at a time, while the next ones are written
 STATE = {"task": dict, "monitor": {"sums?": {str: list}, "digest?": int}}
@@ -282,20 +281,3 @@ def prune(run: Path, *, last: int, best: int, keep_every: int, metric: tuple[str
                 path.rename(path.with_name(f".tmp-old-{path.name}"))
     for stale in folder_of(run).glob(".tmp-*"):
         shutil.rmtree(stale, ignore_errors=True)
-
-
-def load_module(module: torch.nn.Module, tensors: Tensors, what: str) -> None:
-    """Copy `tensors` into the parameters and buffers of `module`, by name; all of them, nothing else."""
-    wanted = module.state_dict()
-    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    if missing or extra:
-        name = (missing or extra)[0]
-        state = "lacks" if missing else "has an unknown tensor"
-        raise UserError(f"{what} {state} {name}: it was saved by another network; use the run's own config")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            if tensor.shape != tensors[name].shape:
-                raise UserError(
-                    f"{what}: {name} has shape {list(tensors[name].shape)}, the network {list(tensor.shape)}"
-                )
-            tensor.copy_(tensors[name])

@@ -5,7 +5,6 @@ composes both with Hydra and writes the result, `RUN/config.yaml`, which is all 
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -23,28 +22,7 @@ from hpc.config.schema import (
 )
 from hpc.config.types import as_type, flatten, near, shown
 
-# Keys that change no number of the run, or only the order in which the same numbers are summed. Everything else is
-# part of the run's identity. Folders of data may move; their content is held by the manifests' digests.
-FREE = frozenset(
-    (
-        *("name", "runs", "procs", "nodes", "gpus", "hours", "after", "wait", "dry_run", "prepare"),
-        *("log", "engine", "cluster", "save.mode", "data.stage", "optim.impl"),
-        *("desync_every", "hang_timeout", "eval.batch"),
-        *("save.last", "save.best", "save.keep_every"),
-        *(
-            "data.set",
-            "data.train",
-            "data.val",
-            "data.eval",
-            "data.allow_shared",
-            "data.threads",
-            "data.ahead",
-        ),
-    )
-)
-
-
-CONF = Path(__file__).resolve().parents[1] / "launch" / "conf"
+CONF = Path(__file__).resolve().parents[2] / "launch" / "conf"
 
 
 def smoke_overrides(task: str) -> list[str]:
@@ -57,32 +35,6 @@ def smoke_overrides(task: str) -> list[str]:
     return [
         f"{key}={json.dumps(value) if isinstance(value, bool) else value}" for key, value in block.items()
     ]
-
-
-def is_free(key: str, config: Config) -> bool:
-    """Whether a dotted key may change when the run of `config` is resumed."""
-    if key == "micro_batch":  # `local` and `sync` normalise over it
-        return config.norm_stats == "group"
-    return key in FREE or key.split(".")[0] in FREE
-
-
-def numbers(config: Config) -> dict[str, Any]:
-    """The dotted keys that change the numbers of a run, with their values."""
-    values = flatten(dataclasses.asdict(config))
-    return {key: value for key, value in values.items() if not is_free(key, config)}
-
-
-def identity(config: Config) -> str:
-    """Hash of the keys that change numbers: equal for a run and its resumed continuation."""
-    text = json.dumps(numbers(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def changed(before: Config, after: Config) -> list[str]:
-    """The keys that change numbers and differ between two configs, as `key=new (was old)`."""
-    old, new = numbers(before), numbers(after)
-    keys = sorted(set(old) | set(new))
-    return [f"{key}={new.get(key)} (was {old.get(key)})" for key in keys if old.get(key) != new.get(key)]
 
 
 def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from data_shards.loading import node_cache
 from hpc.config import held_out
 from hpc.config.schema import Config
-from hpc.distributed import comm
+from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 
@@ -76,7 +76,7 @@ def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) ->
     try:
         while True:
             done, error = (work.done, work.error) if work else (True, "")
-            answers = comm.gather_objects((done, error, asked()), here)
+            answers = collectives.gather_objects((done, error, asked()), here)
             if all(done for done, *_ in answers) or any(error for _, error, _ in answers):
                 break
             if level := max(level for *_, level in answers):
@@ -91,6 +91,6 @@ def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) ->
     finally:
         if work:
             work.end()
-    comm.agree_or_raise(work.error if work else "", here)
+    collectives.agree_or_raise(work.error if work else "", here)
     root = node_cache.expanded(data.stage)
     return {name: str(node_cache.place(folder, root)) for name, folder in sources.items()}

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import torch.distributed as dist
 
-from hpc.cluster import slurm
+from hpc.cluster import slurm_env
 from hpc.errors import LostRank, UserError
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir, alive, mark
@@ -116,7 +116,7 @@ class Watch:
         """By the line that a failing rank of this start leaves."""
         if "TORCHELASTIC_RUN_ID" in os.environ:  # its starts share a name, and its agent ends the others
             return None
-        begun = 0.0 if slurm.in_step() else self._own.create_time()
+        begun = 0.0 if slurm_env.in_step() else self._own.create_time()
         for path in sorted(self.run.failures.glob(f"{failures.attempt()}-rank*.json")):
             line = failures.read_line(path)
             if line and not line["lost"] and line["time"] > begun and line["rank"] != self.rank:

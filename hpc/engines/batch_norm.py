@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hpc.distributed.comm import Dist, sum_, sum_grad
+from hpc.distributed.collectives import sum_, sum_grad
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 
 

@@ -13,10 +13,11 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from hpc.distributed import comm
+from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
-from hpc.optim import build
+from hpc.optim import state
+from hpc.optim.state import export_state, import_state
 
 
 @dataclass
@@ -62,11 +63,13 @@ class Fragments:
 
     def __init__(self, pieces: list[Fragment], shapes: dict[str, torch.Size], here: Dist) -> None:
         self.pieces, self.shapes, self.here = pieces, shapes, here
-        self.named: build.Named = [(one.name, one.piece) for one in pieces]
+        self.named: state.Named = [(one.name, one.piece) for one in pieces]
         self._places = {one.name: one for one in pieces}
-        self._everyone = comm.gather_objects([(one.name, one.start, one.numel) for one in pieces], here)
+        self._everyone = collectives.gather_objects(
+            [(one.name, one.start, one.numel) for one in pieces], here
+        )
 
-    def adopt(self, optimizer: torch.optim.Optimizer, named_parameters: build.Named) -> None:
+    def adopt(self, optimizer: torch.optim.Optimizer, named_parameters: state.Named) -> None:
         """Let `optimizer`, built for the whole parameters, step this rank's pieces of them instead."""
         names = {p: name for name, p in named_parameters}
         for group in optimizer.param_groups:
@@ -79,7 +82,7 @@ class Fragments:
         All ranks call it with the same names, as far as they own a piece of them. On other ranks the result is
         empty.
         """
-        used = set().union(*comm.gather_objects(sorted(values), self.here))
+        used = set().union(*collectives.gather_objects(sorted(values), self.here))
         tables = [[row for row in table if row[0] in used] for table in self._everyone]
         mine = [values[name].detach().reshape(-1) for name, *_ in tables[self.here.rank]]
         vectors = self._exchange(mine, [sum(row[2] for row in table) for table in tables], everywhere)
@@ -113,7 +116,7 @@ class Fragments:
 
     def export_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """On rank 0 what `optim.export_state` gives for whole parameters; empty elsewhere. All ranks call it."""
-        own = build.export_state(optimizer, self.named)
+        own = export_state(optimizer, self.named)
         by_key: dict[str, dict[str, Tensor]] = {}
         single: dict[str, tuple[float, torch.dtype]] = {}
         for full, value in own.items():
@@ -123,11 +126,11 @@ class Fragments:
             else:
                 by_key.setdefault(key, {})[name] = value
         found: dict[str, Tensor] = {}
-        keys = sorted(set().union(*comm.gather_objects(sorted(by_key), self.here)))
+        keys = sorted(set().union(*collectives.gather_objects(sorted(by_key), self.here)))
         for key in keys:
             whole = self.collect(by_key.get(key, {}), everywhere=False)
             found |= {f"{name}/{key}": tensor for name, tensor in whole.items()}
-        for part in comm.gather_objects(single, self.here):
+        for part in collectives.gather_objects(single, self.here):
             found |= {full: torch.tensor(value, dtype=kind) for full, (value, kind) in part.items()}
         return found if self.here.main else {}
 
@@ -136,7 +139,7 @@ class Fragments:
         kept = {}
         for full, value in tensors.items():
             name, _, key = full.rpartition("/")
-            if name not in self.shapes or (name in self._places and key in ("step", build.UNSTEPPED)):
+            if name not in self.shapes or (name in self._places and key in ("step", state.UNSTEPPED)):
                 kept[full] = value  # an unknown name is refused below
             elif name in self._places:
                 if value.shape != self.shapes[name]:
@@ -145,7 +148,7 @@ class Fragments:
                         f"{list(self.shapes[name])}: use the run's own config"
                     )
                 kept[full] = self._places[name].of(value)
-        build.import_state(optimizer, self.named, kept)
+        import_state(optimizer, self.named, kept)
 
     def __iter__(self) -> Iterator[Fragment]:
         return iter(self.pieces)

@@ -18,14 +18,15 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from hpc.checkpoints import store as checkpoint
 from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
-from hpc.distributed.comm import Dist, agree_or_raise, sum_
+from hpc.distributed.collectives import agree_or_raise, sum_
+from hpc.distributed.comm import Dist
 from hpc.engines.flat import Flat
 from hpc.engines.param_shards import Fragment, Fragments, Stand, fragment
 from hpc.errors import UserError
 from hpc.optim.ema import Ema
+from hpc.optim.state import load_module
 
 
 def _deepspeed(here: Dist, timeout: int) -> Any:
@@ -272,7 +273,7 @@ class ZeRO(Flat):
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], what: str) -> None:
         target = self._skeleton or self.module
-        checkpoint.load_module(target, tensors, what)
+        load_module(target, tensors, what)
         if self.parts is None:
             return
         parameters = dict(target.named_parameters())

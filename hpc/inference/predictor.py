@@ -23,10 +23,11 @@ from hpc.checkpoints.store import Damaged
 from hpc.config.schema import Config
 from hpc.errors import UserError
 from hpc.metrics.verification import Score, cosine
+from hpc.optim.state import load_module
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task
 from hpc.tasks.siamese import Siamese
-from hpc.training import startup
+from hpc.training import seeding, startup
 
 BATCH = 64  # pictures at a time
 
@@ -116,7 +117,7 @@ def _warn(text: str) -> None:
 
 def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:
     task = startup.task(config)
-    with startup.seeded(config.seed):
+    with seeding.seeded(config.seed):
         nets = task.players()
     return task, nets
 
@@ -149,7 +150,7 @@ def _load(nets: dict[str, nn.Module], saved: store.Checkpoint, *, averaged: bool
         if name not in saved.players:
             raise UserError(f"checkpoint {where} has no player {name}: it belongs to another task")
         tensors = saved.players[name] | (saved.ema.get(name, {}) if averaged else {})
-        store.load_module(net, tensors, f"checkpoint {where}, player {name}")
+        load_module(net, tensors, f"checkpoint {where}, player {name}")
 
 
 def untrained(trained: Predictor) -> Predictor:

@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
+import torch
 import yaml
 from torch import Tensor
 
 from data_shards.files import FileError, MissingFile, parse_json, read_bytes
 from hpc.config import held_out
-from hpc.config.parse import numbers
+from hpc.config.identity import numbers
 from hpc.config.schema import Config
+from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.monitor import console, event_file, projector
 from hpc.runs.run_dir import RunDir
@@ -287,3 +290,10 @@ def _by_player(name: str, values: Mapping[str, float]) -> dict[str, float]:
 def _plain(value: Any) -> int | float | str:
     """A setting as the hyperparameter table can show it: numbers stay, the rest is text."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def memory_mb(here: Dist) -> float:
+    """Memory of this rank: of the GPU at its highest, or resident."""
+    if here.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(here.device) / 1e6
+    return psutil.Process().memory_info().rss / 1e6

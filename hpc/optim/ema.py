@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from hpc.checkpoints import store
+from hpc.optim.state import load_module
 
 
 class Ema:
@@ -45,4 +45,4 @@ class Ema:
         return self.module.state_dict()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        store.load_module(self.module, state, "the moving average")
+        load_module(self.module, state, "the moving average")

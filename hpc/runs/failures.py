@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards import files
-from hpc.cluster import slurm
+from hpc.cluster import slurm_env
 from hpc.errors import LostRank, UserError
 from hpc.runs import status as statusfile
 from hpc.runs.run_dir import ACTIVE, RunDir, alive, write_json
@@ -56,8 +56,8 @@ class Place:
 
 def attempt() -> str:
     """A name of this start of the run, the same on all its ranks."""
-    if slurm.in_step():
-        return f"{slurm.job_id()}.{slurm.restart_count()}.{os.environ.get('SLURM_STEP_ID', '')}"
+    if slurm_env.in_step():
+        return f"{slurm_env.job_id()}.{slurm_env.restart_count()}.{os.environ.get('SLURM_STEP_ID', '')}"
     names = ("ROSTRO_ATTEMPT", "SUBMITIT_LOCAL_JOB_ID", "MASTER_PORT")  # the last under torchrun
     return next((os.environ[name] for name in names if os.environ.get(name)), str(os.getpid()))
 
@@ -149,8 +149,8 @@ def _verdict(run: RunDir) -> str:
 def _may_write(run: RunDir) -> bool:
     """Whether this is the run's newest start; one that SLURM requeued need not have taken the lock yet."""
     lock = run.owner()
-    requeued = slurm.in_step() and lock.get("job") == slurm.job_id()
-    if not run.lost_to() or (requeued and lock.get("slurm_restarts", 0) < slurm.restart_count()):
+    requeued = slurm_env.in_step() and lock.get("job") == slurm_env.job_id()
+    if not run.lost_to() or (requeued and lock.get("slurm_restarts", 0) < slurm_env.restart_count()):
         return True
     return (
         statusfile.read_or_warn(run.status_file).get("attempt") == attempt()

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from data_shards.files import FileError, MissingFile, parse_json, read_bytes
-from hpc.cluster import slurm
+from hpc.cluster import slurm, slurm_env
 from hpc.runs.requeue import newest
 from hpc.runs.run_dir import RunDir
 
@@ -64,7 +64,7 @@ class Ledger:
         self.began = now - _age()
         self.seconds["startup"] = now - self.began  # loading the libraries
         self.head: dict[str, Any] = {"start": f"{os.getpid()}-{self.began:.2f}", "began": self.began}
-        if main and slurm.in_step():
+        if main and slurm_env.in_step():
             self.head |= _job()
             allocated = slurm.started(slurm.job_info(self.head["job"]))
             again = any(_same(line, self.head) for line in lines(run)[0])  # in an salloc: its time is counted
@@ -109,7 +109,7 @@ class Ledger:
 
 def _job() -> dict[str, Any]:
     """The job and the start of it that this process belongs to."""
-    return {"job": slurm.job_id(), "restart": slurm.restart_count()} if slurm.job_id() else {}
+    return {"job": slurm_env.job_id(), "restart": slurm_env.restart_count()} if slurm_env.job_id() else {}
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -106,3 +106,6 @@ def requeue(job: str, *, patience: float = 60.0) -> bool:
 def failed(run: RunDir, why: str, **more: Any) -> None:
     """Say in the run's status that nobody starts it again by himself."""
     run.write_status(state="failed", message=why, **more)
+
+
+AGAIN = 10  # exit code of `end`: into the queue once more

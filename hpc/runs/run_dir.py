@@ -19,7 +19,7 @@ import yaml
 
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_yaml
-from hpc.cluster import slurm
+from hpc.cluster import slurm, slurm_env
 from hpc.cluster.signals import TIME
 from hpc.config.parse import load_config
 from hpc.config.schema import Config
@@ -192,8 +192,11 @@ class RunDir:
             return ""
         if not lock or [socket.gethostname(), os.getpid()] == [lock.get("host"), lock["pid"]]:
             return ""
-        if lock.get("job") and slurm.in_step():
-            mine = [lock["job"], lock.get("slurm_restarts", 0)] == [slurm.job_id(), slurm.restart_count()]
+        if lock.get("job") and slurm_env.in_step():
+            mine = [lock["job"], lock.get("slurm_restarts", 0)] == [
+                slurm_env.job_id(),
+                slurm_env.restart_count(),
+            ]
             return "" if mine else self._who(lock)
         living = alive(lock.get("host", ""), lock["pid"], lock.get("started")) is True
         # A launcher holds it for its ranks.
@@ -223,14 +226,14 @@ class RunDir:
                 break
             time.sleep(0.1)
         requeued = bool(job) and lock.get("job") == job
-        if requeued and lock.get("slurm_restarts", 0) > slurm.restart_count():
+        if requeued and lock.get("slurm_restarts", 0) > slurm_env.restart_count():
             raise UserError(f"run {self.path} was started again by its job {job}: this start of it is over")
         heir = bool(lock) and (self._heir(lock, number) or (requeued and lock.get("queued", False)))
         if not heir and not requeued and self._in_use(lock):
             raise UserError(self.refusal())
         restarts = int(lock.get("restarts", 0)) + (not heir) if lock else 0
         wanted = {"host": host, "pid": number, "started": started, "job": job, "restarts": restarts}
-        wanted["slurm_restarts"] = slurm.restart_count() if job not in ("", SUBMITTING) else 0
+        wanted["slurm_restarts"] = slurm_env.restart_count() if job not in ("", SUBMITTING) else 0
         if not lockfile.swap(self.lock_file, seen, wanted):
             raise UserError(
                 f"run {self.path} was taken by another process this moment: `rostro status` shows it"
@@ -251,7 +254,7 @@ class RunDir:
         given = {
             "pid": 0,
             "job": job,
-            "slurm_restarts": slurm.restart_count() if job == slurm.job_id() else 0,
+            "slurm_restarts": slurm_env.restart_count() if job == slurm_env.job_id() else 0,
         }
         lockfile.change(self.lock_file, **given, queued=bool(job))
 

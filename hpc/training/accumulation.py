@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.engines.batch_norm import collecting, norms
-from hpc.engines.flat import Engine
+from hpc.engines.flat import Flat
 from hpc.errors import UserError
 from hpc.task import Batch, Phase, Task
 
@@ -27,7 +27,7 @@ class Pass:
         self,
         task: Task,
         phase: Phase,
-        engines: dict[str, Engine],
+        engines: dict[str, Flat],
         *,
         clock: int,
         seed: Callable[[int], None],

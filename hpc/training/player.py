@@ -1,15 +1,24 @@
 """A player: what one optimizer updates, with its engine, its average and its batch norm layers."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from hpc.checkpoints import store
 from hpc.config.schema import Config
 from hpc.distributed.comm import Dist
-from hpc.engines import batch_norm, flat
+from hpc.engines import batch_norm, factory
 from hpc.optim import build
 from hpc.optim.ema import Ema
 from hpc.training import fault_injection
+
+
+class PlayerState(NamedTuple):
+    """What a checkpoint keeps of a player: tensors by parameter name."""
+
+    weights: dict[str, Tensor]
+    optim: dict[str, Tensor]
+    ema: dict[str, Tensor] | None  # None: no average is kept
 
 
 class Player:
@@ -30,7 +39,7 @@ class Player:
         if config.compile:
             module.compile()
         self.size = sum(p.numel() for p in module.parameters())
-        self.engine = flat.build_engine(
+        self.engine = factory.build_engine(
             config.engine.name, module, here, bucket_mb=config.engine.bucket_mb, config=config
         )
         self.named = self.engine.named
@@ -71,20 +80,19 @@ class Player:
         self.optimizer.zero_grad(set_to_none=True)
         batch_norm.discard(self.layers)
 
-    def save_to(self, target: store.Checkpoint) -> None:
-        """Put the state into `target`, whole on rank 0. All ranks call it."""
-        target.players[self.name] = self.engine.whole().state_dict()
-        target.optim[self.name] = self.engine.export_optim(self.optimizer)
+    def state(self) -> PlayerState:
+        """Return the whole state on rank 0, what this rank has on the others. All ranks call it."""
+        weights, optim = self.engine.whole().state_dict(), self.engine.export_optim(self.optimizer)
         if self.ema:
             self.engine.settle(self.ema)
-            target.ema[self.name] = self.ema.state()
+        return PlayerState(weights, optim, self.ema.state() if self.ema else None)
 
-    def load_from(self, source: store.Checkpoint) -> None:
-        self.engine.load(source.players[self.name], f"player {self.name}")
+    def load_state(self, state: PlayerState) -> None:
+        self.engine.load(state.weights, f"player {self.name}")
         if not fault_injection.forgotten("optim"):
-            self.engine.import_optim(self.optimizer, source.optim[self.name])
-        if self.ema and not fault_injection.forgotten("ema"):
-            self.ema.load_state(source.ema[self.name])
+            self.engine.import_optim(self.optimizer, state.optim)
+        if self.ema and state.ema is not None and not fault_injection.forgotten("ema"):
+            self.ema.load_state(state.ema)
 
     def checksums(self) -> list[int]:
         """One integer for each tensor of the module: equal on ranks that are in step."""

@@ -12,32 +12,24 @@ import importlib.util
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import torch
-from torch.nn.modules.dropout import _DropoutNd
 
-from data_shards import counter_rng
-from data_shards.loading import loader, stream
-from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
-from data_shards.sampling import order
+from data_shards.loading import loader
+from data_shards.loading.loader import RawBatch
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.checkpoints.store import Checkpoint
-from hpc.cluster import slurm
+from hpc.cluster import slurm_env
 from hpc.config import held_out
 from hpc.config.check import check
-from hpc.config.parse import identity, numbers
 from hpc.config.schema import Config
-from hpc.data import staging
-from hpc.distributed import comm
+from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir, mark
-from hpc.task import Batch, Spec, Task
+from hpc.task import Batch, Task
 from hpc.training.player import Player
 
 
@@ -83,7 +75,7 @@ def resolved(run: RunDir, here: Dist) -> Config:
                 precision = "bf16" if bf16_hardware(here) else "fp32"
             backend = loader.choose_backend(config.data.backend)
             choice = run.resolve({"precision": precision, "backend": backend})
-    choice = comm.broadcast(choice, here)
+    choice = collectives.broadcast(choice, here)
     data = dataclasses.replace(config.data, backend=choice["backend"])
     return dataclasses.replace(config, precision=choice["precision"], data=data)
 
@@ -111,122 +103,8 @@ def task(config: Config) -> Task:
     return importlib.import_module(f"hpc.tasks.{config.task['name']}").build(config)
 
 
-def seed_torch(seed: int) -> None:
-    torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Initial weights: the same on every rank, from the run's seed."""
-    with torch.random.fork_rng(devices=[]):
-        seed_torch(int(counter_rng.key(seed, "init")))
-        yield
-
-
-def shard_sets(
-    config: Config, job: Task, here: Dist, asked: Callable[[], int] = lambda: 0
-) -> dict[str, ShardSet]:
-    """The opened sets: `train`, and `val` (or else `eval`) where there is one; on the node where data.stage says so.
-
-    Every rank checks them. Raises stage.Left where `asked()` says so while they are copied.
-    """
-    sets, error = {}, ""
-    folders = staging.folders(config, here, asked)
-    try:
-        if not config.data.stream:
-            sets["train"] = ShardSet.open(folders["train"], fields=job.fields)
-        if judged := held_out.validation(config.data):
-            sets[judged] = ShardSet.open(folders[judged], fields=job.fields)
-    except UserError as refused:
-        error = str(refused)
-    comm.agree_or_raise(error, here)
-    return sets
-
-
-def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, here: Dist) -> Any:
-    """This rank's loader of the training set, not started."""
-    data = config.data
-    shared: dict[str, Any] = {
-        "seed": config.seed,
-        "rank": here.rank,
-        "world": here.world,
-        "batch": spec.batch,
-        "size": spec.resolution,
-        "threads": data.threads,
-        "ahead": data.ahead,
-        "augment": data.augment,
-        "fields": job.fields,
-    }
-    if data.stream:
-        group = data.group if data.order == "groups" else 1
-        return stream.StreamLoader(data.train, group=group, **shared)
-    source = sets["train"]
-    orders: dict[str, Callable[[], order.Order]] = {
-        "groups": lambda: order.GroupOrder(source, config.seed, group=data.group),
-        "plain": lambda: order.PlainOrder(source, config.seed),
-    }
-    if data.order not in orders:
-        raise UserError(f"data.order={data.order} is not known: use {' or '.join(orders)}")
-    device = here.device.index if here.device.type == "cuda" else None
-    return TrainLoader(orders[data.order](), source, backend=data.backend, device_id=device, **shared)
-
-
-def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], here: Dist) -> EvalLoader | None:
-    """This rank's block of the held-out set, or None where the run has none."""
-    if not (judged := held_out.validation(config.data)):
-        return None
-    return EvalLoader(
-        sets[judged],
-        rank=here.rank,
-        world=here.world,
-        batch=config.eval.batch,
-        size=config.data.size,
-        backend="host",  # one pinned decoder for every figure, whatever feeds the training
-        threads=config.data.threads,
-        fields=job.fields,
-    )
-
-
 def to_batch(raw: RawBatch) -> Batch:
     return Batch(raw.images, dict(raw.labels), raw.ids, raw.positions)
-
-
-def memory_mb(here: Dist) -> float:
-    """Memory of this rank: of the GPU at its highest, or resident."""
-    if here.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(here.device) / 1e6
-    return psutil.Process().memory_info().rss / 1e6
-
-
-def meta(config: Config, job: Task, here: Dist) -> dict[str, Any]:
-    """What a checkpoint says of its run."""
-    return {
-        "task": config.task["name"],
-        "identity": identity(config),
-        "numbers": numbers(config),
-        "metric": list(job.metric),
-        "world": here.world,
-        "micro_batch": config.micro_batch,
-        "torch": torch.__version__,
-    }
-
-
-def check_checkpoint(saved: Checkpoint, config: Config, players: Mapping[str, Player]) -> None:
-    """Refuse a checkpoint of another task, backend or config, naming the first such key."""
-    mine, theirs = numbers(config), dict(saved.meta.get("numbers", {}))
-    if "micro_batch" in saved.meta and any(_has_dropout(player.module) for player in players.values()):
-        mine["micro_batch"], theirs["micro_batch"] = config.micro_batch, saved.meta["micro_batch"]
-    for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "task.name", key)):
-        if theirs.get(key) != mine.get(key):
-            raise UserError(
-                f"the checkpoint of clock {saved.clock} was made with {key}={theirs.get(key)}, the run says "
-                f"{key}={mine.get(key)}: set it back, or start a new run under another name"
-            )
-
-
-def _has_dropout(module: torch.nn.Module) -> bool:
-    """Whether its masks, which are drawn for each micro batch, change the numbers."""
-    return any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in module.modules())
 
 
 def first_lines(
@@ -272,13 +150,13 @@ def locked(run: RunDir, here: Dist) -> Iterator[None]:
     error = ""
     if here.main:
         try:
-            run.take(job=slurm.job_id() if slurm.in_step() else "")
+            run.take(job=slurm_env.job_id() if slurm_env.in_step() else "")
             run.write_status(state="starting", pids={}, began=time.time(), attempt=failures.attempt())
         except UserError as refused:
             error = str(refused)
     try:
-        comm.agree_or_raise(error, here)
-        places = comm.gather_objects(mark(), here)
+        collectives.agree_or_raise(error, here)
+        places = collectives.gather_objects(mark(), here)
         if here.main:
             run.write_status(pids={str(rank): place for rank, place in enumerate(places)}, message="")
         yield

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data_shards import counter_rng
 from hpc.config.schema import Config
-from hpc.distributed import comm
+from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.task import Batch, Phase
@@ -80,11 +80,11 @@ def exchange(
     names = float(zlib.crc32("\n".join(scalars).encode()))
     message = [asked + 4.0 * failed, float(digest(batch)), names, *mine]
     blank = [0.0] * (SLOTS - len(message))
-    rows = comm.gather_vector(message[:SLOTS] + blank, here)
+    rows = collectives.gather_vector(message[:SLOTS] + blank, here)
     if any(row[2] != names for row in rows):
         _refuse_other_scalars(list(scalars), here)
     if len(message) > SLOTS:  # of equally many, by now
-        more = comm.gather_vector(message[SLOTS:], here)
+        more = collectives.gather_vector(message[SLOTS:], here)
         rows = [row + rest for row, rest in zip(rows, more, strict=True)]
     flags, digests, _, *columns = zip(*(row[: len(message)] for row in rows), strict=True)
     means = {name: sum(column) / here.world for name, column in zip(scalars, columns, strict=True)}
@@ -94,7 +94,7 @@ def exchange(
 
 def _refuse_other_scalars(mine: list[str], here: Dist) -> None:
     """Raise on all ranks, naming a scalar that only some of them have, and those."""
-    everyone = comm.gather_objects(mine, here)
+    everyone = collectives.gather_objects(mine, here)
     for name in sorted(set().union(*everyone)):
         having = [str(rank) for rank, theirs in enumerate(everyone) if name in theirs]
         if len(having) < here.world:
@@ -111,7 +111,7 @@ def refuse_not_finite(
     guilty = [rank for rank, loss in enumerate(found.losses) if not math.isfinite(loss)]
     if not guilty and math.isfinite(found.means["norm"]):
         return
-    ids = comm.gather_objects(batch.ids.tolist(), here)
+    ids = collectives.gather_objects(batch.ids.tolist(), here)
     what = f"loss of rank {guilty[0]}" if guilty else "gradient (summed over all ranks)"
     shown = ids[guilty[0]] if guilty else [sample for part in ids for sample in part]
     raise UserError(
@@ -123,7 +123,7 @@ def refuse_not_finite(
 def compare_ranks(players: Mapping[str, Player], clock: int, here: Dist) -> None:
     """Raise where a rank's parameters or buffers differ from rank 0's: name the first tensor and rank."""
     mine = [value for player in players.values() for value in player.checksums()]
-    everyone = comm.gather_objects(mine, here)
+    everyone = collectives.gather_objects(mine, here)
     names = [name for player in players.values() for name in player.tensor_names()]
     for place, name in enumerate(names):
         for rank, sums in enumerate(everyone):

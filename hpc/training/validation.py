@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from hpc.distributed.comm import Dist, broadcast, gather_rows
+from hpc.distributed.collectives import broadcast, gather_rows
+from hpc.distributed.comm import Dist
 from hpc.task import Batch, Report, Task
 
 

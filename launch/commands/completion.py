@@ -11,10 +11,11 @@ from pathlib import Path
 
 import yaml
 
-import data_shards
 from data_shards.errors import UserError
+from data_shards.sources.registry import source_names
 from hpc.config.check import all_rules
-from hpc.config.parse import CONF, is_free
+from hpc.config.identity import is_free
+from hpc.config.parse import CONF
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config
 from hpc.config.types import flatten
@@ -146,8 +147,7 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]
         if command == "resume" and key not in keys:
             return _of_run(["task=siamese", *before], word)
         if command == "pack" and key == "source":
-            folder = Path(data_shards.__file__).parent / "sources"
-            return [f"source={path.stem}" for path in folder.glob("[!_]*.py")]
+            return [f"source={name}" for name in source_names()]
         return [f"{key}=true", f"{key}=false"] if keys.get(key) in ("true", "false") else []
     offered = [f"{name}=" for name in keys]
     if command == "resume":

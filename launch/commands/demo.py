@@ -103,7 +103,7 @@ def train(keys: SimpleNamespace, shards: Path) -> tuple[Path, int]:
         f"eval.every={max(1, keys.images // 4)}",
         "wait=true",
     ]
-    script = Path(__file__).with_name("submit.py")
+    script = Path(__file__).parents[1] / "submit.py"
     child = subprocess.Popen([sys.executable, str(script), *words])
     while True:
         try:

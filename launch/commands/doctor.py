@@ -109,7 +109,7 @@ def longest_save(run: RunDir) -> float | None:
 
 
 def _machine(runs: Path, site: slurm.Site | None) -> list[Finding]:
-    places = {"runs": runs, "checkout": Path(__file__).resolve().parents[1], "environment": Path(sys.prefix)}
+    places = {"runs": runs, "checkout": Path(__file__).resolve().parents[2], "environment": Path(sys.prefix)}
     if os.environ.get("ROSTRO_SHARDS"):
         places["shards"] = Path(os.environ["ROSTRO_SHARDS"]).absolute()
     return [

@@ -4,7 +4,6 @@ import contextlib
 import re
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -12,6 +11,7 @@ from typing import IO
 from data_shards.errors import UserError
 from hpc.runs.run_dir import RunDir
 from launch.options import key_value
+from launch.watch.log_files import _text, last_lines
 
 HELP = """
 usage: rostro logs RUN [key=value ...]
@@ -92,12 +92,3 @@ def chosen(run: RunDir, rank: str) -> dict[int, Path]:
             f"rank={rank} is not known: use guilty, all or one of {', '.join(map(str, sorted(found)))}"
         )
     return {int(rank): found[int(rank)]}
-
-
-def last_lines(file: IO[bytes], count: int) -> list[str]:
-    """The last `count` lines (0: all); the file is read to its end."""
-    return [_text(line.rstrip(b"\n")) for line in (deque(file, maxlen=count) if count else file)]
-
-
-def _text(line: bytes) -> str:
-    return line.rstrip(b"\r").decode(errors="replace")

@@ -64,8 +64,8 @@ OWN_HELP = True  # with source=NAME it lists the keys of that source
 
 def main(argv: list[str]) -> int:
     from data_shards.pack.pack import pack
-    from data_shards.pack.set_writer import Request
-    from data_shards.sources.base import open_source, source_module
+    from data_shards.pack.request import Request
+    from data_shards.sources.registry import open_source, source_module
 
     named = next((word.partition("=")[2] for word in argv if word.startswith("source=")), "")
     asked = any(word in ("-h", "--help") for word in argv)

@@ -10,7 +10,8 @@ import yaml
 from data_shards.errors import UserError
 from hpc.checkpoints import manifest
 from hpc.config.check import check, check_values
-from hpc.config.parse import from_dict, is_free, update_config
+from hpc.config.identity import is_free
+from hpc.config.parse import from_dict, update_config
 from hpc.config.schema import Config, Data, DeepSpeed
 from hpc.config.types import flatten, near
 from hpc.runs import requeue, restart

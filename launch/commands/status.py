@@ -12,7 +12,7 @@ from hpc.cluster import slurm
 from hpc.runs import failures, goodput
 from hpc.runs.run_dir import ACTIVE, RunDir, list_runs
 from launch.options import key_value
-from launch.terminal import Column, table, width, wrapped
+from launch.terminal import Column, duration, table, width, wrapped
 
 HELP = """
 usage: rostro status [RUN] [key=value ...]
@@ -133,7 +133,7 @@ def _described(run: RunDir) -> dict[str, Any]:
 
 def show_more(run: RunDir, row: dict[str, Any]) -> None:
     """Where a run's time went and, if it failed, what its guilty rank last said."""
-    from launch.commands.logs import last_lines
+    from launch.watch.log_files import last_lines
 
     if row.get("allocated"):
         print(f"time allocated {duration(row['allocated'])}, starts {row['starts']}")
@@ -203,17 +203,3 @@ def _figures(row: dict[str, Any]) -> str:
 
 def _age(row: dict[str, Any]) -> str:
     return f"{duration(max(0.0, time.time() - row['updated']))} ago" if row["updated"] else ""
-
-
-def duration(seconds: float | None) -> str:
-    """`42s`, `3m07s`, `2h05m`, `1d04h`; empty for None."""
-    if seconds is None:
-        return ""
-    whole = int(min(seconds, 1e9))  # a damaged file may say anything
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

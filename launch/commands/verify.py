@@ -46,7 +46,8 @@ def picture(path: str) -> np.ndarray:
     """uint8 [h, w, 3] RGB, upright; UserError for what is not a picture, not a regular file, or too large."""
     from data_shards.errors import UserError
     from data_shards.files import read_bytes
-    from data_shards.images.normalize import Rejected, pixels
+    from data_shards.images.normalize import pixels
+    from data_shards.images.pixels import Rejected
 
     remedy = "give a picture of a face"
     try:

@@ -10,8 +10,9 @@ from typing import Any
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json
 from hpc.config import deepspeed, held_out
-from hpc.config.check import Sizes, sizes, task_checks
+from hpc.config.check import task_checks
 from hpc.config.schema import Config
+from hpc.config.sizes import Sizes, sizes
 from hpc.config.text import check_text
 from hpc.runs.run_dir import RunDir
 from launch.start import forecast

@@ -9,7 +9,7 @@ from data_shards.errors import UserError
 from hpc.config.check import task_checks
 from hpc.config.schema import Config
 from hpc.runs.run_dir import list_runs
-from launch.commands.status import duration
+from launch.terminal import duration
 
 DAY = 86_400  # seconds; a longer run is worth a question
 LOOKED_AT = 50  # of the newest runs

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.cluster import slurm
+from hpc.cluster import slurm, slurm_env
 from hpc.config.schema import Config
 from hpc.config.text import VARIABLE
 from hpc.config.types import shown
+from hpc.runs.requeue import AGAIN
 from hpc.runs.run_dir import SUBMITTING, RunDir
 from launch import job
-from launch.batch import AGAIN
 from launch.start.shell import Variable, Word, joined, module_lines, quoted
 
 # Minutes: an hour with four digits must not become a minute over the partition's limit.
@@ -227,7 +227,7 @@ def _cancel_unheard(run: RunDir) -> None:
 def _variables(run: RunDir) -> Iterator[None]:
     """The environment that sbatch hands to the job: nothing of the job in which this may be typed."""
     before = dict(os.environ)
-    kept = slurm.outside(before)
+    kept = slurm_env.outside(before)
     for name in job.FOREIGN:
         kept.pop(name, None)
     os.environ.clear()

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("hpc", "models", "data_shards", "launch", "slurm", "pyproject.toml")
 SKIPPED = ("__pycache__", ".pyc", ".so", ".egg-info")
 
@@ -57,7 +57,6 @@ def copy_code(target: Path) -> None:
 
 def git_state() -> dict[str, Any]:
     """The version; commit and state of the checkout, each None where it is no repository."""
-    from launch.cli import version
 
     commit = changes = diff = None
     if is_checkout():
@@ -69,3 +68,17 @@ def git_state() -> dict[str, Any]:
         "dirty": bool(changes.strip()) if changes is not None else None,
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
     }
+
+
+def version() -> str:
+    """The version in `pyproject.toml` of a checkout or a run's copy of it, else of the installed package."""
+    import re
+    from importlib import metadata
+
+    project = ROOT / "pyproject.toml"
+    if project.is_file() and (found := re.search(r'(?m)^version = "(.+)"', project.read_text())):
+        return found[1]
+    try:
+        return metadata.version("rostro")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -13,7 +13,7 @@ from typing import IO
 from hpc.cluster import slurm
 from hpc.runs import status as statusfile
 from hpc.runs.run_dir import RunDir, alive, mark
-from launch.commands.status import duration
+from launch.terminal import duration
 
 POLL = 0.2  # seconds
 

@@ -10,9 +10,9 @@ from data_shards.inspect import check
 from data_shards.inspect.check import check_set, find_sets
 from data_shards.pack import layout
 from data_shards.pack.pack import pack
-from data_shards.pack.set_writer import Request
+from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.sources.base import open_source
+from data_shards.sources.registry import open_source
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import identity_folders
 

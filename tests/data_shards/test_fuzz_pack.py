@@ -11,10 +11,10 @@ from pathlib import Path
 
 from data_shards.inspect.check import check_set
 from data_shards.pack.pack import pack
-from data_shards.pack.set_writer import Request
+from data_shards.pack.request import Request
 from data_shards.shard_format.keys import visible
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.sources.base import open_source
+from data_shards.sources.registry import open_source
 from data_shards.sources.walk import helper_of
 from tests.data_shards.small_set import jpeg, photo
 from tests.support.fuzz import HARMLESS, Silent, campaign, damage

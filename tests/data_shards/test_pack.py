@@ -14,9 +14,9 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.inspect.summary import facts
 from data_shards.pack.pack import pack
-from data_shards.pack.set_writer import Request
+from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.sources.base import open_source
+from data_shards.sources.registry import open_source
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import identity_folders, tree
 from tests.data_shards.small_set import jpeg, photo

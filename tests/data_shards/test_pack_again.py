@@ -7,7 +7,7 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.inspect.summary import facts
-from data_shards.pack.set_writer import Request
+from data_shards.pack.request import Request
 from data_shards.shard_format.manifest import write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from tests.data_shards.pictures_on_disk import identity_folders

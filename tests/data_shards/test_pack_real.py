@@ -3,9 +3,9 @@
 import numpy as np
 
 from data_shards.pack.pack import pack
-from data_shards.pack.set_writer import Request
+from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.sources.base import open_source
+from data_shards.sources.registry import open_source
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import REAL, needs_real
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from data_shards.images import normalize
+from data_shards.images import pixels as pixels_module
 from data_shards.images.jpeg import count_scans, read_head
-from data_shards.images.normalize import Rejected, encode, normalise
+from data_shards.images.normalize import encode, normalise
 from data_shards.images.other_formats import FORMATS
+from data_shards.images.pixels import Rejected
 from tests.data_shards.small_set import jpeg, photo
 
 PHOTO = photo(3, 60, 44, grain=0.5)
@@ -293,7 +294,7 @@ def test_strips_change_no_pixel(monkeypatch):
     images[-1].info["transparency"] = 3
     found = []
     for strip in (1 << 18, 50):
-        monkeypatch.setattr(normalize, "STRIP", strip)
+        monkeypatch.setattr(pixels_module, "STRIP", strip)
         for image, form in zip(images, ("PNG", "PNG", "JPEG", "PNG"), strict=True):
             data = io.BytesIO()
             image.save(data, form)

@@ -11,7 +11,7 @@ import simplejpeg
 from data_shards.errors import UserError
 from data_shards.faces.generator import ATTRIBUTES, EMOTIONS, FIELDS, PARTS, TONES, Face, draw, labels
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.sources.base import open_source
+from data_shards.sources.registry import open_source
 from launch.commands import pack
 
 

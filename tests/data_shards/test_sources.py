@@ -7,7 +7,8 @@ import webdataset
 from data_shards.errors import UserError
 from data_shards.shard_format.keys import LONGEST, identity_slugs, member_key, slug, stem_slugs
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.sources.base import open_source, read_file, source_names
+from data_shards.sources.base import read_file
+from data_shards.sources.registry import open_source, source_names
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import REAL, identity_folders, needs_real
 from tests.data_shards.small_set import jpeg, photo

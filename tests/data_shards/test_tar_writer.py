@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_shards.shard_format.ustar import TarWriter, header, header_name
+from data_shards.pack.tar_writer import TarWriter
+from data_shards.shard_format.ustar import header, header_name
 
 KEYS = st.from_regex(r"[A-Za-z0-9_-]{1,40}(/[A-Za-z0-9_-]{1,40})?", fullmatch=True)
 SIZES = st.sampled_from([0, 1, 511, 512, 513, 1024, 20_000, 131_072, 300_001])

@@ -6,7 +6,7 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.shard_format.shard_set import ShardSet
-from data_shards.sources.base import open_source
+from data_shards.sources.registry import open_source
 from data_shards.sources.walk import Walk
 from launch.cli import main
 from tests.data_shards.pictures_on_disk import identity_folders

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
-from hpc.distributed import comm
+from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.engines import batch_norm
 from hpc.task import Batch, Phase, Task
 from hpc.tasks.siamese import Siamese
 from hpc.training.accumulation import Pass, blocks_of
 from hpc.training.player import Player
-from models.siamese import SiameseNet, build_trunk
+from models.backbones import build_trunk
+from models.siamese import SiameseNet
 
 BATCH, GROUP, CLASSES, STEPS = 24, 2, 6, 3
 JOBS = ("sample", "contrastive", "triplet", "supcon", "bce")
@@ -107,7 +108,7 @@ def by_runtime(
         if step == 0:
             found |= {f"gradient of {name}": grad.clone() for name, grad in gradients(player).items()}
         player.update(config.optim.lr, player.norm_of_gradient())
-        found[f"loss {step}"] = torch.tensor(np.mean(comm.gather_vector([loss.item()], here)))
+        found[f"loss {step}"] = torch.tensor(np.mean(collectives.gather_vector([loss.item()], here)))
     found |= {name: tensor.clone() for name, tensor in player.engine.whole().state_dict().items()}
     return {name: tensor.detach() for name, tensor in found.items()}
 

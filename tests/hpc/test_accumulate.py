@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.distributed.comm import Dist
-from hpc.engines.flat import build_engine
+from hpc.engines.factory import build_engine
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import Pass, blocks_of
 

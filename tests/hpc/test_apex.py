@@ -11,11 +11,12 @@ from torch import nn
 
 from hpc.config import apex
 from hpc.config.check import check
-from hpc.config.parse import is_free
+from hpc.config.identity import is_free
 from hpc.config.schema import Config, Data, Engine, Optim
 from hpc.errors import UserError
 from hpc.optim import apex as apex_optim
 from hpc.optim import build
+from hpc.optim.state import export_state, import_state
 from tests.hpc import apexes
 
 NAMES = ("sgd", "adam", "adamw", "lamb", "novograd")
@@ -128,7 +129,7 @@ def _assert_same_as_torch(name: str, device: str) -> None:
     for optimizer, named in pair.values():
         _steps(optimizer, named, range(4))
     _assert_close(pair["torch"][1], pair["apex"][1])
-    exported = [build.export_state(*pair[impl]) for impl in ("torch", "apex")]
+    exported = [export_state(*pair[impl]) for impl in ("torch", "apex")]
     assert exported[0].keys() == exported[1].keys()
     for key, tensor in exported[0].items():
         torch.testing.assert_close(exported[1][key].to(tensor), tensor, rtol=2e-5, atol=2e-6)
@@ -140,14 +141,14 @@ def _assert_crosses_over(name: str, source: str, device: str) -> None:
     pair, again = _pair(name, device), _pair(name, device)
     optimizer, named = pair[source]
     _steps(optimizer, named, range(3))
-    state = {key: value.cpu().clone() for key, value in build.export_state(optimizer, named).items()}
+    state = {key: value.cpu().clone() for key, value in export_state(optimizer, named).items()}
     weights = {key: p.detach().clone() for key, p in named}
     _steps(optimizer, named, range(3, 6))
     for resumed, parameters in (again[source], again[target]):
         _steps(resumed, parameters, range(9, 10))  # something to be overwritten
         for key, p in parameters:
             p.data.copy_(weights[key])
-        build.import_state(resumed, parameters, state)
+        import_state(resumed, parameters, state)
         _steps(resumed, parameters, range(3, 6))
         _assert_close(named, parameters)
     for (key, mine), (_, theirs) in zip(named, again[source][1], strict=True):
@@ -179,25 +180,25 @@ def test_kernels_that_do_not_load_are_one_line(fused: None, monkeypatch: pytest.
 
 def test_before_the_first_step_and_for_parameters_left_out(fused: None) -> None:
     optimizer, named = _pair("lamb")["apex"]
-    state = build.export_state(optimizer, named)
+    state = export_state(optimizer, named)
     assert set(state) == {f"{name}/unstepped" for name, _ in named}
-    build.import_state(optimizer, named, state)
+    import_state(optimizer, named, state)
     _steps(optimizer, named, range(1))
-    whole = build.export_state(optimizer, named)
+    whole = export_state(optimizer, named)
     named[3][1].grad = None
     with pytest.raises(UserError, match=r"2\.weight has no gradient in this step: use optim\.impl=torch"):
         optimizer.step()
     whole = {key: value for key, value in whole.items() if not key.startswith("2.weight/")}
     with pytest.raises(UserError, match=r"never stepped 2\.weight"):
-        build.import_state(optimizer, named, whole | {"2.weight/unstepped": state["2.weight/unstepped"]})
+        import_state(optimizer, named, whole | {"2.weight/unstepped": state["2.weight/unstepped"]})
 
 
 def test_steps_that_differ_within_a_group_are_refused(fused: None) -> None:
     optimizer, named = _pair("adam")["apex"]
     _steps(optimizer, named, range(2))
-    state = build.export_state(optimizer, named) | {"0.weight/step": torch.tensor(1.0)}
+    state = export_state(optimizer, named) | {"0.weight/step": torch.tensor(1.0)}
     with pytest.raises(UserError, match="counts 1 steps of some parameters and 2 of others"):
-        build.import_state(optimizer, named, state)
+        import_state(optimizer, named, state)
 
 
 def test_the_config_refuses_what_apex_has_not_and_may_change_on_resume() -> None:

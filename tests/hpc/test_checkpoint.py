@@ -15,6 +15,7 @@ from data_shards import files
 from hpc.checkpoints import store
 from hpc.checkpoints.store import Checkpoint
 from hpc.errors import UserError
+from hpc.optim.state import load_module
 
 METRIC = ("eer", "min")
 
@@ -172,6 +173,6 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused() -> None:
     net = torch.nn.Linear(3, 2)
     with pytest.raises(UserError, match="lacks weight"):
-        store.load_module(net, {"bias": torch.zeros(2)}, "player net")
+        load_module(net, {"bias": torch.zeros(2)}, "player net")
     with pytest.raises(UserError, match="shape"):
-        store.load_module(net, {"bias": torch.zeros(2), "weight": torch.zeros(3, 3)}, "player net")
+        load_module(net, {"bias": torch.zeros(2), "weight": torch.zeros(3, 3)}, "player net")

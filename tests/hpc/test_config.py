@@ -7,18 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc.config.check import check, sizes
-from hpc.config.parse import (
-    changed,
-    from_dict,
-    identity,
-    is_free,
-    load_config,
-    numbers,
-    save_config,
-    smoke_overrides,
-)
+from hpc.config.check import check
+from hpc.config.identity import changed, identity, is_free, numbers
+from hpc.config.parse import from_dict, load_config, save_config, smoke_overrides
 from hpc.config.schema import Cluster, Config, Data, Optim
+from hpc.config.sizes import sizes
 from hpc.config.types import as_type
 from hpc.errors import UserError
 

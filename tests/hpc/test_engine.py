@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hpc.distributed.comm import Dist
-from hpc.engines.flat import build_engine
+from hpc.engines.factory import build_engine
 from hpc.errors import UserError
 from tests.hpc import engines
 from tests.ranks import launch

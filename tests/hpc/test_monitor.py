@@ -333,11 +333,11 @@ def test_a_terminal_has_a_bar_with_the_time_left() -> None:
 def test_an_installed_tensorflow_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('tensorflow was imported')\n")
     code = (
-        "from hpc import events; import pathlib, sys;"
-        "events.EventFile(pathlib.Path(sys.argv[1])).close();"
+        "from hpc.monitor import event_file; import pathlib, sys;"
+        "event_file.EventFile(pathlib.Path(sys.argv[1])).close();"
         "from torch.utils.tensorboard import summary; summary.scalar('a', 1.0); print('fine')"
     )
-    root = Path(event_file.__file__).parents[1]
+    root = Path(event_file.__file__).parents[2]
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True, check=False

@@ -11,6 +11,7 @@ from torch import nn
 from hpc.config.schema import Optim
 from hpc.errors import UserError
 from hpc.optim import build
+from hpc.optim.state import export_state, import_state
 
 NAMES = ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop")
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
@@ -115,7 +116,7 @@ def test_novograd_equals_the_paper_by_hand() -> None:
             ]
             x = [b - lr * a for a, b in zip(m, x, strict=True)]
         assert p.detach().flatten().tolist() == pytest.approx(x, rel=1e-5), name
-    state = build.export_state(optimizer, list(params.items()))
+    state = export_state(optimizer, list(params.items()))
     assert state["matrix/exp_avg_sq"].shape == ()
 
 
@@ -157,7 +158,7 @@ def test_state_by_name_continues_bit_for_bit(name: str, stepped: int, device: st
     optimizer = build.build_optimizer(config, _named(net))
     _train(net, optimizer, range(stepped))
     weights = copy.deepcopy(net.state_dict())
-    state = build.export_state(optimizer, _named(net))
+    state = export_state(optimizer, _named(net))
     # as from a file: on the CPU, and not in channels_last
     state = {key: v.cpu().clone(memory_format=torch.contiguous_format) for key, v in state.items()}
     _train(net, optimizer, range(stepped, stepped + 3))
@@ -167,11 +168,11 @@ def test_state_by_name_continues_bit_for_bit(name: str, stepped: int, device: st
     resumed = build.build_optimizer(config, _named(again))
     _train(again, resumed, range(50, 51))  # something to be overwritten
     again.load_state_dict(weights)
-    build.import_state(resumed, _named(again), state)
+    import_state(resumed, _named(again), state)
     _train(again, resumed, range(stepped, stepped + 3))
     for (where, mine), other in zip(_named(net), again.parameters(), strict=True):
         assert torch.equal(mine, other), where
-    ours, theirs = (build.export_state(o, _named(n)) for o, n in ((optimizer, net), (resumed, again)))
+    ours, theirs = (export_state(o, _named(n)) for o, n in ((optimizer, net), (resumed, again)))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -185,9 +186,9 @@ def test_parameters_without_gradient_keep_no_state_and_may_join_later(name: str)
     old.grad = torch.ones(2, 2)
     optimizer.step()
     assert torch.equal(late.detach(), torch.ones(2, 2))
-    state = build.export_state(optimizer, named)
+    state = export_state(optimizer, named)
     assert [key for key in state if key.startswith("late/")] == ["late/unstepped"]
-    build.import_state(optimizer, named, state)
+    import_state(optimizer, named, state)
     old.grad, late.grad = torch.ones(2, 2), torch.ones(2, 2)
     optimizer.step()
     alone = nn.Parameter(torch.ones(2, 2))
@@ -201,21 +202,21 @@ def test_a_misfit_state_is_refused_by_name() -> None:
     net = _net()
     optimizer = build.build_optimizer(Optim(), _named(net))
     _train(net, optimizer, range(1))
-    state = build.export_state(optimizer, _named(net))
+    state = export_state(optimizer, _named(net))
     lacking = {key: v for key, v in state.items() if key != "3.weight/exp_avg"}
     with pytest.raises(UserError, match=r"lacks 3\.weight/exp_avg:"):
-        build.import_state(optimizer, _named(net), lacking)
+        import_state(optimizer, _named(net), lacking)
     with pytest.raises(UserError, match=r"lacks 3\.bias/exp_avg:"):
-        build.import_state(
+        import_state(
             optimizer, _named(net), {key: v for key, v in state.items() if not key.startswith("3.bias/")}
         )
     with pytest.raises(UserError, match=r"unknown 4\.weight/step"):
-        build.import_state(optimizer, _named(net), state | {"4.weight/step": torch.zeros(())})
+        import_state(optimizer, _named(net), state | {"4.weight/step": torch.zeros(())})
     with pytest.raises(UserError, match=r"3\.weight/exp_avg has shape \[2\]"):
-        build.import_state(optimizer, _named(net), state | {"3.weight/exp_avg": torch.zeros(2)})
+        import_state(optimizer, _named(net), state | {"3.weight/exp_avg": torch.zeros(2)})
     other = build.build_optimizer(Optim(name="sgd"), _named(net))
     with pytest.raises(UserError, match="another network or optimizer"):
-        build.import_state(other, _named(net), state)
+        import_state(other, _named(net), state)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from hpc.cluster import slurm
+from hpc.cluster import slurm, slurm_env
 from hpc.distributed import comm
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir, write_json
@@ -20,32 +20,32 @@ from hpc.runs.run_dir import RunDir, write_json
     ],
 )
 def test_node_lists(text: str, nodes: list[str]) -> None:
-    assert slurm.hosts(text) == nodes
+    assert slurm_env.hosts(text) == nodes
 
 
 def test_a_rank_is_a_process_of_a_step_and_of_nothing_else() -> None:
     batch = {"SLURM_JOB_ID": "5", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
-    assert slurm.place(batch) is None
-    assert slurm.place({}) is None
+    assert slurm_env.place(batch) is None
+    assert slurm_env.place({}) is None
     step = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
-    assert slurm.place(batch | step) == (3, 4, 1)
+    assert slurm_env.place(batch | step) == (3, 4, 1)
     for nearer in ("RANK", "SUBMITIT_LOCAL_GLOBALID"):
-        assert slurm.place(batch | step | {nearer: "0"}) is None
+        assert slurm_env.place(batch | step | {nearer: "0"}) is None
 
 
 def test_a_job_is_named_by_its_array_index() -> None:
-    assert slurm.job_id({}) == ""
-    assert slurm.job_id({"SLURM_JOB_ID": "5"}) == "5"
+    assert slurm_env.job_id({}) == ""
+    assert slurm_env.job_id({"SLURM_JOB_ID": "5"}) == "5"
     array = {"SLURM_JOB_ID": "6", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}
-    assert slurm.job_id(array) == "5_1"
+    assert slurm_env.job_id(array) == "5_1"
 
 
 def test_ranks_meet_at_another_port_after_a_requeue() -> None:
     place = {"SLURM_JOB_ID": "5", "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "localhost"}
-    meetings = [slurm.rendezvous(place | {"SLURM_RESTART_COUNT": str(count)}) for count in range(8)]
+    meetings = [slurm_env.rendezvous(place | {"SLURM_RESTART_COUNT": str(count)}) for count in range(8)]
     assert len({port for _, port in meetings}) == 8
-    assert all(slurm.PORTS[0] <= port < slurm.PORTS[1] for _, port in meetings)
-    assert meetings[0] == slurm.rendezvous(place)
+    assert all(slurm_env.PORTS[0] <= port < slurm_env.PORTS[1] for _, port in meetings)
+    assert meetings[0] == slurm_env.rendezvous(place)
 
 
 def test_fields_of_a_job() -> None:

@@ -11,7 +11,7 @@ import pytest
 from data_shards.loading import node_cache as copies
 from hpc.checkpoints import store
 from hpc.config.check import check
-from hpc.config.parse import is_free
+from hpc.config.identity import is_free
 from hpc.config.schema import Config, Data
 from hpc.data import staging
 from hpc.distributed.comm import Dist

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from data_shards.sampling import order
 from hpc import train
+from hpc.checkpoints import manager
 from hpc.checkpoints.store import Checkpoint
-from hpc.config.parse import numbers
+from hpc.config.identity import numbers
 from hpc.config.schema import Config, Data, Evaluate
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
@@ -155,7 +156,7 @@ def test_micro_batch_is_held_where_dropout_depends_on_it(layer: nn.Module, free:
     saved = Checkpoint(64, 4, meta={"numbers": numbers(config), "micro_batch": 16})
     players = {"net": cast(Player, SimpleNamespace(module=nn.Sequential(layer)))}
     with contextlib.nullcontext() if free else pytest.raises(UserError, match="micro_batch=16, the run says"):
-        startup.check_checkpoint(saved, config, players)
+        manager.check_checkpoint(saved, config, players)
 
 
 def test_micro_batch_is_refused_by_name_on_resume(tmp_path: Path, shards: Path) -> None:

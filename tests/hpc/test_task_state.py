@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from hpc.checkpoints import async_writer, store
+from hpc.checkpoints import async_writer, store, task_state
 from hpc.checkpoints.store import Checkpoint
 from hpc.errors import UserError
-from hpc.training import task_state
 
 
 def remembered() -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from hpc import train
 from hpc.checkpoints import store
 from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
+from hpc.data import loaders
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
@@ -190,7 +191,7 @@ def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> No
     run = make_run(tmp_path / "run", shards, data=settings, images=160, log=Log(every=16))
     config = RunDir(run).config()
     job = startup.task(config)
-    loader = startup.train_loader(config, job, {}, job.spec(0), Dist(0, 1, 0, torch.device("cpu")))
+    loader = loaders.train_loader(config, job, {}, job.spec(0), Dist(0, 1, 0, torch.device("cpu")))
     loader.start(0)
     groups = loader.next().labels["identity"].reshape(-1, 4)
     loader.close()

@@ -15,7 +15,7 @@ from hpc.checkpoints.store import Checkpoint
 from hpc.config import deepspeed
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.distributed.comm import Dist
-from hpc.engines.flat import check_players
+from hpc.engines.factory import check_players
 from hpc.engines.zero import ZeRO
 from hpc.errors import UserError
 from tests.hpc import zero

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Config, DeepSpeed, Ema, Engine, Optim
-from hpc.distributed import comm
+from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.errors import UserError
 from hpc.task import Batch, Phase, Task
@@ -121,7 +121,7 @@ def go_on(
     images = engines.data(0).images
     with torch.no_grad():  # on all ranks, from what an evaluation would see
         saved.meta["seen"] = np.array(
-            comm.gather_vector([float(player.evaluated(images, 0).sum())], here)
+            collectives.gather_vector([float(player.evaluated(images, 0).sum())], here)
         ).tolist()
     return copy.deepcopy(saved)
 
@@ -211,7 +211,7 @@ def frozen(here: Dist) -> list[tuple[int, float, float]]:
         player = Player("net", net, Config(engine=Engine(name="deepspeed", deepspeed=keys)), here)
         saved = Checkpoint(0, 0)
         player.save_to(saved)
-        saved = comm.broadcast(saved, here)
+        saved = collectives.broadcast(saved, here)
         saved.players["net"] = {name: torch.full_like(t, 0.01) for name, t in saved.players["net"].items()}
         player.load_from(saved)
         with torch.no_grad():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hpc.config.parse import numbers
+from hpc.config.identity import numbers
 from hpc.runs import goodput
 from hpc.runs.run_dir import RunDir, mark, write_json
 from launch import cli

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from hpc.checkpoints import store
+from hpc.checkpoints import manager, store
 from hpc.checkpoints.store import Checkpoint
 from hpc.distributed.comm import Dist
 from hpc.runs.run_dir import RunDir
-from hpc.training import startup
+from hpc.training import seeding, startup
 from tests.runs import TASK, make_run
 
 
@@ -18,16 +18,16 @@ def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged:
     config = RunDir(run).config()
     task = startup.task(config)
     for clock, eer in ((160, 0.1), (320, 0.2)):
-        with startup.seeded(config.seed):
+        with seeding.seeded(config.seed):
             raw = task.players()["net"]
         move(raw, clock)
         saved = Checkpoint(clock, clock // 16, players={"net": raw.state_dict()}, task=task.state())
         saved.monitor = {"sums": {}, "digest": 0}
-        saved.meta = startup.meta(config, task, Dist(0, 1, 0, torch.device("cpu"))) | {
+        saved.meta = manager.meta(config, task, Dist(0, 1, 0, torch.device("cpu"))) | {
             "metrics": {"eer": eer}
         }
         if averaged:
-            with startup.seeded(config.seed + 1):
+            with seeding.seeded(config.seed + 1):
                 saved.ema["net"] = task.players()["net"].state_dict()
         store.save(run, saved)
     return run

@@ -41,7 +41,6 @@ def test_an_installed_package_has_its_version_and_no_commit(monkeypatch, tmp_pat
     place = tmp_path / "venv" / "launch"
     place.mkdir(parents=True)
     monkeypatch.setattr(snapshot, "ROOT", place.parent)  # packages inside of another repository
-    monkeypatch.setattr(cli, "__file__", str(place / "cli.py"))
     monkeypatch.setattr("importlib.metadata.version", lambda name: f"7 of {name}")
     assert snapshot.git_state() == {
         "version": "7 of rostro",

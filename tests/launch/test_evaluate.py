@@ -121,6 +121,7 @@ def test_a_pair_list_finds_people_with_accents_in_their_names(tmp_path, disk):
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])
 def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     """The meter of the trainer's evaluation, on the same weights, through the loader that it uses."""
+    from hpc.data import loaders
     from hpc.distributed.comm import Dist
     from hpc.training import startup, validation
 
@@ -128,8 +129,8 @@ def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
     report = report_of(run, "pictures-eval")
     model, here = load_run(run), Dist()
-    sets = startup.shard_sets(model.config, model.task, here)
-    loader = startup.eval_loader(model.config, model.task, sets, here)
+    sets = loaders.shard_sets(model.config, model.task, here)
+    loader = loaders.eval_loader(model.config, model.task, sets, here)
     assert loader is not None
     batches = (startup.to_batch(raw) for raw in loader)
     found, _ = validation.evaluate(model.task, model.nets, batches, here, channels_last=False)

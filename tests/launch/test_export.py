@@ -16,7 +16,8 @@ from data_shards.images import pixels
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.inference.predictor import load_run
 from launch.cli import main
-from models.siamese import SiameseNet, build_trunk
+from models.backbones import build_trunk
+from models.siamese import SiameseNet
 from tests.data_shards.small_set import photo
 from tests.launch.judged import judged_run
 from tests.sets import pack_set

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.siamese import SiameseNet, build_trunk
+from models.backbones import build_trunk
+from models.siamese import SiameseNet
 
 
 def build(head: bool = False) -> SiameseNet:

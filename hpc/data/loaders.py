@@ -1,0 +1,80 @@
+"""The sets of a run, opened, and this rank's loaders of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from data_shards.loading import stream
+from data_shards.loading.loader import EvalLoader, TrainLoader
+from data_shards.sampling import order
+from data_shards.shard_format.shard_set import ShardSet
+from hpc.config import held_out
+from hpc.config.schema import Config
+from hpc.data import staging
+from hpc.distributed import collectives
+from hpc.distributed.comm import Dist
+from hpc.errors import UserError
+from hpc.task import Spec, Task
+
+
+def shard_sets(
+    config: Config, job: Task, here: Dist, asked: Callable[[], int] = lambda: 0
+) -> dict[str, ShardSet]:
+    """The opened sets: `train`, and `val` (or else `eval`) where there is one; on the node where data.stage says so.
+
+    Every rank checks them. Raises stage.Left where `asked()` says so while they are copied.
+    """
+    sets, error = {}, ""
+    folders = staging.folders(config, here, asked)
+    try:
+        if not config.data.stream:
+            sets["train"] = ShardSet.open(folders["train"], fields=job.fields)
+        if judged := held_out.validation(config.data):
+            sets[judged] = ShardSet.open(folders[judged], fields=job.fields)
+    except UserError as refused:
+        error = str(refused)
+    collectives.agree_or_raise(error, here)
+    return sets
+
+
+def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, here: Dist) -> Any:
+    """This rank's loader of the training set, not started."""
+    data = config.data
+    shared: dict[str, Any] = {
+        "seed": config.seed,
+        "rank": here.rank,
+        "world": here.world,
+        "batch": spec.batch,
+        "size": spec.resolution,
+        "threads": data.threads,
+        "ahead": data.ahead,
+        "augment": data.augment,
+        "fields": job.fields,
+    }
+    if data.stream:
+        group = data.group if data.order == "groups" else 1
+        return stream.StreamLoader(data.train, group=group, **shared)
+    source = sets["train"]
+    orders: dict[str, Callable[[], order.Order]] = {
+        "groups": lambda: order.GroupOrder(source, config.seed, group=data.group),
+        "plain": lambda: order.PlainOrder(source, config.seed),
+    }
+    if data.order not in orders:
+        raise UserError(f"data.order={data.order} is not known: use {' or '.join(orders)}")
+    device = here.device.index if here.device.type == "cuda" else None
+    return TrainLoader(orders[data.order](), source, backend=data.backend, device_id=device, **shared)
+
+
+def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], here: Dist) -> EvalLoader | None:
+    """This rank's block of the held-out set, or None where the run has none."""
+    if not (judged := held_out.validation(config.data)):
+        return None
+    return EvalLoader(
+        sets[judged],
+        rank=here.rank,
+        world=here.world,
+        batch=config.eval.batch,
+        size=config.data.size,
+        backend="host",  # one pinned decoder for every figure, whatever feeds the training
+        threads=config.data.threads,
+        fields=job.fields,
+    )

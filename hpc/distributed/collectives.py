@@ -1,0 +1,112 @@
+"""The few collectives that the suite needs. With one rank they are the identity.
+
+Control values travel on the CPU by gloo, gradients and embeddings on the device."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hpc.distributed.comm import Dist
+from hpc.errors import UserError
+
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.13
+
+
+def gather_vector(values: list[float], here: Dist) -> list[list[float]]:
+    """The same short list of numbers of every rank, by rank. float64."""
+    if here.world == 1:
+        return [values]
+    mine = torch.tensor(values, dtype=torch.float64)
+    everyone = torch.empty(here.world * len(values), dtype=torch.float64)
+    _all_gather(everyone, mine)
+    return everyone.view(here.world, len(values)).tolist()
+
+
+def sum_(tensor: Tensor, here: Dist) -> Tensor:
+    """Sum over the ranks, in place."""
+    if here.world > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast(value: Any, here: Dist) -> Any:
+    """Rank 0's value on every rank (small Python objects of this run's own ranks)."""
+    if here.world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def gather_objects(value: Any, here: Dist) -> list[Any]:
+    """Every rank's value, by rank (small Python objects of this run's own ranks)."""
+    if here.world == 1:
+        return [value]
+    everyone: list[Any] = [None] * here.world
+    dist.all_gather_object(everyone, value)
+    return everyone
+
+
+def gather(tensor: Tensor, here: Dist) -> Tensor:
+    """[n, ...] of every rank as [world * n, ...] in rank order; n is equal on all ranks. No gradient."""
+    if here.world == 1:
+        return tensor
+    everyone = tensor.new_empty((here.world * tensor.shape[0], *tensor.shape[1:]))
+    _all_gather(everyone, tensor.detach().contiguous())
+    return everyone
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, here: Dist) -> Tensor:
+        ctx.here, ctx.rows = here, tensor.shape[0]
+        return gather(tensor, here)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        # Through autograd again, as every backward of a collective here: it can be differentiated to any order.
+        summed = sum_grad(grads[0], ctx.here)
+        return summed[ctx.here.rank * ctx.rows : (ctx.here.rank + 1) * ctx.rows], None
+
+
+def gather_grad(tensor: Tensor, here: Dist) -> Tensor:
+    """As `gather`, with the gradient: a rank's rows receive the sum of what all ranks' losses say of them.
+
+    Differentiable to any order.
+    """
+    return tensor if here.world == 1 else _Gather.apply(tensor, here)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, here: Dist) -> Tensor:
+        ctx.here = here
+        return sum_(tensor.clone(memory_format=torch.contiguous_format), here)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return sum_grad(grads[0], ctx.here), None
+
+
+def sum_grad(tensor: Tensor, here: Dist) -> Tensor:
+    """Sum over the ranks with its gradient, which is the sum of what all ranks' losses say; to any order."""
+    return tensor if here.world == 1 else _Sum.apply(tensor, here)
+
+
+def gather_rows(rows: dict[str, np.ndarray], here: Dist) -> dict[str, np.ndarray]:
+    """One row for each sample, ragged over the ranks -> all rows, sorted by `ids`, each id once."""
+    if here.world > 1:
+        parts = [part for part in gather_objects(rows, here) if len(part["ids"])] or [rows]
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in rows}
+    _, first = np.unique(rows["ids"], return_index=True)
+    return {name: column[first] for name, column in rows.items()}
+
+
+def agree_or_raise(error: str, here: Dist) -> None:
+    """End all ranks together with the first rank's message where any rank has one."""
+    for rank, message in enumerate(gather_objects(error, here)):
+        if message:
+            raise UserError(message if here.world == 1 else f"rank {rank}: {message}")

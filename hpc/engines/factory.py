@@ -1,0 +1,36 @@
+"""Engines by name, and which tasks each of them takes."""
+
+from collections.abc import Sized
+
+from torch import nn
+
+from hpc.config.schema import Config
+from hpc.distributed.comm import Dist
+from hpc.engines.ddp import DDP
+from hpc.engines.flat import Flat
+from hpc.errors import UserError
+
+
+def check_players(config: Config, players: Sized) -> None:
+    """Refuse several players where DeepSpeed's hooks cannot tell their passes apart."""
+    stage = config.engine.deepspeed.stage
+    if config.engine.name == "deepspeed" and len(players) > 1 and stage > 1:
+        raise UserError(
+            f"engine.deepspeed.stage={stage} takes one network, this task has {len(players)} players: use "
+            "engine.deepspeed.stage=1 or engine=flat"
+        )
+
+
+def build_engine(
+    name: str, module: nn.Module, here: Dist, *, bucket_mb: float = 25.0, config: Config | None = None
+) -> Flat:
+    """The engine called `name` (flat | ddp | deepspeed, which needs `config`) around one player."""
+    if name == "flat":
+        return Flat(module, here)
+    if name == "ddp":
+        return DDP(module, here, bucket_mb=bucket_mb)
+    if name == "deepspeed" and config is not None:
+        from hpc.engines.zero import ZeRO
+
+        return ZeRO(module, here, config)
+    raise UserError(f"engine={name} is not known: use ddp, flat or deepspeed")

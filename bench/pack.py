@@ -30,7 +30,7 @@ import webdataset as wds
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from data_shards.pack.tar_writer import TarWriter
+from data_shards.pack.tar_writer import TarWriter  # noqa: E402
 from data_shards.sources.base import read_file  # noqa: E402
 from launch.options.key_value import parse  # noqa: E402
 

@@ -14,3 +14,11 @@ class UserError(ValueError):
 
 class DecodeError(UserError):
     """A stored picture that does not decode: the message names shard, member and sample id."""
+
+
+class LostRank(UserError):
+    """Another rank is dead or never came: `rank` names it."""
+
+    def __init__(self, rank: int, message: str) -> None:
+        super().__init__(message)
+        self.rank = rank

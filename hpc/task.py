@@ -136,7 +136,8 @@ class Task:
     ) -> Tensor:
         """Coupled phases: this rank's loss from the `outputs` [n, d] of its whole share of the global batch.
 
-        The mean over the ranks must be the loss of the global batch: gather with `hpc.distributed.collectives.gather_grad`.
+        The mean over the ranks must be the loss of the global batch: gather with
+        `hpc.distributed.collectives.gather_grad`.
         """
         raise NotImplementedError
 

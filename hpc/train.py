@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
+from data_shards.errors import UserError
 from hpc.checkpoints import task_state
 from hpc.checkpoints.manager import Keeper
 from hpc.cluster import signals
@@ -36,7 +37,6 @@ from hpc.data.staging import Left
 from hpc.distributed import comm
 from hpc.distributed.comm import Dist
 from hpc.engines import factory
-from hpc.errors import UserError
 from hpc.monitor import monitor
 from hpc.monitor.monitor import Monitor
 from hpc.optim.schedule import rate

@@ -59,12 +59,12 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command itself read the words, up to the point where it would act. UserError if it refuses them."""
     import importlib
 
-    from launch import cli, submit
-    from launch.options import key_value, sweep
+    from launch import submit
+    from launch.options import command_table, key_value, sweep
 
     if words[0] == "--help":
         return
-    module = importlib.import_module(cli.COMMANDS[words[0]][0])
+    module = importlib.import_module(command_table.COMMANDS[words[0]][0])
     if words[1:] == ["--help"]:
         assert module.HELP
     elif words[0] == "submit":
@@ -114,9 +114,9 @@ def understand_resume(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", CASES)
 def test_commands_are_understood(words: list[str], monkeypatch):
-    from launch import cli
+    from launch.options import command_table
 
-    assert words[0] == "--help" or words[0] in cli.COMMANDS
+    assert words[0] == "--help" or words[0] in command_table.COMMANDS
     understand(words, monkeypatch)
 
 
@@ -216,7 +216,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = re.findall(
         r"^`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```$", NEW_TASK.read_text(), re.MULTILINE | re.DOTALL
     )
-    assert [Path(name).stem for name, _ in files] == ["utkface", "age", "age", "age_check"]
+    assert [Path(name).stem for name, _ in files] == ["utkface", "age", "age", "age_plan"]
     for name, text in files:
         assert not (root / name).exists()
         (root / name).write_text(text)

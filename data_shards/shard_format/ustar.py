@@ -1,5 +1,7 @@
-"""The 512-byte header of a tar member, as plain POSIX ustar: written and read back. All fields but name, size and checksum
-are constant: same members, same bytes. Whole archives: `pack/tar_writer.py`, `inspect/check.py`.
+"""The 512-byte header of a tar member, as plain POSIX ustar: written and read back.
+
+All fields but name, size and checksum are constant: same members, same bytes. Whole archives: `pack/tar_writer.py`,
+`inspect/check.py`.
 """
 
 from zlib import adler32

@@ -16,9 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from data_shards.errors import UserError
 from hpc.checkpoints import task_state
 from hpc.checkpoints.store import Checkpoint, Tensors
-from hpc.errors import UserError
 
 Write = Callable[[Checkpoint], None]
 COPIERS = 4  # threads that copy: one alone does not fill the memory's bandwidth

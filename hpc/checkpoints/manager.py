@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
+from data_shards.errors import UserError
 from hpc.checkpoints import store, task_state
 from hpc.checkpoints.async_writer import Saver
 from hpc.checkpoints.store import Checkpoint
@@ -18,7 +19,6 @@ from hpc.config.identity import identity, numbers
 from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.runs import restart
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task

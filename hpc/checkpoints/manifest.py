@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_shards.errors import UserError
 from data_shards.files import SEAL, FileError, is_sealed, read_json, seal
 from hpc.config.identity import numbers
 from hpc.config.schema import Config
-from hpc.errors import UserError
 
 NAME = "manifest.json"
 FORMAT = 2

@@ -1,9 +1,9 @@
 """Checkpoints: one layout for all engines, committed by rename, verified by hash, never unpickled.
 
-A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights,
-optimizer tensors, EMA), the task's state, and a manifest with the sha256 of every file and of itself
-(`hpc/checkpoints/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished; `.damaged-*` is not what was
-saved. Which states go in: `hpc/train.py`.
+A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights, optimizer
+tensors, EMA), the task's state, and a manifest with the sha256 of every file and of itself
+(`hpc/checkpoints/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished; `.damaged-*` is not
+what was saved. Which states go in: `hpc/train.py`.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data_shards.errors import UserError
 from data_shards.files import read_json
 from hpc.checkpoints import manifest, safetensors_writer, task_state
 from hpc.checkpoints.manifest import REMEDY, Damaged
-from hpc.errors import UserError
 from hpc.training import fault_injection
 
 HASHERS = 4  # files hashed at a time, while the next ones are written

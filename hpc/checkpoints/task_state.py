@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from data_shards.errors import UserError
 from hpc.checkpoints import safetensors_writer
-from hpc.errors import UserError
 
 State = dict[str, Any]
 PLAIN = (bool, int, float, str, type(None))

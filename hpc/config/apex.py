@@ -9,7 +9,7 @@ import importlib.util
 import socket
 from pathlib import Path
 
-from hpc.errors import UserError
+from data_shards.errors import UserError
 
 OPTIMIZERS = {  # optim.name -> class of apex.optimizers
     "sgd": "FusedSGD",

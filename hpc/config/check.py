@@ -1,6 +1,6 @@
 """Every refusal of a config that needs neither data nor torch, and the sizes that follow from it.
 
-A task's own refusals are in `hpc/tasks/<name>_check.py`: `check(config)`, and `counts(config, memory)` for the plan.
+A task's own refusals are in `hpc/tasks/<name>_plan.py`: `check(config)`, and `counts(config, memory)` for the plan.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import math
 from types import ModuleType
 from typing import Any
 
+from data_shards.errors import UserError
 from hpc.config import deepspeed
 from hpc.config.apex import OPTIMIZERS as APEX
 from hpc.config.parse import task_defaults
@@ -17,7 +18,6 @@ from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config
 from hpc.config.text import check_text
 from hpc.config.types import ITEMS, flatten, near, shown
-from hpc.errors import UserError
 
 MOST = {  # beyond which a value is a slip of the finger, and would exhaust memory while it is planned
     "batch": 1 << 22,
@@ -185,16 +185,18 @@ def checks_of(name: str) -> ModuleType | None:
         import hpc.tasks
 
         known = [
-            entry.name for entry in pkgutil.iter_modules(hpc.tasks.__path__) if "_check" not in entry.name
+            entry.name
+            for entry in pkgutil.iter_modules(hpc.tasks.__path__)
+            if not entry.name.endswith("_plan")
         ]
         raise UserError(
             f"task.name={shown(name)} is no file in hpc/tasks: {near(str(name), known, what='task')}"
         )
-    module = f"hpc.tasks.{name}_check"
+    module = f"hpc.tasks.{name}_plan"
     return importlib.import_module(module) if importlib.util.find_spec(module) else None
 
 
 def is_task(name: Any) -> bool:
     """Whether hpc/tasks has a task of that name: a plain word, by which nothing else can be imported."""
-    plain = isinstance(name, str) and name.isidentifier() and not name.endswith("_check")
+    plain = isinstance(name, str) and name.isidentifier() and not name.endswith("_plan")
     return plain and importlib.util.find_spec(f"hpc.tasks.{name}") is not None

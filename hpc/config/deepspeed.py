@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.config.types import near
-from hpc.errors import UserError
 
 # One norm for a whole tensor decides the step of these; ZeRO cuts tensors between the ranks.
 WHOLE_TENSORS = ("lamb", "novograd")

@@ -181,5 +181,5 @@ class Config:
     log: Log = block(Log)
     engine: Engine = block(Engine)
     cluster: Cluster = block(Cluster)
-    # closed by conf/task/<name>.yaml; task.name is the job; its rules are KEYS in hpc/tasks/<name>_check.py
+    # closed by conf/task/<name>.yaml; task.name is the job; its rules are KEYS in hpc/tasks/<name>_plan.py
     task: dict[str, Any] = field(default_factory=dict)

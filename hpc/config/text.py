@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.config.types import shown
-from hpc.errors import UserError
 
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 STAGE = rf"(?:/|\$(?:{VARIABLE}|\{{{VARIABLE}\}})(?=/|$))"  # how a folder begins: absolute, or by a variable

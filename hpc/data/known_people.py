@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_bytes, read_json, write_bytes, write_json
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.errors import UserError
 
 TRAINED, CHOSEN = "trained_on", "chosen_on"  # files of a run: .json says what they are, .bin holds the hashes
 SCHEMA = {"set": str, "source": str, "names": int, "pictures": int, "sha256": str}

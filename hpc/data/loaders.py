@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from data_shards.errors import UserError
 from data_shards.loading import stream
 from data_shards.loading.loader import EvalLoader, TrainLoader
 from data_shards.sampling import order
@@ -12,7 +13,6 @@ from hpc.config.schema import Config
 from hpc.data import staging
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.task import Spec, Task
 
 

@@ -1,20 +1,20 @@
 """data.stage: a job's sets copied to its nodes before it reads them, once on each node.
 
-The first rank of a node copies (`data_shards/loading/node_cache.py`), in a thread: meanwhile all ranks go on answering each
-other, so that neither a long copy is taken for a rank that hangs, nor a failure on one node is waited out on
-the others.
+The first rank of a node copies (`data_shards/loading/node_cache.py`), in a thread: meanwhile all ranks go on answering
+each other, so that neither a long copy is taken for a rank that hangs, nor a failure on one node is waited out on the
+others.
 """
 
 import threading
 import time
 from collections.abc import Callable
 
+from data_shards.errors import UserError
 from data_shards.loading import node_cache
 from hpc.config import held_out
 from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 
 POLL = 0.5  # seconds between two questions whether all nodes are done
 

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import torch.distributed as dist
 
+from data_shards.errors import LostRank, UserError
 from hpc.cluster import slurm_env
-from hpc.errors import LostRank, UserError
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir, alive, mark
 

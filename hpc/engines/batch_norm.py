@@ -1,11 +1,10 @@
 """Batch normalisation whose statistics are stated: over this rank, over fixed groups, or over all ranks.
 
-`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures
-of the global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro
-batches of all ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are
-collected in the passes of the player's own phases (`hpc/training/accumulation.py`) and committed once for each update, averaged
-over all ranks: every rank holds the same buffers at every clock. Ioffe & Szegedy 2015; groups as ghost batches,
-Hoffer et al. 2017.
+`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures of the
+global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro batches of all
+ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are collected in the passes of the
+player's own phases (`hpc/training/accumulation.py`) and committed once for each update, averaged over all ranks: every
+rank holds the same buffers at every clock. Ioffe & Szegedy 2015; groups as ghost batches, Hoffer et al. 2017.
 """
 
 import contextlib
@@ -17,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from data_shards.errors import UserError
 from hpc.distributed.collectives import sum_, sum_grad
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 
 
 class Norm(_BatchNorm):

@@ -4,11 +4,11 @@ from collections.abc import Sized
 
 from torch import nn
 
+from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.distributed.comm import Dist
 from hpc.engines.ddp import DDP
 from hpc.engines.flat import Flat
-from hpc.errors import UserError
 
 
 def check_players(config: Config, players: Sized) -> None:

@@ -13,9 +13,9 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from data_shards.errors import UserError
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.optim import state
 from hpc.optim.state import export_state, import_state
 

@@ -1,8 +1,9 @@
 """The DeepSpeed engine: ZeRO 0-3 in fp32 (bf16 is autocast, as under every engine). Imported for engine=deepspeed only.
 
-DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update itself is
-our optimizer's, on this rank's pieces of the parameters (`hpc/engines/param_shards.py`), and a checkpoint is the one layout of
-`hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is never used. Its settings and refusals: `hpc/config/deepspeed.py`.
+DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update itself
+is our optimizer's, on this rank's pieces of the parameters (`hpc/engines/param_shards.py`), and a checkpoint is the
+one layout of `hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is never used. Its settings and refusals:
+`hpc/config/deepspeed.py`.
 """
 
 import contextlib
@@ -18,13 +19,13 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from data_shards.errors import UserError
 from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
 from hpc.distributed.collectives import agree_or_raise, sum_
 from hpc.distributed.comm import Dist
 from hpc.engines.flat import Flat
 from hpc.engines.param_shards import Fragment, Fragments, Stand, fragment
-from hpc.errors import UserError
 from hpc.optim.ema import Ema
 from hpc.optim.state import load_module
 

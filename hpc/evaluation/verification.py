@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from data_shards.errors import UserError
 from data_shards.shard_format.keys import member_key
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import known_people
 from hpc.data.known_people import People
-from hpc.errors import UserError
 from hpc.inference import threshold
 from hpc.inference.predictor import PictureBlocks, Predictor, untrained
 from hpc.metrics.pair_list import check_people, read_list, resolve

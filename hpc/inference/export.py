@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_shards.errors import UserError
 from data_shards.files import FileError, read_json, write_bytes
 from data_shards.images.pixels import KERNEL
 from data_shards.shard_format.manifest import read_manifest
 from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
-from hpc.errors import UserError
 from hpc.inference import threshold
 from hpc.inference.predictor import Predictor
 from hpc.runs.run_dir import write_json

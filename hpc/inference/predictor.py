@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from data_shards.errors import UserError
 from data_shards.loading.loader import decode_pictures
 from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
@@ -21,7 +22,6 @@ from hpc.checkpoints import store
 from hpc.checkpoints.manifest import check_config, folder_name
 from hpc.checkpoints.store import Damaged
 from hpc.config.schema import Config
-from hpc.errors import UserError
 from hpc.metrics.verification import Score, cosine
 from hpc.optim.state import load_module
 from hpc.runs.run_dir import RunDir

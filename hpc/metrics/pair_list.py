@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_shards.errors import UserError
 from data_shards.files import FileError, read_text
-from hpc.errors import UserError
 from hpc.metrics.pairs import Pairs
 
 LARGEST = 256 << 20  # bytes of a list

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_shards import counter_rng
-from hpc.errors import UserError
+from data_shards.errors import UserError
 
 CAP = 2_000_000  # pairs of either kind
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_shards import counter_rng
-from hpc.errors import UserError
+from data_shards.errors import UserError
 from hpc.metrics import roc
 from hpc.metrics.pairs import CAP, Pairs, all_pairs
 from hpc.task import Report

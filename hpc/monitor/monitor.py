@@ -20,12 +20,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, parse_json, read_bytes
 from hpc.config import held_out
 from hpc.config.identity import numbers
 from hpc.config.schema import Config
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.monitor import console, event_file, projector
 from hpc.runs.run_dir import RunDir
 from hpc.task import Report

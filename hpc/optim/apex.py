@@ -1,8 +1,8 @@
 """NVIDIA Apex's fused optimizers in place of torch's, and their state under the names of `hpc/optim/build.py`.
 
-Apex keeps one step count for a whole group, and NovoGrad's second moments as a list of the group: a state
-leaves and enters as torch's own would, by parameter. The settings are those under which Apex computes what
-`hpc/optim/lamb.py`, `hpc/optim/novograd.py` and torch's optimizers compute. Whether Apex is there: `hpc/config/apex.py`.
+Apex keeps one step count for a whole group, and NovoGrad's second moments as a list of the group: a state leaves and
+enters as torch's own would, by parameter. The settings are those under which Apex computes what `hpc/optim/lamb.py`,
+`hpc/optim/novograd.py` and torch's optimizers compute. Whether Apex is there: `hpc/config/apex.py`.
 """
 
 import functools
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_shards.errors import UserError
 from hpc.config.apex import BUILD, OPTIMIZERS
 from hpc.config.schema import Optim
-from hpc.errors import UserError
 
 States = dict[nn.Parameter, dict[str, Tensor]]
 Groups = list[dict[str, Any]]

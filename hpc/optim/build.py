@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from data_shards.errors import UserError
 from hpc.config import apex
 from hpc.config.schema import Optim
-from hpc.errors import UserError
 from hpc.optim import apex as apex_optim
 from hpc.optim.lamb import Lamb
 from hpc.optim.novograd import NovoGrad

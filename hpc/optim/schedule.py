@@ -2,8 +2,8 @@
 
 import math
 
+from data_shards.errors import UserError
 from hpc.config.schema import Optim
-from hpc.errors import UserError
 
 SCHEDULES = ("constant", "cosine", "step", "linear")
 

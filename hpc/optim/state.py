@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc.errors import UserError
+from data_shards.errors import UserError
 from hpc.optim import apex as apex_optim
 
 

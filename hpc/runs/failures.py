@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from data_shards import files
+from data_shards.errors import LostRank, UserError
 from hpc.cluster import slurm_env
-from hpc.errors import LostRank, UserError
 from hpc.runs import status as statusfile
 from hpc.runs.run_dir import ACTIVE, RunDir, alive, write_json
 

@@ -1,8 +1,8 @@
 """The lock file of a run, `lock.json`: read with types, and replaced by one process at a time. Imports no torch.
 
-Who may take the lock is decided in `hpc/runs/run_dir.py`; here the decision becomes true only if the file is still the one
-that it was made by. That is checked and done under `flock` on a side file that is never deleted, so the system frees
-it when its holder dies.
+Who may take the lock is decided in `hpc/runs/run_dir.py`; here the decision becomes true only if the file is still the
+one that it was made by. That is checked and done under `flock` on a side file that is never deleted, so the system
+frees it when its holder dies.
 
 What holds where: `flock` excludes processes of all hosts on local disks, NFS 4, NFS 3 with lockd, GPFS, BeeGFS and
 Lustre with global locks, and Lustre mounted with `flock`. Under NFS with `local_lock` or `nolock`, and Lustre with
@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_shards.errors import UserError
 from data_shards.files import MissingFile, parse_json, read_bytes, write_bytes
-from hpc.errors import UserError
 
 SCHEMA = {
     "host?": str,

@@ -6,8 +6,8 @@ clock in RUN/saved.json, which stays when checkpoints are lost. `rostro resume R
 
 import os
 
+from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json, write_json
-from hpc.errors import UserError
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir
 

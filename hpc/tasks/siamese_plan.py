@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from data_shards.errors import UserError
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
-from hpc.errors import UserError
 
 KEYS = {
     "trunk": Rule("network below the embedding", one_of=("googlenet", "small")),

@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from data_shards.errors import UserError
 from hpc.engines.batch_norm import collecting, norms
 from hpc.engines.flat import Flat
-from hpc.errors import UserError
 from hpc.task import Batch, Phase, Task
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from data_shards.errors import UserError
 from data_shards.loading import loader
 from data_shards.loading.loader import RawBatch
 from data_shards.shard_format.shard_set import ShardSet
@@ -26,7 +27,6 @@ from hpc.config.check import check
 from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir, mark
 from hpc.task import Batch, Task

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
+from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.task import Batch, Phase
 from hpc.training.player import Player
 

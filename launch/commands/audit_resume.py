@@ -105,18 +105,18 @@ class Auditor:
         """Procedural faces, packed; small enough for a smoke run."""
         if (self.folder / "shards" / "train" / "manifest.json").exists():
             return
-        from launch.commands import pack
+        from data_shards.pack.pack import pack
+        from data_shards.pack.request import Request
+        from data_shards.sources.registry import open_source
 
-        words = [
-            "source=procedural",
-            "identities=24",
-            "per_identity=8",
-            "size=32",
-            "holdout=0.25",
-            "workers=1",
-        ]
-        if pack.main([*words, f"out={self.folder / 'shards'}", "name=audit"]):
-            raise UserError("the audit's data set could not be packed")
+        options = {"identities": 24, "per_identity": 8, "size": 32}
+        source = open_source("procedural", "", options={key: options[key] for key in options})
+        pack(
+            source,
+            self.folder / "shards",
+            Request(size=32, holdout=0.25, name="audit", options=options),
+            workers=1,
+        )
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         """A prepared run directory of the smoke run."""

@@ -82,7 +82,7 @@ def _offer(shell: str, line: str) -> int:
 
 def candidates(before: Sequence[str], word: str) -> Iterable[str]:
     """Whole words that may stand where `word` begins, behind the words `before` (without `rostro`)."""
-    from launch.cli import COMMANDS
+    from launch.options.command_table import COMMANDS
 
     if not before:
         offered: Iterable[str] = [*COMMANDS, "--help", "--version"]
@@ -138,7 +138,7 @@ def _begun(word: str) -> str:
 
 def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]:
     """Keys of the help page, names of runs where one may stand, true and false."""
-    from launch.cli import load
+    from launch.options.command_table import load
 
     page = load(command).HELP
     keys = {found[1]: found[2] for found in re.finditer(r"^  ([a-z_.]+)=(\S*)", page, re.MULTILINE)}

@@ -5,6 +5,7 @@ plain pixels on people that it has not seen. The figures are those of `rostro ev
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -61,8 +62,6 @@ def main(argv: Sequence[str]) -> int:
 
 def pack(keys: SimpleNamespace) -> Path:
     """The folder of the packed train, val and eval sets."""
-    from launch.commands import pack as command
-
     if keys.data:
         out = Path(keys.out) / Path(keys.data).resolve().name
         words = [f"source={layout(keys.data)}", f"src={keys.data}"]
@@ -70,7 +69,7 @@ def pack(keys: SimpleNamespace) -> Path:
         out = Path(keys.out) / f"faces-{keys.identities}x{keys.per_identity}"
         words = ["source=procedural", f"identities={keys.identities}", f"per_identity={keys.per_identity}"]
     step(f"pack: {'pictures of ' + keys.data if keys.data else 'draw faces'}")
-    command.main([*words, f"out={out}", "size=112", *HELD_OUT, f"seed={keys.seed}"])
+    rostro("pack", *words, f"out={out}", "size=112", *HELD_OUT, f"seed={keys.seed}")
     return out
 
 
@@ -127,10 +126,8 @@ RECIPE = (
 
 def evaluate(run: Path) -> dict[str, Any]:
     """What `rostro evaluate` writes about the people of `eval`."""
-    from launch.commands import evaluate as command
-
     step("evaluate: on people that it has not seen, and by whom nothing was chosen")
-    command.main([str(run)])
+    rostro("evaluate", str(run))
     reports = (run / "evaluations").glob("*/report.json")
     return json.loads(max(reports, key=lambda path: path.stat().st_mtime).read_text())
 
@@ -163,6 +160,17 @@ def verdict(report: dict[str, Any]) -> int:
         return 1
     print(f"passed       EER {network:.3f} is at most half the pixels' {pixels:.3f}")
     return 0
+
+
+def rostro(*words: str) -> None:
+    """Run a command as a user would; what it refuses ends the demo."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    code = subprocess.call(
+        [sys.executable, "-m", "launch.cli", *words], env=os.environ | {"PYTHONPATH": path}
+    )
+    if code:
+        raise SystemExit(code)
 
 
 def step(text: str) -> None:

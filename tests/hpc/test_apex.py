@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from data_shards.errors import UserError
 from hpc.config import apex
 from hpc.config.check import check
 from hpc.config.identity import is_free
 from hpc.config.schema import Config, Data, Engine, Optim
-from hpc.errors import UserError
 from hpc.optim import apex as apex_optim
 from hpc.optim import build
 from hpc.optim.state import export_state, import_state

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from data_shards import files
+from data_shards.errors import UserError
 from hpc.checkpoints import store
 from hpc.checkpoints.store import Checkpoint
-from hpc.errors import UserError
 from hpc.optim.state import load_module
 
 METRIC = ("eer", "min")

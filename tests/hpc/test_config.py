@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_shards.errors import UserError
 from hpc.config.check import check
 from hpc.config.identity import changed, identity, is_free, numbers
 from hpc.config.parse import from_dict, load_config, save_config, smoke_overrides
 from hpc.config.schema import Cluster, Config, Data, Optim
 from hpc.config.sizes import sizes
 from hpc.config.types import as_type
-from hpc.errors import UserError
 
 TASK = {
     "name": "siamese",

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from data_shards.errors import UserError
 from hpc.config.check import all_rules, check, value_of
 from hpc.config.rules import Rule, rules
 from hpc.config.schema import Config, Data
 from hpc.config.types import flatten
-from hpc.errors import UserError
 from launch.options.compose import choices, known_keys
 from tests.hpc.test_config import TASK
 

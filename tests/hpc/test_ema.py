@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpc.errors import UserError
+from data_shards.errors import UserError
 from hpc.optim.ema import Ema
 
 

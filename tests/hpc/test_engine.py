@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_shards.errors import UserError
 from hpc.distributed.comm import Dist
 from hpc.engines.factory import build_engine
-from hpc.errors import UserError
 from tests.hpc import engines
 from tests.ranks import launch
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from data_shards import files
+from data_shards.errors import UserError
 from hpc.checkpoints import manifest, store
 from hpc.checkpoints.store import Checkpoint
-from hpc.errors import UserError
 from tests.hpc.test_checkpoint import METRIC, make
 from tests.hpc.test_manifest import as_format_1
 from tests.support.fuzz import (

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from data_shards.errors import UserError
 from data_shards.files import FileError
-from hpc.errors import UserError
 from hpc.runs import lock
 from hpc.runs.run_dir import RunDir, mark
 

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from data_shards.errors import UserError
 from hpc.config.schema import Config
-from hpc.errors import UserError
 from hpc.monitor import console, event_file, projector
 from hpc.monitor.monitor import Monitor, trim_lines
 from hpc.task import Report

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.distributed.collectives import gather_grad
 from hpc.distributed.comm import Dist
 from hpc.engines import batch_norm
 from hpc.engines.factory import build_engine
-from hpc.errors import UserError
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import Pass
 from hpc.training.player import Player

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from data_shards.errors import UserError
 from hpc.config.schema import Optim
-from hpc.errors import UserError
 from hpc.optim import build
 from hpc.optim.state import export_state, import_state
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc.errors import UserError
+from data_shards.errors import UserError
 from hpc.metrics.pair_list import read_list, resolve
 from hpc.metrics.pairs import _triangle, all_pairs
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from data_shards.errors import LostRank, UserError
 from hpc.distributed import rendezvous
-from hpc.errors import LostRank, UserError
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir
 from launch import job

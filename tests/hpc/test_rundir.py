@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from data_shards.errors import UserError
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
-from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir, alive, list_runs, mark, write_json
 
 SLEEPER = [sys.executable, "-c", "input()"]
@@ -110,7 +110,7 @@ def test_of_many_takers_one_wins(run):
     """Processes that are strangers to each other, all at once, over a dead owner's lock."""
     write_json(run.lock_file, {"host": mark()[0], "pid": 0, "started": 0.0, "job": "", "restarts": 3})
     code = (
-        "import sys\nfrom hpc.runs.run_dir import RunDir\nfrom hpc.errors import UserError\n"
+        "import sys\nfrom hpc.runs.run_dir import RunDir\nfrom data_shards.errors import UserError\n"
         "input()\n"
         "try: print(RunDir(sys.argv[1]).take())\nexcept UserError: print('refused')\n"
         "input()"

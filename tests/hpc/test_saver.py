@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_shards.errors import UserError
 from hpc.checkpoints import async_writer, safetensors_writer, store
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Save
-from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
 from launch.audit.compare import differences, last_checkpoint
 from tests.hpc.test_checkpoint import make

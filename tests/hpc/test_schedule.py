@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_shards.errors import UserError
 from hpc.config.schema import Optim
-from hpc.errors import UserError
 from hpc.optim.schedule import SCHEDULES, rate
 
 IMAGES = 1_000_000

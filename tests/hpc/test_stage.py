@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.errors import UserError
 from data_shards.loading import node_cache as copies
 from hpc.checkpoints import store
 from hpc.config.check import check
@@ -15,7 +16,6 @@ from hpc.config.identity import is_free
 from hpc.config.schema import Config, Data
 from hpc.data import staging
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from launch.audit.compare import differences
 from tests.ranks import launch
 from tests.runs import TASK, finish, make_run, start

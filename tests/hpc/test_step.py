@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from data_shards.errors import UserError
 from data_shards.sampling import order
 from hpc import train
 from hpc.checkpoints import manager
@@ -20,7 +21,6 @@ from hpc.checkpoints.store import Checkpoint
 from hpc.config.identity import numbers
 from hpc.config.schema import Config, Data, Evaluate
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Spec, Task
 from hpc.training import startup, step_sync

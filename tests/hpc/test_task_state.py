@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from data_shards.errors import UserError
 from hpc.checkpoints import async_writer, store, task_state
 from hpc.checkpoints.store import Checkpoint
-from hpc.errors import UserError
 
 
 def remembered() -> dict[str, Any]:

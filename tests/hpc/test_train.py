@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_shards.errors import UserError
 from hpc import train
 from hpc.checkpoints import store
 from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.data import loaders
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
 from hpc.training import startup, step_sync
 from launch.audit.compare import differences, records, series

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from hpc.errors import UserError
+from data_shards.errors import UserError
 from hpc.metrics import roc
 from hpc.metrics.pairs import all_pairs
 from hpc.metrics.verification import Verification, bootstrap, cosine, measure, probability, score_pairs

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from data_shards.errors import UserError
 from hpc.checkpoints.store import Checkpoint
 from hpc.config import deepspeed
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.distributed.comm import Dist
 from hpc.engines.factory import check_players
 from hpc.engines.zero import ZeRO
-from hpc.errors import UserError
 from tests.hpc import zero
 from tests.hpc.test_engine import LIMIT, difference, kind, reference
 from tests.ranks import launch

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data_shards.errors import UserError
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Config, DeepSpeed, Ema, Engine, Optim
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import Pass, blocks_of
 from hpc.training.player import Player

@@ -6,7 +6,7 @@ import pytest
 
 from data_shards.errors import UserError
 from hpc.config.types import near
-from launch.cli import COMMANDS
+from launch.options.command_table import COMMANDS
 from launch.options.key_value import parse
 from tests.launch.command import refused, rostro
 

@@ -82,14 +82,12 @@ def test_the_real_layouts_are_known():
 
 
 def test_pictures_of_lfw_are_packed_as_such(tmp_path, monkeypatch):
-    from launch.commands import pack
-
     write_folders(tmp_path / "lfw" / "lfw-deepfunneled", identities=3, each=2)
     packed: list[list[str]] = []
-    monkeypatch.setattr(pack, "main", packed.append)
+    monkeypatch.setattr(demo, "rostro", lambda *words: packed.append([*words]))
     keys = parse([f"data={tmp_path / 'lfw'}", f"out={tmp_path / 'demo'}"], demo.SPEC)
     assert demo.pack(keys) == tmp_path / "demo" / "lfw"
-    assert packed[0][:2] == ["source=lfw", f"src={tmp_path / 'lfw'}"]
+    assert packed[0][:3] == ["pack", "source=lfw", f"src={tmp_path / 'lfw'}"]
 
 
 def test_absent_pictures_are_refused(tmp_path, capsys):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import hpc.cluster.slurm
+from data_shards.errors import UserError
 from data_shards.files import write_json
 from hpc.cluster.signals import STOP, TIME
 from hpc.config.parse import update_config
-from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
 from launch import batch, cli, submit
 from launch.start import slurm

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
+from data_shards.errors import UserError
 from hpc.config.check import check
 from hpc.config.schema import Config
 from hpc.config.text import check_stage
-from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
 from launch import batch, cli, submit
 from launch.start import data, slurm

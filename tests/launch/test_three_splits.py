@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data_shards.errors import UserError
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.checkpoints import store
 from hpc.config.held_out import CHOSEN
@@ -15,7 +16,6 @@ from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data
 from hpc.data import known_people
 from hpc.distributed.comm import Dist
-from hpc.errors import UserError
 from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
 from launch.cli import main

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from data_shards.errors import UserError
 from hpc.config.check import MOST, all_rules, check, task_checks
 from hpc.config.parse import load_config, save_config, smoke_overrides
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
-from hpc.errors import UserError
 from launch.options import compose
 from launch.options.compose import composed, known_keys
 from launch.options.other_words import OURS, SAME, answer
@@ -74,7 +74,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("data.augment.crop_area=[0.5]", "for example data.augment.crop_area=[0.5,1.0]"),
         ("cluster.name=garbage", "cluster.name=garbage is not known: use auto or slurm or local"),
         ("task.name=a.b", "task.name=a.b is no file in hpc/tasks"),
-        ("task.name=siamese_check", "is no file in hpc/tasks"),
+        ("task.name=siamese_plan", "is no file in hpc/tasks"),
         ("name=a/b", "is not a folder's name"),
         ("name=a\nb", r"name=a\nb holds '\n', which cannot be printed"),
         ("seed=0,1", "seed=0,1 is several values: `rostro submit -m ...`"),

@@ -86,7 +86,7 @@ def start(words: Sequence[str]) -> int:
 
 def _check_owner(run: RunDir, job: str) -> None:
     """UserError where the run was resumed in another way: this job has no part in it any more."""
-    owner = run.owner().get("job", job)
+    owner = run.lock.read().get("job", job)
     if owner != job:
         now = f"job {owner}" if owner else "no job"
         raise UserError(f"run {run.name} belongs to {now} since it was resumed: job {job} is over")
@@ -246,7 +246,7 @@ def end(run: RunDir, code: int, told: str = "") -> int:
         run, crashed=code != 0, job=job, restart=slurm_env.restart_count(), attempts=attempts
     )
     if not queued:
-        run.give_to_job("")
+        run.lock.transfer_to_job("")
         if run.status()["state"] != "finished":
             print(
                 f"to go on: rostro resume {run.name} runs={shlex.quote(str(run.path.parent))}",

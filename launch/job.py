@@ -67,9 +67,9 @@ class Job:
         if not why and config.after and not slurm_env.restart_count():
             why = not_yet(config)
         if why:
-            run.take(job=slurm_env.job_id())
+            run.lock.acquire(job=slurm_env.job_id())
             requeue.failed(run, why)
-            run.release()
+            run.lock.release()
             sys.exit(f"error: {why}")
         requeue.begin(run)
 

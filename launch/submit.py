@@ -146,15 +146,15 @@ def start(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
     requeue.forget(run)
     if config.cluster.name == "slurm":
         return _queue(run, config, before)
-    run.take()
+    run.lock.acquire()
     try:
         run.write_status(state="starting", images=config.images, pids={}, message="")
         pid = job.start(run, config.procs)
     except BaseException:
         run.write_status(state="failed", message="the ranks could not be started")
-        run.release()
+        run.lock.release()
         raise
-    run.hand_over(pid)
+    run.lock.transfer_to_process(pid)
     quiet = shutil.which("sbatch") and not answers()
     _say_where(run, f"this machine{', where sbatch is, but no SLURM answers' if quiet else ''}")
     if not config.wait:
@@ -256,8 +256,8 @@ def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None
     restart.note_saved(draft, 0)
     draft.write_status(state="prepared", clock=0, images=config.images)
     if job:
-        draft.take(job=job)
-        draft.give_to_job(job)
+        draft.lock.acquire(job=job)
+        draft.lock.transfer_to_job(job)
 
 
 def _hydra(words: Sequence[str]) -> int:

@@ -81,7 +81,7 @@ class Keeper:
         collectives.agree_or_raise(error, self.here)
 
     def _commit(self, state: Checkpoint) -> None:
-        store.save(self.run.path, state, guard=self.run.check_owner)
+        store.save(self.run.path, state, guard=self.run.lock.check)
         restart.note_saved(self.run, state.clock)
         keep = self.config.save
         rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}

@@ -20,7 +20,8 @@ from data_shards import files
 from data_shards.errors import LostRank, UserError
 from hpc.cluster import slurm_env
 from hpc.runs import status as statusfile
-from hpc.runs.run_dir import ACTIVE, RunDir, alive, write_json
+from hpc.runs.run_dir import ACTIVE, RunDir, write_json
+from hpc.runs.processes import alive
 
 PATIENCE = 3.0  # seconds in which a guilty rank leaves its line, or is seen to be dead
 SILENT = "Timed out waiting"
@@ -148,9 +149,9 @@ def _verdict(run: RunDir) -> str:
 
 def _may_write(run: RunDir) -> bool:
     """Whether this is the run's newest start; one that SLURM requeued need not have taken the lock yet."""
-    lock = run.owner()
+    lock = run.lock.read()
     requeued = slurm_env.in_step() and lock.get("job") == slurm_env.job_id()
-    if not run.lost_to() or (requeued and lock.get("slurm_restarts", 0) < slurm_env.restart_count()):
+    if not run.lock.new_owner() or (requeued and lock.get("slurm_restarts", 0) < slurm_env.restart_count()):
         return True
     return (
         statusfile.read_or_warn(run.status_file).get("attempt") == attempt()

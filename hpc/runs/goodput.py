@@ -99,7 +99,7 @@ class Ledger:
     def write(self, clock: int | None, **more: Any) -> None:
         """Append the sums so far. `clock`: None while it is not known."""
         self.enter(self._kind)
-        if not self.main or self.run.lost_to():
+        if not self.main or self.run.lock.new_owner():
             return
         seconds = {kind: round(value, 3) for kind, value in self.seconds.items()}
         line = {**self.head, "time": time.time(), "clock": clock, "seconds": seconds, **more}

@@ -28,7 +28,8 @@ from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.runs import failures
-from hpc.runs.run_dir import RunDir, mark
+from hpc.runs.run_dir import RunDir
+from hpc.runs.processes import mark
 from hpc.task import Batch, Task
 from hpc.training.player import Player
 
@@ -150,7 +151,7 @@ def locked(run: RunDir, here: Dist) -> Iterator[None]:
     error = ""
     if here.main:
         try:
-            run.take(job=slurm_env.job_id() if slurm_env.in_step() else "")
+            run.lock.acquire(job=slurm_env.job_id() if slurm_env.in_step() else "")
             run.write_status(state="starting", pids={}, began=time.time(), attempt=failures.attempt())
         except UserError as refused:
             error = str(refused)
@@ -162,4 +163,4 @@ def locked(run: RunDir, here: Dist) -> Iterator[None]:
         yield
     finally:
         if here.main and not error:
-            run.release()
+            run.lock.release()

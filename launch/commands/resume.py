@@ -54,8 +54,8 @@ def main(argv: list[str]) -> int:
     config = changed_config(run, before, words[1:])
     if requeue.newest(run) >= 0 and not any(word.startswith("after=") for word in words):
         config = dataclasses.replace(config, after="")  # what it waited for has ended
-    if run.in_use():
-        raise UserError(run.refusal())
+    if run.lock.in_use():
+        raise UserError(run.lock.refusal())
     status = run.status()
     if status["state"] == "finished":
         raise UserError(
@@ -93,11 +93,11 @@ def _again(words: list[str]) -> bool:
 
 
 def _set_aside(run: RunDir) -> None:
-    run.take()
+    run.lock.acquire()
     try:
         folder = run.path / restart.set_aside(run)
     except BaseException:
-        run.release()
+        run.lock.release()
         raise
     print(f"run {run.name} starts again from 0; what it had is in {folder}", flush=True)
 

@@ -102,7 +102,7 @@ def _described(run: RunDir) -> dict[str, Any]:
     over = status["state"] in OVER
     account = goodput.summary(run, over=over)
     ended = failures.guilty(run) if over else None
-    job = run.job()
+    job = run.lock.job()
     return {
         "run": run.name,
         "path": str(run.path),
@@ -118,7 +118,7 @@ def _described(run: RunDir) -> dict[str, Any]:
         "metrics": status.get("metrics") or {},
         "ranks": config.procs * config.nodes,
         "starts": account["starts"],
-        "restarts": max(account["starts"] - 1, int(run.owner().get("restarts", 0))),
+        "restarts": max(account["starts"] - 1, int(run.lock.read().get("restarts", 0))),
         "goodput": account["goodput"],
         "damaged_lines": account["damaged"],
         "seconds": account["seconds"],

@@ -5,7 +5,8 @@ import time
 
 from data_shards.errors import UserError
 from hpc.cluster import slurm
-from hpc.runs.run_dir import RunDir, alive
+from hpc.runs.run_dir import RunDir
+from hpc.runs.processes import alive
 from launch.options import key_value
 from launch.watch.follow import ask_job_to_stop, ask_to_stop, living_ranks
 
@@ -25,7 +26,7 @@ Example: rostro stop siamese-20260101-120000
 def main(argv: list[str]) -> int:
     keys = key_value.parse(argv, {"runs": "runs", "timeout": 600.0}, positional=("run",), required=("run",))
     run = RunDir.open(keys.run, runs=keys.runs)
-    if not run.in_use():
+    if not run.lock.in_use():
         state = run.status()["state"]
         raise UserError(f"run {run.name} is not running, it is {state}: `rostro status {run.path}` shows it")
     stop(run, timeout=keys.timeout)
@@ -41,17 +42,17 @@ def main(argv: list[str]) -> int:
 
 def stop(run: RunDir, *, timeout: float) -> None:
     """Ask, and wait until nobody is left. UserError where nobody can be asked, or nobody leaves in time."""
-    if run.job():
-        stop_job(run, run.job(), timeout=timeout)
+    if run.lock.job():
+        stop_job(run, run.lock.job(), timeout=timeout)
         return
-    lock = run.owner()
+    lock = run.lock.read()
     place = (lock.get("host", ""), lock["pid"], lock.get("started")) if lock else ("", 0)
     owner = place[1] if alive(*place) is True else None
     if not ask_to_stop(run, owner):
         elsewhere = sorted({place[0] for place in run.ranks().values()} | ({place[0]} if lock else set()))
         raise UserError(f"run {run.name} runs on {', '.join(elsewhere)}: type `rostro stop {run.path}` there")
     end, asked = time.monotonic() + timeout, time.monotonic()
-    while run.in_use():
+    while run.lock.in_use():
         if time.monotonic() > end:
             pids = " ".join(map(str, living_ranks(run)))
             raise UserError(
@@ -73,7 +74,7 @@ def stop_job(run: RunDir, job: str, *, timeout: float) -> None:
             f"does; if that cluster is gone, delete {run.lock_file}"
         )
     end, asked = time.monotonic() + timeout, time.monotonic()
-    while run.in_use():
+    while run.lock.in_use():
         if time.monotonic() > end:
             raise UserError(f"job {job} did not leave in timeout={timeout:g} seconds: type scancel {job}")
         if time.monotonic() > asked + 5:  # a step that was just being launched heard nothing

@@ -17,8 +17,9 @@ from hpc.cluster import slurm, slurm_env
 from hpc.config.schema import Config
 from hpc.config.text import VARIABLE
 from hpc.config.types import shown
+from hpc.runs.ownership import SUBMITTING
 from hpc.runs.requeue import AGAIN
-from hpc.runs.run_dir import SUBMITTING, RunDir
+from hpc.runs.run_dir import RunDir
 from launch import job
 from launch.start.shell import Variable, Word, joined, module_lines, quoted
 
@@ -64,12 +65,12 @@ def dependency(after: str, runs: str) -> str:
         raise UserError(f"after={after}: {error}; leave after= out to wait for nothing") from None
     if run.status()["state"] == "finished":
         return ""
-    if not run.job() or not run.in_use():
+    if not run.lock.job() or not run.lock.in_use():
         raise UserError(
             f"after={after}: that run is {run.status()['state']} and no job of it is left: `rostro resume {after}` "
             "first, or leave after= out"
         )
-    return f"afterok:{run.job()}"
+    return f"afterok:{run.lock.job()}"
 
 
 def setup_lines(run: RunDir, config: Config) -> list[str]:
@@ -207,7 +208,7 @@ def submit(run: RunDir, config: Config) -> str:
             ) from None
     number = str(queued.job_id)
     try:
-        run.give_to_job(number)
+        run.lock.transfer_to_job(number)
     except BaseException:  # the disk is full: what is queued would find no run
         slurm.ask("scancel", number)
         raise
@@ -241,4 +242,4 @@ def _variables(run: RunDir) -> Iterator[None]:
 
 def submitting(run: RunDir) -> None:
     """Take the run for a job that has no id yet."""
-    run.take(job=SUBMITTING)
+    run.lock.acquire(job=SUBMITTING)

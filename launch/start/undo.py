@@ -82,5 +82,5 @@ class OldRun:
 
 
 def _owner(run: RunDir) -> list[object]:
-    owner = run.owner()
+    owner = run.lock.read()
     return [owner.get("host"), owner.get("pid")]

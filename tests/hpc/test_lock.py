@@ -12,7 +12,8 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.files import FileError
 from hpc.runs import lock
-from hpc.runs.run_dir import RunDir, mark
+from hpc.runs.run_dir import RunDir
+from hpc.runs.processes import mark
 
 ROUNDS, TAKERS = 300, 3
 STALE = json.dumps({"host": mark()[0], "pid": 0, "started": 0.0, "job": "", "restarts": 3}).encode()
@@ -26,10 +27,10 @@ def _take(folder: Path, barrier: Any, won: Any) -> None:
         run = RunDir(folder / str(number))
         barrier.wait()
         try:
-            run.take()
+            run.lock.acquire()
         except UserError:
             continue
-        won.put((number, os.getpid(), run.owner()["restarts"]))
+        won.put((number, os.getpid(), run.lock.read()["restarts"]))
     barrier.wait()  # a winner that left would be a dead owner
 
 
@@ -50,7 +51,7 @@ def test_of_many_takers_one_wins_in_every_round(tmp_path: Path) -> None:
     assert won.empty()
     assert sorted(number for number, *_ in found) == list(range(ROUNDS))
     for number, pid, restarts in found:
-        assert RunDir(tmp_path / str(number)).owner()["pid"] == pid
+        assert RunDir(tmp_path / str(number)).lock.read()["pid"] == pid
         assert restarts == (4 if BEFORE[number % len(BEFORE)] == STALE else 0)
 
 
@@ -71,8 +72,8 @@ def test_without_flock_a_lock_is_taken_all_the_same(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr(lock.fcntl, "flock", none)
-    assert RunDir(tmp_path).take() == 0
-    assert RunDir(tmp_path).owner()["pid"] == os.getpid()
+    assert RunDir(tmp_path).lock.acquire() == 0
+    assert RunDir(tmp_path).lock.read()["pid"] == os.getpid()
 
 
 def test_without_hard_links_a_lock_is_taken_all_the_same(
@@ -100,20 +101,20 @@ def test_a_damaged_lock_is_named_and_replaced_only_if_no_rank_may_live(tmp_path:
     run = RunDir(tmp_path)
     run.lock_file.write_text(text)
     with pytest.raises(FileError, match=r"lock\.json.*delete it if no process"):
-        run.owner()
-    assert run.lost_to() == ""  # a training goes on
+        run.lock.read()
+    assert run.lock.new_owner() == ""  # a training goes on
     run.write_status(state="running", pids={"0": mark(os.getppid())})
     with pytest.raises(UserError, match="in use"):
-        run.take()
+        run.lock.acquire()
     run.write_status(pids={"0": ["elsewhere", 1, 1.0]})
     with pytest.raises(UserError, match="elsewhere"):
-        run.take()
+        run.lock.acquire()
     run.write_status(pids={})
-    assert run.take() == 0
+    assert run.lock.acquire() == 0
 
 
 def test_living_ranks_keep_a_run_closed_whose_lock_was_deleted(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.write_status(state="running", pids={"0": mark(os.getppid())})
     with pytest.raises(UserError, match="in use"):
-        run.take()
+        run.lock.acquire()

@@ -11,10 +11,11 @@ import pytest
 from data_shards.errors import UserError
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
-from hpc.runs.run_dir import RunDir, alive, list_runs, mark, write_json
+from hpc.runs.run_dir import RunDir, list_runs, write_json
+from hpc.runs.processes import alive, mark
 
 SLEEPER = [sys.executable, "-c", "input()"]
-TAKER = "import sys; from hpc.runs.run_dir import RunDir; print(RunDir(sys.argv[1]).take()); input()"
+TAKER = "import sys; from hpc.runs.run_dir import RunDir; print(RunDir(sys.argv[1]).lock.acquire()); input()"
 
 
 @pytest.fixture
@@ -64,20 +65,20 @@ def test_a_zombie_is_dead(sleeper):
 def test_a_living_owner_keeps_the_run_closed_and_a_dead_one_does_not(run):
     holder = take_elsewhere(run)
     with pytest.raises(UserError, match=f"in use by a living job .process {holder.pid}.: `rostro stop a`"):
-        run.take()
-    assert run.in_use()
+        run.lock.acquire()
+    assert run.lock.in_use()
     holder.kill()
     holder.wait()
-    assert not run.in_use()
-    assert run.take() == 1
-    assert run.owner()["pid"] == os.getpid()
+    assert not run.lock.in_use()
+    assert run.lock.acquire() == 1
+    assert run.lock.read()["pid"] == os.getpid()
 
 
 def test_a_child_may_take_what_its_parent_holds(run):
-    assert run.take() == 0
+    assert run.lock.acquire() == 0
     child = take_elsewhere(run)
-    assert run.owner()["pid"] == child.pid
-    assert run.owner()["restarts"] == 0
+    assert run.lock.read()["pid"] == child.pid
+    assert run.lock.read()["restarts"] == 0
     child.communicate("")
 
 
@@ -85,25 +86,25 @@ def test_a_requeue_of_the_same_job_takes_over(run, sleeper):
     write_json(
         run.lock_file, dict(zip(("host", "pid", "started"), mark(sleeper.pid), strict=True)) | {"job": "12"}
     )
-    assert run.take(job="12") == 1
+    assert run.lock.acquire(job="12") == 1
     write_json(
         run.lock_file, dict(zip(("host", "pid", "started"), mark(sleeper.pid), strict=True)) | {"job": "12"}
     )
     with pytest.raises(UserError, match="in use"):
-        run.take(job="13")
+        run.lock.acquire(job="13")
 
 
 def test_an_owner_on_another_host_counts_as_living(run):
     write_json(run.lock_file, {"host": "elsewhere", "pid": 1, "started": 1.0, "job": ""})
     with pytest.raises(UserError, match="on elsewhere"):
-        run.take()
+        run.lock.acquire()
 
 
 def test_a_living_rank_keeps_the_run_closed_when_its_owner_is_dead(run, sleeper):
     write_json(run.lock_file, {"host": mark()[0], "pid": 0, "started": 0.0, "job": ""})
     run.write_status(state="running", pids={"1": mark(sleeper.pid)})
     with pytest.raises(UserError, match=f"process {sleeper.pid}"):
-        run.take()
+        run.lock.acquire()
 
 
 def test_of_many_takers_one_wins(run):
@@ -112,7 +113,7 @@ def test_of_many_takers_one_wins(run):
     code = (
         "import sys\nfrom hpc.runs.run_dir import RunDir\nfrom data_shards.errors import UserError\n"
         "input()\n"
-        "try: print(RunDir(sys.argv[1]).take())\nexcept UserError: print('refused')\n"
+        "try: print(RunDir(sys.argv[1]).lock.acquire())\nexcept UserError: print('refused')\n"
         "input()"
     )
     takers = [
@@ -144,17 +145,17 @@ def test_of_many_takers_one_wins(run):
 
 
 def test_hand_over_and_release(run, sleeper):
-    run.take()
-    run.hand_over(sleeper.pid)
-    assert run.owner()["pid"] == sleeper.pid
-    run.release()  # not ours any more
-    assert run.in_use()
+    run.lock.acquire()
+    run.lock.transfer_to_process(sleeper.pid)
+    assert run.lock.read()["pid"] == sleeper.pid
+    run.lock.release()  # not ours any more
+    assert run.lock.in_use()
     sleeper.kill()
     sleeper.wait()
-    assert run.take() == 1
-    run.release()
-    assert not run.in_use()
-    assert run.take() == 2
+    assert run.lock.acquire() == 1
+    run.lock.release()
+    assert not run.lock.in_use()
+    assert run.lock.acquire() == 2
 
 
 def test_status_names_a_dead_run(run, sleeper):

@@ -11,7 +11,8 @@ from unittest import mock
 
 from hpc.config.identity import numbers
 from hpc.runs import goodput
-from hpc.runs.run_dir import RunDir, mark, write_json
+from hpc.runs.run_dir import RunDir, write_json
+from hpc.runs.processes import mark
 from launch import cli
 from tests.launch.judged import judged_run
 

@@ -40,7 +40,7 @@ def rank(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_starts_that_slurm_repeats_without_progress_come_to_an_end(tmp_path, monkeypatch, rank):
     """Preempted with too short a grace time, a lost node: nobody but the next start can see it."""
     run = make(tmp_path, "a", cluster=Cluster(attempts=3))
-    run.take(job="7")
+    run.lock.acquire(job="7")
     for count in range(3):
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(count))
         job.Job(str(run.path))._begin(run)
@@ -58,7 +58,7 @@ def test_a_run_does_not_start_after_one_that_was_stopped(tmp_path, monkeypatch, 
     """Whose job ended well for SLURM."""
     first, second = make(tmp_path, "first"), make(tmp_path, "second", after="first")
     first.write_status(state="stopped", clock=96)
-    second.take(job="7")
+    second.lock.acquire(job="7")
     with pytest.raises(SystemExit, match="after=first: that run is stopped: `rostro resume first`"):
         job.Job(str(second.path))._begin(second)
     assert second.status()["state"] == "failed"
@@ -96,15 +96,15 @@ def test_a_run_of_this_machine_is_no_part_of_the_job_in_which_it_is_typed(tmp_pa
     finally:
         stopped = rostro("stop", "a", cwd=tmp_path, **STEP, **path)
     assert "a: stopped at" in stopped.stdout, stopped.stderr
-    assert run.owner()["job"] == ""
+    assert run.lock.read()["job"] == ""
     assert not said.exists()
 
 
 def test_a_queued_run_may_be_stopped_from_inside_of_another_job(tmp_path):
     run = make(tmp_path / "runs", "a")
     run.write_status(state="starting")
-    run.take(job="12")
-    run.give_to_job("12")
+    run.lock.acquire(job="12")
+    run.lock.transfer_to_job("12")
     gone = tmp_path / "gone"
     fake(tmp_path / "bin", "scontrol", f"[ -e {gone} ] && echo JobState=CANCELLED || echo JobState=PENDING")
     fake(tmp_path / "bin", "scancel", f"touch {gone}")

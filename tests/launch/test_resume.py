@@ -38,7 +38,7 @@ def run(tmp_path, shards, monkeypatch) -> RunDir:
     (path / "threshold.json").write_text("{}")
     restart.note_saved(made, 320)
     made.write_status(state="stopped", clock=330, images=640)
-    monkeypatch.setattr(submit, "start", lambda run, config, before: run.release() or 0)
+    monkeypatch.setattr(submit, "start", lambda run, config, before: run.lock.release() or 0)
     return made
 
 

@@ -23,11 +23,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_shards.files import file_entry
 from data_shards.loading.requests import Supply
 from data_shards.sampling.order import GroupOrder, Order, PlainOrder, rank_block
 from data_shards.shard_format import shard_set
 from data_shards.shard_format.columns import BLOCK_BYTES, BLOCKS
-from data_shards.shard_format.manifest import file_entry, write_manifest
+from data_shards.shard_format.manifest import write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 
 COLUMNS = {

@@ -11,6 +11,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -252,6 +253,44 @@ def write_bytes(path: Path | str, data: bytes, *, durable: bool = False) -> None
         raise
 
 
-def write_json(path: Path | str, value: Any, *, durable: bool = False) -> None:
-    """Replace `path` by `value` as indented JSON; NaN is a ValueError, since it is not JSON."""
-    write_bytes(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n", durable=durable)
+def write_json(path: Path | str, value: Any, *, durable: bool = False, allow_nan: bool = False) -> None:
+    """Replace `path` by `value` as indented JSON; NaN, which is not JSON, is a ValueError unless it is allowed."""
+    write_bytes(path, json.dumps(value, indent=1, allow_nan=allow_nan).encode() + b"\n", durable=durable)
+
+
+TEMPORARY = ".tmp-"  # a file whose name starts so is not finished
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, of which a crash leaves all or nothing; there for good when the block ends."""
+    with renamed(path) as file:
+        yield file
+    sync_path(path.parent)
+
+
+@contextmanager
+def renamed(path: Path) -> Iterator[BinaryIO]:
+    """The same by temporary name, fsync and rename, for many files whose folder is synced once at the end."""
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    with open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def sync_path(path: Path) -> None:
+    """Makes what was written to a closed file (or renamed in a folder) survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_entry(path: Path, *, name: str) -> dict[str, Any]:
+    """What the manifest says of a file: {name, bytes, sha256}."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": name, "bytes": os.path.getsize(path), "sha256": digest}

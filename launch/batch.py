@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_shards.errors import UserError
-from data_shards.files import MissingFile, read_json, read_text
+from data_shards.files import MissingFile, read_json, read_text, write_bytes
 from hpc.cluster import slurm, slurm_env
 from hpc.cluster.signals import STOP, TIME
 from hpc.config.check import check
@@ -104,9 +104,7 @@ def bind(binding: Path, run: Path) -> None:
     """Write down where this job's run will lie. What other jobs wrote about runs that are gone is cleared away."""
     try:
         binding.parent.mkdir(parents=True, exist_ok=True)
-        draft = binding.with_name(f".{binding.name}.{os.getpid()}")
-        draft.write_text(f"{run}\n")
-        draft.replace(binding)
+        write_bytes(binding, f"{run}\n".encode())
     except OSError as error:
         raise UserError(
             f"{binding} cannot be written ({error.strerror}): export XDG_STATE_HOME=FOLDER, one that all nodes see, "

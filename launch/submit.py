@@ -23,12 +23,13 @@ if __package__ in (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_shards.errors import UserError
+from data_shards.files import write_json
 from hpc.cluster.slurm import answers
 from hpc.config.check import check, check_values
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
 from hpc.runs import requeue, restart
-from hpc.runs.run_dir import RunDir, write_json
+from hpc.runs.run_dir import RunDir
 from launch.start.undo import NewFolders, NewRun, OldRun
 
 HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i")

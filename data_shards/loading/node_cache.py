@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from data_shards.shard_format.manifest import NAME, read_manifest, sync_path
+from data_shards.files import sync_path
+from data_shards.shard_format.manifest import NAME, read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 
 CHUNK = 4 << 20

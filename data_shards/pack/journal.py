@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from data_shards.errors import UserError
+from data_shards.files import TEMPORARY, durable, sync_path
 from data_shards.pack.shard_worker import ShardResult
-from data_shards.shard_format.manifest import FOLDER, TEMPORARY, durable, sync_path
+from data_shards.shard_format.manifest import FOLDER
 
 _OURS = re.compile(r"[A-Za-z0-9_-]+-\d{6}\.(tar|idx)|identities\.txt|rejected\.csv")
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from data_shards.errors import UserError
+from data_shards.files import file_entry, renamed, sync_path
 from data_shards.pack.journal import Workplace
 from data_shards.pack.layout import plan_split
 from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import visible
-from data_shards.shard_format.manifest import file_entry, renamed, sync_path
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.sources.base import Sample, Source
 

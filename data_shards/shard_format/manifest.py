@@ -6,19 +6,15 @@ in it is found as surely as one in a shard.
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from data_shards.errors import UserError
-from data_shards.files import MissingFile, conform, parse_json, read_bytes
+from data_shards.files import MissingFile, conform, durable, parse_json, read_bytes
 
 SCHEMA = 1
 NAME = "manifest.json"
-TEMPORARY = ".tmp-"  # a file whose name starts so is not finished
 LARGEST = 1 << 28  # bytes of a manifest; one of 26,000 shards has 9 million
 REMEDY = "copy it again or pack the set again"
 
@@ -112,41 +108,6 @@ def _fault(manifest: dict[str, Any]) -> str:
     if fields.get("identity") != {"dtype": "i4", "largest": manifest["identities"] - 1}:
         return f"fields.identity does not fit identities={manifest['identities']}"
     return ""
-
-
-@contextmanager
-def durable(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, of which a crash leaves all or nothing; there for good when the block ends."""
-    with renamed(path) as file:
-        yield file
-    sync_path(path.parent)
-
-
-@contextmanager
-def renamed(path: Path) -> Iterator[BinaryIO]:
-    """The same by temporary name, fsync and rename, for many files whose folder is synced once at the end."""
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def sync_path(path: Path) -> None:
-    """Makes what was written to a closed file (or renamed in a folder) survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def file_entry(path: Path, *, name: str) -> dict[str, Any]:
-    """What the manifest says of a file: {name, bytes, sha256}."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": name, "bytes": os.path.getsize(path), "sha256": digest}
 
 
 FOLDER = ".pack"

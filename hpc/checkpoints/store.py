@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.files import read_json
+from data_shards.files import read_json, sync_path
 from hpc.checkpoints import manifest, safetensors_writer, task_state
 from hpc.checkpoints.manifest import REMEDY, Damaged
 from hpc.training import fault_injection
@@ -69,14 +69,6 @@ def listing(run: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.name.isascii() and p.name.isdigit())
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _hash(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -116,11 +108,11 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
             }
             head = manifest.encode(checkpoint.clock, checkpoint.updates, checkpoint.meta, files)
             safetensors_writer.write(temporary / manifest.NAME, [head], pool)
-        _sync(temporary)
+        sync_path(temporary)
         fault_injection.hit("savecommit", checkpoint.clock)
         guard()
         temporary.rename(target)
-        _sync(folder)
+        sync_path(folder)
     except UserError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -6,7 +6,6 @@ composes both with Hydra and writes the result, `RUN/config.yaml`, which is all 
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError
-from data_shards.files import MissingFile, read_yaml
+from data_shards.files import MissingFile, read_yaml, write_bytes
 from hpc.config.schema import (
     Config,
 )
@@ -139,6 +138,4 @@ def save_config(config: Config, path: Path | str) -> None:
 
 
 def _write_config(values: dict[str, Any], path: Path) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False))
-    os.replace(draft, path)
+    write_bytes(path, yaml.dump(values, Dumper=_Dumper, sort_keys=False).encode())

@@ -22,8 +22,8 @@ import torch.distributed as dist
 from data_shards.errors import LostRank, UserError
 from hpc.cluster import slurm_env
 from hpc.runs import failures
-from hpc.runs.run_dir import RunDir
 from hpc.runs.processes import alive, mark
+from hpc.runs.run_dir import RunDir
 
 POLL = 0.2  # seconds between two looks
 SHORT = 2.0  # seconds that one attempt to reach rank 0 may take

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from data_shards.errors import UserError
+from data_shards.files import write_json
 from data_shards.shard_format.keys import member_key
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import known_people
@@ -27,7 +28,6 @@ from hpc.metrics.pair_list import check_people, read_list, resolve
 from hpc.metrics.pairs import Pairs, all_pairs
 from hpc.metrics.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
 from hpc.plots import roc
-from hpc.runs.run_dir import write_json
 
 PIXELS = "pixels (32x32 grey)"
 Progress = Callable[[str, PictureBlocks], Any]  # what wraps the loop over pictures: a progress bar

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.errors import UserError
-from data_shards.files import FileError, read_json, write_bytes
+from data_shards.files import FileError, read_json, write_bytes, write_json
 from data_shards.images.pixels import KERNEL
 from data_shards.shard_format.manifest import read_manifest
 from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
 from hpc.inference import threshold
 from hpc.inference.predictor import Predictor
-from hpc.runs.run_dir import write_json
 from hpc.tasks.siamese import Siamese
 
 OPSET = 18

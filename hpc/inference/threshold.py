@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.files import SEAL, FileError, MissingFile, is_sealed, read_json, seal
+from data_shards.files import SEAL, FileError, MissingFile, is_sealed, read_json, seal, write_json
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.inference.predictor import Predictor
 from hpc.metrics.verification import Verdict
-from hpc.runs.run_dir import write_json
 
 NAME = "threshold.json"
 SCHEMA = {

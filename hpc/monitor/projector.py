@@ -6,7 +6,6 @@ so the folder does not grow.
 
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from data_shards.files import write_bytes
 
 THUMBNAIL = 64  # pixels; the projector takes sprites of up to 8192
 
@@ -46,12 +47,6 @@ def _shrink(thumbnails: Tensor) -> Tensor:
     return small.round().to(torch.uint8)
 
 
-def _put(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    draft.write_bytes(content)
-    draft.replace(path)
-
-
 def write(
     run: Path,
     clock: int,
@@ -65,16 +60,16 @@ def write(
     folder = run / "projector"
     folder.mkdir(exist_ok=True)
     lines = ["\t".join(f"{x:.6g}" for x in row) for row in vectors.tolist()]
-    _put(folder / "tensors.tsv", ("\n".join(lines) + "\n").encode())
+    write_bytes(folder / "tensors.tsv", ("\n".join(lines) + "\n").encode())
     rows = [
         "\t".join(str(value).replace("\t", " ") for value in row)
         for row in zip(*columns.values(), strict=True)
     ]
     if len(columns) > 1:  # a file of one column has no header
         rows.insert(0, "\t".join(columns))
-    _put(folder / "metadata.tsv", ("\n".join(rows) + "\n").encode())
+    write_bytes(folder / "metadata.tsv", ("\n".join(rows) + "\n").encode())
     small = _shrink(thumbnails)
-    _put(folder / "sprite.png", png(grid(small, square=True)))
+    write_bytes(folder / "sprite.png", png(grid(small, square=True)))
     config = ProjectorConfig()
     entry = config.embeddings.add()
     entry.tensor_name = f"embedding at {clock} images"
@@ -82,4 +77,4 @@ def write(
     entry.metadata_path = "projector/metadata.tsv"
     entry.sprite.image_path = "projector/sprite.png"
     entry.sprite.single_image_dim.extend([small.shape[-1], small.shape[-2]])
-    _put(run / "projector_config.pbtxt", str(config).encode())
+    write_bytes(run / "projector_config.pbtxt", str(config).encode())

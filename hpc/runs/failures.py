@@ -18,10 +18,11 @@ from typing import Any
 
 from data_shards import files
 from data_shards.errors import LostRank, UserError
+from data_shards.files import write_json
 from hpc.cluster import slurm_env
 from hpc.runs import status as statusfile
-from hpc.runs.run_dir import ACTIVE, RunDir, write_json
 from hpc.runs.processes import alive
+from hpc.runs.run_dir import ACTIVE, RunDir
 
 PATIENCE = 3.0  # seconds in which a guilty rank leaves its line, or is seen to be dead
 SILENT = "Timed out waiting"

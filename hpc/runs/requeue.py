@@ -9,11 +9,11 @@ import sys
 import time
 from typing import Any
 
-from data_shards.files import FileError, MissingFile, read_json
+from data_shards.files import FileError, MissingFile, read_json, write_json
 from hpc.cluster import slurm
 from hpc.cluster.signals import TIME
 from hpc.runs import status as statusfile
-from hpc.runs.run_dir import RunDir, write_json
+from hpc.runs.run_dir import RunDir
 
 STARTS = {"clock": int, "count": range(1 << 32)}
 

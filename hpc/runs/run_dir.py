@@ -3,8 +3,6 @@
 Ranks write `status.json`; everybody else only reads.
 """
 
-import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError
-from data_shards.files import FileError, MissingFile, read_yaml
+from data_shards.files import FileError, MissingFile, read_yaml, write_bytes, write_json
 from hpc.cluster import slurm
 from hpc.cluster.signals import TIME
 from hpc.config.parse import load_config
@@ -23,13 +21,6 @@ from hpc.runs.ownership import Ownership
 
 ACTIVE = ("starting", "running", "saving")  # states that need a living process to be true
 RESOLVED = {"precision": ("fp32", "bf16"), "backend": ("host", "dali")}
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace `path` as one step: a reader sees the old text or the new one, never a half."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value, indent=1, allow_nan=True) + "\n")
-    os.replace(draft, path)
 
 
 class RunDir:
@@ -97,9 +88,7 @@ class RunDir:
         before = self.resolved()
         merged = {**values, **before}
         if merged != before:
-            draft = self.resolved_file.with_name(".resolved.yaml")
-            draft.write_text(yaml.safe_dump(merged, sort_keys=False))
-            os.replace(draft, self.resolved_file)
+            write_bytes(self.resolved_file, yaml.safe_dump(merged, sort_keys=False).encode())
         return merged
 
     def status(self) -> dict[str, Any]:
@@ -129,7 +118,8 @@ class RunDir:
     def write_status(self, **values: Any) -> None:
         """Change some entries of status.json (rank 0, or the launcher before ranks exist)."""
         self.lock.check()
-        write_json(self.status_file, {**status.read_or_warn(self.status_file), **values, "time": time.time()})
+        content = {**status.read_or_warn(self.status_file), **values, "time": time.time()}
+        write_json(self.status_file, content, allow_nan=True)  # a loss may be
 
     def ranks(self) -> dict[int, list[Any]]:
         """rank -> [host, pid, start time] of the last start, living or not."""

@@ -28,8 +28,8 @@ from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.runs import failures
-from hpc.runs.run_dir import RunDir
 from hpc.runs.processes import mark
+from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Task
 from hpc.training.player import Player
 

@@ -5,8 +5,8 @@ import time
 
 from data_shards.errors import UserError
 from hpc.cluster import slurm
-from hpc.runs.run_dir import RunDir
 from hpc.runs.processes import alive
+from hpc.runs.run_dir import RunDir
 from launch.options import key_value
 from launch.watch.follow import ask_job_to_stop, ask_to_stop, living_ranks
 

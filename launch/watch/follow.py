@@ -12,8 +12,8 @@ from typing import IO
 
 from hpc.cluster import slurm
 from hpc.runs import status as statusfile
-from hpc.runs.run_dir import RunDir
 from hpc.runs.processes import alive, mark
+from hpc.runs.run_dir import RunDir
 from launch.terminal import duration
 
 POLL = 0.2  # seconds

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data_shards.shard_format.manifest import file_entry, write_manifest
+from data_shards.files import file_entry
+from data_shards.shard_format.manifest import write_manifest
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 
 

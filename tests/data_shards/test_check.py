@@ -287,7 +287,8 @@ def test_open_refuses_an_edited_manifest_or_another_schema(folder):
 def test_open_refuses_rows_that_do_not_fit(folder):
     import numpy as np
 
-    from data_shards.shard_format.manifest import file_entry, write_manifest
+    from data_shards.files import file_entry
+    from data_shards.shard_format.manifest import write_manifest
 
     np.save(folder / "index" / "size.npy", np.zeros(3, "u4"))
     manifest = json.loads((folder / "manifest.json").read_text())

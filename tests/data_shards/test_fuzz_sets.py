@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import UserError
+from data_shards.files import file_entry
 from data_shards.inspect.check import check_set
 from data_shards.loading.loader import TrainLoader
 from data_shards.pack.pack import pack
 from data_shards.pack.request import Request
 from data_shards.sampling.order import GroupOrder
 from data_shards.shard_format import columns, shard_set
-from data_shards.shard_format.manifest import NAME, file_entry, write_manifest
+from data_shards.shard_format.manifest import NAME, write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from tests.data_shards.pictures_on_disk import identity_folders

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from data_shards.errors import UserError
+from data_shards.files import file_entry
 from data_shards.inspect.check import check_set
 from data_shards.loading.stream import Sources
 from data_shards.pack.pack import pack
 from data_shards.pack.request import Request
 from data_shards.shard_format import columns, shard_set
-from data_shards.shard_format.manifest import file_entry, write_manifest
+from data_shards.shard_format.manifest import write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from launch.cli import main

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.files import write_json
 from hpc.runs import failures, goodput
 from hpc.runs.goodput import KINDS, Ledger
-from hpc.runs.run_dir import RunDir, write_json
+from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from tests.runs import finish, make_run, start
 from tests.sets import pack_set

@@ -12,8 +12,8 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.files import FileError
 from hpc.runs import lock
-from hpc.runs.run_dir import RunDir
 from hpc.runs.processes import mark
+from hpc.runs.run_dir import RunDir
 
 ROUNDS, TAKERS = 300, 3
 STALE = json.dumps({"host": mark()[0], "pid": 0, "started": 0.0, "job": "", "restarts": 3}).encode()

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from data_shards.errors import UserError
+from data_shards.files import write_json
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
-from hpc.runs.run_dir import RunDir, list_runs, write_json
 from hpc.runs.processes import alive, mark
+from hpc.runs.run_dir import RunDir, list_runs
 
 SLEEPER = [sys.executable, "-c", "input()"]
 TAKER = "import sys; from hpc.runs.run_dir import RunDir; print(RunDir(sys.argv[1]).lock.acquire()); input()"

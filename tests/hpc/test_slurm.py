@@ -4,10 +4,11 @@ import os
 
 import pytest
 
+from data_shards.files import write_json
 from hpc.cluster import slurm, slurm_env
 from hpc.distributed import comm
 from hpc.runs import requeue
-from hpc.runs.run_dir import RunDir, write_json
+from hpc.runs.run_dir import RunDir
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from data_shards.files import write_json
 from hpc.config.identity import numbers
 from hpc.runs import goodput
-from hpc.runs.run_dir import RunDir, write_json
 from hpc.runs.processes import mark
+from hpc.runs.run_dir import RunDir
 from launch import cli
 from tests.launch.judged import judged_run
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import UserError
-from data_shards.files import read_json
+from data_shards.files import read_json, write_json
 from hpc.cluster import slurm
 from hpc.cluster.signals import STOP, TIME
 from hpc.config.parse import smoke_overrides
-from hpc.runs.run_dir import RunDir, write_json
+from hpc.runs.run_dir import RunDir
 from launch import batch, submit
 from tests.launch.command import environment
 from tests.sets import pack_set

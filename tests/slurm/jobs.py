@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 
 from hpc.config.parse import smoke_overrides
-from hpc.runs.run_dir import RunDir
 from hpc.runs.processes import alive
+from hpc.runs.run_dir import RunDir
 from launch.audit.compare import differences
 from tests.slurm.conftest import ROOT, Cluster
 

@@ -145,7 +145,7 @@ def _value(words: Sequence[str], key: str) -> str:
 
 def _make(words: Sequence[str], job: str, claim: Callable[[Path], None]) -> RunDir:
     """Resolve the words and make the run directory, with the ranks that the allocation has."""
-    from launch import submit
+    from launch.start import create
 
     index = os.environ.get("SLURM_ARRAY_TASK_ID", "")
     words = [word.replace("%a", index) for word in words] if index else list(words)
@@ -159,7 +159,7 @@ def _make(words: Sequence[str], job: str, claim: Callable[[Path], None]) -> RunD
             )
     nodes, procs = _allocation(words)
     place = [f"nodes={nodes}", f"procs={procs}", "cluster=slurm", *_same_place(words)]
-    return submit.prepare([*words, *place], job=job, claim=claim)
+    return create.prepare([*words, *place], job=job, claim=claim)
 
 
 def _allocation(words: Sequence[str]) -> tuple[int, int]:

@@ -1,13 +1,11 @@
-"""What a rank runs, and how ranks are started on this machine. The pickled object holds a path and nothing else.
-How they are started on a cluster: `launch/start/slurm.py`.
+"""What a rank runs. The pickled object holds a path and nothing else. Its name and place are part of every pickle.
 
-The job outlives the terminal: it has its own session, its output goes to RUN/logs, and its code is RUN/code.
+How ranks are started: `launch/start/local.py` on this machine, `launch/start/slurm.py` on a cluster.
 """
 
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from data_shards.errors import UserError
@@ -16,16 +14,9 @@ from hpc.config.schema import Config
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir
 
-FOREIGN = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "ROSTRO_ATTEMPT",
-)  # of another job
+# Variables of another job.
+FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ROSTRO_ATTEMPT")
 VISIBLE = "ROSTRO_VISIBLE_DEVICES"  # CUDA_VISIBLE_DEVICES of the terminal, which submitit would hide
-FOREVER = 60 * 24 * 3650  # minutes: the local executor wants a limit
 
 
 class Job:
@@ -132,69 +123,3 @@ def not_yet(config: Config) -> str:
         f"after={config.after}: that run is {state}: `rostro resume {config.after}`, and when it has finished "
         f"`rostro resume {config.name}`"
     )
-
-
-def environment(run: RunDir) -> Mapping[str, str]:
-    """Variables of the ranks: their code first on the path, nothing of another job's place."""
-    kept = {name: value for name, value in slurm_env.outside(os.environ).items() if name not in FOREIGN}
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        kept[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
-    rest = os.environ.get("PYTHONPATH")
-    return kept | {"PYTHONPATH": os.pathsep.join([str(run.code), *([rest] if rest else [])])}
-
-
-def start(run: RunDir, procs: int) -> int:
-    """Start the ranks by submitit's local executor; the pid of the process that watches over them.
-
-    A child with a session of its own submits, so that closing the terminal ends nothing.
-    """
-    for left in run.path.glob(".rendezvous-*"):  # of a start that died; the lock is ours
-        left.unlink()
-    run.submitit.mkdir(exist_ok=True)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            os.close(reader)
-            os.write(writer, str(_submit(run, procs)).encode())
-            code = 0
-        except BaseException as error:  # this is a fork: nothing may run on into the caller's code
-            os.write(writer, f"error: {error}".encode())
-        finally:
-            os._exit(code)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    if not answer.isdigit():
-        raise RuntimeError(f"submitit could not start the ranks of {run.path}: {answer or 'no answer'}")
-    return int(answer)
-
-
-def _submit(run: RunDir, procs: int) -> int:
-    os.setsid()
-    with open(run.submitit / "controller.log", "a") as log, open(os.devnull) as nothing:
-        for stream, file in ((0, nothing), (1, log), (2, log)):
-            os.dup2(file.fileno(), stream)
-    os.chdir(run.code)
-    variables = environment(run)
-    os.environ.clear()
-    os.environ.update(variables)
-    import submitit
-
-    executor = submitit.LocalExecutor(folder=run.submitit)
-    executor.update_parameters(tasks_per_node=procs, timeout_min=FOREVER)
-    return int(executor.submit(Job(str(run.path))).job_id)
-
-
-def exit_code(run: RunDir, job: int, procs: int) -> int:
-    """The worst exit code of the ranks of an ended job; a rank that left no answer was killed: 1."""
-    import pickle
-
-    codes = []
-    for rank in range(procs):
-        answer = run.submitit / f"{job}_{rank}_result.pkl"
-        kind, value = pickle.loads(answer.read_bytes()) if answer.exists() else ("killed", 1)
-        codes.append(int(value) if kind == "success" else 1)
-    return max(codes)

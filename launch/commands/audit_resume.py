@@ -121,7 +121,7 @@ class Auditor:
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         """A prepared run directory of the smoke run."""
         from hpc.config.parse import smoke_overrides
-        from launch import submit
+        from launch.start import create
 
         words = [
             f"task={self.task}",
@@ -132,7 +132,7 @@ class Auditor:
         words += case.words
         words += [f"data.train={self.folder / 'shards/train'}", f"data.eval={self.folder / 'shards/eval'}"]
         shutil.rmtree(self.folder / "runs" / name, ignore_errors=True)
-        return submit.prepare([*words, *extra]).path
+        return create.prepare([*words, *extra]).path
 
     def straight(self, name: str, case: Case, *extra: str) -> Path:
         run = self.make_run(name, case, *extra)

@@ -18,8 +18,8 @@ from hpc.runs import requeue, restart
 from hpc.runs.run_dir import RunDir
 from launch.options import key_value
 from launch.start import data as plan
+from launch.start.create import on_cluster, refuse_unused
 from launch.start.undo import OldRun
-from launch.submit import on_cluster, refuse_unused
 
 HELP = """
 usage: rostro resume RUN [key=value ...]
@@ -40,7 +40,7 @@ ONE_OFF = {"wait": False, "dry_run": False, "prepare": False}  # of one start, n
 
 
 def main(argv: list[str]) -> int:
-    from launch.submit import start
+    from launch.start.start import start_run
 
     place = [word for word in argv if word.startswith("runs=")]
     words = [word for word in argv if word not in place and not word.startswith("from=")]
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     if again:
         _set_aside(run)
     update_config(dataclasses.replace(config, **ONE_OFF), run.config_file)
-    return start(run, config, as_it_was)
+    return start_run(run, config, as_it_was)
 
 
 def _again(words: list[str]) -> bool:

@@ -8,7 +8,7 @@ from hpc.cluster import slurm
 from hpc.runs.processes import alive
 from hpc.runs.run_dir import RunDir
 from launch.options import key_value
-from launch.watch.follow import ask_job_to_stop, ask_to_stop, living_ranks
+from launch.watch.stopping import ask_job_to_stop, ask_to_stop, living_ranks
 
 HELP = """
 usage: rostro stop RUN [key=value ...]

@@ -1,6 +1,5 @@
 """Follow a run to its end: its log on this terminal, Ctrl-C as a clean stop, its exit code as ours."""
 
-import os
 import signal
 import sys
 import time
@@ -15,25 +14,9 @@ from hpc.runs import status as statusfile
 from hpc.runs.processes import alive, mark
 from hpc.runs.run_dir import RunDir
 from launch.terminal import duration
+from launch.watch.stopping import ask_job_to_stop, ask_to_stop
 
 POLL = 0.2  # seconds
-
-
-def living_ranks(run: RunDir) -> list[int]:
-    """Process ids of the run's ranks that live on this host."""
-    return [place[1] for place in run.ranks().values() if alive(*place) is True]
-
-
-def ask_to_stop(run: RunDir, controller: int | None = None) -> int:
-    """SIGTERM to the ranks of this host, or to the process that starts them; how many were asked."""
-    asked = 0
-    for pid in living_ranks(run) or ([controller] if controller else []):
-        try:
-            os.kill(pid, signal.SIGTERM)
-            asked += 1
-        except ProcessLookupError:
-            continue
-    return asked
 
 
 class Bar:
@@ -135,7 +118,6 @@ class Interrupts:
 
 def follow(run: RunDir, controller: int, procs: int) -> int:
     """Copy rank 0's log until the job ends. Returns its exit code, 130 where Ctrl-C stopped it."""
-    from launch.job import exit_code
 
     try:
         whole = mark(controller)
@@ -175,15 +157,6 @@ def follow_job(run: RunDir, job: str) -> int:
     return _end(run, int(run.status()["state"] not in ("finished", "stopped")), stopping)
 
 
-def ask_job_to_stop(run: RunDir, job: str) -> None:
-    """SIGTERM to the ranks of a job that runs; a job that waits leaves the queue. Nobody requeues it."""
-    run.stop_file.touch()
-    if slurm.job_state(job) in slurm.QUEUED:
-        slurm.ask("scancel", job)
-    else:
-        slurm.ask("scancel", "--signal=TERM", job)
-
-
 def _end(run: RunDir, code: int, interrupted: bool) -> int:
     state = run.status()
     where = f"{state.get('clock', 0):,} of {state.get('images', 0):,} images"
@@ -192,3 +165,15 @@ def _end(run: RunDir, code: int, interrupted: bool) -> int:
         return code
     print(f"{run.name}: {state['state']} at {where}")
     return 130 if interrupted else 0
+
+
+def exit_code(run: RunDir, job: int, procs: int) -> int:
+    """The worst exit code of the ranks of an ended job; a rank that left no answer was killed: 1."""
+    import pickle
+
+    codes = []
+    for rank in range(procs):
+        answer = run.submitit / f"{job}_{rank}_result.pkl"
+        kind, value = pickle.loads(answer.read_bytes()) if answer.exists() else ("killed", 1)
+        codes.append(int(value) if kind == "success" else 1)
+    return max(codes)

@@ -12,7 +12,7 @@ from data_shards.errors import LostRank, UserError
 from hpc.distributed import rendezvous
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir
-from launch import job
+from launch.start import local
 from tests.runs import finish, make_run, start, wait_for
 
 
@@ -37,7 +37,7 @@ def test_a_rank_killed_before_it_connects_is_named_by_the_others(tmp_path: Path)
 def test_a_rank_killed_at_its_first_instant_is_named(tmp_path: Path, victim: int) -> None:
     """By the launcher's children: it never wrote a word."""
     run = RunDir(make_run(tmp_path / "run", tmp_path / "no set", procs=2, hang_timeout=600))
-    watcher = psutil.Process(job.start(run, 2))
+    watcher = psutil.Process(local.start_ranks(run, 2))
     wait_for(lambda: len(watcher.children()) == 2)
     ranks = {rank_of(process): process for process in watcher.children()}
     ranks[victim].kill()

@@ -91,7 +91,7 @@ class Field:
         with (
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
-            mock.patch("launch.submit.start") as start,
+            mock.patch("launch.start.start.start_run") as start,
             mock.patch("hpc.evaluation.verification._draw"),
         ):
             start.return_value = 0

@@ -14,7 +14,8 @@ from hpc.cluster import slurm
 from hpc.cluster.signals import STOP, TIME
 from hpc.config.parse import smoke_overrides
 from hpc.runs.run_dir import RunDir
-from launch import batch, submit
+from launch import batch
+from launch.start import create
 from tests.launch.command import environment
 from tests.sets import pack_set
 
@@ -119,15 +120,15 @@ def test_a_binding_that_cannot_be_written_makes_no_run(tmp_path, words):
 
 def test_runs_without_a_name_that_start_in_the_same_second(tmp_path, words, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *args: "20300101-000000")
-    config = submit._resolved(words)
+    config = create.resolve(words)
     with ThreadPoolExecutor(4) as pool:
-        runs = list(pool.map(lambda _: submit._make(config, words), range(4)))
+        runs = list(pool.map(lambda _: create.make(config, words), range(4)))
     names = sorted(run.name for run in runs)
     assert names == ["siamese-20300101-000000", *(f"siamese-20300101-000000+{n}" for n in (2, 3, 4))]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
     assert sorted(run.config().name for run in runs) == names
     with pytest.raises(UserError, match="name=siamese"):
-        submit.prepare([*words, f"name={names[0]}"])
+        create.prepare([*words, f"name={names[0]}"])
 
 
 def test_what_sbatch_was_told_is_kept_for_a_resume(words, monkeypatch):

@@ -10,7 +10,8 @@ from hpc.config.parse import save_config
 from hpc.config.schema import Cluster, Config
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir
-from launch import job, submit
+from launch import job
+from launch.start import local, start
 from launch.start import slurm as by_submitit
 from launch.start.undo import OldRun
 from tests.launch.command import refused, rostro
@@ -137,9 +138,9 @@ def test_no_word_of_a_silent_slurm_where_one_answers(tmp_path, monkeypatch, caps
     """The line that says where a run is, typed cluster=local on a machine that has an sbatch."""
     fake(tmp_path / "bin", "sbatch", "exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setattr(job, "start", lambda run, procs: os.getpid())
+    monkeypatch.setattr(local, "start_ranks", lambda run, procs: os.getpid())
     for answer, said in (("UP", False), ("DOWN", True)):
         fake(tmp_path / "bin", "scontrol", f"echo Slurmctld is {answer}")
         run = make(tmp_path, answer)
-        assert submit.start(run, run.config(), OldRun(run)) == 0
+        assert start.start_run(run, run.config(), OldRun(run)) == 0
         assert ("no SLURM answers" in capsys.readouterr().out) is said

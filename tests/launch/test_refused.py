@@ -12,8 +12,8 @@ from data_shards.files import write_json
 from hpc.cluster.signals import STOP, TIME
 from hpc.config.parse import update_config
 from hpc.runs.run_dir import RunDir
-from launch import batch, cli, submit
-from launch.start import slurm
+from launch import batch, cli
+from launch.start import create, slurm
 from launch.start.undo import OldRun
 from tests.sets import pack_set
 
@@ -110,7 +110,7 @@ def test_a_bad_after_is_refused_before_anything_is_made(tmp_path, words, capsys,
 
 @pytest.mark.parametrize("how", SAYS)
 def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, words, sbatch, capsys, how):
-    run = submit.prepare([*words, "name=a"])
+    run = create.prepare([*words, "name=a"])
     run.stop_file.touch()
     before = everything(tmp_path / "runs")
     for more in ("after=nowhere", "cluster.partition=y"):
@@ -123,7 +123,7 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, words, sbat
 
 
 def test_a_resumed_run_waits_no_more_for_what_is_deleted(tmp_path, words, capsys):
-    run = submit.prepare([*words, "name=a"])
+    run = create.prepare([*words, "name=a"])
     update_config(dataclasses.replace(run.config(), after="gone"), run.config_file)
     assert "after=gone" in refused(capsys, "resume", "a")  # it never began
     (run.checkpoints / "000000000064").mkdir()
@@ -169,7 +169,7 @@ def test_a_batch_job_whose_plan_cannot_be_written_leaves_no_run(tmp_path, words,
     ],
 )
 def test_a_run_between_save_and_requeue_says_so(tmp_path, words, monkeypatch, capsys, asked, info, state):
-    run = submit.prepare([*words, "name=a"])
+    run = create.prepare([*words, "name=a"])
     run.lock.transfer_to_job("7")
     run.write_status(state="stopped", asked=asked)
     monkeypatch.setattr(hpc.cluster.slurm, "job_info", lambda job: info)

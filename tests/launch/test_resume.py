@@ -16,9 +16,9 @@ from hpc.config.schema import Config
 from hpc.distributed import comm
 from hpc.runs import requeue, restart
 from hpc.runs.run_dir import RunDir
-from launch import submit
 from launch.cli import main
 from launch.commands.resume import changed_config
+from launch.start import start
 from tests.launch.judged import judged_run
 from tests.sets import pack_set
 
@@ -38,7 +38,7 @@ def run(tmp_path, shards, monkeypatch) -> RunDir:
     (path / "threshold.json").write_text("{}")
     restart.note_saved(made, 320)
     made.write_status(state="stopped", clock=330, images=640)
-    monkeypatch.setattr(submit, "start", lambda run, config, before: run.lock.release() or 0)
+    monkeypatch.setattr(start, "start_run", lambda run, config, before: run.lock.release() or 0)
     return made
 
 

@@ -20,8 +20,8 @@ from hpc.config.check import check
 from hpc.config.schema import Config
 from hpc.config.text import check_stage
 from hpc.runs.run_dir import RunDir
-from launch import batch, cli, submit
-from launch.start import data, slurm
+from launch import batch, cli
+from launch.start import create, data, slurm
 from launch.start.shell import Variable, plan_lines
 from tests.launch.command import ROOT, environment
 from tests.sets import pack_set
@@ -111,7 +111,7 @@ BASE = ["task=siamese", "dry_run=true", "cluster.container=image.sif"]
 
 
 def resolved(*words: str) -> Config:
-    return submit._resolved([*BASE, *words])
+    return create.resolve([*BASE, *words])
 
 
 def with_value(config: Config, key: str, value: Any) -> Config:

@@ -199,8 +199,8 @@ def test_hydra_flags_work_and_leave_nothing(tmp_path):
 
 def test_submitting_imports_no_torch(tmp_path, shards):
     code = (
-        "import sys; from launch import submit; from launch.options.compose import composed\n"
-        f"submit.prepare(['data.train={shards / 'train'}', 'name=n'])\n"
+        "import sys; from launch.start import create; from launch.options.compose import composed\n"
+        f"create.prepare(['data.train={shards / 'train'}', 'name=n'])\n"
         "import launch.job, launch.watch.follow, launch.commands.status, launch.commands.stop, launch.commands.resume\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'nvidia')])"
     )

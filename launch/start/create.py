@@ -1,0 +1,133 @@
+"""A run directory from typed words: resolved, checked, made whole under a temporary name, then renamed."""
+
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data_shards.errors import UserError
+from data_shards.files import write_json
+from hpc.config.check import check, check_values
+from hpc.config.parse import save_config
+from hpc.config.schema import Config
+from hpc.runs import restart
+from hpc.runs.run_dir import RunDir
+from launch.start.undo import NewFolders
+
+SLURM_ONLY = ("gpus", "hours")  # and all of cluster.*; `after` has a refusal of its own
+
+
+def prepare(words: Sequence[str], *, job: str = "", claim: Callable[[Path], None] | None = None) -> RunDir:
+    """Make the run directory that the words ask for, and start nothing. `job`, `claim`: see `make`."""
+    return make(resolve(words, job=job), words, job=job, claim=claim)
+
+
+def resolve(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
+    """The checked config; its data are located, and opened unless this is a dry run. `suffix` ends a given name."""
+    from launch.options.compose import composed
+    from launch.start import data, slurm
+
+    config = composed(words)
+    name = config.name + suffix if config.name else ""
+    config = dataclasses.replace(config, name=name, runs=str(Path(config.runs).expanduser()))
+    check_values(config)
+    config = config if job else on_cluster(config)  # inside of a job there is nothing to choose
+    refuse_unused(config, words)
+    check(config)
+    config = data.locate_data(config)
+    data.check_place(config)
+    if config.cluster.name == "slurm":
+        slurm.preflight(config)
+    if not config.dry_run:
+        data.check_people(config, data.check_data(config))
+        if config.name and (Path(config.runs) / config.name).exists():
+            raise UserError(
+                f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume {config.name}` "
+                "to go on with it, or another name"
+            )
+    return config
+
+
+def on_cluster(config: Config) -> Config:
+    """The config with `cluster=auto` decided."""
+    from launch.start import slurm
+
+    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen(config)))
+
+
+def refuse_unused(config: Config, words: Sequence[str]) -> None:
+    """UserError for a typed key that only a SLURM can fulfil, where the run starts on this machine."""
+    if config.cluster.name != "local":
+        return
+    for word in words:
+        key = word.partition("=")[0]
+        if key in SLURM_ONLY or (key.startswith("cluster.") and key != "cluster.name"):
+            raise UserError(
+                f"{word} is asked of a SLURM, and the run would start on this machine: leave it out, or type "
+                "cluster=slurm on a login node"
+            )
+
+
+def make(
+    config: Config,
+    words: Sequence[str],
+    *,
+    called: str = "",
+    job: str = "",
+    claim: Callable[[Path], None] | None = None,
+) -> RunDir:
+    """Create the run directory: under a temporary name until it is whole, so that no half one is ever seen.
+
+    `job`: it belongs to that job of SLURM from its first instant. `claim` hears where it will lie, just before it does.
+    """
+    from launch.options.compose import chosen_task
+
+    runs = Path(config.runs).absolute()
+    folders = NewFolders(runs)
+    first = config.name or called or f"{chosen_task(words)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    draft = RunDir(runs / f".tmp-{first}-{os.getpid()}-{time.time_ns()}")
+    try:
+        _fill(draft, config, words, job)
+        for number in itertools.count(1):
+            name = first if number == 1 else f"{first}+{number}"
+            save_config(dataclasses.replace(config, name=name, runs=str(runs)), draft.config_file)
+            if claim:
+                claim(runs / name)
+            try:
+                draft.path.rename(runs / name)
+                return RunDir(runs / name)
+            except OSError:
+                if not (runs / name).exists():
+                    raise
+                if config.name:
+                    raise UserError(
+                        f"name={name}: {runs / name} was made this moment by somebody else: use another name"
+                    ) from None  # without a name the next one is tried: several may start in one second
+    except OSError as error:
+        raise UserError(f"{runs / first} cannot be made ({error.strerror}): use runs=FOLDER") from None
+    finally:
+        shutil.rmtree(draft.path, ignore_errors=True)
+        folders.remove()
+    raise AssertionError("unreachable")
+
+
+def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None:
+    """Everything that a run directory holds from its first instant, but its config."""
+    from launch.start import data, snapshot
+
+    draft.logs.mkdir(parents=True)
+    draft.checkpoints.mkdir()
+    snapshot.copy_code(draft.code)
+    state = snapshot.git_state() | {"command": ["rostro", "submit", *words], "job": job}
+    draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
+    write_json(draft.data_file, data.digests(config))
+    data.keep_people(draft, config)
+    restart.note_saved(draft, 0)
+    draft.write_status(state="prepared", clock=0, images=config.images)
+    if job:
+        draft.lock.acquire(job=job)
+        draft.lock.transfer_to_job(job)

@@ -10,6 +10,8 @@ the passes of a phase are in `hpc/training/accumulation.py`, batches in `data_sh
 import os
 import sys
 
+from hpc.optim.schedule import due
+
 if __name__ == "__main__":  # the rank handles signals before torch is loaded, and until its process ends
     from hpc import rank
 
@@ -48,11 +50,6 @@ from hpc.training import fault_injection, seeding, startup, step_sync
 from hpc.training.accumulation import Pass, blocks_of
 from hpc.training.player import Player
 from hpc.training.validation import evaluate, pictures
-
-
-def due(every: int, before: int, now: int) -> bool:
-    """Whether a multiple of `every` images lies in (before, now]. 0: never."""
-    return every > 0 and now // every > before // every
 
 
 class Trainer:

@@ -8,9 +8,6 @@ one layout of `hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is n
 
 import contextlib
 import copy
-import datetime
-import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,52 +21,11 @@ from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
 from hpc.distributed.collectives import agree_or_raise, sum_
 from hpc.distributed.comm import Dist
+from hpc.engines.deepspeed_setup import import_deepspeed
 from hpc.engines.flat import Flat
 from hpc.engines.param_shards import Fragment, Fragments, Stand, fragment
 from hpc.optim.ema import Ema
 from hpc.optim.state import load_module
-
-
-def _deepspeed(here: Dist, timeout: int) -> Any:
-    """The imported package, talking over our process group; never compiling anything."""
-    os.environ["DS_ACCELERATOR"] = here.device.type
-    os.environ |= {"RANK": str(here.rank), "WORLD_SIZE": str(here.world), "LOCAL_RANK": str(here.local_rank)}
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    try:
-        import deepspeed
-    except ImportError as error:
-        raise UserError(
-            f"engine=deepspeed cannot import it ({error}): pip install 'rostro[deepspeed]'"
-        ) from None
-    from deepspeed.ops.op_builder.builder import OpBuilder
-    from deepspeed.utils import groups, logger
-
-    logger.setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # names that torch 2.13 changed
-    # On a CPU it would compile its shared-memory all-reduce now, for minutes; gloo does the collectives.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    OpBuilder.jit_load = _refuse_build
-    if not torch.distributed.is_initialized():  # a single rank
-        store = torch.distributed.HashStore()
-        backends = "cpu:gloo,cuda:nccl" if here.device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backends, store=store, rank=0, world_size=1)
-    if (
-        groups._WORLD_GROUP is None
-    ):  # its own copy would wait for torch's half an hour, not for `hang_timeout`
-        groups._WORLD_GROUP = torch.distributed.new_group(timeout=datetime.timedelta(seconds=timeout))
-    backend = "nccl" if here.device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-    return deepspeed
-
-
-def _refuse_build(builder: Any, verbose: bool = True) -> None:
-    """A rank that compiles takes minutes, and one killed meanwhile leaves a lock on which later ones sleep."""
-    name = builder.name
-    raise UserError(
-        f"DeepSpeed wants to compile {name} at run time: build it once with `DS_BUILD_{name.upper()}=1 pip install "
-        "--no-build-isolation --no-cache-dir --force-reinstall --no-deps deepspeed`, or leave the key of "
-        "engine.deepspeed.config out that needs it"
-    )
 
 
 class ZeRO(Flat):
@@ -97,7 +53,7 @@ class ZeRO(Flat):
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Hand module and optimizer to DeepSpeed."""
         self.optimizer = optimizer
-        deepspeed = _deepspeed(self.here, self.timeout)
+        deepspeed = import_deepspeed(self.here, self.timeout)
         shapes = {name: p.shape for name, p in self.named}
         stand = Stand(optimizer.param_groups) if self.stage else optimizer
         with warnings.catch_warnings():

@@ -27,3 +27,8 @@ def rate(config: Optim, clock: int, images: int) -> float:
     if config.schedule == "step":
         return config.lr * config.gamma ** sum(clock >= share * images for share in config.steps)
     return config.lr
+
+
+def due(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` images lies in (before, now]. 0: never."""
+    return every > 0 and now // every > before // every

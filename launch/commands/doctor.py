@@ -16,6 +16,7 @@ from hpc.runs import goodput, status
 from hpc.runs.run_dir import RunDir
 from launch.doctor import machine, probe_job, slurm
 from launch.doctor.finding import HARMFUL, MISSING, OK, Finding
+from launch.doctor.site import Need, Site, look
 from launch.options import key_value
 from launch.options.site import site_file, site_values
 
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
     runs = Path(keys.runs or values.get("runs") or "runs").absolute()
     need = _need(keys, values, runs)
     found: list[Finding] = []
-    site = slurm.look()
+    site = look()
     if keys.only != "slurm":
         found += _machine(runs, site)
     if keys.only != "machine":
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> int:
     return int(any(finding.level == HARMFUL for finding in found))
 
 
-def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> slurm.Need:
+def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> Need:
     """Seconds that a run needs to end well: measured where `run=` has saved, else save_seconds."""
     config, seconds, why = Config(task={}), keys.save_seconds, f"save_seconds={keys.save_seconds:g}"
     warning, hours = config.cluster.warning, config.hours
@@ -89,7 +90,7 @@ def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> slurm
             rate = float(status.read(run.status_file).get("rate") or 0)
             step = config.batch / rate if rate else 0.0
             seconds, why = saving + step, f"measured in {run.name}"
-    return slurm.Need(seconds, why, warning, hours, config.gpus, partition)
+    return Need(seconds, why, warning, hours, config.gpus, partition)
 
 
 def longest_save(run: RunDir) -> float | None:
@@ -108,7 +109,7 @@ def longest_save(run: RunDir) -> float | None:
     return longest or None
 
 
-def _machine(runs: Path, site: slurm.Site | None) -> list[Finding]:
+def _machine(runs: Path, site: Site | None) -> list[Finding]:
     places = {"runs": runs, "checkout": Path(__file__).resolve().parents[2], "environment": Path(sys.prefix)}
     if os.environ.get("ROSTRO_SHARDS"):
         places["shards"] = Path(os.environ["ROSTRO_SHARDS"]).absolute()

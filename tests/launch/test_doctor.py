@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from hpc.config import apex
-from launch.doctor import machine, slurm
+from launch.doctor import machine, site, slurm
 from launch.doctor.finding import Finding
-from launch.doctor.slurm import Need, Site
+from launch.doctor.site import Need, Site
 from tests.launch.command import rostro
 
 CPU = {"torch": "2.13.0+cpu", "cuda": None, "gpus": [], "nccl": None, "dali": None}
@@ -120,7 +120,7 @@ def test_a_folder_that_the_nodes_do_not_share(monkeypatch: pytest.MonkeyPatch, t
     [("30 sec", 30), ("5 min", 300), ("00:01:30", 90), ("1-02:00:00", 93600), ("UNLIMITED", -1), ("7", 7)],
 )
 def test_times_as_slurm_writes_them(text: str, value: int) -> None:
-    assert slurm.seconds(text) == value
+    assert site.seconds(text) == value
 
 
 def test_preemption_by_qos_and_an_account_that_jobs_must_name() -> None:

@@ -1,10 +1,8 @@
-"""The trainer: build, resume, fit, step, evaluate, save, stop. `python -m hpc.train RUN`. Read this file
-first.
+"""The trainer: build, resume, fit, step, evaluate, save, stop. `python -m hpc.train RUN`. Read this file first.
 
-It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what
-happens when is a function of it. A player (`hpc/training/player.py`) is one network with its engine and optimizer;
-the passes of a phase are in `hpc/training/accumulation.py`, batches in `data_shards/loading/loader.py`, checkpoints in
-`hpc/checkpoints/manager.py`, the run's folder in `hpc/runs/run_dir.py`.
+It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what happens when
+is a function of it. A player (`training/player.py`) is one network with its engine and optimizer; the passes of a phase
+are in `training/accumulation.py`, batches in `data_shards/loading/loader.py`, checkpoints in `checkpoints/manager.py`.
 """
 
 import os
@@ -28,7 +26,6 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
-from data_shards.errors import UserError
 from hpc.checkpoints import task_state
 from hpc.checkpoints.manager import Keeper
 from hpc.cluster import signals
@@ -65,12 +62,11 @@ class Trainer:
         startup.threads_and_algorithms(config, here)
         self.clock = self.updates = 0
         self.tick = step_sync.Tick()
-        self.reported: dict[str, Tensor] = {}
-        self.share = 1.0  # of the rank's batch that the scalars reported now speak of
+        self.reported = step_sync.StepScalars()
         self.preemption: Preemption | None = None  # while `fit` runs
         self.stop = 0  # why it stopped: a level of hpc/cluster/signals.py
         self.task = startup.task(config)
-        self.task.here, self.task.report = here, self._report
+        self.task.here, self.task.report = here, self.reported.report
         with seeding.seeded(config.seed):
             modules = self.task.players()
         factory.check_players(config, modules)
@@ -152,10 +148,8 @@ class Trainer:
     def _next_batch(self) -> Batch:
         spec = self.task.spec(self.clock)
         if spec != self.spec:  # growth: another batch or resolution from here on
-            self.loader.close()
-            self.spec, waited = spec, self.loader.waited
-            self.loader = loaders.train_loader(self.config, self.task, self.sets, spec, self.here)
-            self.loader.waited = waited  # goes on counting: a tick may have begun with the loader before
+            self.spec = spec
+            self.loader = loaders.successor(self.loader, self.config, self.task, self.sets, spec, self.here)
             self.loader.start(self.clock)
         raw, self._ahead = self._ahead or startup.to_batch(self.loader.next()), None
         return raw.prepare(self.here.device, channels_last=self.config.channels_last)
@@ -166,7 +160,7 @@ class Trainer:
             if len(self.players) > 1:
                 player.receive_gradients(name == phase.player)
         self.players[phase.player].optimizer.zero_grad(set_to_none=True)
-        self.reported = {}
+        self.reported.clear()
         stream = (self.config.seed, "step", self.clock, self.here.rank, index)
         run = Pass(
             self.task,
@@ -175,7 +169,7 @@ class Trainer:
             clock=self.clock,
             seed=lambda micro: seeding.seed_torch(int(counter_rng.key(*stream, micro))),
             autocast=self._autocast,
-            weigh=self._weigh,
+            weigh=self.reported.weigh,
         )
         return run.backward(batch, blocks_of(len(batch), self.config.micro_batch))
 
@@ -185,7 +179,7 @@ class Trainer:
 
     def _agree(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
-        scalars = {"loss": loss, "norm": norm} | {name: self.reported[name] for name in sorted(self.reported)}
+        scalars = {"loss": loss, "norm": norm} | self.reported.in_order()
         asked = self.preemption.level if self.preemption else 0
         found = step_sync.exchange(asked, scalars, batch, self.here, failed=self.keeper.failed)
         if found.failed:
@@ -196,16 +190,6 @@ class Trainer:
         for name, value in found.means.items():
             shown = {"loss": f"loss/{phase.name}", "norm": f"norm/{phase.player}"}.get(name, f"loss/{name}")
             self.tick.add(shown, value)
-
-    def _weigh(self, share: float) -> None:
-        self.share = share
-
-    def _report(self, name: str, value: Tensor) -> None:
-        """Keep a scalar of the step; of several micro batches their weighted mean."""
-        if name in step_sync.OWN:
-            raise UserError(f"report({name!r}): the trainer writes {name} itself: call it by another name")
-        part = self.share * value.detach().float().reshape(())
-        self.reported[name] = self.reported[name] + part if name in self.reported else part
 
     def _show_tick(self) -> None:
         (start, clock, waited), now = self._tick_start, time.perf_counter()

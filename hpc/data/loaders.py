@@ -78,3 +78,13 @@ def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], here: Dist
         threads=config.data.threads,
         fields=job.fields,
     )
+
+
+def successor(
+    before: Any, config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, here: Dist
+) -> Any:
+    """The loader that takes over where a job grows. It continues the count of the seconds waited."""
+    before.close()
+    loader = train_loader(config, job, sets, spec, here)
+    loader.waited = before.waited
+    return loader

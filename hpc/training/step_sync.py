@@ -25,6 +25,31 @@ OWN = ("loss", "norm")  # scalars of every step; a task's own have other names
 SLOTS = 64  # numbers of an exchange, whatever a rank has to say: ranks that say different things still meet
 
 
+class StepScalars:
+    """What the task reports in a step, by name: of several micro batches their weighted mean."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Tensor] = {}
+        self._share = 1.0  # of the rank's batch that is reported now
+
+    def clear(self) -> None:
+        self._values = {}
+
+    def weigh(self, share: float) -> None:
+        """Let the following reports count for `share` of the rank's batch."""
+        self._share = share
+
+    def report(self, name: str, value: Tensor) -> None:
+        """Add a scalar; UserError for the name of one of the trainer's own."""
+        if name in OWN:
+            raise UserError(f"report({name!r}): the trainer writes {name} itself: call it by another name")
+        part = self._share * value.detach().float().reshape(())
+        self._values[name] = self._values[name] + part if name in self._values else part
+
+    def in_order(self) -> dict[str, Tensor]:
+        return {name: self._values[name] for name in sorted(self._values)}
+
+
 @dataclass
 class Tick:
     """What is summed between two log lines. Equal on all ranks, and part of a checkpoint."""

@@ -62,6 +62,8 @@ class Walk:
             return ""  # listing it fails, so it is reported
         if key in self._above:
             return "leads back to the folder of the source, or above it"
+        if is_link and (helper := helper_of(path)):
+            return f"is a link in {helper}, a folder of some program"
         if is_link and (inside := self._inside(path)):
             return f"is a link to {inside}, which has its own place"
         first = self._folders.setdefault((helper_of(path) != "", key), path)

@@ -51,6 +51,18 @@ def test_a_link_to_another_person_is_left_out(src, name):
     assert fit(src) == PICTURES
 
 
+def test_a_link_in_a_helper_folder_hides_no_picture(src):
+    (src / "@eaDir" / "z").mkdir(parents=True)
+    shutil.copy(src / "person_00" / "p_0.jpg", src / "@eaDir" / "z" / "new.jpg")
+    (src / "@eaDir" / "a").symlink_to("z")
+    why = "a folder of some program"
+    assert unfit(src) == {
+        "@eaDir/a": f"is a link in @eaDir, {why}",
+        "@eaDir/z/new.jpg": f"lies in @eaDir, {why}, not of people",
+    }
+    assert fit(src) == PICTURES
+
+
 def test_a_picture_under_two_names_is_packed_once(src, tmp_path):
     os.link(src / "person_00" / "p_0.jpg", src / "person_02" / "x.jpg")
     (src / "person_00" / "a.jpg").symlink_to("../person_01/p_1.jpg")

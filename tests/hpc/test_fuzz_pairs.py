@@ -48,7 +48,7 @@ def plainly(data: bytes) -> Plain:
     """What the file says, read without any check: a second, simple parser."""
     rows = [row.strip(" \t\r") for row in data.decode().removeprefix("\ufeff").split("\n")]
     rows = [row for row in rows if row]
-    if "," in rows[0]:
+    if "," in rows[0] and "\t" not in rows[0]:
         cells = [[cell.strip(" \t") for cell in next(csv.reader([row]))] for row in rows]
         return [(a, b, label == "1") for a, b, label in (cells if cells[0][-1] in ("0", "1") else cells[1:])]
     words = [[word for word in row.replace("\t", " ").split(" ") if word] for row in rows]

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from hpc.checkpoints import safetensors_writer, store
-from hpc.checkpoints.async_writer import Saver
+from hpc.checkpoints.async_writer import AsyncCheckpointWriter
 from hpc.checkpoints.store import Checkpoint
 
 BAR = "asynchronous stall / synchronous save"
@@ -64,7 +64,7 @@ class Bench:
     def __init__(self, folder: Path, gigabytes: float) -> None:
         self.folder, self.state = folder, make_state(gigabytes)
         self.rows: dict[str, list[float]] = {}
-        self.background = Saver(self.write, background=True)
+        self.background = AsyncCheckpointWriter(self.write, background=True)
         self.model = store.save(folder, self.state)
         self.bytes = sum(file.stat().st_size for file in self.model.iterdir())
         self.left, self.right = torch.randn(192, 192), torch.randn(192, 192)

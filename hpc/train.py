@@ -27,7 +27,7 @@ from torch import Tensor
 
 from data_shards import counter_rng
 from hpc.checkpoints import task_state
-from hpc.checkpoints.manager import Keeper
+from hpc.checkpoints.manager import CheckpointManager
 from hpc.cluster import signals
 from hpc.cluster.signals import Preemption
 from hpc.config import held_out
@@ -71,7 +71,7 @@ class Trainer:
             modules = self.task.players()
         factory.check_players(config, modules)
         self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
-        self.keeper = Keeper(run, config, self.task, self.players, here)
+        self.keeper = CheckpointManager(run, config, self.task, self.players, here)
         saved = self.keeper.find()
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)

@@ -25,7 +25,7 @@ COPIERS = 4  # threads that copy: one alone does not fill the memory's bandwidth
 NICE = 10  # of the thread that writes: it shall take the cores that training leaves
 
 
-class HostCopy:
+class StagingBuffer:
     """Copies of checkpoints in the same memory, one after the other."""
 
     def __init__(self) -> None:
@@ -75,11 +75,11 @@ class HostCopy:
         return copies
 
 
-class Saver:
+class AsyncCheckpointWriter:
     """Rank 0's hand that writes: `write` commits one checkpoint and raises UserError where it cannot."""
 
     def __init__(self, write: Write, *, background: bool) -> None:
-        self._write, self._copies = write, HostCopy() if background else None
+        self._write, self._copies = write, StagingBuffer() if background else None
         self._thread: threading.Thread | None = None
         self.error = ""  # why a save failed, on one line; it stays
         self.longest = 0.0  # seconds that a save took in the background

@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from data_shards.errors import UserError
 from hpc.checkpoints import store, task_state
-from hpc.checkpoints.async_writer import Saver
+from hpc.checkpoints.async_writer import AsyncCheckpointWriter
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.identity import identity, numbers
 from hpc.config.schema import Config
@@ -27,14 +27,14 @@ from hpc.training.player import Player, PlayerState
 from hpc.training.step_sync import Tick
 
 
-class Keeper:
+class CheckpointManager:
     """Saves and restores the players and the task of one run; every method is called by all ranks."""
 
     def __init__(
         self, run: RunDir, config: Config, task: Task, players: Mapping[str, Player], here: Dist
     ) -> None:
         self.run, self.config, self.task, self.players, self.here = run, config, task, players, here
-        self._saver = Saver(self._commit, background=config.save.mode == "async")
+        self._saver = AsyncCheckpointWriter(self._commit, background=config.save.mode == "async")
 
     def find(self) -> Checkpoint | None:
         """The newest whole checkpoint, chosen by rank 0; None for a fresh run. UserError where all are lost."""

@@ -10,7 +10,7 @@ import yaml
 
 from data_shards.errors import UserError
 from hpc.checkpoints import store
-from hpc.checkpoints.manager import Keeper
+from hpc.checkpoints.manager import CheckpointManager
 from hpc.config.parse import load_config, save_config, update_config
 from hpc.config.schema import Config
 from hpc.distributed import comm
@@ -61,7 +61,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_started_from_0(run, capsys):
 
 def test_nor_by_its_ranks(run):
     """As torchrun and a requeue start them."""
-    keeper = Keeper.__new__(Keeper)
+    keeper = CheckpointManager.__new__(CheckpointManager)
     keeper.run, keeper.here = run, comm.Dist()
     assert keeper.find().clock == 320
     for path in store.listing(run.path):

@@ -41,7 +41,7 @@ def locked(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-class Workplace:
+class PackJournal:
     """The journal of one set while it is being packed. `request`: fingerprint of the pack."""
 
     def __init__(self, folder: Path, request: str) -> None:

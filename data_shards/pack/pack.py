@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from data_shards.pack.journal import Workplace, locked, remove_journal
+from data_shards.pack.journal import PackJournal, locked, remove_journal
 from data_shards.pack.layout import HELD_OUT, TRAINED, VALIDATION, fingerprint, group, split_identities
 from data_shards.pack.request import Request, request_facts, source_kind
-from data_shards.pack.set_writer import SetMaker
+from data_shards.pack.set_writer import SetWriter
 from data_shards.pack.shard_worker import pack_shard
 from data_shards.shard_format.keys import slug
 from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest, write_manifest
@@ -70,8 +70,8 @@ def pack(
                 continue
             members = {person: identities[person] for person in people}
             reported = unfit if split == splits[0][0] else []
-            place = Workplace(out / split, digest)
-            makers.append(SetMaker(source, request, members, place, name=name, unfit=reported))
+            place = PackJournal(out / split, digest)
+            makers.append(SetWriter(source, request, members, place, name=name, unfit=reported))
         try:
             _write_shards(source, request, makers, workers=workers, progress=progress)
             manifests = [maker.write_index() for maker in makers]
@@ -134,7 +134,7 @@ def _siblings(folder: Path) -> str:
 
 
 def _write_shards(
-    source: Source, request: Request, makers: list[SetMaker], *, workers: int, progress: Progress | None
+    source: Source, request: Request, makers: list[SetWriter], *, workers: int, progress: Progress | None
 ) -> None:
     """Has all missing shards of all sets written, again and again until no identity is left empty."""
     pending = makers

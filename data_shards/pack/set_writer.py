@@ -13,7 +13,7 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.files import file_entry, renamed, sync_path
-from data_shards.pack.journal import Workplace
+from data_shards.pack.journal import PackJournal
 from data_shards.pack.layout import plan_split
 from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
@@ -23,7 +23,7 @@ from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.sources.base import Sample, Source
 
 
-class SetMaker:
+class SetWriter:
     """One set on its way: its plan, the results of its shards, then its index and manifest."""
 
     def __init__(
@@ -31,7 +31,7 @@ class SetMaker:
         source: Source,
         request: Request,
         identities: Mapping[str, list[Sample]],
-        place: Workplace,
+        place: PackJournal,
         *,
         name: str,
         unfit: Sequence[Sample] = (),

@@ -8,12 +8,12 @@ import os
 import sys
 
 from hpc.cluster import slurm_env
-from hpc.cluster.signals import Preemption
+from hpc.cluster.signals import SignalListener
 
 
 def main(run: str) -> int:
     """Train as this rank; its exit code."""
-    listening = Preemption()
+    listening = SignalListener()
     place = slurm_env.place()
     if place and place[1] > 1:  # ranks share the cores of a node
         os.environ.setdefault("OMP_NUM_THREADS", "1")

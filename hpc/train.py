@@ -29,7 +29,7 @@ from data_shards import counter_rng
 from hpc.checkpoints import task_state
 from hpc.checkpoints.manager import CheckpointManager
 from hpc.cluster import signals
-from hpc.cluster.signals import Preemption
+from hpc.cluster.signals import SignalListener
 from hpc.config import held_out
 from hpc.data import loaders
 from hpc.data.staging import Left
@@ -40,7 +40,7 @@ from hpc.monitor import monitor
 from hpc.monitor.monitor import Monitor
 from hpc.optim.schedule import rate
 from hpc.runs import failures
-from hpc.runs.goodput import Ledger
+from hpc.runs.goodput import TimeLedger
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase
 from hpc.training import fault_injection, seeding, startup, step_sync
@@ -53,17 +53,21 @@ class Trainer:
     """One rank of a run. `listening`: signals are heard since the process began; else while `fit` runs."""
 
     def __init__(
-        self, run: RunDir, here: Dist, ledger: Ledger | None = None, listening: Preemption | None = None
+        self,
+        run: RunDir,
+        here: Dist,
+        ledger: TimeLedger | None = None,
+        listening: SignalListener | None = None,
     ) -> None:
         self.run, self.here, self.listening = run, here, listening
-        self.ledger = ledger or Ledger(run, main=here.main)
+        self.ledger = ledger or TimeLedger(run, main=here.main)
         self.config = config = startup.resolved(run, here)
         startup.check_world(config, here)
         startup.threads_and_algorithms(config, here)
         self.clock = self.updates = 0
         self.tick = step_sync.Tick()
         self.reported = step_sync.StepScalars()
-        self.preemption: Preemption | None = None  # while `fit` runs
+        self.preemption: SignalListener | None = None  # while `fit` runs
         self.stop = 0  # why it stopped: a level of hpc/cluster/signals.py
         self.task = startup.task(config)
         self.task.here, self.task.report = here, self.reported.report
@@ -94,7 +98,9 @@ class Trainer:
         self.ledger.waited(self.loader.waited)
         self.ledger.write(self.clock)
         self.ledger.enter("train")
-        heard = contextlib.nullcontext(self.listening) if self.listening else contextlib.closing(Preemption())
+        heard = (
+            contextlib.nullcontext(self.listening) if self.listening else contextlib.closing(SignalListener())
+        )
         with heard as self.preemption:
             while self.clock < self.config.images and not self.stop:
                 before = self.clock
@@ -261,11 +267,11 @@ class Trainer:
         self.monitor.close()
 
 
-def main(run: str, listening: Preemption | None = None) -> int:
+def main(run: str, listening: SignalListener | None = None) -> int:
     """Train the run in directory `run` to its end or to a signal; the exit code of this rank."""
     folder, (rank, world, _) = RunDir(Path(run)), comm.place()
     with failures.recorded(folder, rank, world) as place:
-        ledger = Ledger(folder, main=rank == 0)
+        ledger = TimeLedger(folder, main=rank == 0)
         config = folder.config()
         startup.refuse_foreign_code(folder)
         here = comm.connect(folder.path, timeout=config.hang_timeout)

@@ -12,7 +12,7 @@ LEVELS = {signal.SIGTERM: STOP, signal.SIGINT: STOP, signal.SIGUSR1: TIME, signa
 REASONS = {0: "", STOP: "a request to stop", TIME: "the time limit"}
 
 
-class Preemption:
+class SignalListener:
     """Whether this process was asked to stop, and by which signal."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Preemption:
         self.asked = self.asked or signal.Signals(number).name
         self.level = max(self.level, LEVELS[signal.Signals(number)])
 
-    def deafen(self) -> None:
+    def ignore_signals(self) -> None:
         """Nothing is left to be saved: a signal that comes while the process ends must not make it a failure."""
         for number in LEVELS:
             if number != signal.SIGINT:

@@ -53,7 +53,7 @@ def _age() -> float:
         return max(0.0, time.time() - psutil.Process().create_time())
 
 
-class Ledger:
+class TimeLedger:
     """The account of this start. On other ranks than 0 it counts, but writes nothing."""
 
     def __init__(self, run: RunDir, *, main: bool) -> None:

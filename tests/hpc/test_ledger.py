@@ -8,7 +8,7 @@ import pytest
 
 from data_shards.files import write_json
 from hpc.runs import failures, goodput
-from hpc.runs.goodput import KINDS, Ledger
+from hpc.runs.goodput import KINDS, TimeLedger
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from tests.runs import finish, make_run, start
@@ -67,7 +67,7 @@ def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
 
 
 def test_nested_kinds_count_once(tmp_path):
-    account = Ledger(RunDir(tmp_path), main=True)
+    account = TimeLedger(RunDir(tmp_path), main=True)
     account.seconds["startup"] = 0.0
     account.enter("train")
     began = time.perf_counter()
@@ -118,11 +118,11 @@ def test_the_time_of_a_job_is_that_of_its_allocation(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    account = Ledger(run, main=True)
+    account = TimeLedger(run, main=True)
     assert account.head["began"] == pytest.approx(now - 60, abs=1)
     assert account.seconds["startup"] == pytest.approx(60, abs=2)
     account.write(0)
-    assert Ledger(run, main=True).head["began"] >= now - 60 + 1  # a second start in the same allocation
+    assert TimeLedger(run, main=True).head["began"] >= now - 60 + 1  # a second start in the same allocation
 
 
 def test_injected_losses_add_up_to_the_life_of_the_processes(tmp_path, shards, capsys):

@@ -65,7 +65,7 @@ class Trainer:
         startup.check_world(config, here)
         startup.threads_and_algorithms(config, here)
         self.clock = self.updates = 0
-        self.tick = step_sync.Tick()
+        self.tick = step_sync.RunningMeans()
         self.reported = step_sync.StepScalars()
         self.preemption: SignalListener | None = None  # while `fit` runs
         self.stop = 0  # why it stopped: a level of hpc/cluster/signals.py
@@ -88,7 +88,7 @@ class Trainer:
         self._warm_up()
         if saved:
             self.keeper.restore(saved)
-            self.updates, self.tick = saved.updates, step_sync.Tick(**saved.monitor)
+            self.updates, self.tick = saved.updates, step_sync.RunningMeans(**saved.monitor)
         self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(startup.first_lines(config, here, self.players, self.sets, self.clock))
 
@@ -187,7 +187,7 @@ class Trainer:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
         scalars = {"loss": loss, "norm": norm} | self.reported.in_order()
         asked = self.preemption.level if self.preemption else 0
-        found = step_sync.exchange(asked, scalars, batch, self.here, failed=self.keeper.failed)
+        found = step_sync.sync_step(asked, scalars, batch, self.here, failed=self.keeper.failed)
         if found.failed:
             self.keeper.finish()
         step_sync.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
@@ -210,7 +210,7 @@ class Trainer:
             memory_mb=monitor.memory_mb(self.here),
         )
         self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
-        self.tick = step_sync.Tick()
+        self.tick = step_sync.RunningMeans()
         self.ledger.waited(self.loader.waited)
         self.ledger.write(self.clock, **self.keeper.measured)
 

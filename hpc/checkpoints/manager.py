@@ -24,7 +24,7 @@ from hpc.runs.run_dir import RunDir
 from hpc.task import Task
 from hpc.training import fault_injection
 from hpc.training.player import Player, PlayerState
-from hpc.training.step_sync import Tick
+from hpc.training.step_sync import RunningMeans
 
 
 class CheckpointManager:
@@ -63,7 +63,7 @@ class CheckpointManager:
         best = collectives.broadcast(best, self.here)
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
 
-    def save(self, clock: int, updates: int, tick: Tick, metrics: Mapping[str, float]) -> None:
+    def save(self, clock: int, updates: int, tick: RunningMeans, metrics: Mapping[str, float]) -> None:
         """Commit a checkpoint of this clock; all ranks wait for it, or with save.mode=async for its copy only.
 
         A failure, also that of the save before, ends all of them.

@@ -51,7 +51,7 @@ class StepScalars:
 
 
 @dataclass
-class Tick:
+class RunningMeans:
     """What is summed between two log lines. Equal on all ranks, and part of a checkpoint."""
 
     sums: dict[str, list[float]] = field(default_factory=dict)  # "<group>/<name>": [sum, count]
@@ -69,7 +69,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Exchanged:
+class StepSync:
     """The same on all ranks."""
 
     stop: int  # what some rank was asked to do, the highest of hpc/cluster/signals.py; 0: nothing
@@ -93,9 +93,9 @@ def digest(batch: Batch) -> int:
     return total
 
 
-def exchange(
+def sync_step(
     asked: int, scalars: Mapping[str, Tensor], batch: Batch, here: Dist, *, failed: bool = False
-) -> Exchanged:
+) -> StepSync:
     """Share this rank's `scalars` (`loss`, `norm` and what the task reported), whether it was asked to stop
     (0, or a level of hpc/cluster/signals.py), and whether a save of it `failed`.
 
@@ -114,7 +114,7 @@ def exchange(
     flags, digests, _, *columns = zip(*(row[: len(message)] for row in rows), strict=True)
     means = {name: sum(column) / here.world for name, column in zip(scalars, columns, strict=True)}
     stop = max(int(flag) & 3 for flag in flags)
-    return Exchanged(stop, int(sum(digests)), means, list(columns[0]), any(int(flag) & 4 for flag in flags))
+    return StepSync(stop, int(sum(digests)), means, list(columns[0]), any(int(flag) & 4 for flag in flags))
 
 
 def _refuse_other_scalars(mine: list[str], here: Dist) -> None:
@@ -130,7 +130,7 @@ def _refuse_other_scalars(mine: list[str], here: Dist) -> None:
 
 
 def refuse_not_finite(
-    found: Exchanged, phase: Phase, clock: int, batch: Batch, config: Config, here: Dist
+    found: StepSync, phase: Phase, clock: int, batch: Batch, config: Config, here: Dist
 ) -> None:
     """Raise on all ranks where a loss or the gradient is not finite; name rank, phase, clock and sample ids."""
     guilty = [rank for rank, loss in enumerate(found.losses) if not math.isfinite(loss)]

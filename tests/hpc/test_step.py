@@ -43,7 +43,7 @@ def exchanged(here: Dist, extra: dict[int, list[str]]) -> str | dict[str, float]
     names = ["loss", "norm", *sorted(extra.get(here.rank, []))]
     scalars = {name: torch.tensor(float(place + here.rank)) for place, name in enumerate(names)}
     try:
-        return step_sync.exchange(0, scalars, batch, here).means
+        return step_sync.sync_step(0, scalars, batch, here).means
     except UserError as error:
         return str(error)
 

@@ -59,12 +59,12 @@ class Variant:
 
     def step(self) -> None:
         from hpc.task import Phase
-        from hpc.training.accumulation import Pass
+        from hpc.training.accumulation import BackwardPass
 
         player = self.player
         player.optimizer.zero_grad(set_to_none=True)
         phase = Phase("embed", "net", coupled=True)
-        passes = Pass(
+        passes = BackwardPass(
             self.task,
             phase,
             {"net": player.engine},

@@ -44,7 +44,7 @@ from hpc.runs.goodput import TimeLedger
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase
 from hpc.training import fault_injection, seeding, startup, step_sync
-from hpc.training.accumulation import Pass, blocks_of
+from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.player import Player
 from hpc.training.validation import evaluate, pictures
 
@@ -168,14 +168,14 @@ class Trainer:
         self.players[phase.player].optimizer.zero_grad(set_to_none=True)
         self.reported.clear()
         stream = (self.config.seed, "step", self.clock, self.here.rank, index)
-        run = Pass(
+        run = BackwardPass(
             self.task,
             phase,
             {name: player.engine for name, player in self.players.items()},
             clock=self.clock,
             seed=lambda micro: seeding.seed_torch(int(counter_rng.key(*stream, micro))),
             autocast=self._autocast,
-            weigh=self.reported.weigh,
+            set_loss_weight=self.reported.set_loss_weight,
         )
         return run.backward(batch, blocks_of(len(batch), self.config.micro_batch))
 

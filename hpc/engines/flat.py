@@ -95,5 +95,5 @@ class Flat:
         """Move the moving average after an update."""
         ema.update(self.module, clock_after, batch)
 
-    def settle(self, ema: Ema) -> None:
+    def sync_full(self, ema: Ema) -> None:
         """Make the moving average whole before it is used."""

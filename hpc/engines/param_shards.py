@@ -21,7 +21,7 @@ from hpc.optim.state import export_state, import_state
 
 
 @dataclass
-class Fragment:
+class ParamShard:
     """Elements [start, start + numel) of the flattened parameter `name`, at `offset` of the rank's `flat` tensor."""
 
     name: str
@@ -39,11 +39,11 @@ class Fragment:
         return whole.detach().reshape(-1).narrow(0, self.start, self.numel)
 
 
-def fragment(name: str, start: int, flat: Tensor, offset: int, numel: int) -> Fragment:
-    return Fragment(name, start, flat, offset, nn.Parameter(flat.detach().narrow(0, offset, numel)))
+def fragment(name: str, start: int, flat: Tensor, offset: int, numel: int) -> ParamShard:
+    return ParamShard(name, start, flat, offset, nn.Parameter(flat.detach().narrow(0, offset, numel)))
 
 
-class Stand(torch.optim.Optimizer):
+class ProxyOptimizer(torch.optim.Optimizer):
     """What DeepSpeed takes for the optimizer: has the parameters' groups, and a `step` that somebody else fills in."""
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
@@ -58,10 +58,10 @@ class Stand(torch.optim.Optimizer):
                     self.on_step(flat)
 
 
-class Fragments:
+class ParamShards:
     """All pieces of one rank, and where those of the others lie."""
 
-    def __init__(self, pieces: list[Fragment], shapes: dict[str, torch.Size], here: Dist) -> None:
+    def __init__(self, pieces: list[ParamShard], shapes: dict[str, torch.Size], here: Dist) -> None:
         self.pieces, self.shapes, self.here = pieces, shapes, here
         self.named: state.Named = [(one.name, one.piece) for one in pieces]
         self._places = {one.name: one for one in pieces}
@@ -69,14 +69,14 @@ class Fragments:
             [(one.name, one.start, one.numel) for one in pieces], here
         )
 
-    def adopt(self, optimizer: torch.optim.Optimizer, named_parameters: state.Named) -> None:
+    def rebind(self, optimizer: torch.optim.Optimizer, named_parameters: state.Named) -> None:
         """Let `optimizer`, built for the whole parameters, step this rank's pieces of them instead."""
         names = {p: name for name, p in named_parameters}
         for group in optimizer.param_groups:
             own = [self._places[names[p]] for p in group["params"] if names[p] in self._places]
             group["params"] = [one.piece for one in own]
 
-    def collect(self, values: dict[str, Tensor], *, everywhere: bool) -> dict[str, Tensor]:
+    def gather_full(self, values: dict[str, Tensor], *, everywhere: bool) -> dict[str, Tensor]:
         """Whole tensors by name from this rank's piece of each, on rank 0 only or on all; bit for bit.
 
         All ranks call it with the same names, as far as they own a piece of them. On other ranks the result is
@@ -128,7 +128,7 @@ class Fragments:
         found: dict[str, Tensor] = {}
         keys = sorted(set().union(*collectives.gather_objects(sorted(by_key), self.here)))
         for key in keys:
-            whole = self.collect(by_key.get(key, {}), everywhere=False)
+            whole = self.gather_full(by_key.get(key, {}), everywhere=False)
             found |= {f"{name}/{key}": tensor for name, tensor in whole.items()}
         for part in collectives.gather_objects(single, self.here):
             found |= {full: torch.tensor(value, dtype=kind) for full, (value, kind) in part.items()}
@@ -150,5 +150,5 @@ class Fragments:
                 kept[full] = self._places[name].of(value)
         import_state(optimizer, self.named, kept)
 
-    def __iter__(self) -> Iterator[Fragment]:
+    def __iter__(self) -> Iterator[ParamShard]:
         return iter(self.pieces)

@@ -23,7 +23,7 @@ from hpc.distributed.collectives import agree_or_raise, sum_
 from hpc.distributed.comm import Dist
 from hpc.engines.deepspeed_setup import import_deepspeed
 from hpc.engines.flat import Flat
-from hpc.engines.param_shards import Fragment, Fragments, Stand, fragment
+from hpc.engines.param_shards import ParamShard, ParamShards, ProxyOptimizer, fragment
 from hpc.optim.ema import Ema
 from hpc.optim.state import load_module
 
@@ -46,7 +46,7 @@ class ZeRO(Flat):
         self.stage = config.engine.deepspeed.stage
         self.settings = zero_config.settings(config)
         self.timeout = config.hang_timeout
-        self.parts: Fragments | None = None
+        self.parts: ParamShards | None = None
         self._touched: set[str] = set()
         self._skeleton = copy.deepcopy(module).cpu().requires_grad_(False) if self.stage == 3 else None
 
@@ -55,7 +55,7 @@ class ZeRO(Flat):
         self.optimizer = optimizer
         deepspeed = import_deepspeed(self.here, self.timeout)
         shapes = {name: p.shape for name, p in self.named}
-        stand = Stand(optimizer.param_groups) if self.stage else optimizer
+        stand = ProxyOptimizer(optimizer.param_groups) if self.stage else optimizer
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.ds, *_ = deepspeed.initialize(
@@ -64,10 +64,12 @@ class ZeRO(Flat):
                 config=copy.deepcopy(self.settings),
                 dist_init_required=False,
             )
-        if isinstance(stand, Stand):
+        if isinstance(stand, ProxyOptimizer):
             cut = self._cut_weights if self.stage == 3 else self._cut_state
-            self.parts = Fragments([one for name, p in self.named for one in cut(name, p)], shapes, self.here)
-            self.parts.adopt(optimizer, self.named)
+            self.parts = ParamShards(
+                [one for name, p in self.named for one in cut(name, p)], shapes, self.here
+            )
+            self.parts.rebind(optimizer, self.named)
             stand.on_step = self._step_flat
         for name, p in self.named:
             p.register_post_accumulate_grad_hook(self._noting(name))
@@ -75,7 +77,7 @@ class ZeRO(Flat):
     def _noting(self, name: str) -> Callable[[Tensor], None]:
         return lambda _: self._touched.add(name)
 
-    def _cut_state(self, name: str, p: Any) -> Iterator[Fragment]:
+    def _cut_state(self, name: str, p: Any) -> Iterator[ParamShard]:
         """This rank's piece under ZeRO 1 and 2, where whole weights stay everywhere."""
         link = p._hp_mapping
         if link is not None:
@@ -83,7 +85,7 @@ class ZeRO(Flat):
             at = link.hp_fragment_address
             yield fragment(name, link.lp_fragment_address.start, flat, at.start, at.numel)
 
-    def _cut_weights(self, name: str, p: Any) -> Iterator[Fragment]:
+    def _cut_weights(self, name: str, p: Any) -> Iterator[ParamShard]:
         """This rank's piece under ZeRO 3, less the padding of its end."""
         zero = self.ds.optimizer
         group, offset, numel = zero.grad_position[zero.get_param_id(p)]
@@ -129,7 +131,7 @@ class ZeRO(Flat):
                 if name not in self._touched:
                     p.grad = None
 
-    def _gradient(self, one: Fragment, parameters: dict[str, Any]) -> Tensor:
+    def _gradient(self, one: ParamShard, parameters: dict[str, Any]) -> Tensor:
         """The averaged gradient of a piece, before the step."""
         p = parameters[one.name]
         if self.stage == 3:
@@ -192,7 +194,7 @@ class ZeRO(Flat):
     def _spread(self, values: dict[str, Tensor], target: nn.Module) -> None:
         """Put everybody's pieces into the parameters of `target`, on all ranks."""
         assert self.parts is not None
-        found = self.parts.collect(values, everywhere=True)
+        found = self.parts.gather_full(values, everywhere=True)
         for name, p in target.named_parameters():
             if name in found:
                 p.copy_(found[name])
@@ -210,7 +212,7 @@ class ZeRO(Flat):
         parameters = dict(whole.named_parameters())
         return {one.name: one.of(parameters[one.name].view(-1)) for one in self.parts}
 
-    def settle(self, ema: Ema) -> None:
+    def sync_full(self, ema: Ema) -> None:
         if self.stage == 3:
             self._spread(self._pieces_of(ema.module), ema.module)
 

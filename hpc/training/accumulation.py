@@ -20,7 +20,7 @@ from hpc.engines.flat import Flat
 from hpc.task import Batch, Phase, Task
 
 
-class Pass:
+class BackwardPass:
     """What the passes of one phase share."""
 
     def __init__(
@@ -32,11 +32,11 @@ class Pass:
         clock: int,
         seed: Callable[[int], None],
         autocast: Callable[[], AbstractContextManager],
-        weigh: Callable[[float], None] = lambda share: None,
+        set_loss_weight: Callable[[float], None] = lambda share: None,
     ) -> None:
         """`weigh` is told which share of the batch the next reported scalars speak of."""
         self.task, self.phase, self.clock, self.seed, self.autocast = task, phase, clock, seed, autocast
-        self.weigh = weigh
+        self.set_loss_weight = set_loss_weight
         self.engine = engines[phase.player]
         if phase.second_order and not self.engine.second_order:
             raise UserError(
@@ -50,7 +50,7 @@ class Pass:
 
     def backward(self, batch: Batch, blocks: list[slice]) -> Tensor:
         """Leave the gradients of this rank's share in the parameters; return its loss, detached."""
-        self.weigh(1.0)
+        self.set_loss_weight(1.0)
         with collecting(self.layers):
             if self.phase.coupled and len(blocks) > 1:
                 return self._cached(batch, blocks)
@@ -64,7 +64,7 @@ class Pass:
             self.seed(index)
             part = batch[block]
             share = len(part) / len(batch)
-            self.weigh(share)
+            self.set_loss_weight(share)
             with self.engine.micro(last=index == len(blocks) - 1):
                 with self.autocast():
                     loss = self.task.loss(self.phase, self.nets, part, self.clock)

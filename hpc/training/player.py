@@ -51,7 +51,7 @@ class Player:
         """The module that evaluations see: the average where one is kept. All ranks ask for it."""
         if self.ema is None:
             return self.engine.whole()
-        self.engine.settle(self.ema)
+        self.engine.sync_full(self.ema)
         return self.ema.module
 
     def receive_gradients(self, on: bool) -> None:
@@ -84,7 +84,7 @@ class Player:
         """Return the whole state on rank 0, what this rank has on the others. All ranks call it."""
         weights, optim = self.engine.whole().state_dict(), self.engine.export_optim(self.optimizer)
         if self.ema:
-            self.engine.settle(self.ema)
+            self.engine.sync_full(self.ema)
         return PlayerState(weights, optim, self.ema.state() if self.ema else None)
 
     def load_state(self, state: PlayerState) -> None:

@@ -35,7 +35,7 @@ class StepScalars:
     def clear(self) -> None:
         self._values = {}
 
-    def weigh(self, share: float) -> None:
+    def set_loss_weight(self, share: float) -> None:
         """Let the following reports count for `share` of the rank's batch."""
         self._share = share
 

@@ -19,7 +19,7 @@ from hpc.distributed.comm import Dist
 from hpc.engines import batch_norm
 from hpc.task import Batch, Phase, Task
 from hpc.tasks.siamese import Siamese
-from hpc.training.accumulation import Pass, blocks_of
+from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.player import Player
 from models.backbones import build_trunk
 from models.siamese import SiameseNet
@@ -95,7 +95,7 @@ def by_runtime(
         share = BATCH // here.world
         batch = data(step)[slice(here.rank * share, (here.rank + 1) * share)]
         player.optimizer.zero_grad(set_to_none=True)
-        run = Pass(
+        run = BackwardPass(
             task,
             phase,
             {"net": player.engine},

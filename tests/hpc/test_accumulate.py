@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hpc.distributed.comm import Dist
 from hpc.engines.factory import build_engine
 from hpc.task import Batch, Phase, Task
-from hpc.training.accumulation import Pass, blocks_of
+from hpc.training.accumulation import BackwardPass, blocks_of
 
 
 class Mean(Task):
@@ -30,14 +30,14 @@ def test_reported_scalars_are_those_of_the_whole_share(micro):
     weight = [1.0]
     task = Mean(None)
     task.report = lambda name, value: reported.setdefault(name, []).append((weight[0], float(value)))
-    run = Pass(
+    run = BackwardPass(
         task,
         Phase("train", "net"),
         {"net": build_engine("flat", nn.Linear(12, 1), Dist())},
         clock=0,
         seed=lambda _: None,
         autocast=contextlib.nullcontext,
-        weigh=lambda share: weight.__setitem__(0, share),
+        set_loss_weight=lambda share: weight.__setitem__(0, share),
     )
     run.backward(batch, blocks_of(8, micro))
     assert sum(share for share, _ in reported["brightness"]) == pytest.approx(1.0)

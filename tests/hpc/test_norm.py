@@ -15,7 +15,7 @@ from hpc.distributed.comm import Dist
 from hpc.engines import batch_norm
 from hpc.engines.factory import build_engine
 from hpc.task import Batch, Phase, Task
-from hpc.training.accumulation import Pass
+from hpc.training.accumulation import BackwardPass
 from hpc.training.player import Player
 from hpc.training.validation import in_eval_mode
 from tests.ranks import launch
@@ -116,7 +116,7 @@ def test_only_the_player_of_a_phase_collects(phase: Phase, counted: set[str]) ->
         name: batch_norm.convert(net, mode="local", group=1, here=Dist())
         for name, net in task.players().items()
     }
-    run = Pass(
+    run = BackwardPass(
         task,
         phase,
         {name: build_engine("flat", net, Dist()) for name, net in nets.items()},

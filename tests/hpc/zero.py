@@ -16,7 +16,7 @@ from hpc.config.schema import Config, DeepSpeed, Ema, Engine, Optim
 from hpc.distributed import collectives
 from hpc.distributed.comm import Dist
 from hpc.task import Batch, Phase, Task
-from hpc.training.accumulation import Pass, blocks_of
+from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.player import Player
 from tests.hpc import engines
 
@@ -104,7 +104,7 @@ def go_on(
     for step in updates:
         batch = engines.data(step)[slice(here.rank * share, (here.rank + 1) * share)]
         player.optimizer.zero_grad(set_to_none=True)
-        passes = Pass(
+        passes = BackwardPass(
             task,
             Phase("train", "net"),
             {"net": player.engine},
@@ -167,7 +167,7 @@ def two_players(here: Dist, engine: str, stage: int) -> dict[str, Tensor]:
             for other, player in players.items():
                 player.module.requires_grad_(other == name)
             players[name].optimizer.zero_grad(set_to_none=True)
-            passes = Pass(
+            passes = BackwardPass(
                 Game(config),
                 Phase(name, name),
                 {key: player.engine for key, player in players.items()},

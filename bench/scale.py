@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_shards.files import file_entry
-from data_shards.loading.requests import Supply
+from data_shards.loading.requests import RequestBuilder
 from data_shards.sampling.order import GroupOrder, Order, PlainOrder, rank_block
 from data_shards.shard_format import shard_set
 from data_shards.shard_format.columns import BLOCK_BYTES, BLOCKS
@@ -130,7 +130,7 @@ class Rank:
         self.order: Order = (
             PlainOrder(self.shards, 0) if kind == "plain" else GroupOrder(self.shards, 0, group=GROUP)
         )
-        self.supply = Supply(self.shards, ("identity",))
+        self.supply = RequestBuilder(self.shards, ("identity",))
 
     def batch(self, step: int) -> np.ndarray:
         first, count = rank_block(step * WORLD * SHARE, WORLD * SHARE, self.rank, WORLD, unit=self.order.unit)

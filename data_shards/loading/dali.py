@@ -15,15 +15,22 @@ import numpy as np
 import torch
 
 from data_shards.errors import UserError
-from data_shards.loading.host import Jobs, decode_rows
-from data_shards.loading.requests import Job, Supply
+from data_shards.loading.host import DecodeRequests, decode_rows
+from data_shards.loading.requests import DecodeRequest, RequestBuilder
 
 
 class DaliBackend:
     """Decodes the batches of `jobs` in order; DALI's threads run up to `ahead` batches before the step."""
 
     def __init__(
-        self, supply: Supply, *, size: int, batch: int, threads: int, ahead: int, device_id: int | None = None
+        self,
+        supply: RequestBuilder,
+        *,
+        size: int,
+        batch: int,
+        threads: int,
+        ahead: int,
+        device_id: int | None = None,
     ) -> None:
         if threads < 1 or ahead < 1:
             key, value = ("threads", threads) if threads < 1 else ("ahead", ahead)
@@ -32,15 +39,15 @@ class DaliBackend:
         self._threads, self._ahead, self._device = threads, ahead, device_id
         self._pipe: Any = None
         self._wrap: Any = None
-        self._fed: deque[Job] = deque()
+        self._fed: deque[DecodeRequest] = deque()
         self._failed: BaseException | None = None
 
-    def start(self, jobs: Jobs) -> None:
+    def start(self, jobs: DecodeRequests) -> None:
         self.close()
         self._fed, self._failed = deque(), None
         self._pipe = self._build(self._source(jobs))
 
-    def next(self) -> tuple[Job, torch.Tensor]:
+    def next(self) -> tuple[DecodeRequest, torch.Tensor]:
         """The next job and its pictures, uint8 [N, side, side, 3]. StopIteration past the end."""
         if self._pipe is None:
             raise RuntimeError("next() before start()")
@@ -60,9 +67,9 @@ class DaliBackend:
     def close(self) -> None:
         self._pipe = None
 
-    def _source(self, jobs: Jobs) -> Any:
+    def _source(self, jobs: DecodeRequests) -> Any:
         """The callable that DALI asks for batch `info.iteration`."""
-        coming: deque[Job | None] = deque()  # computed and hinted, not fed yet
+        coming: deque[DecodeRequest | None] = deque()  # computed and hinted, not fed yet
 
         def source(info: Any) -> tuple[Any, ...]:
             while len(coming) <= self._ahead:
@@ -78,7 +85,7 @@ class DaliBackend:
 
         return source
 
-    def _inputs(self, job: Job) -> tuple[Any, ...]:
+    def _inputs(self, job: DecodeRequest) -> tuple[Any, ...]:
         blobs = self._supply.read(job)
         steps = job.augmentation
         crop = steps.crop.astype(np.float32)
@@ -135,7 +142,7 @@ class DaliBackend:
         built.build()
         return built
 
-    def _take(self, job: Job, images: Any) -> torch.Tensor:
+    def _take(self, job: DecodeRequest, images: Any) -> torch.Tensor:
         """A tensor of our own: DALI uses its buffers again."""
         if self._device is not None:
             return torch.from_dlpack(images.as_tensor()).clone()

@@ -19,19 +19,21 @@ import torch
 
 from data_shards.errors import DecodeError, UserError
 from data_shards.images.pixels import square
-from data_shards.loading.requests import Job
+from data_shards.loading.requests import DecodeRequest
 
 PATIENCE = 10.0  # seconds that `close` waits for the feeder
 
-Jobs = Callable[[int], Job | None]  # the k-th batch from the start, a pure function; None: past the end
+DecodeRequests = Callable[
+    [int], DecodeRequest | None
+]  # the k-th batch from the start, a pure function; None: past the end
 
 
 class Source(Protocol):
     """Where the bytes of a job come from: `supply.Supply`, or a stream."""
 
-    def read(self, job: Job, rows: slice = ...) -> list[bytes]: ...
-    def hint(self, job: Job) -> None: ...
-    def broken(self, job: Job, row: int, reason: str) -> DecodeError: ...
+    def read(self, job: DecodeRequest, rows: slice = ...) -> list[bytes]: ...
+    def hint(self, job: DecodeRequest) -> None: ...
+    def broken(self, job: DecodeRequest, row: int, reason: str) -> DecodeError: ...
 
 
 def decode_picture(
@@ -125,7 +127,7 @@ def _cut_scaled(
     return cv2.warpAffine(picture, to_source, (side, side), dst, flags, cv2.BORDER_REPLICATE)
 
 
-def decode_rows(supply: Source, job: Job, out: np.ndarray, rows: slice) -> None:
+def decode_rows(supply: Source, job: DecodeRequest, out: np.ndarray, rows: slice) -> None:
     """Read and decode some of a job's pictures to `out` [N, side, side, 3]. DecodeError names a bad one."""
     steps = job.augmentation
     blobs = supply.read(job, rows)
@@ -157,7 +159,7 @@ class HostBackend:
         self._error: BaseException | None = None
         cv2.setNumThreads(1)  # the pool is the parallelism
 
-    def start(self, jobs: Jobs) -> None:
+    def start(self, jobs: DecodeRequests) -> None:
         self.close()
         self._queue, self._stop, self._error = queue.Queue(self._ahead), threading.Event(), None
         self._pool = ThreadPoolExecutor(self._threads, "decode")
@@ -165,7 +167,7 @@ class HostBackend:
         self._feeder = threading.Thread(target=self._feed, args=arguments, name="batches", daemon=True)
         self._feeder.start()
 
-    def next(self) -> tuple[Job, torch.Tensor]:
+    def next(self) -> tuple[DecodeRequest, torch.Tensor]:
         """The next job and its pictures, uint8 [N, side, side, 3]. StopIteration past the end."""
         if self._feeder is None:
             raise RuntimeError("next() before start()")
@@ -195,7 +197,9 @@ class HostBackend:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._feeder = self._pool = None
 
-    def _feed(self, jobs: Jobs, out: queue.Queue, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
+    def _feed(
+        self, jobs: DecodeRequests, out: queue.Queue, stop: threading.Event, pool: ThreadPoolExecutor
+    ) -> None:
         """The feeder thread: computes jobs, hints storage a look-ahead early, hands pictures to the pool."""
         try:
             for job in self._hinted(jobs):
@@ -205,8 +209,8 @@ class HostBackend:
         except BaseException as error:  # surfaces in next()
             self._put(out, error, stop)
 
-    def _hinted(self, jobs: Jobs) -> Iterator[Job]:
-        coming: deque[Job] = deque()
+    def _hinted(self, jobs: DecodeRequests) -> Iterator[DecodeRequest]:
+        coming: deque[DecodeRequest] = deque()
         number = 0
         while True:
             job = jobs(number)
@@ -219,7 +223,9 @@ class HostBackend:
                 yield coming.popleft()
         yield from coming
 
-    def _submit(self, job: Job, pool: ThreadPoolExecutor) -> tuple[Job, torch.Tensor, list[Future]]:
+    def _submit(
+        self, job: DecodeRequest, pool: ThreadPoolExecutor
+    ) -> tuple[DecodeRequest, torch.Tensor, list[Future]]:
         images = torch.empty((len(job), self._size, self._size, 3), dtype=torch.uint8, pin_memory=self._pin)
         out = images.numpy()
         step = max(1, min(16, -(-len(job) // self._threads)))  # small parts: no thread waits long at the end

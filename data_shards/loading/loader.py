@@ -19,8 +19,8 @@ from torch import Tensor
 
 from data_shards.errors import DecodeError, UserError
 from data_shards.loading.dali import DaliBackend
-from data_shards.loading.host import HostBackend, Jobs, decode_square
-from data_shards.loading.requests import Job, Supply
+from data_shards.loading.host import DecodeRequests, HostBackend, decode_square
+from data_shards.loading.requests import DecodeRequest, RequestBuilder
 from data_shards.sampling.augment import AugmentConfig
 from data_shards.sampling.order import Order, evaluation_block, rank_block
 
@@ -43,8 +43,8 @@ class RawBatch:
 class Backend(Protocol):
     """Decodes jobs in order, ahead of the step."""
 
-    def start(self, jobs: Jobs) -> None: ...
-    def next(self) -> tuple[Job, Tensor]: ...
+    def start(self, jobs: DecodeRequests) -> None: ...
+    def next(self) -> tuple[DecodeRequest, Tensor]: ...
     def close(self) -> None: ...
 
 
@@ -62,7 +62,7 @@ def choose_backend(requested: str) -> str:
     return requested
 
 
-def to_batch(job: Job, images: Tensor) -> RawBatch:
+def to_batch(job: DecodeRequest, images: Tensor) -> RawBatch:
     """Hand a decoded job over as tensors."""
     slots, members = job.slots, job.slots.ids.shape[1]
     images = images.permute(0, 3, 1, 2)
@@ -81,7 +81,7 @@ def _label(column: np.ndarray) -> Tensor:
 
 def _backend(
     name: str,
-    supply: Supply,
+    supply: RequestBuilder,
     *,
     size: int,
     pictures: int,
@@ -123,7 +123,7 @@ class TrainLoader:
         rank_block(0, batch, rank, world, unit=order.unit)
         self._order, self._seed, self._rank, self._world = order, seed, rank, world
         self._batch, self._augment = batch, augment
-        self._supply = Supply(shards, fields)
+        self._supply = RequestBuilder(shards, fields)
         self._check_count()
         share = batch // world * order.members
         self._backend = _backend(
@@ -149,7 +149,7 @@ class TrainLoader:
         """(Re)build from a clock; decodes ahead from here on."""
 
         @lru_cache(maxsize=2)
-        def block(number: int) -> Job:
+        def block(number: int) -> DecodeRequest:
             begins = clock + (number * _BLOCK + np.arange(_BLOCK)) * self._batch
             first, count = rank_block(0, self._batch, self._rank, self._world, unit=self._order.unit)
             positions = (begins[:, None] + first + np.arange(count)).reshape(-1)
@@ -157,7 +157,7 @@ class TrainLoader:
 
         share = self._batch // self._world
 
-        def jobs(number: int) -> Job:
+        def jobs(number: int) -> DecodeRequest:
             nth = number % _BLOCK
             return block(number // _BLOCK)[nth * share : (nth + 1) * share]
 
@@ -195,7 +195,7 @@ class EvalLoader:
         if batch < 1:
             raise UserError(f"eval.batch={batch} is not positive: use eval.batch=64")
         self._rows, self._batch = evaluation_block(len(shards), rank, world), batch
-        self._supply = Supply(shards, fields)
+        self._supply = RequestBuilder(shards, fields)
         self._options: dict[str, Any] = {
             "size": size,
             "pictures": batch,
@@ -210,7 +210,7 @@ class EvalLoader:
         return -(-len(self._rows) // self._batch)
 
     def __iter__(self) -> Iterator[RawBatch]:
-        def jobs(number: int) -> Job | None:
+        def jobs(number: int) -> DecodeRequest | None:
             rows = self._rows[number * self._batch : (number + 1) * self._batch]
             return self._supply.evaluation(rows) if len(rows) else None
 

@@ -24,7 +24,7 @@ _TRIM = 16  # jobs between two releases of mapped index pages
 
 
 @dataclass(frozen=True)
-class Job:
+class DecodeRequest:
     """The pictures of one batch of this rank, members side by side: n slots x m members = N pictures."""
 
     slots: Slots
@@ -40,7 +40,7 @@ class Job:
         slots, steps, members = self.slots, self.augmentation, self.slots.ids.shape[1]
         low, high, _ = rows.indices(len(slots.ids))
         pictures = slice(low * members, high * members)
-        return Job(
+        return DecodeRequest(
             Slots(slots.ids[rows], slots.sets[rows], slots.positions[rows], slots.repeat[rows]),
             {name: column[rows] for name, column in self.labels.items()},
             self.sizes[pictures],
@@ -53,7 +53,7 @@ class Job:
         )
 
 
-class Supply:
+class RequestBuilder:
     """Turns slots into jobs and jobs into bytes, for one set or for the several that slots refer to."""
 
     def __init__(self, sets: Any, fields: Sequence[str] = ()) -> None:
@@ -67,7 +67,7 @@ class Supply:
         self.readers = [Reader(shards) for shards in self.sets]
         self._jobs = 0
 
-    def training(self, slots: Slots, config: AugmentConfig, seed: int) -> Job:
+    def training(self, slots: Slots, config: AugmentConfig, seed: int) -> DecodeRequest:
         """The job of training slots, with their random augmentation."""
         sizes = self._sizes(slots)
         parts = [
@@ -85,14 +85,14 @@ class Supply:
             )
         return self._job(slots, sizes, merged)
 
-    def evaluation(self, rows: range) -> Job:
+    def evaluation(self, rows: range) -> DecodeRequest:
         """The job of consecutive rows of the (first) set: centre crops."""
         ids = np.arange(rows.start, rows.stop, dtype=np.int64)
         slots = Slots(ids[:, None], np.zeros((len(ids), 1), np.int8), ids, np.zeros(len(ids), bool))
         sizes = self._sizes(slots)
         return self._job(slots, sizes, augment.centre(sizes[:, 0, 0], sizes[:, 0, 1]))
 
-    def read(self, job: Job, rows: slice = slice(None)) -> list[bytes]:
+    def read(self, job: DecodeRequest, rows: slice = slice(None)) -> list[bytes]:
         """The stored bytes of (some of) the pictures of a job, as they were packed.
 
         Decoders fill damaged pictures up and say little or nothing: their crc32 is compared with the index here.
@@ -108,13 +108,13 @@ class Supply:
                 out[place] = data
         return out
 
-    def hint(self, job: Job) -> None:
+    def hint(self, job: DecodeRequest) -> None:
         """Tell the kernel that this job will be read soon."""
         ids, sets = job.slots.ids.reshape(-1), job.slots.sets.reshape(-1)
         for number, reader in enumerate(self.readers):
             reader.hint(ids[sets == number])
 
-    def broken(self, job: Job, row: int, reason: str) -> DecodeError:
+    def broken(self, job: DecodeRequest, row: int, reason: str) -> DecodeError:
         """The error that names picture `row` of a job."""
         shards = self.sets[int(job.slots.sets.reshape(-1)[row])]
         name = name_of(shards, int(job.slots.ids.reshape(-1)[row]))
@@ -127,7 +127,7 @@ class Supply:
         for reader in self.readers:
             reader.close()
 
-    def _job(self, slots: Slots, sizes: np.ndarray, augmentation: Augmentation) -> Job:
+    def _job(self, slots: Slots, sizes: np.ndarray, augmentation: Augmentation) -> DecodeRequest:
         labels = {}
         for field in self.fields:
             column = self._gather([shards.labels[field] for shards in self.sets], slots)
@@ -135,7 +135,7 @@ class Supply:
         self._jobs += 1
         if self._jobs % _TRIM == 0:
             self._trim()
-        return Job(slots, labels, sizes.reshape(-1, 2), augmentation)
+        return DecodeRequest(slots, labels, sizes.reshape(-1, 2), augmentation)
 
     def _sizes(self, slots: Slots) -> np.ndarray:
         """Sizes of the pictures: what is looked up first of rows, so here the index is verified."""

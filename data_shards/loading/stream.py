@@ -28,7 +28,7 @@ from data_shards import counter_rng
 from data_shards.errors import DecodeError, UserError
 from data_shards.loading.host import HostBackend
 from data_shards.loading.loader import RawBatch, to_batch
-from data_shards.loading.requests import Job
+from data_shards.loading.requests import DecodeRequest
 from data_shards.loading.stream_sources import Sources
 from data_shards.loading.tar_stream import samples
 from data_shards.sampling import augment
@@ -50,7 +50,7 @@ class _Sample:
 
 
 @dataclass(frozen=True)
-class _StreamJob(Job):
+class _StreamJob(DecodeRequest):
     samples: tuple[_Sample, ...]
 
 
@@ -111,7 +111,9 @@ class StreamLoader:
         """(Re)build from a clock, to the precision that the module's docstring states."""
         samples = itertools.chain.from_iterable(self._shuffled(clock))
 
-        def jobs(number: int) -> Job:  # the backend asks for 0, 1, 2, ...: a stream has no other order
+        def jobs(
+            number: int,
+        ) -> DecodeRequest:  # the backend asks for 0, 1, 2, ...: a stream has no other order
             first, count = rank_block(clock + number * self._batch, self._batch, self._rank, self._world)
             return self._job(first, tuple(next(samples) for _ in range(count)))
 
@@ -127,7 +129,7 @@ class StreamLoader:
     def close(self) -> None:
         self._backend.close()
 
-    def _job(self, first: int, samples: tuple[_Sample, ...]) -> Job:
+    def _job(self, first: int, samples: tuple[_Sample, ...]) -> DecodeRequest:
         count = len(samples)
         sizes = np.array([_size(sample) for sample in samples], np.int32)
         ids = np.array([[sample.id] for sample in samples], np.int64)

@@ -26,7 +26,7 @@ from hpc.inference import threshold
 from hpc.inference.predictor import PictureBlocks, Predictor, untrained
 from hpc.metrics.pair_list import check_people, read_list, resolve
 from hpc.metrics.pairs import Pairs, all_pairs
-from hpc.metrics.verification import Score, Verdict, bootstrap, cosine, measure, score_pairs
+from hpc.metrics.verification import Score, VerificationResult, bootstrap, cosine, measure, score_pairs
 from hpc.plots import roc
 
 PIXELS = "pixels (32x32 grey)"
@@ -34,7 +34,7 @@ Progress = Callable[[str, PictureBlocks], Any]  # what wraps the loop over pictu
 
 
 @dataclass
-class Trial:
+class PairProtocol:
     """What is compared: pairs of rows, the samples of the rows, their people, and how it was chosen."""
 
     pairs: Pairs
@@ -53,11 +53,13 @@ def pixels(images: np.ndarray) -> np.ndarray:
     return flat - flat.mean(1, keepdims=True)
 
 
-def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> Trial:
+def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> PairProtocol:
     """All pairs of the set, or those of a list."""
     identity = np.asarray(shards.labels["identity"], np.int64)
     if pairs is None:
-        return Trial(all_pairs(identity), np.arange(len(shards)), identity, {"kind": "all pairs of the set"})
+        return PairProtocol(
+            all_pairs(identity), np.arange(len(shards)), identity, {"kind": "all pairs of the set"}
+        )
     listing = read_list(pairs)
     found = resolve(listing.pairs, finder(shards), path=pairs, skip=skip)
     check_people(found, identity[found.ids], path=pairs)
@@ -70,7 +72,7 @@ def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> Trial:
     }
     if found.absent:
         note["first_absent"] = found.first_absent
-    return Trial(found.pairs, found.ids, identity[found.ids], note)
+    return PairProtocol(found.pairs, found.ids, identity[found.ids], note)
 
 
 def finder(shards: ShardSet) -> Callable[[str, int | None], int | None]:
@@ -109,9 +111,9 @@ def finder(shards: ShardSet) -> Callable[[str, int | None], int | None]:
     return find
 
 
-def judge(
-    embeddings: np.ndarray, on: Trial, *, score: Score, rounds: int, seed: int
-) -> tuple[Verdict, np.ndarray]:
+def score_run(
+    embeddings: np.ndarray, on: PairProtocol, *, score: Score, rounds: int, seed: int
+) -> tuple[VerificationResult, np.ndarray]:
     """All figures of one set of embeddings [m, d], and the scores of the pairs."""
     scores = score_pairs(embeddings, on.pairs, score)
     verdict = measure(scores, on.pairs)
@@ -174,7 +176,7 @@ def assess(
     names = (model.name, plain.name, PIXELS)
     scorers = (model.score, plain.score, cosine)
     judged = {
-        name: judge(found, on, score=score, rounds=rounds, seed=model.config.seed)
+        name: score_run(found, on, score=score, rounds=rounds, seed=model.config.seed)
         for name, found, score in zip(names, embeddings, scorers, strict=True)
     }
     rows = [{"name": name} | verdict.plain() for name, (verdict, _) in judged.items()]
@@ -199,7 +201,7 @@ def assess(
     return report
 
 
-def _choosers(choice: Choice, shards: ShardSet, on: Trial) -> list[str]:
+def _choosers(choice: Choice, shards: ShardSet, on: PairProtocol) -> list[str]:
     """The judged people who are among those that chose checkpoint and threshold."""
     return known_people.shared(choice.people, shards, on.ids) if choice.people else []
 
@@ -214,7 +216,7 @@ def _chosen(model: Predictor, choice: Choice, progress: Progress) -> tuple[dict[
     blocks = PictureBlocks(shards, on.ids, model.config.data.size)
     what = f"choosing the threshold on {shards.manifest.get('split') or shards.name}"
     embeddings = np.concatenate([model.embed(images) for images in progress(what, blocks)])
-    verdict, _ = judge(embeddings, on, score=model.score, rounds=0, seed=model.config.seed)
+    verdict, _ = score_run(embeddings, on, score=model.score, rounds=0, seed=model.config.seed)
     found = threshold.record(model, shards, on.note, verdict)
     threshold.keep(model.run, found)
     return found, True
@@ -235,7 +237,7 @@ def _name(shards: ShardSet, pairs: Path | None) -> str:
     return "-".join(part for part in (shards.name, split, pairs.stem if pairs else "") if part)
 
 
-def _describe(model: Predictor, shards: ShardSet, on: Trial) -> dict[str, Any]:
+def _describe(model: Predictor, shards: ShardSet, on: PairProtocol) -> dict[str, Any]:
     return {
         "run": model.run.name,
         "checkpoint": model.clock,
@@ -259,7 +261,7 @@ def _describe(model: Predictor, shards: ShardSet, on: Trial) -> dict[str, Any]:
 
 
 def _draw(
-    folder: Path, model: Predictor, on: Trial, scores: dict[str, np.ndarray], report: dict[str, Any]
+    folder: Path, model: Predictor, on: PairProtocol, scores: dict[str, np.ndarray], report: dict[str, Any]
 ) -> None:
     where = f"{folder.name}: {report['pictures']:,} pictures of {report['identities']:,} people"
     roc.draw_roc(

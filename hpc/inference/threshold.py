@@ -13,7 +13,7 @@ import numpy as np
 from data_shards.files import SEAL, FileError, MissingFile, is_sealed, read_json, seal, write_json
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.inference.predictor import Predictor
-from hpc.metrics.verification import Verdict
+from hpc.metrics.verification import VerificationResult
 
 NAME = "threshold.json"
 SCHEMA = {
@@ -27,7 +27,9 @@ SCHEMA = {
 }
 
 
-def record(model: Predictor, shards: ShardSet, note: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+def record(
+    model: Predictor, shards: ShardSet, note: dict[str, Any], verdict: VerificationResult
+) -> dict[str, Any]:
     """What is kept: the threshold of equal errors, and of which network and people it is."""
     return {
         "checkpoint": model.clock,

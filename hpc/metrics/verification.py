@@ -55,7 +55,7 @@ def score_pairs(embeddings: np.ndarray, pairs: Pairs, score: Score = cosine) -> 
 
 
 @dataclass
-class Verdict:
+class VerificationResult:
     """All figures of one scorer on one list of pairs."""
 
     eer: float
@@ -97,14 +97,14 @@ def name(far: float) -> str:
     return f"far=1e-{round(-np.log10(far))}"
 
 
-def measure(scores: np.ndarray, pairs: Pairs) -> Verdict:
+def measure(scores: np.ndarray, pairs: Pairs) -> VerificationResult:
     """Every figure of `scores` [n], without intervals."""
     curve = roc.rank(scores, pairs.same).roc()
     rate, threshold = roc.equal_error(curve)
     enough = {far: curve.impostors >= SUPPORT / far * (1 - 1e-9) for far in FARS}
     reached = {far: roc.at_far(curve, far) for far in FARS if enough[far]}
     folds = roc.fold_accuracy(scores, pairs.same, pairs.fold, balanced=pairs.balanced)
-    return Verdict(
+    return VerificationResult(
         eer=rate,
         auc=roc.area(curve),
         accuracy=float(folds.mean()) if len(folds) else float("nan"),

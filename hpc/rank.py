@@ -22,7 +22,7 @@ def main(run: str) -> int:
     try:
         return train(run, listening)
     finally:
-        listening.deafen()
+        listening.ignore_signals()
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ class Trainer:
             modules = self.task.players()
         factory.check_players(config, modules)
         self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
-        self.keeper = CheckpointManager(run, config, self.task, self.players, here)
-        saved = self.keeper.find()
+        self.manager = CheckpointManager(run, config, self.task, self.players, here)
+        saved = self.manager.find()
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)
         asked = (lambda: listening.level) if listening else (lambda: 0)
@@ -87,7 +87,7 @@ class Trainer:
         self._ahead: Batch | None = None
         self._warm_up()
         if saved:
-            self.keeper.restore(saved)
+            self.manager.restore(saved)
             self.updates, self.tick = saved.updates, step_sync.RunningMeans(**saved.monitor)
         self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(startup.first_lines(config, here, self.players, self.sets, self.clock))
@@ -109,7 +109,7 @@ class Trainer:
             if self.stop:
                 self.save()
             with self.ledger.spend("save"):
-                self.keeper.finish()
+                self.manager.finish()
         self.ledger.enter("shutdown")
         if self.stop:
             self.monitor.note(f"stopped by {signals.REASONS[self.stop]} at {self.clock:,} images; saved")
@@ -133,7 +133,7 @@ class Trainer:
 
     def _after_step(self, before: int) -> None:
         config, last = self.config, self.clock >= self.config.images
-        fault_injection.hit("step", self.clock, self.here.rank)
+        fault_injection.crash_point("step", self.clock, self.here.rank)
         if due(config.log.every, before, self.clock) or last:
             self._show_tick()
         if due(config.log.histograms, before, self.clock):
@@ -148,7 +148,7 @@ class Trainer:
             nets = {name: player.evaluated for name, player in self.players.items()}
             for name, images in pictures(self.task, nets, self.batch, self.clock).items():
                 self.monitor.pictures(self.clock, name, images)
-        if due(config.save.every, before, self.clock) or last or self.keeper.is_best(metrics):
+        if due(config.save.every, before, self.clock) or last or self.manager.is_best(metrics):
             self.save(metrics)
 
     def _next_batch(self) -> Batch:
@@ -187,9 +187,9 @@ class Trainer:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
         scalars = {"loss": loss, "norm": norm} | self.reported.in_order()
         asked = self.preemption.level if self.preemption else 0
-        found = step_sync.sync_step(asked, scalars, batch, self.here, failed=self.keeper.failed)
+        found = step_sync.sync_step(asked, scalars, batch, self.here, failed=self.manager.failed)
         if found.failed:
-            self.keeper.finish()
+            self.manager.finish()
         step_sync.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
         self.stop = found.stop
         self.tick.digest += found.digest
@@ -212,7 +212,7 @@ class Trainer:
         self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
         self.tick = step_sync.RunningMeans()
         self.ledger.waited(self.loader.waited)
-        self.ledger.write(self.clock, **self.keeper.measured)
+        self.ledger.write(self.clock, **self.manager.measured)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the held-out set, if there is one, on all ranks; show it; return its scalars."""
@@ -240,8 +240,8 @@ class Trainer:
         """Commit a checkpoint of this clock; all ranks wait for it."""
         with self.ledger.spend("save"):
             self.monitor.flush()
-            self.keeper.save(self.clock, self.updates, self.tick, metrics or {})
-        self.ledger.write(self.clock, **self.keeper.measured)
+            self.manager.save(self.clock, self.updates, self.tick, metrics or {})
+        self.ledger.write(self.clock, **self.manager.measured)
 
     def _warm_up(self) -> None:
         """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
@@ -262,7 +262,7 @@ class Trainer:
         self.task.load_state(state)
 
     def close(self) -> None:
-        self.keeper.close()
+        self.manager.close()
         self.loader.close()
         self.monitor.close()
 

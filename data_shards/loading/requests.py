@@ -35,7 +35,7 @@ class DecodeRequest:
     def __len__(self) -> int:
         return self.slots.ids.size
 
-    def __getitem__(self, rows: slice) -> "Job":
+    def __getitem__(self, rows: slice) -> "DecodeRequest":
         """Some consecutive slots."""
         slots, steps, members = self.slots, self.augmentation, self.slots.ids.shape[1]
         low, high, _ = rows.indices(len(slots.ids))

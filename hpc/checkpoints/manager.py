@@ -49,7 +49,7 @@ class CheckpointManager:
         for player in self.players.values():
             name = player.name
             player.load_state(PlayerState(saved.players[name], saved.optim[name], saved.ema.get(name)))
-        if not fault_injection.forgotten("task"):
+        if not fault_injection.skip_restore("task"):
             self.task.load_state(saved.task)
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:

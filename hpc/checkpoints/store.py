@@ -101,7 +101,7 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
         with ThreadPoolExecutor(HASHERS) as pool:
             written = {}
             for number, (name, content) in enumerate(checkpoint.files()):
-                fault_injection.hit(f"save{number}", checkpoint.clock)
+                fault_injection.crash_point(f"save{number}", checkpoint.clock)
                 written[name] = _write(temporary / name, content, pool)
             files = {
                 name: {"bytes": size, "sha256": hashed.result()} for name, (size, hashed) in written.items()
@@ -109,7 +109,7 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
             head = manifest.encode(checkpoint.clock, checkpoint.updates, checkpoint.meta, files)
             safetensors_writer.write(temporary / manifest.NAME, [head], pool)
         sync_path(temporary)
-        fault_injection.hit("savecommit", checkpoint.clock)
+        fault_injection.crash_point("savecommit", checkpoint.clock)
         guard()
         temporary.rename(target)
         sync_path(folder)

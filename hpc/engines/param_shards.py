@@ -39,7 +39,7 @@ class ParamShard:
         return whole.detach().reshape(-1).narrow(0, self.start, self.numel)
 
 
-def fragment(name: str, start: int, flat: Tensor, offset: int, numel: int) -> ParamShard:
+def shard_of(name: str, start: int, flat: Tensor, offset: int, numel: int) -> ParamShard:
     return ParamShard(name, start, flat, offset, nn.Parameter(flat.detach().narrow(0, offset, numel)))
 
 

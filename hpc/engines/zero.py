@@ -23,7 +23,7 @@ from hpc.distributed.collectives import agree_or_raise, sum_
 from hpc.distributed.comm import Dist
 from hpc.engines.deepspeed_setup import import_deepspeed
 from hpc.engines.flat import Flat
-from hpc.engines.param_shards import ParamShard, ParamShards, ProxyOptimizer, fragment
+from hpc.engines.param_shards import ParamShard, ParamShards, ProxyOptimizer, shard_of
 from hpc.optim.ema import Ema
 from hpc.optim.state import load_module
 
@@ -83,7 +83,7 @@ class ZeRO(Flat):
         if link is not None:
             flat = self.ds.optimizer.single_partition_of_fp32_groups[link.param_group_index]
             at = link.hp_fragment_address
-            yield fragment(name, link.lp_fragment_address.start, flat, at.start, at.numel)
+            yield shard_of(name, link.lp_fragment_address.start, flat, at.start, at.numel)
 
     def _cut_weights(self, name: str, p: Any) -> Iterator[ParamShard]:
         """This rank's piece under ZeRO 3, less the padding of its end."""
@@ -92,7 +92,7 @@ class ZeRO(Flat):
         start = numel * self.here.rank
         numel = min(numel, p.ds_numel - start)
         if numel > 0:
-            yield fragment(name, start, zero.fp32_partitioned_groups_flat[group], offset, numel)
+            yield shard_of(name, start, zero.fp32_partitioned_groups_flat[group], offset, numel)
 
     @contextlib.contextmanager
     def _micro(self, last: bool) -> Iterator[None]:

@@ -11,7 +11,7 @@ import re
 import signal
 
 
-def hit(place: str, clock: int, rank: int = 0) -> None:
+def crash_point(place: str, clock: int, rank: int = 0) -> None:
     """Die here if the environment says so. `place`: `step`, or `save<n>` for the nth write boundary of a
     save.
     """
@@ -30,6 +30,6 @@ def hit(place: str, clock: int, rank: int = 0) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def forgotten(part: str) -> bool:
+def skip_restore(part: str) -> bool:
     """Whether an audit's negative control asks to leave `part` (optim | ema | task) out of a resume."""
     return part in os.environ.get("ROSTRO_FORGET", "").split(",")

@@ -89,9 +89,9 @@ class Player:
 
     def load_state(self, state: PlayerState) -> None:
         self.engine.load(state.weights, f"player {self.name}")
-        if not fault_injection.forgotten("optim"):
+        if not fault_injection.skip_restore("optim"):
             self.engine.import_optim(self.optimizer, state.optim)
-        if self.ema and state.ema is not None and not fault_injection.forgotten("ema"):
+        if self.ema and state.ema is not None and not fault_injection.skip_restore("ema"):
             self.ema.load_state(state.ema)
 
     def checksums(self) -> list[int]:

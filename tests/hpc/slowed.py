@@ -26,7 +26,7 @@ def slowed(owner: Any, name: str, seconds: float, *, counted: bool = False) -> N
 
 if __name__ == "__main__":
     plan = json.loads(os.environ["SLOWED"])
-    slowed(train.fault_injection, "hit", plan["step"])
+    slowed(train.fault_injection, "crash_point", plan["step"])
     slowed(store, "save", plan["save"])
     slowed(train, "evaluate", plan["evaluate"])
     slowed(TrainLoader, "next", plan["wait"], counted=True)

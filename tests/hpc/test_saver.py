@@ -89,7 +89,7 @@ class Held:
 
 def test_what_is_written_is_the_state_of_the_call_and_a_second_save_waits(tmp_path: Path) -> None:
     held = Held(tmp_path)
-    hand = async_writer.Saver(held, background=True)
+    hand = async_writer.AsyncCheckpointWriter(held, background=True)
     live = make(64)
     live.players["net"]["w"] = live.players["net"]["w"].to(memory_format=torch.channels_last)
     for clock in (64, 128):
@@ -119,7 +119,7 @@ def test_what_is_written_is_the_state_of_the_call_and_a_second_save_waits(tmp_pa
 
 
 def test_the_copy_keeps_its_memory_and_follows_a_state_that_grows() -> None:
-    hand = async_writer.HostCopy()
+    hand = async_writer.StagingBuffer()
     first = hand.take(make(64)).players["net"]["w"]
     second = hand.take(make(128)).players["net"]["w"]
     assert first.data_ptr() == second.data_ptr()
@@ -137,7 +137,7 @@ def test_a_failure_in_the_thread_is_one_line_and_stays(failure: Exception) -> No
     def write(state: Checkpoint) -> None:
         raise failure
 
-    hand = async_writer.Saver(write, background=True)
+    hand = async_writer.AsyncCheckpointWriter(write, background=True)
     assert hand.save(make(64)) == ""
     line = hand.wait()
     assert line.splitlines() == [line]
@@ -152,7 +152,9 @@ def test_a_process_that_may_not_change_its_priority_saves_all_the_same(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(async_writer.os, "setpriority", refused)
-    hand = async_writer.Saver(lambda state: store.save(tmp_path, state) and None, background=True)
+    hand = async_writer.AsyncCheckpointWriter(
+        lambda state: store.save(tmp_path, state) and None, background=True
+    )
     assert hand.save(make(64)) == hand.wait() == ""
     assert [path.name for path in store.listing(tmp_path)] == [f"{64:012d}"]
 

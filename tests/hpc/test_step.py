@@ -138,10 +138,10 @@ def test_the_wait_for_data_goes_on_counting_where_the_batch_grows(tmp_path: Path
 def test_a_metric_that_is_not_a_number_is_never_the_best(tmp_path: Path, shards: Path) -> None:
     run = make_run(tmp_path / "run", shards)
     with contextlib.closing(train.Trainer(RunDir(run), Dist())) as trainer:
-        assert not trainer.keeper.is_best({"eer": math.nan})
+        assert not trainer.manager.is_best({"eer": math.nan})
         for trainer.clock, value in ((16, math.nan), (32, 0.4)):
             trainer.save({"eer": value})
-        assert [trainer.keeper.is_best({"eer": value}) for value in (0.3, 0.5, math.nan)] == [
+        assert [trainer.manager.is_best({"eer": value}) for value in (0.3, 0.5, math.nan)] == [
             True,
             False,
             False,

@@ -45,7 +45,9 @@ def change(state: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("background", [False, True])
 def test_nested_state_comes_back_from_a_checkpoint(tmp_path: Path, background: bool) -> None:
-    hand = async_writer.Saver(lambda state: store.save(tmp_path, state) and None, background=background)
+    hand = async_writer.AsyncCheckpointWriter(
+        lambda state: store.save(tmp_path, state) and None, background=background
+    )
     state = remembered()
     assert hand.save(Checkpoint(64, 4, players={"net": nn.Linear(2, 2).state_dict()}, task=state)) == ""
     change(state)

@@ -237,7 +237,7 @@ def test_a_save_inside_a_tick_leaves_the_lines_as_they_were(
             raise ConnectionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.fault_injection, "hit", die)
+        patched.setattr(train.fault_injection, "crash_point", die)
         _fit(killed)
     assert [int(path.name) for path in store.listing(killed)][-1] == 96  # between the ticks at 64 and 128
     _fit(killed)

@@ -61,13 +61,13 @@ def test_a_run_whose_checkpoints_are_gone_is_not_started_from_0(run, capsys):
 
 def test_nor_by_its_ranks(run):
     """As torchrun and a requeue start them."""
-    keeper = CheckpointManager.__new__(CheckpointManager)
-    keeper.run, keeper.here = run, comm.Dist()
-    assert keeper.find().clock == 320
+    manager = CheckpointManager.__new__(CheckpointManager)
+    manager.run, manager.here = run, comm.Dist()
+    assert manager.find().clock == 320
     for path in store.listing(run.path):
         (path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"none is left; 2 damaged ones"):
-        keeper.find()
+        manager.find()
 
 
 def test_from_0_starts_again_and_keeps_what_there_was(run, capsys):

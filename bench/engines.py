@@ -31,29 +31,29 @@ VARIANTS = ("independent", "ddp", "zero0", "zero1", "zero2", "zero3")
 class Variant:
     """One network under one engine, and the batch that it sees again and again."""
 
-    def __init__(self, name: str, here: Any) -> None:
+    def __init__(self, name: str, comm: Any) -> None:
         import torch
 
         from hpc.config.schema import Config, DeepSpeed, Engine, Optim
-        from hpc.distributed.comm import Dist
+        from hpc.distributed.comm import Comm
         from hpc.task import Batch
         from hpc.tasks.siamese import Siamese
         from hpc.training.player import Player
 
-        self.here = Dist() if name == "independent" else here
+        self.comm = Comm() if name == "independent" else comm
         engine = {"independent": "flat", "ddp": "ddp"}.get(name, "deepspeed")
         stage = int(name[-1]) if engine == "deepspeed" else 0
         config = Config(
-            batch=SHARE * self.here.world,
+            batch=SHARE * self.comm.world,
             optim=Optim(name="adam"),
             engine=Engine(name=engine, deepspeed=DeepSpeed(stage=stage)),
             task=TASK,
         )
         torch.manual_seed(0)
         self.task = Siamese(config)
-        self.task.here = self.here
-        self.player = Player("net", self.task.players()["net"], config, self.here)
-        rows = torch.arange(SHARE) + here.rank * SHARE
+        self.task.comm = self.comm
+        self.player = Player("net", self.task.players()["net"], config, self.comm)
+        rows = torch.arange(SHARE) + comm.rank * SHARE
         images = torch.randn(SHARE, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
         self.batch = Batch(images, {"identity": rows // 4}, rows, rows)
 
@@ -81,24 +81,25 @@ def rank_main(rank: int, folder: str, rounds: int, steps: int) -> dict[str, list
     """Seconds of an update by variant and round, of the slower rank."""
     import torch
 
-    from hpc.distributed import collectives, comm
+    from hpc.distributed import collectives
+    from hpc.distributed.comm import connect, disconnect
 
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "LOCAL_RANK": str(rank)}
-    here = comm.connect(Path(folder), timeout=300, device="cpu")
-    variants = {name: Variant(name, here) for name in VARIANTS}
+    comm = connect(Path(folder), timeout=300, device="cpu")
+    variants = {name: Variant(name, comm) for name in VARIANTS}
     rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for number in range(-1, rounds):
         for name, variant in variants.items():
-            collectives.gather_vector([0.0], here)  # both begin together
+            collectives.gather_vector([0.0], comm)  # both begin together
             start = time.perf_counter()
             for _ in range(steps if number >= 0 else 2):
                 variant.step()
             spent = (time.perf_counter() - start) / steps
-            slower = max(value for (value,) in collectives.gather_vector([spent], here))
+            slower = max(value for (value,) in collectives.gather_vector([spent], comm))
             if number >= 0:
                 rows[name].append(slower)
-    comm.disconnect()
+    disconnect()
     return rows
 
 

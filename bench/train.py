@@ -28,7 +28,7 @@ import torch
 from data_shards.loading.loader import RawBatch
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Optim
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.losses.pairs import contrastive, form_pairs
 from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
@@ -72,7 +72,7 @@ def make_trainer(folder: Path, train: Path) -> Trainer:
     run = folder / "run"
     run.mkdir()
     save_config(config, run / "config.yaml")
-    return Trainer(RunDir(run), Dist())
+    return Trainer(RunDir(run), Comm())
 
 
 class OneBatch:
@@ -93,12 +93,12 @@ def bare_loop(batch: RawBatch) -> Callable[[], None]:
     trunk, features = build_trunk("googlenet")
     net = SiameseNet(trunk, features, TASK["embedding"]).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
-    here = Dist()
+    comm = Comm()
 
     def step() -> None:
         images = batch.images.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
         optimizer.zero_grad(set_to_none=True)
-        pairs = form_pairs(net(images), batch.labels["identity"], batch.ids, here)
+        pairs = form_pairs(net(images), batch.labels["identity"], batch.ids, comm)
         loss = contrastive(pairs, margin=1.0)
         loss.backward()
         optimizer.step()

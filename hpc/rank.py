@@ -14,7 +14,7 @@ from hpc.cluster.signals import SignalListener
 def main(run: str) -> int:
     """Train as this rank; its exit code."""
     listening = SignalListener()
-    place = slurm_env.place()
+    place = slurm_env.rank_from_env()
     if place and place[1] > 1:  # ranks share the cores of a node
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from hpc.train import main as train

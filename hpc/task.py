@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Task:
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.schema.Config; the task's own keys are config.task[...]
-        self.here = (
-            Dist()
+        self.comm = (
+            Comm()
         )  # this rank's place, for losses that look at the whole global batch; set by the trainer
         self.report: Callable[[str, Tensor], None] = lambda name, value: (
             None

@@ -33,8 +33,7 @@ from hpc.cluster.signals import SignalListener
 from hpc.config import held_out
 from hpc.data import loaders
 from hpc.data.staging import Left
-from hpc.distributed import comm
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm, connect, disconnect, rank_from_env
 from hpc.engines import factory
 from hpc.monitor import monitor
 from hpc.monitor.monitor import Monitor
@@ -55,42 +54,42 @@ class Trainer:
     def __init__(
         self,
         run: RunDir,
-        here: Dist,
+        comm: Comm,
         ledger: TimeLedger | None = None,
         listening: SignalListener | None = None,
     ) -> None:
-        self.run, self.here, self.listening = run, here, listening
-        self.ledger = ledger or TimeLedger(run, main=here.main)
-        self.config = config = startup.resolved(run, here)
-        startup.check_world(config, here)
-        startup.threads_and_algorithms(config, here)
+        self.run, self.comm, self.listening = run, comm, listening
+        self.ledger = ledger or TimeLedger(run, main=comm.main)
+        self.config = config = startup.resolved(run, comm)
+        startup.check_world(config, comm)
+        startup.threads_and_algorithms(config, comm)
         self.clock = self.updates = 0
         self.tick = step_sync.RunningMeans()
         self.reported = step_sync.StepScalars()
         self.preemption: SignalListener | None = None  # while `fit` runs
         self.stop = 0  # why it stopped: a level of hpc/cluster/signals.py
         self.task = startup.task(config)
-        self.task.here, self.task.report = here, self.reported.report
+        self.task.comm, self.task.report = comm, self.reported.report
         with seeding.seeded(config.seed):
             modules = self.task.players()
         factory.check_players(config, modules)
-        self.players = {name: Player(name, module, config, here) for name, module in modules.items()}
-        self.manager = CheckpointManager(run, config, self.task, self.players, here)
+        self.players = {name: Player(name, module, config, comm) for name, module in modules.items()}
+        self.manager = CheckpointManager(run, config, self.task, self.players, comm)
         saved = self.manager.find()
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)
         asked = (lambda: listening.level) if listening else (lambda: 0)
-        self.sets = loaders.shard_sets(config, self.task, here, asked)
-        self.loader = loaders.train_loader(config, self.task, self.sets, self.spec, here)
+        self.sets = loaders.shard_sets(config, self.task, comm, asked)
+        self.loader = loaders.train_loader(config, self.task, self.sets, self.spec, comm)
         self.loader.start(self.clock)
-        self.held_out = loaders.eval_loader(config, self.task, self.sets, here)
+        self.held_out = loaders.eval_loader(config, self.task, self.sets, comm)
         self._ahead: Batch | None = None
         self._warm_up()
         if saved:
             self.manager.restore(saved)
             self.updates, self.tick = saved.updates, step_sync.RunningMeans(**saved.monitor)
-        self.monitor = Monitor(run.path, config, rank=here.rank, resume_clock=saved.clock if saved else None)
-        self.monitor.note(startup.first_lines(config, here, self.players, self.sets, self.clock))
+        self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=saved.clock if saved else None)
+        self.monitor.note(startup.first_lines(config, comm, self.players, self.sets, self.clock))
 
     def fit(self) -> str:
         """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""
@@ -133,14 +132,14 @@ class Trainer:
 
     def _after_step(self, before: int) -> None:
         config, last = self.config, self.clock >= self.config.images
-        fault_injection.crash_point("step", self.clock, self.here.rank)
+        fault_injection.crash_point("step", self.clock, self.comm.rank)
         if due(config.log.every, before, self.clock) or last:
             self._show_tick()
         if due(config.log.histograms, before, self.clock):
             for player in self.players.values():
                 self.monitor.histograms(self.clock, dict(player.engine.whole().named_parameters()))
         if config.desync_every and self.updates % config.desync_every == 0:
-            step_sync.compare_ranks(self.players, self.clock, self.here)
+            step_sync.compare_ranks(self.players, self.clock, self.comm)
         metrics: dict[str, float] = {}
         if due(config.eval.every, before, self.clock) or last:
             with self.ledger.spend("evaluate"):
@@ -155,10 +154,10 @@ class Trainer:
         spec = self.task.spec(self.clock)
         if spec != self.spec:  # growth: another batch or resolution from here on
             self.spec = spec
-            self.loader = loaders.successor(self.loader, self.config, self.task, self.sets, spec, self.here)
+            self.loader = loaders.successor(self.loader, self.config, self.task, self.sets, spec, self.comm)
             self.loader.start(self.clock)
         raw, self._ahead = self._ahead or startup.to_batch(self.loader.next()), None
-        return raw.prepare(self.here.device, channels_last=self.config.channels_last)
+        return raw.prepare(self.comm.device, channels_last=self.config.channels_last)
 
     def _backward(self, index: int, phase: Phase, batch: Batch) -> Tensor:
         """Leave the gradients of `phase` in its player and nowhere else; return this rank's loss."""
@@ -167,7 +166,7 @@ class Trainer:
                 player.receive_gradients(name == phase.player)
         self.players[phase.player].optimizer.zero_grad(set_to_none=True)
         self.reported.clear()
-        stream = (self.config.seed, "step", self.clock, self.here.rank, index)
+        stream = (self.config.seed, "step", self.clock, self.comm.rank, index)
         run = BackwardPass(
             self.task,
             phase,
@@ -181,16 +180,16 @@ class Trainer:
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         on = self.config.precision == "bf16"
-        return torch.autocast(self.here.device.type, dtype=torch.bfloat16, enabled=on)
+        return torch.autocast(self.comm.device.type, dtype=torch.bfloat16, enabled=on)
 
     def _agree(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
         """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
         scalars = {"loss": loss, "norm": norm} | self.reported.in_order()
         asked = self.preemption.level if self.preemption else 0
-        found = step_sync.sync_step(asked, scalars, batch, self.here, failed=self.manager.failed)
+        found = step_sync.sync_step(asked, scalars, batch, self.comm, failed=self.manager.failed)
         if found.failed:
             self.manager.finish()
-        step_sync.refuse_not_finite(found, phase, self.clock, batch, self.config, self.here)
+        step_sync.refuse_not_finite(found, phase, self.clock, batch, self.config, self.comm)
         self.stop = found.stop
         self.tick.digest += found.digest
         for name, value in found.means.items():
@@ -207,7 +206,7 @@ class Trainer:
             grad_norm=self.tick.means("norm"),
             images_per_s=(self.clock - clock) / max(now - start, 1e-9),
             data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),
-            memory_mb=monitor.memory_mb(self.here),
+            memory_mb=monitor.memory_mb(self.comm),
         )
         self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
         self.tick = step_sync.RunningMeans()
@@ -224,7 +223,7 @@ class Trainer:
             self.task,
             nets,
             batches,
-            self.here,
+            self.comm,
             channels_last=self.config.channels_last,
             thumbnails=self.config.log.projector,
         )
@@ -250,10 +249,10 @@ class Trainer:
         run.
         """
         self._ahead = startup.to_batch(self.loader.next())
-        if self.here.world == 1 or self.config.engine.name != "ddp":
+        if self.comm.world == 1 or self.config.engine.name != "ddp":
             return
         state = task_state.copied(self.task.state())
-        batch = self._ahead.prepare(self.here.device, channels_last=self.config.channels_last)
+        batch = self._ahead.prepare(self.comm.device, channels_last=self.config.channels_last)
         for _ in range(2):
             for index, phase in enumerate(self.task.phases(self.clock)):
                 self._backward(index, phase, batch)
@@ -269,30 +268,30 @@ class Trainer:
 
 def main(run: str, listening: SignalListener | None = None) -> int:
     """Train the run in directory `run` to its end or to a signal; the exit code of this rank."""
-    folder, (rank, world, _) = RunDir(Path(run)), comm.place()
+    folder, (rank, world, _) = RunDir(Path(run)), rank_from_env()
     with failures.recorded(folder, rank, world) as place:
         ledger = TimeLedger(folder, main=rank == 0)
         config = folder.config()
         startup.refuse_foreign_code(folder)
-        here = comm.connect(folder.path, timeout=config.hang_timeout)
-        with startup.locked(folder, here):
+        comm = connect(folder.path, timeout=config.hang_timeout)
+        with startup.locked(folder, comm):
             ledger.write(None)
             try:
-                trainer = Trainer(folder, here, ledger, listening)
+                trainer = Trainer(folder, comm, ledger, listening)
             except Left as left:  # the sets were still being copied
-                if here.main:
+                if comm.main:
                     folder.write_status(state="stopped", asked=left.level)
             else:
                 _train(trainer, place)
                 ledger.write(place.clock, left=True)
-    comm.disconnect()
+    disconnect()
     return 0
 
 
 def _train(trainer: Trainer, place: failures.Place) -> None:
     try:
         state = trainer.fit()
-        if trainer.here.main:
+        if trainer.comm.main:
             trainer.run.write_status(state=state, clock=trainer.clock, asked=trainer.stop)
     finally:
         place.clock = trainer.clock

@@ -36,7 +36,7 @@ class Job:
 
     def _under_slurm(self, run: RunDir) -> int:
         """As `srun` starts it: an exit code that is seen, and rank 0 as the owner of the requeue."""
-        place = slurm_env.place()
+        place = slurm_env.rank_from_env()
         if place is None:
             raise RuntimeError("this job was made for srun: `rostro resume` starts its run")
         self._log_to(run.log(place[0]))

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hpc.distributed import comm
+from hpc.distributed.comm import connect, disconnect
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "hpc.distributed.comm", "tests.preload"])
@@ -25,11 +25,11 @@ def _rank(function: Callable, rank: int, world: int, folder: str, args: tuple) -
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ.pop("MASTER_ADDR", None)
-    here = comm.connect(Path(folder), timeout=120, device="cpu")
+    comm = connect(Path(folder), timeout=120, device="cpu")
     try:
-        return function(here, *args)
+        return function(comm, *args)
     finally:
-        comm.disconnect()
+        disconnect()
 
 
 def launch(function: Callable, world: int, *args: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from hpc.checkpoints.store import Checkpoint
 from hpc.config.identity import identity, numbers
 from hpc.config.schema import Config
 from hpc.distributed import collectives
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.runs import restart
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task
@@ -31,16 +31,16 @@ class CheckpointManager:
     """Saves and restores the players and the task of one run; every method is called by all ranks."""
 
     def __init__(
-        self, run: RunDir, config: Config, task: Task, players: Mapping[str, Player], here: Dist
+        self, run: RunDir, config: Config, task: Task, players: Mapping[str, Player], comm: Comm
     ) -> None:
-        self.run, self.config, self.task, self.players, self.here = run, config, task, players, here
+        self.run, self.config, self.task, self.players, self.comm = run, config, task, players, comm
         self._saver = AsyncCheckpointWriter(self._commit, background=config.save.mode == "async")
 
     def find(self) -> Checkpoint | None:
         """The newest whole checkpoint, chosen by rank 0; None for a fresh run. UserError where all are lost."""
-        found = store.latest(self.run.path, _say) if self.here.main else None
-        collectives.agree_or_raise(restart.gone(self.run) if self.here.main and not found else "", self.here)
-        found = collectives.broadcast(found, self.here)
+        found = store.latest(self.run.path, _say) if self.comm.main else None
+        collectives.agree_or_raise(restart.gone(self.run) if self.comm.main and not found else "", self.comm)
+        found = collectives.broadcast(found, self.comm)
         return store.read(found, verified=True) if found else None
 
     def restore(self, saved: Checkpoint) -> None:
@@ -58,9 +58,9 @@ class CheckpointManager:
         if not math.isfinite(metrics.get(name, math.nan)) or not self.config.save.best:
             return False
         self._saver.wait()  # what is being written counts too
-        old = store.scored(self.run.path, self.task.metric) if self.here.main else []
+        old = store.scored(self.run.path, self.task.metric) if self.comm.main else []
         best = old[0][0] if old else None
-        best = collectives.broadcast(best, self.here)
+        best = collectives.broadcast(best, self.comm)
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
 
     def save(self, clock: int, updates: int, tick: RunningMeans, metrics: Mapping[str, float]) -> None:
@@ -75,10 +75,10 @@ class CheckpointManager:
             state.players[player.name], state.optim[player.name], average = player.state()
             if average is not None:
                 state.ema[player.name] = average
-        if self.here.main:
-            state.meta = meta(self.config, self.task, self.here) | {"metrics": dict(metrics)}
+        if self.comm.main:
+            state.meta = meta(self.config, self.task, self.comm) | {"metrics": dict(metrics)}
             error = self._saver.save(state)
-        collectives.agree_or_raise(error, self.here)
+        collectives.agree_or_raise(error, self.comm)
 
     def _commit(self, state: Checkpoint) -> None:
         store.save(self.run.path, state, guard=self.run.lock.check)
@@ -100,7 +100,7 @@ class CheckpointManager:
     def finish(self) -> None:
         """Wait for a save that is under way; its failure ends all ranks."""
         if self.config.save.mode == "async":
-            collectives.agree_or_raise(self._saver.wait(), self.here)
+            collectives.agree_or_raise(self._saver.wait(), self.comm)
 
     def close(self) -> None:
         """Let a save that is under way come to its end, whatever became of the run."""
@@ -111,14 +111,14 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def meta(config: Config, job: Task, here: Dist) -> dict[str, Any]:
+def meta(config: Config, job: Task, comm: Comm) -> dict[str, Any]:
     """What a checkpoint says of its run."""
     return {
         "task": config.task["name"],
         "identity": identity(config),
         "numbers": numbers(config),
         "metric": list(job.metric),
-        "world": here.world,
+        "world": comm.world,
         "micro_batch": config.micro_batch,
         "torch": torch.__version__,
     }

@@ -47,7 +47,7 @@ def no_rank() -> None:
     os.environ.pop("SLURM_PROCID", None)
 
 
-def place(environ: Mapping[str, str] = os.environ) -> tuple[int, int, int] | None:
+def rank_from_env(environ: Mapping[str, str] = os.environ) -> tuple[int, int, int] | None:
     """(rank, world, local rank) of a process of a job step, else None."""
     if not in_step(environ):
         return None

@@ -12,19 +12,19 @@ from hpc.config import held_out
 from hpc.config.schema import Config
 from hpc.data import staging
 from hpc.distributed import collectives
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.task import Spec, Task
 
 
 def shard_sets(
-    config: Config, job: Task, here: Dist, asked: Callable[[], int] = lambda: 0
+    config: Config, job: Task, comm: Comm, asked: Callable[[], int] = lambda: 0
 ) -> dict[str, ShardSet]:
     """The opened sets: `train`, and `val` (or else `eval`) where there is one; on the node where data.stage says so.
 
     Every rank checks them. Raises stage.Left where `asked()` says so while they are copied.
     """
     sets, error = {}, ""
-    folders = staging.folders(config, here, asked)
+    folders = staging.folders(config, comm, asked)
     try:
         if not config.data.stream:
             sets["train"] = ShardSet.open(folders["train"], fields=job.fields)
@@ -32,17 +32,17 @@ def shard_sets(
             sets[judged] = ShardSet.open(folders[judged], fields=job.fields)
     except UserError as refused:
         error = str(refused)
-    collectives.agree_or_raise(error, here)
+    collectives.agree_or_raise(error, comm)
     return sets
 
 
-def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, here: Dist) -> Any:
+def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm) -> Any:
     """This rank's loader of the training set, not started."""
     data = config.data
     shared: dict[str, Any] = {
         "seed": config.seed,
-        "rank": here.rank,
-        "world": here.world,
+        "rank": comm.rank,
+        "world": comm.world,
         "batch": spec.batch,
         "size": spec.resolution,
         "threads": data.threads,
@@ -60,18 +60,18 @@ def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spe
     }
     if data.order not in orders:
         raise UserError(f"data.order={data.order} is not known: use {' or '.join(orders)}")
-    device = here.device.index if here.device.type == "cuda" else None
+    device = comm.device.index if comm.device.type == "cuda" else None
     return TrainLoader(orders[data.order](), source, backend=data.backend, device_id=device, **shared)
 
 
-def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], here: Dist) -> EvalLoader | None:
+def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm) -> EvalLoader | None:
     """This rank's block of the held-out set, or None where the run has none."""
     if not (judged := held_out.validation(config.data)):
         return None
     return EvalLoader(
         sets[judged],
-        rank=here.rank,
-        world=here.world,
+        rank=comm.rank,
+        world=comm.world,
         batch=config.eval.batch,
         size=config.data.size,
         backend="host",  # one pinned decoder for every figure, whatever feeds the training
@@ -81,10 +81,10 @@ def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], here: Dist
 
 
 def successor(
-    before: Any, config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, here: Dist
+    before: Any, config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm
 ) -> Any:
     """The loader that takes over where a job grows. It continues the count of the seconds waited."""
     before.close()
-    loader = train_loader(config, job, sets, spec, here)
+    loader = train_loader(config, job, sets, spec, comm)
     loader.waited = before.waited
     return loader

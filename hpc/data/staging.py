@@ -14,7 +14,7 @@ from data_shards.loading import node_cache
 from hpc.config import held_out
 from hpc.config.schema import Config
 from hpc.distributed import collectives
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 
 POLL = 0.5  # seconds between two questions whether all nodes are done
 
@@ -59,7 +59,7 @@ class _Copy:
         self._thread.join()
 
 
-def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) -> dict[str, str]:
+def folders(config: Config, comm: Comm, asked: Callable[[], int] = lambda: 0) -> dict[str, str]:
     """Where this rank reads its sets: name (train | val | eval) -> folder. Called by all ranks.
 
     Without data.stage these are data.train and data.val (or else data.eval); else their copies, which are there and
@@ -71,17 +71,17 @@ def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) ->
     sources = {name: getattr(data, name) for name in names}
     if not data.stage:
         return sources
-    work = _Copy(list(sources.values()), data.stage) if here.local_rank == 0 else None
+    work = _Copy(list(sources.values()), data.stage) if comm.local_rank == 0 else None
     told = False
     try:
         while True:
             done, error = (work.done, work.error) if work else (True, "")
-            answers = collectives.gather_objects((done, error, asked()), here)
+            answers = collectives.gather_objects((done, error, asked()), comm)
             if all(done for done, *_ in answers) or any(error for _, error, _ in answers):
                 break
             if level := max(level for *_, level in answers):
                 raise Left(level)
-            if here.main and not told:
+            if comm.main and not told:
                 told = True
                 print(
                     f"the sets are copied to {data.stage} of each node; another job may be doing it",
@@ -91,6 +91,6 @@ def folders(config: Config, here: Dist, asked: Callable[[], int] = lambda: 0) ->
     finally:
         if work:
             work.end()
-    collectives.agree_or_raise(work.error if work else "", here)
+    collectives.agree_or_raise(work.error if work else "", comm)
     root = node_cache.expanded(data.stage)
     return {name: str(node_cache.place(folder, root)) for name, folder in sources.items()}

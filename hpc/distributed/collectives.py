@@ -10,103 +10,103 @@ import torch.distributed as dist
 from torch import Tensor
 
 from data_shards.errors import UserError
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # renamed in torch 2.13
 
 
-def gather_vector(values: list[float], here: Dist) -> list[list[float]]:
+def gather_vector(values: list[float], comm: Comm) -> list[list[float]]:
     """The same short list of numbers of every rank, by rank. float64."""
-    if here.world == 1:
+    if comm.world == 1:
         return [values]
     mine = torch.tensor(values, dtype=torch.float64)
-    everyone = torch.empty(here.world * len(values), dtype=torch.float64)
+    everyone = torch.empty(comm.world * len(values), dtype=torch.float64)
     _all_gather(everyone, mine)
-    return everyone.view(here.world, len(values)).tolist()
+    return everyone.view(comm.world, len(values)).tolist()
 
 
-def sum_(tensor: Tensor, here: Dist) -> Tensor:
+def sum_(tensor: Tensor, comm: Comm) -> Tensor:
     """Sum over the ranks, in place."""
-    if here.world > 1:
+    if comm.world > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def broadcast(value: Any, here: Dist) -> Any:
+def broadcast(value: Any, comm: Comm) -> Any:
     """Rank 0's value on every rank (small Python objects of this run's own ranks)."""
-    if here.world == 1:
+    if comm.world == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
 
 
-def gather_objects(value: Any, here: Dist) -> list[Any]:
+def gather_objects(value: Any, comm: Comm) -> list[Any]:
     """Every rank's value, by rank (small Python objects of this run's own ranks)."""
-    if here.world == 1:
+    if comm.world == 1:
         return [value]
-    everyone: list[Any] = [None] * here.world
+    everyone: list[Any] = [None] * comm.world
     dist.all_gather_object(everyone, value)
     return everyone
 
 
-def gather(tensor: Tensor, here: Dist) -> Tensor:
+def gather(tensor: Tensor, comm: Comm) -> Tensor:
     """[n, ...] of every rank as [world * n, ...] in rank order; n is equal on all ranks. No gradient."""
-    if here.world == 1:
+    if comm.world == 1:
         return tensor
-    everyone = tensor.new_empty((here.world * tensor.shape[0], *tensor.shape[1:]))
+    everyone = tensor.new_empty((comm.world * tensor.shape[0], *tensor.shape[1:]))
     _all_gather(everyone, tensor.detach().contiguous())
     return everyone
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, here: Dist) -> Tensor:
-        ctx.here, ctx.rows = here, tensor.shape[0]
-        return gather(tensor, here)
+    def forward(ctx: Any, tensor: Tensor, comm: Comm) -> Tensor:
+        ctx.comm, ctx.rows = comm, tensor.shape[0]
+        return gather(tensor, comm)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         # Through autograd again, as every backward of a collective here: it can be differentiated to any order.
-        summed = sum_grad(grads[0], ctx.here)
-        return summed[ctx.here.rank * ctx.rows : (ctx.here.rank + 1) * ctx.rows], None
+        summed = sum_grad(grads[0], ctx.comm)
+        return summed[ctx.comm.rank * ctx.rows : (ctx.comm.rank + 1) * ctx.rows], None
 
 
-def gather_grad(tensor: Tensor, here: Dist) -> Tensor:
+def gather_grad(tensor: Tensor, comm: Comm) -> Tensor:
     """As `gather`, with the gradient: a rank's rows receive the sum of what all ranks' losses say of them.
 
     Differentiable to any order.
     """
-    return tensor if here.world == 1 else _Gather.apply(tensor, here)
+    return tensor if comm.world == 1 else _Gather.apply(tensor, comm)
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, here: Dist) -> Tensor:
-        ctx.here = here
-        return sum_(tensor.clone(memory_format=torch.contiguous_format), here)
+    def forward(ctx: Any, tensor: Tensor, comm: Comm) -> Tensor:
+        ctx.comm = comm
+        return sum_(tensor.clone(memory_format=torch.contiguous_format), comm)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return sum_grad(grads[0], ctx.here), None
+        return sum_grad(grads[0], ctx.comm), None
 
 
-def sum_grad(tensor: Tensor, here: Dist) -> Tensor:
+def sum_grad(tensor: Tensor, comm: Comm) -> Tensor:
     """Sum over the ranks with its gradient, which is the sum of what all ranks' losses say; to any order."""
-    return tensor if here.world == 1 else _Sum.apply(tensor, here)
+    return tensor if comm.world == 1 else _Sum.apply(tensor, comm)
 
 
-def gather_rows(rows: dict[str, np.ndarray], here: Dist) -> dict[str, np.ndarray]:
+def gather_rows(rows: dict[str, np.ndarray], comm: Comm) -> dict[str, np.ndarray]:
     """One row for each sample, ragged over the ranks -> all rows, sorted by `ids`, each id once."""
-    if here.world > 1:
-        parts = [part for part in gather_objects(rows, here) if len(part["ids"])] or [rows]
+    if comm.world > 1:
+        parts = [part for part in gather_objects(rows, comm) if len(part["ids"])] or [rows]
         rows = {name: np.concatenate([part[name] for part in parts]) for name in rows}
     _, first = np.unique(rows["ids"], return_index=True)
     return {name: column[first] for name, column in rows.items()}
 
 
-def agree_or_raise(error: str, here: Dist) -> None:
+def agree_or_raise(error: str, comm: Comm) -> None:
     """End all ranks together with the first rank's message where any rank has one."""
-    for rank, message in enumerate(gather_objects(error, here)):
+    for rank, message in enumerate(gather_objects(error, comm)):
         if message:
-            raise UserError(message if here.world == 1 else f"rank {rank}: {message}")
+            raise UserError(message if comm.world == 1 else f"rank {rank}: {message}")

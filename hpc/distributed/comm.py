@@ -24,7 +24,7 @@ START_TIME = 300  # seconds: nodes of a job start their ranks far apart, however
 
 
 @dataclass(frozen=True)
-class Dist:
+class Comm:
     """One rank's place in the run."""
 
     rank: int = 0
@@ -43,26 +43,26 @@ def _numbers(*names: str) -> list[int] | None:
     return [int(value) for value in values if value is not None] if None not in values else None
 
 
-def place() -> tuple[int, int, int]:
+def rank_from_env() -> tuple[int, int, int]:
     """(rank, world, local rank) from the environment."""
     found = _numbers("RANK", "WORLD_SIZE", "LOCAL_RANK") or _numbers(
         "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"
     )
-    rank, world, local = found or slurm_env.place() or (0, 1, 0)
+    rank, world, local = found or slurm_env.rank_from_env() or (0, 1, 0)
     return rank, world, local
 
 
 def place_is_slurm() -> bool:
     """Whether `srun` gave this process its rank: nothing nearer to it did."""
-    return slurm_env.place() is not None
+    return slurm_env.rank_from_env() is not None
 
 
-def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
+def connect(run: Path, *, timeout: int, device: str = "auto") -> Comm:
     """Join the other ranks of the run. `timeout`: seconds without an answer before a collective raises.
 
     LostRank names a rank that has died or does not come.
     """
-    rank, world, local = place()
+    rank, world, local = rank_from_env()
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     where = torch.device("cuda", local % torch.cuda.device_count()) if use_gpu else torch.device("cpu")
     if use_gpu:
@@ -88,7 +88,7 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Dist:
             timeout=datetime.timedelta(seconds=timeout),
         )
         rendezvous.connect_watched(join, watch)
-    return Dist(rank, world, local, where)
+    return Comm(rank, world, local, where)
 
 
 def _choose_interface(address: str, other: str) -> None:

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from data_shards.errors import UserError
 from hpc.distributed.collectives import sum_, sum_grad
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 
 
 class Norm(_BatchNorm):
@@ -30,7 +30,7 @@ class Norm(_BatchNorm):
     stat_mean: Tensor
     stat_var: Tensor
 
-    def __init__(self, plain: _BatchNorm, *, mode: str, group: int, here: Dist) -> None:
+    def __init__(self, plain: _BatchNorm, *, mode: str, group: int, comm: Comm) -> None:
         super().__init__(
             plain.num_features, plain.eps, plain.momentum, plain.affine, plain.track_running_stats
         )
@@ -38,7 +38,7 @@ class Norm(_BatchNorm):
         self._parameters.update(plain._parameters)
         self._buffers.update(plain._buffers)
         self.training = plain.training
-        self.mode, self.group, self.here, self.collect = mode, group, here, False
+        self.mode, self.group, self.comm, self.collect = mode, group, comm, False
         like = plain.running_mean if plain.running_mean is not None else torch.zeros(plain.num_features)
         self.register_buffer("stat_mean", torch.zeros_like(like), persistent=False)
         self.register_buffer("stat_var", torch.zeros_like(like), persistent=False)
@@ -52,7 +52,7 @@ class Norm(_BatchNorm):
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-        if self.mode == "sync" and self.here.world > 1:
+        if self.mode == "sync" and self.comm.world > 1:
             return self._all_ranks(x)
         if self.mode == "group" and len(x) > self.group:
             return torch.cat([self._block(block) for block in x.split(self.group)])
@@ -69,10 +69,10 @@ class Norm(_BatchNorm):
         wide = x if x.dtype == torch.float64 else x.float()
         others = (0, *range(2, x.dim()))
         shape = (-1, *[1] * (x.dim() - 2))
-        count = x.numel() // x.shape[1] * self.here.world
-        mean = sum_grad(wide.sum(others), self.here) / count
+        count = x.numel() // x.shape[1] * self.comm.world
+        mean = sum_grad(wide.sum(others), self.comm) / count
         centred = wide - mean.view(shape)
-        var = sum_grad(centred.square().sum(others), self.here) / count
+        var = sum_grad(centred.square().sum(others), self.comm) / count
         scale = torch.rsqrt(var + self.eps) * (1.0 if self.weight is None else self.weight)
         shift = torch.zeros_like(scale) if self.bias is None else self.bias
         self._keep(mean.detach(), var.detach() * (count / (count - 1)), len(x))
@@ -86,7 +86,7 @@ class Norm(_BatchNorm):
             self.stat_count.add_(count)
 
 
-def convert(module: nn.Module, *, mode: str, group: int, here: Dist) -> nn.Module:
+def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Module:
     """Replace every batch norm layer inside `module`, in place; one that stands in several places stays one."""
     replaced: dict[nn.Module, Norm] = {}
     for owner in list(module.modules()):
@@ -98,7 +98,7 @@ def convert(module: nn.Module, *, mode: str, group: int, here: Dist) -> nn.Modul
                     f"{name} is a {type(child).__name__}, whose size is not known yet: name the number of channels"
                 )
             if child not in replaced:
-                replaced[child] = Norm(child, mode=mode, group=group, here=here)
+                replaced[child] = Norm(child, mode=mode, group=group, comm=comm)
             owner._modules[name] = replaced[child]
     return module
 
@@ -132,7 +132,7 @@ def discard(layers: list[Norm]) -> None:
 
 
 @torch.no_grad()
-def commit(layers: list[Norm], here: Dist) -> None:
+def commit(layers: list[Norm], comm: Comm) -> None:
     """Move the running statistics by the average over all passes of the update, on all ranks alike.
 
     Reads nothing from the device. Every rank runs the same passes over as many pictures, so this rank's counts are
@@ -145,8 +145,8 @@ def commit(layers: list[Norm], here: Dist) -> None:
     ran = [layer for layer, count in zip(layers, counts, strict=True) if count]
     if ran:
         pieces = [buffer for layer in ran for buffer in (layer.stat_mean, layer.stat_var)]
-        means = sum_(torch.cat(pieces), here).split([len(piece) for piece in pieces])
-        torch._foreach_div_(means, [float(count * here.world) for count in counts if count for _ in range(2)])
+        means = sum_(torch.cat(pieces), comm).split([len(piece) for piece in pieces])
+        torch._foreach_div_(means, [float(count * comm.world) for count in counts if count for _ in range(2)])
         torch._foreach_add_([layer.get_buffer("num_batches_tracked") for layer in ran], 1)
         _move(ran, means)
     discard(layers)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines.flat import Flat
 
 # hpc/engines/batch_norm.py keeps the buffers equal. torch 2.13 renamed the argument.
@@ -23,12 +23,12 @@ class DDP(Flat):
 
     second_order = False  # gradients of R1-only phases would be wrong without an error
 
-    def __init__(self, module: nn.Module, here: Dist, *, bucket_mb: float) -> None:
-        super().__init__(module, here)
-        if here.world > 1:
+    def __init__(self, module: nn.Module, comm: Comm, *, bucket_mb: float) -> None:
+        super().__init__(module, comm)
+        if comm.world > 1:
             self.net = DistributedDataParallel(
                 module,
-                device_ids=[here.device.index] if here.device.type == "cuda" else None,
+                device_ids=[comm.device.index] if comm.device.type == "cuda" else None,
                 **_BUFFERS,
                 bucket_cap_mb=bucket_mb,
                 gradient_as_bucket_view=True,

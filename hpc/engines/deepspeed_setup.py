@@ -10,13 +10,13 @@ import torch
 import torch.distributed
 
 from data_shards.errors import UserError
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 
 
-def import_deepspeed(here: Dist, timeout: int) -> Any:
+def import_deepspeed(comm: Comm, timeout: int) -> Any:
     """The imported package, talking over our process group; never compiling anything."""
-    os.environ["DS_ACCELERATOR"] = here.device.type
-    os.environ |= {"RANK": str(here.rank), "WORLD_SIZE": str(here.world), "LOCAL_RANK": str(here.local_rank)}
+    os.environ["DS_ACCELERATOR"] = comm.device.type
+    os.environ |= {"RANK": str(comm.rank), "WORLD_SIZE": str(comm.world), "LOCAL_RANK": str(comm.local_rank)}
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
         import deepspeed
@@ -34,13 +34,13 @@ def import_deepspeed(here: Dist, timeout: int) -> Any:
     OpBuilder.jit_load = _refuse_build
     if not torch.distributed.is_initialized():  # a single rank
         store = torch.distributed.HashStore()
-        backends = "cpu:gloo,cuda:nccl" if here.device.type == "cuda" else "gloo"
+        backends = "cpu:gloo,cuda:nccl" if comm.device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backends, store=store, rank=0, world_size=1)
     if (
         groups._WORLD_GROUP is None
     ):  # its own copy would wait for torch's half an hour, not for `hang_timeout`
         groups._WORLD_GROUP = torch.distributed.new_group(timeout=datetime.timedelta(seconds=timeout))
-    backend = "nccl" if here.device.type == "cuda" else "gloo"
+    backend = "nccl" if comm.device.type == "cuda" else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return deepspeed
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from data_shards.errors import UserError
 from hpc.config.schema import Config
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines.ddp import DDP
 from hpc.engines.flat import Flat
 
@@ -22,15 +22,15 @@ def check_players(config: Config, players: Sized) -> None:
 
 
 def build_engine(
-    name: str, module: nn.Module, here: Dist, *, bucket_mb: float = 25.0, config: Config | None = None
+    name: str, module: nn.Module, comm: Comm, *, bucket_mb: float = 25.0, config: Config | None = None
 ) -> Flat:
     """The engine called `name` (flat | ddp | deepspeed, which needs `config`) around one player."""
     if name == "flat":
-        return Flat(module, here)
+        return Flat(module, comm)
     if name == "ddp":
-        return DDP(module, here, bucket_mb=bucket_mb)
+        return DDP(module, comm, bucket_mb=bucket_mb)
     if name == "deepspeed" and config is not None:
         from hpc.engines.zero import ZeRO
 
-        return ZeRO(module, here, config)
+        return ZeRO(module, comm, config)
     raise UserError(f"engine={name} is not known: use ddp, flat or deepspeed")

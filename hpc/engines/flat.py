@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.distributed.collectives import sum_
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.optim.ema import Ema
 from hpc.optim.state import export_state, import_state, load_module
 
@@ -23,8 +23,8 @@ class Flat:
 
     second_order = True  # whether a phase may differentiate through a gradient
 
-    def __init__(self, module: nn.Module, here: Dist) -> None:
-        self.module, self.here = module, here
+    def __init__(self, module: nn.Module, comm: Comm) -> None:
+        self.module, self.comm = module, comm
         self.net: nn.Module = module  # what the loss calls
         self.named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
 
@@ -43,9 +43,9 @@ class Flat:
     def reduce(self) -> None:
         """Average the gradients over the ranks."""
         grads = self.gradients()
-        if self.here.world == 1 or not grads:
+        if self.comm.world == 1 or not grads:
             return
-        flat = sum_(torch.cat([grad.reshape(-1) for grad in grads]), self.here).div_(self.here.world)
+        flat = sum_(torch.cat([grad.reshape(-1) for grad in grads]), self.comm).div_(self.comm.world)
         for grad, piece in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(piece.view(grad.shape))
 
@@ -66,7 +66,7 @@ class Flat:
     def norm(self) -> Tensor:
         """Euclidean norm over all gradients, a scalar on the device; the same on all ranks after `reduce`."""
         grads = self.gradients()
-        return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=self.here.device)
+        return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=self.comm.device)
 
     def step(self, optimizer: torch.optim.Optimizer, clip: float, norm: Tensor) -> None:
         """Scale the gradients down to `clip` (0: never), given their norm, and update."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from data_shards.errors import UserError
 from hpc.distributed import collectives
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.optim import state
 from hpc.optim.state import export_state, import_state
 
@@ -61,12 +61,12 @@ class ProxyOptimizer(torch.optim.Optimizer):
 class ParamShards:
     """All pieces of one rank, and where those of the others lie."""
 
-    def __init__(self, pieces: list[ParamShard], shapes: dict[str, torch.Size], here: Dist) -> None:
-        self.pieces, self.shapes, self.here = pieces, shapes, here
+    def __init__(self, pieces: list[ParamShard], shapes: dict[str, torch.Size], comm: Comm) -> None:
+        self.pieces, self.shapes, self.comm = pieces, shapes, comm
         self.named: state.Named = [(one.name, one.piece) for one in pieces]
         self._places = {one.name: one for one in pieces}
         self._everyone = collectives.gather_objects(
-            [(one.name, one.start, one.numel) for one in pieces], here
+            [(one.name, one.start, one.numel) for one in pieces], comm
         )
 
     def rebind(self, optimizer: torch.optim.Optimizer, named_parameters: state.Named) -> None:
@@ -82,9 +82,9 @@ class ParamShards:
         All ranks call it with the same names, as far as they own a piece of them. On other ranks the result is
         empty.
         """
-        used = set().union(*collectives.gather_objects(sorted(values), self.here))
+        used = set().union(*collectives.gather_objects(sorted(values), self.comm))
         tables = [[row for row in table if row[0] in used] for table in self._everyone]
-        mine = [values[name].detach().reshape(-1) for name, *_ in tables[self.here.rank]]
+        mine = [values[name].detach().reshape(-1) for name, *_ in tables[self.comm.rank]]
         vectors = self._exchange(mine, [sum(row[2] for row in table) for table in tables], everywhere)
         found: dict[str, Tensor] = {}
         for table, vector in zip(tables, vectors, strict=False):
@@ -100,10 +100,10 @@ class ParamShards:
         device = mine[0].device if mine else self._device()
         packed = torch.zeros(max([*sizes, 1]), device=device)
         if mine:
-            torch.cat(mine, out=packed[: sizes[self.here.rank]])
-        if self.here.world == 1:
+            torch.cat(mine, out=packed[: sizes[self.comm.rank]])
+        if self.comm.world == 1:
             return [packed[: sizes[0]]]
-        wanted = everywhere or self.here.main
+        wanted = everywhere or self.comm.main
         parts = [torch.empty_like(packed) for _ in sizes] if wanted else None
         if everywhere:
             torch.distributed.all_gather(parts, packed)
@@ -112,7 +112,7 @@ class ParamShards:
         return [part[:size] for part, size in zip(parts or [], sizes, strict=False)]
 
     def _device(self) -> torch.device:
-        return self.pieces[0].piece.device if self.pieces else self.here.device
+        return self.pieces[0].piece.device if self.pieces else self.comm.device
 
     def export_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """On rank 0 what `optim.export_state` gives for whole parameters; empty elsewhere. All ranks call it."""
@@ -126,13 +126,13 @@ class ParamShards:
             else:
                 by_key.setdefault(key, {})[name] = value
         found: dict[str, Tensor] = {}
-        keys = sorted(set().union(*collectives.gather_objects(sorted(by_key), self.here)))
+        keys = sorted(set().union(*collectives.gather_objects(sorted(by_key), self.comm)))
         for key in keys:
             whole = self.gather_full(by_key.get(key, {}), everywhere=False)
             found |= {f"{name}/{key}": tensor for name, tensor in whole.items()}
-        for part in collectives.gather_objects(single, self.here):
+        for part in collectives.gather_objects(single, self.comm):
             found |= {full: torch.tensor(value, dtype=kind) for full, (value, kind) in part.items()}
-        return found if self.here.main else {}
+        return found if self.comm.main else {}
 
     def import_state(self, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
         """Take this rank's pieces of what `export_state` gave; UserError names the first misfit."""

@@ -20,7 +20,7 @@ from data_shards.errors import UserError
 from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
 from hpc.distributed.collectives import agree_or_raise, sum_
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines.deepspeed_setup import import_deepspeed
 from hpc.engines.flat import Flat
 from hpc.engines.param_shards import ParamShard, ParamShards, ProxyOptimizer, shard_of
@@ -35,8 +35,8 @@ class ZeRO(Flat):
 
     second_order = False
 
-    def __init__(self, module: nn.Module, here: Dist, config: Config) -> None:
-        super().__init__(module, here)
+    def __init__(self, module: nn.Module, comm: Comm, config: Config) -> None:
+        super().__init__(module, comm)
         for name, p in module.named_parameters():
             if not p.dim():
                 raise UserError(
@@ -53,7 +53,7 @@ class ZeRO(Flat):
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Hand module and optimizer to DeepSpeed."""
         self.optimizer = optimizer
-        deepspeed = import_deepspeed(self.here, self.timeout)
+        deepspeed = import_deepspeed(self.comm, self.timeout)
         shapes = {name: p.shape for name, p in self.named}
         stand = ProxyOptimizer(optimizer.param_groups) if self.stage else optimizer
         with warnings.catch_warnings():
@@ -67,7 +67,7 @@ class ZeRO(Flat):
         if isinstance(stand, ProxyOptimizer):
             cut = self._cut_weights if self.stage == 3 else self._cut_state
             self.parts = ParamShards(
-                [one for name, p in self.named for one in cut(name, p)], shapes, self.here
+                [one for name, p in self.named for one in cut(name, p)], shapes, self.comm
             )
             self.parts.rebind(optimizer, self.named)
             stand.on_step = self._step_flat
@@ -89,7 +89,7 @@ class ZeRO(Flat):
         """This rank's piece under ZeRO 3, less the padding of its end."""
         zero = self.ds.optimizer
         group, offset, numel = zero.grad_position[zero.get_param_id(p)]
-        start = numel * self.here.rank
+        start = numel * self.comm.rank
         numel = min(numel, p.ds_numel - start)
         if numel > 0:
             yield shard_of(name, start, zero.fp32_partitioned_groups_flat[group], offset, numel)
@@ -122,7 +122,7 @@ class ZeRO(Flat):
             )
         leaf.grad, *grads = torch.autograd.grad(loss, [leaf, *own])
         pairs = list(zip(own, grads, strict=True))
-        return lambda: sum(((p * grad).sum() for p, grad in pairs), torch.zeros((), device=self.here.device))
+        return lambda: sum(((p * grad).sum() for p, grad in pairs), torch.zeros((), device=self.comm.device))
 
     def reduce(self) -> None:
         """Done already: DeepSpeed averages in the last backward pass."""
@@ -151,9 +151,9 @@ class ZeRO(Flat):
         if self.parts is None:
             return super().norm()
         norms = [
-            norm.to(self.here.device) for norm in torch._foreach_norm(self.gradients() or [torch.zeros(1)])
+            norm.to(self.comm.device) for norm in torch._foreach_norm(self.gradients() or [torch.zeros(1)])
         ]
-        return sum_(torch.stack(norms).square().sum(), self.here).sqrt()
+        return sum_(torch.stack(norms).square().sum(), self.comm).sqrt()
 
     def step(self, optimizer: torch.optim.Optimizer, clip: float, norm: Tensor) -> None:
         self._scale = (clip / (norm + 1e-6)).clamp(max=1.0) if clip else None
@@ -186,9 +186,9 @@ class ZeRO(Flat):
         self._spread({one.name: one.piece for one in self.parts}, self._skeleton)
         for mine, theirs in zip(self._skeleton.buffers(), self.module.buffers(), strict=True):
             mine.copy_(theirs)
-        if self.here.device.type == "cpu":
+        if self.comm.device.type == "cpu":
             return self._skeleton
-        return copy.deepcopy(self._skeleton).to(self.here.device)
+        return copy.deepcopy(self._skeleton).to(self.comm.device)
 
     @torch.no_grad()
     def _spread(self, values: dict[str, Tensor], target: nn.Module) -> None:
@@ -204,7 +204,7 @@ class ZeRO(Flat):
         if self.stage < 3 or self.parts is None:
             return super().average(ema, clock_after, batch)
         mine = self._pieces_of(ema.module)
-        theirs: list[Tensor] = [one.piece.to(self.here.device) for one in self.parts]
+        theirs: list[Tensor] = [one.piece.to(self.comm.device) for one in self.parts]
         return ema.update_pieces(list(mine.values()), theirs, self.module, clock_after, batch)
 
     def _pieces_of(self, whole: nn.Module) -> dict[str, Tensor]:
@@ -227,7 +227,7 @@ class ZeRO(Flat):
             self.parts.import_state(optimizer, tensors)
         except UserError as failure:
             error = str(failure)
-        return agree_or_raise(error, self.here)  # another rank's pieces may have fitted
+        return agree_or_raise(error, self.comm)  # another rank's pieces may have fitted
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], what: str) -> None:
@@ -250,7 +250,7 @@ class ZeRO(Flat):
         for name, p in self.module.named_parameters():
             if name not in own:  # frozen: DeepSpeed cuts it, and no optimizer knows it
                 mine: Tensor = p.ds_tensor.data.view(-1)  # type: ignore[attr-defined]
-                theirs = parameters[name].view(-1)[mine.numel() * self.here.rank :][: mine.numel()]
+                theirs = parameters[name].view(-1)[mine.numel() * self.comm.rank :][: mine.numel()]
                 mine[: theirs.numel()].copy_(theirs)
         if zero.persistent_parameters:  # small ones are kept whole everywhere
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)

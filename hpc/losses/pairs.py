@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpc.distributed.collectives import gather, gather_grad
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Pairs:
     all: Tensor  # [N, d]
     genuine: Tensor  # [n, N] bool: same identity, another picture
     impostor: Tensor  # [n, N] bool
-    here: Dist
+    comm: Comm
 
     @property
     def cosine(self) -> Tensor:
@@ -32,16 +32,16 @@ class Pairs:
 
         `values` and `mask` have one row for each own picture.
         """
-        count = gather(mask.sum(dtype=torch.float32).reshape(1), self.here).sum().clamp(min=1.0)
-        return torch.where(mask, values, 0.0).sum() * (self.here.world / count)
+        count = gather(mask.sum(dtype=torch.float32).reshape(1), self.comm).sum().clamp(min=1.0)
+        return torch.where(mask, values, 0.0).sum() * (self.comm.world / count)
 
 
-def form_pairs(own: Tensor, identity: Tensor, ids: Tensor, here: Dist) -> Pairs:
+def form_pairs(own: Tensor, identity: Tensor, ids: Tensor, comm: Comm) -> Pairs:
     """Pairs of own [n, d] with everybody's embeddings; `identity` and `ids` [n] belong to the own ones."""
-    identities, pictures = gather(identity, here), gather(ids, here)
+    identities, pictures = gather(identity, comm), gather(ids, comm)
     same = identity[:, None] == identities[None, :]
     other_picture = ids[:, None] != pictures[None, :]
-    return Pairs(own, gather_grad(own, here), same & other_picture, ~same, here)
+    return Pairs(own, gather_grad(own, comm), same & other_picture, ~same, comm)
 
 
 def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:

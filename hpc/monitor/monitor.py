@@ -25,7 +25,7 @@ from data_shards.files import FileError, MissingFile, parse_json, read_bytes
 from hpc.config import held_out
 from hpc.config.identity import numbers
 from hpc.config.schema import Config
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.monitor import console, event_file, projector
 from hpc.runs.run_dir import RunDir
 from hpc.task import Report
@@ -292,8 +292,8 @@ def _plain(value: Any) -> int | float | str:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def memory_mb(here: Dist) -> float:
+def memory_mb(comm: Comm) -> float:
     """Memory of this rank: of the GPU at its highest, or resident."""
-    if here.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(here.device) / 1e6
+    if comm.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(comm.device) / 1e6
     return psutil.Process().memory_info().rss / 1e6

@@ -44,7 +44,7 @@ class Siamese(Task):
         self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
     ) -> Tensor:
         keys = self.config.task
-        pairs = form_pairs(outputs, batch.labels["identity"], batch.ids.to(outputs.device), self.here)
+        pairs = form_pairs(outputs, batch.labels["identity"], batch.ids.to(outputs.device), self.comm)
         net = getattr(nets["net"], "module", nets["net"])  # the head is called outside DDP's forward
         loss = LOSSES[keys["loss"]](
             pairs, margin=keys["margin"], temperature=keys["temperature"], same=net.same
@@ -57,7 +57,7 @@ class Siamese(Task):
         """Report how far apart the two kinds of pairs are, and how many a running threshold tells apart."""
         similarity = pairs.cosine
         means = torch.stack([pairs.mean(similarity, pairs.genuine), pairs.mean(similarity, pairs.impostor)])
-        means = sum_(means, self.here) / self.here.world
+        means = sum_(means, self.comm) / self.comm.world
         threshold = self.threshold.to(similarity.device)
         accepted = (similarity > threshold).float()
         right = 0.5 * (pairs.mean(accepted, pairs.genuine) + pairs.mean(1.0 - accepted, pairs.impostor))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.config.schema import Config
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines import batch_norm, factory
 from hpc.optim import build
 from hpc.optim.ema import Ema
@@ -24,10 +24,10 @@ class PlayerState(NamedTuple):
 class Player:
     """One network of a task, ready to be trained on this rank."""
 
-    def __init__(self, name: str, module: nn.Module, config: Config, here: Dist) -> None:
-        self.name, self.config, self.here = name, config, here
-        batch_norm.convert(module, mode=config.norm_stats, group=config.norm_group, here=here)
-        module = module.to(here.device)
+    def __init__(self, name: str, module: nn.Module, config: Config, comm: Comm) -> None:
+        self.name, self.config, self.comm = name, config, comm
+        batch_norm.convert(module, mode=config.norm_stats, group=config.norm_group, comm=comm)
+        module = module.to(comm.device)
         if config.channels_last and config.engine.name != "deepspeed":  # which lays parameters out flat
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() == 4:
@@ -40,7 +40,7 @@ class Player:
             module.compile()
         self.size = sum(p.numel() for p in module.parameters())
         self.engine = factory.build_engine(
-            config.engine.name, module, here, bucket_mb=config.engine.bucket_mb, config=config
+            config.engine.name, module, comm, bucket_mb=config.engine.bucket_mb, config=config
         )
         self.named = self.engine.named
         self.optimizer = build.build_optimizer(config.optim, self.named)
@@ -68,7 +68,7 @@ class Player:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.engine.step(self.optimizer, self.config.optim.clip, gradient_norm)
-        batch_norm.commit(self.layers, self.here)
+        batch_norm.commit(self.layers, self.comm)
 
     def average(self, clock: int, batch: int) -> None:
         """Move the average, if one is kept, after an update of `batch` images that ended at `clock`."""

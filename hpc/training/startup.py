@@ -26,7 +26,7 @@ from hpc.config import held_out
 from hpc.config.check import check
 from hpc.config.schema import Config
 from hpc.distributed import collectives
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.runs import failures
 from hpc.runs.processes import mark
 from hpc.runs.run_dir import RunDir
@@ -52,9 +52,9 @@ def refuse_foreign_code(run: RunDir) -> None:
         raise UserError(f"{name} was imported from {mine}, this run's code is {wanted}: {remedy}")
 
 
-def bf16_hardware(here: Dist) -> bool:
+def bf16_hardware(comm: Comm) -> bool:
     """Whether bf16 arithmetic is fast here."""
-    if here.device.type == "cuda":
+    if comm.device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if platform.machine() in ("x86_64", "AMD64") and Path("/proc/cpuinfo").exists():
         flags = Path("/proc/cpuinfo").read_text()
@@ -62,37 +62,37 @@ def bf16_hardware(here: Dist) -> bool:
     return False
 
 
-def resolved(run: RunDir, here: Dist) -> Config:
+def resolved(run: RunDir, comm: Comm) -> Config:
     """The run's config with every `auto` decided: by rank 0 of the first start, and kept in the run ever
     after.
     """
     config = run.config()
     choice: dict[str, str] = {}
-    if here.main:
+    if comm.main:
         choice = run.resolved()
         if not {"precision", "backend"} <= choice.keys():
             precision = config.precision
             if precision == "auto":
-                precision = "bf16" if bf16_hardware(here) else "fp32"
+                precision = "bf16" if bf16_hardware(comm) else "fp32"
             backend = loader.choose_backend(config.data.backend)
             choice = run.resolve({"precision": precision, "backend": backend})
-    choice = collectives.broadcast(choice, here)
+    choice = collectives.broadcast(choice, comm)
     data = dataclasses.replace(config.data, backend=choice["backend"])
     return dataclasses.replace(config, precision=choice["precision"], data=data)
 
 
-def check_world(config: Config, here: Dist) -> None:
+def check_world(config: Config, comm: Comm) -> None:
     """Refuse a number of ranks (torchrun may start any) that the batch cannot be cut for."""
-    if here.world != config.procs * config.nodes:
-        check(dataclasses.replace(config, procs=here.world, nodes=1))
+    if comm.world != config.procs * config.nodes:
+        check(dataclasses.replace(config, procs=comm.world, nodes=1))
 
 
-def threads_and_algorithms(config: Config, here: Dist) -> None:
+def threads_and_algorithms(config: Config, comm: Comm) -> None:
     """Share the cores among the ranks of this machine; deterministic kernels on a GPU where asked for."""
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0))
         torch.set_num_threads(max(1, cores // max(1, config.procs)))
-    if here.device.type == "cuda":
+    if comm.device.type == "cuda":
         torch.backends.cudnn.benchmark = not config.deterministic
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -109,15 +109,15 @@ def to_batch(raw: RawBatch) -> Batch:
 
 
 def first_lines(
-    config: Config, here: Dist, players: dict[str, Player], sets: dict[str, ShardSet], clock: int
+    config: Config, comm: Comm, players: dict[str, Player], sets: dict[str, ShardSet], clock: int
 ) -> str:
     """What is active, for the head of the log."""
-    share = config.batch // here.world
+    share = config.batch // comm.world
     sizes = {name: player.size for name, player in players.items()}
     exact = "equal bit for bit"
     if config.data.stream:
         exact = "weaker with data.stream=true: see docs/resume.md"
-    elif here.device.type != "cpu" and not config.deterministic:
+    elif comm.device.type != "cpu" and not config.deterministic:
         exact = "not bit-equal on a GPU without deterministic=true"
     pictures = ", ".join(f"{name} {len(found):,} pictures" for name, found in sets.items())
     unchecked = [found.unchecked for found in sets.values() if found.unchecked]
@@ -125,9 +125,9 @@ def first_lines(
         [
             f"task {config.task['name']}, players "
             + ", ".join(f"{n} ({s:,} parameters)" for n, s in sizes.items()),
-            f"ranks {here.world} on {here.device.type}, engine {_engine(config)}, "
+            f"ranks {comm.world} on {comm.device.type}, engine {_engine(config)}, "
             f"precision {config.precision}, norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
-            f"batch {config.batch} = {here.world} x {share}, micro batch {config.micro_batch or share}, "
+            f"batch {config.batch} = {comm.world} x {share}, micro batch {config.micro_batch or share}, "
             f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
             f"data {pictures or config.data.train}{f', staged in {config.data.stage}' if config.data.stage else ''}",
             *unchecked,
@@ -146,21 +146,21 @@ def _engine(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def locked(run: RunDir, here: Dist) -> Iterator[None]:
+def locked(run: RunDir, comm: Comm) -> Iterator[None]:
     """Hold the run's lock on rank 0; all ranks end where another living job has it."""
     error = ""
-    if here.main:
+    if comm.main:
         try:
             run.lock.acquire(job=slurm_env.job_id() if slurm_env.in_step() else "")
             run.write_status(state="starting", pids={}, began=time.time(), attempt=failures.attempt())
         except UserError as refused:
             error = str(refused)
     try:
-        collectives.agree_or_raise(error, here)
-        places = collectives.gather_objects(mark(), here)
-        if here.main:
+        collectives.agree_or_raise(error, comm)
+        places = collectives.gather_objects(mark(), comm)
+        if comm.main:
             run.write_status(pids={str(rank): place for rank, place in enumerate(places)}, message="")
         yield
     finally:
-        if here.main and not error:
+        if comm.main and not error:
             run.lock.release()

@@ -17,7 +17,7 @@ from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.distributed import collectives
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.task import Batch, Phase
 from hpc.training.player import Player
 
@@ -94,7 +94,7 @@ def digest(batch: Batch) -> int:
 
 
 def sync_step(
-    asked: int, scalars: Mapping[str, Tensor], batch: Batch, here: Dist, *, failed: bool = False
+    asked: int, scalars: Mapping[str, Tensor], batch: Batch, comm: Comm, *, failed: bool = False
 ) -> StepSync:
     """Share this rank's `scalars` (`loss`, `norm` and what the task reported), whether it was asked to stop
     (0, or a level of hpc/cluster/signals.py), and whether a save of it `failed`.
@@ -105,38 +105,38 @@ def sync_step(
     names = float(zlib.crc32("\n".join(scalars).encode()))
     message = [asked + 4.0 * failed, float(digest(batch)), names, *mine]
     blank = [0.0] * (SLOTS - len(message))
-    rows = collectives.gather_vector(message[:SLOTS] + blank, here)
+    rows = collectives.gather_vector(message[:SLOTS] + blank, comm)
     if any(row[2] != names for row in rows):
-        _refuse_other_scalars(list(scalars), here)
+        _refuse_other_scalars(list(scalars), comm)
     if len(message) > SLOTS:  # of equally many, by now
-        more = collectives.gather_vector(message[SLOTS:], here)
+        more = collectives.gather_vector(message[SLOTS:], comm)
         rows = [row + rest for row, rest in zip(rows, more, strict=True)]
     flags, digests, _, *columns = zip(*(row[: len(message)] for row in rows), strict=True)
-    means = {name: sum(column) / here.world for name, column in zip(scalars, columns, strict=True)}
+    means = {name: sum(column) / comm.world for name, column in zip(scalars, columns, strict=True)}
     stop = max(int(flag) & 3 for flag in flags)
     return StepSync(stop, int(sum(digests)), means, list(columns[0]), any(int(flag) & 4 for flag in flags))
 
 
-def _refuse_other_scalars(mine: list[str], here: Dist) -> None:
+def _refuse_other_scalars(mine: list[str], comm: Comm) -> None:
     """Raise on all ranks, naming a scalar that only some of them have, and those."""
-    everyone = collectives.gather_objects(mine, here)
+    everyone = collectives.gather_objects(mine, comm)
     for name in sorted(set().union(*everyone)):
         having = [str(rank) for rank, theirs in enumerate(everyone) if name in theirs]
-        if len(having) < here.world:
+        if len(having) < comm.world:
             raise UserError(
-                f"the scalar {name} was reported on {len(having)} of {here.world} ranks (rank {', '.join(having)}) "
+                f"the scalar {name} was reported on {len(having)} of {comm.world} ranks (rank {', '.join(having)}) "
                 "only: let the task report it on every rank whenever the phase is due"
             )
 
 
 def refuse_not_finite(
-    found: StepSync, phase: Phase, clock: int, batch: Batch, config: Config, here: Dist
+    found: StepSync, phase: Phase, clock: int, batch: Batch, config: Config, comm: Comm
 ) -> None:
     """Raise on all ranks where a loss or the gradient is not finite; name rank, phase, clock and sample ids."""
     guilty = [rank for rank, loss in enumerate(found.losses) if not math.isfinite(loss)]
     if not guilty and math.isfinite(found.means["norm"]):
         return
-    ids = collectives.gather_objects(batch.ids.tolist(), here)
+    ids = collectives.gather_objects(batch.ids.tolist(), comm)
     what = f"loss of rank {guilty[0]}" if guilty else "gradient (summed over all ranks)"
     shown = ids[guilty[0]] if guilty else [sample for part in ids for sample in part]
     raise UserError(
@@ -145,10 +145,10 @@ def refuse_not_finite(
     )
 
 
-def compare_ranks(players: Mapping[str, Player], clock: int, here: Dist) -> None:
+def compare_ranks(players: Mapping[str, Player], clock: int, comm: Comm) -> None:
     """Raise where a rank's parameters or buffers differ from rank 0's: name the first tensor and rank."""
     mine = [value for player in players.values() for value in player.checksums()]
-    everyone = collectives.gather_objects(mine, here)
+    everyone = collectives.gather_objects(mine, comm)
     names = [name for player in players.values() for name in player.tensor_names()]
     for place, name in enumerate(names):
         for rank, sums in enumerate(everyone):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.distributed.collectives import broadcast, gather_rows
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.task import Batch, Report, Task
 
 
@@ -33,7 +33,7 @@ def evaluate(
     task: Task,
     nets: dict[str, nn.Module],
     batches: Iterable[Batch],
-    here: Dist,
+    comm: Comm,
     *,
     channels_last: bool,
     thumbnails: int = 0,
@@ -49,19 +49,19 @@ def evaluate(
     ids: list[Tensor] = []
     with in_eval_mode(nets), torch.no_grad():
         for raw in batches:
-            if here.main and sum(map(len, ids)) < thumbnails:
+            if comm.main and sum(map(len, ids)) < thumbnails:
                 thumbs.append(raw.images)
                 ids.append(raw.ids)
-            task.evaluate(nets, raw.prepare(here.device, channels_last=channels_last), meters)
+            task.evaluate(nets, raw.prepare(comm.device, channels_last=channels_last), meters)
     report = Report()
     for meter in meters.values():
-        rows = gather_rows(meter.rows(), here)
-        if here.main:
+        rows = gather_rows(meter.rows(), comm)
+        if comm.main:
             part = meter.result(rows)
             report.scalars |= part.scalars
             report.curves |= part.curves
             report.embeddings = part.embeddings or report.embeddings
-    report.scalars = broadcast(report.scalars, here)
+    report.scalars = broadcast(report.scalars, comm)
     shown = (torch.cat(thumbs)[:thumbnails], torch.cat(ids)[:thumbnails]) if thumbs else None
     return report, shown
 

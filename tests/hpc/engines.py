@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.distributed import collectives
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines import batch_norm
 from hpc.task import Batch, Phase, Task
 from hpc.tasks.siamese import Siamese
@@ -82,18 +82,18 @@ def data(step: int) -> Batch:
 
 
 def by_runtime(
-    here: Dist, job: str, optimizer: str, engine: str, micro: int, **deepspeed: Any
+    comm: Comm, job: str, optimizer: str, engine: str, micro: int, **deepspeed: Any
 ) -> dict[str, Tensor]:
     """Losses, first gradients and last parameters of the runtime's passes on this rank."""
     config = settings(job, optimizer, engine, **deepspeed)
     task = Classify(config) if job == "sample" else Siamese(config)
-    task.here = here
-    player = Player("net", module(job), config, here)
+    task.comm = comm
+    player = Player("net", module(job), config, comm)
     phase = Phase("train", "net", coupled=job != "sample")
     found: dict[str, Tensor] = {}
     for step in range(STEPS):
-        share = BATCH // here.world
-        batch = data(step)[slice(here.rank * share, (here.rank + 1) * share)]
+        share = BATCH // comm.world
+        batch = data(step)[slice(comm.rank * share, (comm.rank + 1) * share)]
         player.optimizer.zero_grad(set_to_none=True)
         run = BackwardPass(
             task,
@@ -108,7 +108,7 @@ def by_runtime(
         if step == 0:
             found |= {f"gradient of {name}": grad.clone() for name, grad in gradients(player).items()}
         player.update(config.optim.lr, player.norm_of_gradient())
-        found[f"loss {step}"] = torch.tensor(np.mean(collectives.gather_vector([loss.item()], here)))
+        found[f"loss {step}"] = torch.tensor(np.mean(collectives.gather_vector([loss.item()], comm)))
     found |= {name: tensor.clone() for name, tensor in player.engine.whole().state_dict().items()}
     return {name: tensor.detach() for name, tensor in found.items()}
 
@@ -167,7 +167,7 @@ def pair_loss(job: str, net: nn.Module, embeddings: Tensor, batch: Batch) -> Ten
 
 def by_plain_torch(job: str, optimizer: str) -> dict[str, Tensor]:
     """The same three updates by one process on the global batch, with torch's own optimizer."""
-    net = batch_norm.convert(copy.deepcopy(module(job)), mode="group", group=GROUP, here=Dist()).train()
+    net = batch_norm.convert(copy.deepcopy(module(job)), mode="group", group=GROUP, comm=Comm()).train()
     lr = OPTIMIZERS[optimizer]
     steps = {
         "sgd": lambda: torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9),
@@ -190,17 +190,17 @@ def by_plain_torch(job: str, optimizer: str) -> dict[str, Tensor]:
                 f"gradient of {n}": p.grad.clone() for n, p in net.named_parameters() if p.grad is not None
             }
         rule.step()
-        batch_norm.commit(batch_norm.norms(net), Dist())
+        batch_norm.commit(batch_norm.norms(net), Comm())
         found[f"loss {step}"] = loss.double()
     found |= {name: tensor.clone() for name, tensor in net.state_dict().items()}
     return {name: tensor.detach() for name, tensor in found.items()}
 
 
-def every_way(here: Dist) -> dict[tuple[str, str, str, int], dict[str, Tensor]]:
+def every_way(comm: Comm) -> dict[tuple[str, str, str, int], dict[str, Tensor]]:
     """All jobs, optimizers, engines and accumulations of this world size. (A single launch.)"""
-    share = BATCH // here.world
-    micros = {1: (0, 8, 10), 2: (0, 4, 8), 4: (0, 2, 4)}[here.world]  # whole, even, uneven
+    share = BATCH // comm.world
+    micros = {1: (0, 8, 10), 2: (0, 4, 8), 4: (0, 2, 4)}[comm.world]  # whole, even, uneven
     assert share % micros[1] == 0
     assert share % micros[2] != 0
     cases = itertools.product(JOBS, OPTIMIZERS, ("flat", "ddp"), micros)
-    return {case: by_runtime(here, *case) for case in cases}
+    return {case: by_runtime(comm, *case) for case in cases}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines.factory import build_engine
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import BackwardPass, blocks_of
@@ -33,7 +33,7 @@ def test_reported_scalars_are_those_of_the_whole_share(micro):
     run = BackwardPass(
         task,
         Phase("train", "net"),
-        {"net": build_engine("flat", nn.Linear(12, 1), Dist())},
+        {"net": build_engine("flat", nn.Linear(12, 1), Comm())},
         clock=0,
         seed=lambda _: None,
         autocast=contextlib.nullcontext,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines.factory import build_engine
 from tests.hpc import engines
 from tests.ranks import launch
@@ -36,7 +36,7 @@ def kind(name: str) -> str:
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_engines_equal_a_plain_process(world: int) -> None:
-    ranks = [engines.every_way(Dist())] if world == 1 else launch(engines.every_way, world)
+    ranks = [engines.every_way(Comm())] if world == 1 else launch(engines.every_way, world)
     wrong = []
     for case in ranks[0]:
         wanted = reference(case[0], case[1])
@@ -57,4 +57,4 @@ def test_engines_equal_a_plain_process(world: int) -> None:
 
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(UserError, match="engine=horovod"):
-        build_engine("horovod", torch.nn.Linear(1, 1), Dist())
+        build_engine("horovod", torch.nn.Linear(1, 1), Comm())

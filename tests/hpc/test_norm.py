@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.distributed.collectives import gather_grad
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines import batch_norm
 from hpc.engines.factory import build_engine
 from hpc.task import Batch, Phase, Task
@@ -37,13 +37,13 @@ def pictures(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(9))
 
 
-def one_step(here: Dist, mode: str, group: int, micro: int) -> tuple[torch.Tensor, dict]:
+def one_step(comm: Comm, mode: str, group: int, micro: int) -> tuple[torch.Tensor, dict]:
     """Outputs and buffers after one training pass over this rank's share of 12 pictures."""
-    net = batch_norm.convert(network(), mode=mode, group=group, here=here)
-    share = pictures(12).chunk(here.world)[here.rank]
+    net = batch_norm.convert(network(), mode=mode, group=group, comm=comm)
+    share = pictures(12).chunk(comm.world)[comm.rank]
     with batch_norm.collecting(batch_norm.norms(net)):
         outputs = torch.cat([net(part) for part in share.split(micro)])
-    batch_norm.commit(batch_norm.norms(net), here)
+    batch_norm.commit(batch_norm.norms(net), comm)
     return outputs.detach(), {k: v for k, v in net.state_dict().items() if "running" in k}
 
 
@@ -51,7 +51,7 @@ def test_one_group_over_the_whole_batch_is_torch_batch_norm() -> None:
     plain = network()
     expected = plain(pictures(12))
     for mode, group in (("local", 8), ("group", 12), ("sync", 8)):
-        outputs, buffers = one_step(Dist(), mode, group, 12)
+        outputs, buffers = one_step(Comm(), mode, group, 12)
         torch.testing.assert_close(outputs, expected.detach())
         for name, value in buffers.items():
             torch.testing.assert_close(value, plain.state_dict()[name])
@@ -59,14 +59,14 @@ def test_one_group_over_the_whole_batch_is_torch_batch_norm() -> None:
 
 def test_evaluation_equals_torch_and_weights_load_back() -> None:
     plain = network()
-    ours = batch_norm.convert(copy.deepcopy(plain), mode="group", group=4, here=Dist())
+    ours = batch_norm.convert(copy.deepcopy(plain), mode="group", group=4, comm=Comm())
     assert plain.state_dict().keys() == ours.state_dict().keys()
     torch.testing.assert_close(ours.eval()(pictures(5)), plain.eval()(pictures(5)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("mode", "micro"), [("group", 99), ("group", 2), ("sync", 99)])
 def test_group_and_sync_do_not_depend_on_ranks(mode: str, micro: int) -> None:
-    reference, buffers = one_step(Dist(), mode, 2, 12)
+    reference, buffers = one_step(Comm(), mode, 2, 12)
     found = launch(one_step, 2, mode, 2, micro)
     torch.testing.assert_close(torch.cat([outputs for outputs, _ in found]), reference, rtol=1e-5, atol=1e-5)
     for _, theirs in found:
@@ -74,16 +74,16 @@ def test_group_and_sync_do_not_depend_on_ranks(mode: str, micro: int) -> None:
             torch.testing.assert_close(value, buffers[name], rtol=1e-5, atol=1e-6)
 
 
-def sync_gradient(here: Dist) -> torch.Tensor:
-    net = batch_norm.convert(network(), mode="sync", group=1, here=here)
-    share = pictures(12).chunk(here.world)[here.rank]
-    (net(share).square().flatten(1).sum(1) * torch.arange(12.0).chunk(here.world)[here.rank]).sum().backward()
+def sync_gradient(comm: Comm) -> torch.Tensor:
+    net = batch_norm.convert(network(), mode="sync", group=1, comm=comm)
+    share = pictures(12).chunk(comm.world)[comm.rank]
+    (net(share).square().flatten(1).sum(1) * torch.arange(12.0).chunk(comm.world)[comm.rank]).sum().backward()
     return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
 
 def test_sync_gradient_equals_one_process() -> None:
     found = launch(sync_gradient, 2)
-    torch.testing.assert_close(found[0] + found[1], sync_gradient(Dist()), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[0] + found[1], sync_gradient(Comm()), rtol=1e-4, atol=1e-4)
 
 
 class Penalised(Task):
@@ -113,13 +113,13 @@ class Penalised(Task):
 def test_only_the_player_of_a_phase_collects(phase: Phase, counted: set[str]) -> None:
     task = Penalised(None)
     nets = {
-        name: batch_norm.convert(net, mode="local", group=1, here=Dist())
+        name: batch_norm.convert(net, mode="local", group=1, comm=Comm())
         for name, net in task.players().items()
     }
     run = BackwardPass(
         task,
         phase,
-        {name: build_engine("flat", net, Dist()) for name, net in nets.items()},
+        {name: build_engine("flat", net, Comm()) for name, net in nets.items()},
         clock=0,
         seed=lambda _: None,
         autocast=contextlib.nullcontext,
@@ -148,13 +148,13 @@ class Reads(TorchDispatchMode):
 
 def test_a_commit_reads_nothing_from_the_device() -> None:
     net = batch_norm.convert(
-        nn.Sequential(*[nn.BatchNorm2d(3) for _ in range(50)]), mode="local", group=1, here=Dist()
+        nn.Sequential(*[nn.BatchNorm2d(3) for _ in range(50)]), mode="local", group=1, comm=Comm()
     )
     layers = batch_norm.norms(net)
     with batch_norm.collecting(layers):
         net(pictures(4))
     with Reads() as found:
-        batch_norm.commit(layers, Dist())
+        batch_norm.commit(layers, Comm())
     assert found.reads == 0
     assert found.operators < 20
     assert [int(layer.num_batches_tracked) for layer in layers] == [1] * 50
@@ -163,13 +163,13 @@ def test_a_commit_reads_nothing_from_the_device() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.3, None])
 def test_running_statistics_move_by_the_momentum_as_in_torch(momentum: float | None) -> None:
     plain = nn.BatchNorm2d(3, momentum=momentum)
-    net = batch_norm.convert(nn.Sequential(copy.deepcopy(plain)), mode="local", group=1, here=Dist())
+    net = batch_norm.convert(nn.Sequential(copy.deepcopy(plain)), mode="local", group=1, comm=Comm())
     for step in range(3):
         batch = pictures(4) * (step + 1) + step
         plain(batch)
         with batch_norm.collecting(batch_norm.norms(net)):
             net(batch)
-        batch_norm.commit(batch_norm.norms(net), Dist())
+        batch_norm.commit(batch_norm.norms(net), Comm())
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(net.state_dict()[f"0.{name}"], value)
 
@@ -181,27 +181,27 @@ VOLUMES = {"3d": (nn.BatchNorm3d, (8, 3, 2, 4, 4)), "torch's own sync": (nn.Sync
 @pytest.mark.parametrize(("kind", "shape"), [*VECTORS.values(), *VOLUMES.values()], ids=[*VECTORS, *VOLUMES])
 def test_every_kind_of_batch_norm_is_converted(kind: type, shape: tuple[int, ...]) -> None:
     layer = kind(3)
-    net = batch_norm.convert(nn.Sequential(layer), mode="local", group=1, here=Dist())
+    net = batch_norm.convert(nn.Sequential(layer), mode="local", group=1, comm=Comm())
     assert isinstance(net[0], batch_norm.Norm)
     x = torch.randn(shape)
     expected = nn.functional.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.1, layer.eps)
     torch.testing.assert_close(net(x), expected)
 
 
-def one_vector_step(here: Dist, mode: str) -> list[torch.Tensor]:
+def one_vector_step(comm: Comm, mode: str) -> list[torch.Tensor]:
     torch.manual_seed(5)
-    net = batch_norm.convert(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), mode=mode, group=2, here=here)
-    rows = torch.randn(8, 4).chunk(here.world)[here.rank]
+    net = batch_norm.convert(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), mode=mode, group=2, comm=comm)
+    rows = torch.randn(8, 4).chunk(comm.world)[comm.rank]
     with batch_norm.collecting(batch_norm.norms(net)):
         outputs = net(rows)
-    batch_norm.commit(batch_norm.norms(net), here)
+    batch_norm.commit(batch_norm.norms(net), comm)
     return [outputs.detach(), *(value for key, value in net.state_dict().items() if "running" in key)]
 
 
 def test_vectors_leave_the_same_statistics_on_all_ranks() -> None:
     for mode in ("local", "group", "sync"):
         one, other = launch(one_vector_step, 2, mode)
-        alone = one_vector_step(Dist(), mode)
+        alone = one_vector_step(Comm(), mode)
         assert all(torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
         if mode != "local":
             torch.testing.assert_close(torch.cat([one[0], other[0]]), alone[0])
@@ -213,7 +213,7 @@ def test_what_was_frozen_stays_frozen() -> None:
     module[4].weight.requires_grad_(False)
     module[1].eval()
     module.add_module("again", module[4])  # one layer in two places
-    player = Player("net", module, Config(channels_last=False), Dist())
+    player = Player("net", module, Config(channels_last=False), Comm())
     assert module[4] is module.again
     assert len(player.layers) == 3
     for on in (False, True):
@@ -231,15 +231,15 @@ def test_what_was_frozen_stays_frozen() -> None:
 
 def test_a_layer_whose_size_is_not_known_yet_is_refused() -> None:
     with pytest.raises(UserError, match="LazyBatchNorm2d, whose size is not known yet"):
-        batch_norm.convert(nn.Sequential(nn.LazyBatchNorm2d()), mode="local", group=1, here=Dist())
+        batch_norm.convert(nn.Sequential(nn.LazyBatchNorm2d()), mode="local", group=1, comm=Comm())
 
 
-def second_order(here: Dist) -> tuple[torch.Tensor, torch.Tensor]:
+def second_order(comm: Comm) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient of a penalty on a gradient, through `sync` and through a gather of all outputs, float64."""
-    net = batch_norm.convert(network().double(), mode="sync", group=1, here=here)
-    share = pictures(12).double().chunk(here.world)[here.rank].requires_grad_()
+    net = batch_norm.convert(network().double(), mode="sync", group=1, comm=comm)
+    share = pictures(12).double().chunk(comm.world)[comm.rank].requires_grad_()
     outputs = net(share).tanh().flatten(1)
-    everyone = gather_grad(outputs, here)
+    everyone = gather_grad(outputs, comm)
     values = (outputs @ everyone.T).tanh().square().sum()
     (slope,) = torch.autograd.grad(values, share, create_graph=True)
     slope.square().sum().backward()
@@ -248,6 +248,6 @@ def second_order(here: Dist) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_penalty_on_a_gradient_is_the_same_on_two_ranks_and_one() -> None:
     (one, upper), (other, lower) = launch(second_order, 2)
-    alone, slope = second_order(Dist())
+    alone, slope = second_order(Comm())
     torch.testing.assert_close(torch.cat([upper, lower]), slope, rtol=1e-12, atol=1e-14)
     assert float((one + other - alone).norm() / alone.norm()) < 1e-13

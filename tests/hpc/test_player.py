@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hpc import train
 from hpc.checkpoints import store
 from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Task
 from hpc.training import startup
@@ -22,7 +22,7 @@ from tests.runs import make_run
 from tests.sets import pack_set
 
 
-def one_update(here: Dist, pictures: int) -> tuple[list[str], list[str]]:
+def one_update(comm: Comm, pictures: int) -> tuple[list[str], list[str]]:
     """Warnings of one update under DDP; parameters whose gradient has other strides."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 32, 1), nn.Conv2d(32, 32, 3, groups=32))
@@ -34,7 +34,7 @@ def one_update(here: Dist, pictures: int) -> tuple[list[str], list[str]]:
 
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
-        player = Player("net", net, Config(engine=Engine(name="ddp")), here)
+        player = Player("net", net, Config(engine=Engine(name="ddp")), comm)
         for name, p in net.named_parameters():
             p.register_hook(lambda gradient, name=name, p=p: compare(name, p, gradient))
         images = torch.randn(pictures, 3, 16, 16).contiguous(memory_format=torch.channels_last)
@@ -80,15 +80,15 @@ def test_two_players_with_batch_norm_resume_bit_for_bit(
     options: dict[str, Any] = {"images": 96, "engine": Engine(name="flat"), "ema": Ema()}
     options |= {"save": Save(every=48), "eval": Evaluate(every=48, batch=16)}
     straight, stopped = (make_run(tmp_path / name, shards, **options) for name in ("straight", "stopped"))
-    with contextlib.closing(train.Trainer(RunDir(straight), Dist())) as trainer:
+    with contextlib.closing(train.Trainer(RunDir(straight), Comm())) as trainer:
         trainer.fit()
-    with contextlib.closing(train.Trainer(RunDir(stopped), Dist())) as trainer:
+    with contextlib.closing(train.Trainer(RunDir(stopped), Comm())) as trainer:
         while trainer.clock < 48:
             before = trainer.clock
             trainer.step()
         trainer._tick_start = (0.0, 0, 0.0)
         trainer._after_step(before)
-    with contextlib.closing(train.Trainer(RunDir(stopped), Dist())) as trainer:
+    with contextlib.closing(train.Trainer(RunDir(stopped), Comm())) as trainer:
         assert trainer.clock == 48
         trainer.fit()
     one, other = (store.read(store.listing(run)[-1]).players for run in (straight, stopped))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hpc.config.schema import Config
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.losses.pairs import LOSSES, form_pairs
 from hpc.tasks import siamese
 from models.backbones import build_trunk
@@ -21,7 +21,7 @@ def embeddings(count: int) -> torch.Tensor:
 def test_repeats_of_a_picture_are_no_pair() -> None:
     identity = torch.tensor([5, 5, 5, 7])
     ids = torch.tensor([10, 11, 10, 12])  # slots 0 and 2 hold the same picture
-    pairs = form_pairs(embeddings(4), identity, ids, Dist())
+    pairs = form_pairs(embeddings(4), identity, ids, Comm())
     assert pairs.genuine.tolist() == [
         [False, True, False, False],
         [True, False, True, False],
@@ -35,7 +35,7 @@ def test_repeats_of_a_picture_are_no_pair() -> None:
 def test_a_batch_without_genuine_pairs_has_a_finite_loss_and_gradient(name: str) -> None:
     own = embeddings(6)
     identity, ids = torch.arange(6), torch.arange(6)
-    pairs = form_pairs(own, identity, ids, Dist())
+    pairs = form_pairs(own, identity, ids, Comm())
     net = SiameseNet(*build_trunk("small"), embedding=8, head=True)
     loss = LOSSES[name](pairs, same=net.same, **KEYS)
     loss.backward()
@@ -51,7 +51,7 @@ def test_a_perfect_embedding_costs_less_than_a_random_one(name: str) -> None:
     net = SiameseNet(*build_trunk("small"), embedding=8, head=True)
     found = []
     for own in (perfect, embeddings(12).detach()):
-        pairs = form_pairs(own, identity, torch.arange(12), Dist())
+        pairs = form_pairs(own, identity, torch.arange(12), Comm())
         found.append(LOSSES[name](pairs, same=net.same, **KEYS).item())
     assert found[0] < found[1]
 
@@ -61,7 +61,7 @@ def test_the_running_threshold_is_state() -> None:
     job = siamese.build(Config(task=keys))
     reported: dict[str, float] = {}
     job.report = lambda name, value: reported.update({name: float(value)})
-    pairs = form_pairs(embeddings(12), torch.arange(12) // 3, torch.arange(12), Dist())
+    pairs = form_pairs(embeddings(12), torch.arange(12) // 3, torch.arange(12), Comm())
     job._watch(pairs)
     middle = (reported["cosine_genuine"] + reported["cosine_impostor"]) / 2
     assert float(job.threshold) == pytest.approx(0.02 * middle)

@@ -6,7 +6,7 @@ import pytest
 
 from data_shards.files import write_json
 from hpc.cluster import slurm, slurm_env
-from hpc.distributed import comm
+from hpc.distributed.comm import _choose_interface
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir
 
@@ -26,12 +26,12 @@ def test_node_lists(text: str, nodes: list[str]) -> None:
 
 def test_a_rank_is_a_process_of_a_step_and_of_nothing_else() -> None:
     batch = {"SLURM_JOB_ID": "5", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
-    assert slurm_env.place(batch) is None
-    assert slurm_env.place({}) is None
+    assert slurm_env.rank_from_env(batch) is None
+    assert slurm_env.rank_from_env({}) is None
     step = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
-    assert slurm_env.place(batch | step) == (3, 4, 1)
+    assert slurm_env.rank_from_env(batch | step) == (3, 4, 1)
     for nearer in ("RANK", "SUBMITIT_LOCAL_GLOBALID"):
-        assert slurm_env.place(batch | step | {nearer: "0"}) is None
+        assert slurm_env.rank_from_env(batch | step | {nearer: "0"}) is None
 
 
 def test_a_job_is_named_by_its_array_index() -> None:
@@ -145,5 +145,5 @@ def test_the_network_of_gloo(
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "x")  # what is set here is put back afterwards
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     monkeypatch.setattr(slurm, "address", lambda node: own)
-    comm._choose_interface(address, other)
+    _choose_interface(address, other)
     assert os.environ.get("GLOO_SOCKET_IFNAME") == chosen

@@ -15,7 +15,7 @@ from hpc.config.check import check
 from hpc.config.identity import is_free
 from hpc.config.schema import Config, Data
 from hpc.data import staging
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from launch.audit.compare import differences
 from tests.ranks import launch
 from tests.runs import TASK, finish, make_run, start
@@ -58,12 +58,12 @@ def test_a_staged_run_reads_the_copy_and_equals_one_that_does_not(tmp_path: Path
     assert digests == {copies.place(source / part, Path()).name for part in ("train", "eval")}
 
 
-def _folders(here: Dist, shards: str, root: str, bad: int) -> dict[str, str] | str:
+def _folders(comm: Comm, shards: str, root: str, bad: int) -> dict[str, str] | str:
     """Every rank is the first of a node of its own; `bad`: the one without the variable."""
-    os.environ["NODE_DISK"] = f"{root}/node{here.rank}"
-    if here.rank == bad:
+    os.environ["NODE_DISK"] = f"{root}/node{comm.rank}"
+    if comm.rank == bad:
         del os.environ["NODE_DISK"]
-    node = dataclasses.replace(here, local_rank=0)
+    node = dataclasses.replace(comm, local_rank=0)
     try:
         return staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node)
     except UserError as error:
@@ -87,16 +87,16 @@ def test_a_node_that_cannot_ends_all(tmp_path: Path, shards: Path) -> None:
     assert "rank 1: data.stage=$NODE_DISK: NODE_DISK is not set on" in found[0]
 
 
-def _left(here: Dist, shards: str, root: str) -> int:
+def _left(comm: Comm, shards: str, root: str) -> int:
     """The level at which both ranks leave: rank 1 is told to while rank 0's disk is locked by another job."""
     (Path(root) / "node0").mkdir(exist_ok=True)
-    os.environ["NODE_DISK"] = f"{root}/node{here.rank}"
+    os.environ["NODE_DISK"] = f"{root}/node{comm.rank}"
     with open(Path(root) / "node0" / copies.LOCK, "a") as other:
-        if not here.rank:
+        if not comm.rank:
             fcntl.flock(other, fcntl.LOCK_EX)
-        node = dataclasses.replace(here, local_rank=0)
+        node = dataclasses.replace(comm, local_rank=0)
         try:
-            staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node, lambda: 2 * here.rank)
+            staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node, lambda: 2 * comm.rank)
         except staging.Left as left:
             return left.level
     return 0

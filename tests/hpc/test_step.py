@@ -20,7 +20,7 @@ from hpc.checkpoints import manager
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.identity import numbers
 from hpc.config.schema import Config, Data, Evaluate
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Spec, Task
 from hpc.training import startup, step_sync
@@ -37,13 +37,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_set(tmp_path_factory.mktemp("set"))
 
 
-def exchanged(here: Dist, extra: dict[int, list[str]]) -> str | dict[str, float]:
+def exchanged(comm: Comm, extra: dict[int, list[str]]) -> str | dict[str, float]:
     """The means of `loss`, `norm` and of what this rank reports besides; or the refusal."""
     batch = Batch(torch.zeros(2, 3, 1, 1), {}, torch.arange(2), torch.arange(2))
-    names = ["loss", "norm", *sorted(extra.get(here.rank, []))]
-    scalars = {name: torch.tensor(float(place + here.rank)) for place, name in enumerate(names)}
+    names = ["loss", "norm", *sorted(extra.get(comm.rank, []))]
+    scalars = {name: torch.tensor(float(place + comm.rank)) for place, name in enumerate(names)}
     try:
-        return step_sync.sync_step(0, scalars, batch, here).means
+        return step_sync.sync_step(0, scalars, batch, comm).means
     except UserError as error:
         return str(error)
 
@@ -78,12 +78,12 @@ class Couples(Task):
         return (a - b).square().mean()
 
 
-def train_couples(here: Dist, run: str) -> None:
+def train_couples(comm: Comm, run: str) -> None:
     members = partial(order.PlainOrder, members=2)
     with (
         mock.patch.object(startup, "task", Couples),
         mock.patch.object(order, "PlainOrder", members),
-        contextlib.closing(train.Trainer(RunDir(Path(run)), here)) as trainer,
+        contextlib.closing(train.Trainer(RunDir(Path(run)), comm)) as trainer,
     ):
         assert trainer.fit() == "finished"
 
@@ -123,7 +123,7 @@ def test_the_digest_sees_every_member() -> None:
 
 def test_the_wait_for_data_goes_on_counting_where_the_batch_grows(tmp_path: Path, shards: Path) -> None:
     run = make_run(tmp_path / "run", shards, images=96, eval=Evaluate(every=0))
-    with contextlib.closing(train.Trainer(RunDir(run), Dist())) as trainer:
+    with contextlib.closing(train.Trainer(RunDir(run), Comm())) as trainer:
         trainer.loader.waited = 1000.0
         with (
             mock.patch.object(trainer.task, "spec", lambda clock: Spec(16 if clock < 48 else 48, 32)),
@@ -137,7 +137,7 @@ def test_the_wait_for_data_goes_on_counting_where_the_batch_grows(tmp_path: Path
 
 def test_a_metric_that_is_not_a_number_is_never_the_best(tmp_path: Path, shards: Path) -> None:
     run = make_run(tmp_path / "run", shards)
-    with contextlib.closing(train.Trainer(RunDir(run), Dist())) as trainer:
+    with contextlib.closing(train.Trainer(RunDir(run), Comm())) as trainer:
         assert not trainer.manager.is_best({"eer": math.nan})
         for trainer.clock, value in ((16, math.nan), (32, 0.4)):
             trainer.save({"eer": value})

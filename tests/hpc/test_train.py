@@ -19,7 +19,7 @@ from hpc import train
 from hpc.checkpoints import store
 from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.data import loaders
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.training import startup, step_sync
 from launch.audit.compare import differences, records, series
@@ -191,7 +191,7 @@ def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> No
     run = make_run(tmp_path / "run", shards, data=settings, images=160, log=Log(every=16))
     config = RunDir(run).config()
     job = startup.task(config)
-    loader = loaders.train_loader(config, job, {}, job.spec(0), Dist(0, 1, 0, torch.device("cpu")))
+    loader = loaders.train_loader(config, job, {}, job.spec(0), Comm(0, 1, 0, torch.device("cpu")))
     loader.start(0)
     groups = loader.next().labels["identity"].reshape(-1, 4)
     loader.close()
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, shards: Path,
 
 def _fit(run: Path) -> None:
     """One rank, in this process."""
-    trainer = train.Trainer(RunDir(run), Dist(0, 1, 0, torch.device("cpu")))
+    trainer = train.Trainer(RunDir(run), Comm(0, 1, 0, torch.device("cpu")))
     with contextlib.closing(trainer), contextlib.suppress(ConnectionError):
         trainer.fit()
 
@@ -258,14 +258,14 @@ def test_foreign_code_is_refused(tmp_path: Path, shards: Path) -> None:
     assert "this run's code is" in err
 
 
-def out_of_step(here: Dist, run: str) -> str:
-    trainer = train.Trainer(RunDir(Path(run)), here)
+def out_of_step(comm: Comm, run: str) -> str:
+    trainer = train.Trainer(RunDir(Path(run)), comm)
     try:
-        step_sync.compare_ranks(trainer.players, trainer.clock, here)
-        if here.rank == 1:
+        step_sync.compare_ranks(trainer.players, trainer.clock, comm)
+        if comm.rank == 1:
             with torch.no_grad():
                 trainer.players["net"].module.embed.bias[3] += 1e-7
-        step_sync.compare_ranks(trainer.players, trainer.clock, here)
+        step_sync.compare_ranks(trainer.players, trainer.clock, comm)
     except UserError as error:
         return str(error)
     finally:
@@ -283,7 +283,7 @@ def test_pictures_move_nothing_where_no_average_is_kept(
     tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", shards, ema=Ema(half_life=0))
-    with contextlib.closing(train.Trainer(RunDir(run), Dist())) as trainer:
+    with contextlib.closing(train.Trainer(RunDir(run), Comm())) as trainer:
         seen: list[bool] = []
 
         def pictures(nets: dict[str, torch.nn.Module], *_: object) -> dict[str, torch.Tensor]:
@@ -301,8 +301,8 @@ def test_pictures_move_nothing_where_no_average_is_kept(
         assert trainer.players["net"].module.training
 
 
-def evaluated(here: Dist, run: str) -> dict[str, float]:
-    trainer = train.Trainer(RunDir(Path(run)), here)
+def evaluated(comm: Comm, run: str) -> dict[str, float]:
+    trainer = train.Trainer(RunDir(Path(run)), comm)
     try:
         return trainer.evaluate()
     finally:
@@ -328,7 +328,7 @@ def _data(shards: Path) -> Data:
 
 
 def test_a_task_reports_no_scalar_by_the_trainers_names(tmp_path, shards):
-    trainer = train.Trainer(RunDir(make_run(tmp_path / "run", shards, images=32)), Dist())
+    trainer = train.Trainer(RunDir(make_run(tmp_path / "run", shards, images=32)), Comm())
     try:
         for name in ("loss", "norm"):
             with pytest.raises(UserError, match="call it by another name"):

@@ -15,7 +15,7 @@ from data_shards.errors import UserError
 from hpc.checkpoints.store import Checkpoint
 from hpc.config import deepspeed
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.engines.factory import check_players
 from hpc.engines.zero import ZeRO
 from tests.hpc import zero
@@ -111,7 +111,7 @@ def test_a_parameter_without_a_shape_is_refused_by_name() -> None:
     net = torch.nn.Module()
     net.scale = torch.nn.Parameter(torch.tensor(1.5))
     with pytest.raises(UserError, match=r"scale is a number without a shape.* give it the shape .1."):
-        ZeRO(net, Dist(), config_of())
+        ZeRO(net, Comm(), config_of())
 
 
 def test_several_players_need_stage_1() -> None:

@@ -14,7 +14,7 @@ from data_shards.errors import UserError
 from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Config, DeepSpeed, Ema, Engine, Optim
 from hpc.distributed import collectives
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.player import Player
@@ -45,16 +45,16 @@ def cases(world: int) -> list[Case]:
     return [*found, ("sample", "adam", uneven, {"stage": 3, "config": SPLIT})]
 
 
-def every_way(here: Dist, chosen: list[Case]) -> list[dict[str, Tensor]]:
+def every_way(comm: Comm, chosen: list[Case]) -> list[dict[str, Tensor]]:
     return [
-        engines.by_runtime(here, job, rule, "deepspeed", micro, **keys) for job, rule, micro, keys in chosen
+        engines.by_runtime(comm, job, rule, "deepspeed", micro, **keys) for job, rule, micro, keys in chosen
     ]
 
 
-def refusal(here: Dist) -> str:
+def refusal(comm: Comm) -> str:
     """What ZeRO 3 says of a loss with parameters of its own, run in two passes."""
     try:
-        engines.by_runtime(here, "bce", "sgd", "deepspeed", 4, stage=3)
+        engines.by_runtime(comm, "bce", "sgd", "deepspeed", 4, stage=3)
     except UserError as error:
         return str(error)
     return ""
@@ -82,7 +82,7 @@ class PartlyNet(nn.Module):
 
 
 def go_on(
-    here: Dist,
+    comm: Comm,
     engine: str,
     keys: dict[str, Any],
     source: Checkpoint | None,
@@ -97,12 +97,12 @@ def go_on(
         engine=Engine(name=engine, deepspeed=DeepSpeed(**keys)),
     )
     task = Partly(config)
-    player = Player("net", PartlyNet(whole), config, here)
+    player = Player("net", PartlyNet(whole), config, comm)
     if source:
         player.load_from(copy.deepcopy(source))
-    share = engines.BATCH // here.world
+    share = engines.BATCH // comm.world
     for step in updates:
-        batch = engines.data(step)[slice(here.rank * share, (here.rank + 1) * share)]
+        batch = engines.data(step)[slice(comm.rank * share, (comm.rank + 1) * share)]
         player.optimizer.zero_grad(set_to_none=True)
         passes = BackwardPass(
             task,
@@ -121,20 +121,20 @@ def go_on(
     images = engines.data(0).images
     with torch.no_grad():  # on all ranks, from what an evaluation would see
         saved.meta["seen"] = np.array(
-            collectives.gather_vector([float(player.evaluated(images, 0).sum())], here)
+            collectives.gather_vector([float(player.evaluated(images, 0).sum())], comm)
         ).tolist()
     return copy.deepcopy(saved)
 
 
 def go_on_each(
-    here: Dist, ways: list[dict[str, Any]], sources: list[Any], updates: range
+    comm: Comm, ways: list[dict[str, Any]], sources: list[Any], updates: range
 ) -> list[Checkpoint]:
     return [
-        go_on(here, "deepspeed", keys, source, updates) for keys, source in zip(ways, sources, strict=True)
+        go_on(comm, "deepspeed", keys, source, updates) for keys, source in zip(ways, sources, strict=True)
     ]
 
 
-def two_players(here: Dist, engine: str, stage: int) -> dict[str, Tensor]:
+def two_players(comm: Comm, engine: str, stage: int) -> dict[str, Tensor]:
     """A generator whose loss goes through the critic, and the critic: weights after three updates of each."""
     config = Config(
         optim=Optim(name="adam", lr=1e-2),
@@ -146,7 +146,7 @@ def two_players(here: Dist, engine: str, stage: int) -> dict[str, Tensor]:
         "make": nn.Sequential(nn.Linear(4, 32), nn.LeakyReLU(0.2), nn.Linear(32, 8)),
         "judge": nn.Sequential(nn.Linear(8, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1)),
     }
-    players = {name: Player(name, net, config, here) for name, net in nets.items()}
+    players = {name: Player(name, net, config, comm) for name, net in nets.items()}
 
     class Game(Task):
         def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
@@ -160,8 +160,8 @@ def two_players(here: Dist, engine: str, stage: int) -> dict[str, Tensor]:
 
     for step in range(3):
         drawn = torch.randn(8, 8, generator=torch.Generator().manual_seed(step))
-        share = 8 // here.world
-        rows = torch.arange(here.rank * share, (here.rank + 1) * share)
+        share = 8 // comm.world
+        rows = torch.arange(comm.rank * share, (comm.rank + 1) * share)
         batch = Batch(drawn[rows], {}, rows, rows)
         for name in ("judge", "make"):
             for other, player in players.items():
@@ -183,14 +183,14 @@ def two_players(here: Dist, engine: str, stage: int) -> dict[str, Tensor]:
     }
 
 
-def games_and_refusals(here: Dist) -> tuple[list[dict[str, Tensor]], str, str]:
-    games = [two_players(here, *way) for way in (("flat", 0), ("deepspeed", 0), ("deepspeed", 1))]
-    return games, refusal(here), build_message(here)
+def games_and_refusals(comm: Comm) -> tuple[list[dict[str, Tensor]], str, str]:
+    games = [two_players(comm, *way) for way in (("flat", 0), ("deepspeed", 0), ("deepspeed", 1))]
+    return games, refusal(comm), build_message(comm)
 
 
-def build_message(here: Dist) -> str:
+def build_message(comm: Comm) -> str:
     """What a rank says where DeepSpeed would call a compiler."""
-    Player("net", nn.Linear(2, 2), Config(engine=Engine(name="deepspeed")), here)
+    Player("net", nn.Linear(2, 2), Config(engine=Engine(name="deepspeed")), comm)
     from deepspeed.ops.op_builder import CPUAdamBuilder
 
     try:
@@ -200,7 +200,7 @@ def build_message(here: Dist) -> str:
     return "built"
 
 
-def frozen(here: Dist) -> list[tuple[int, float, float]]:
+def frozen(comm: Comm) -> list[tuple[int, float, float]]:
     """(stage, output of the network that trains, that of its whole copy) after loading; one weight is frozen."""
     found = []
     for stage in STAGES:
@@ -208,10 +208,10 @@ def frozen(here: Dist) -> list[tuple[int, float, float]]:
         net = nn.Sequential(nn.Linear(65, 63), nn.Tanh(), nn.Linear(63, 2))
         net[0].weight.requires_grad_(False)
         keys = DeepSpeed(stage=stage, config=SPLIT if stage == 3 else "")
-        player = Player("net", net, Config(engine=Engine(name="deepspeed", deepspeed=keys)), here)
+        player = Player("net", net, Config(engine=Engine(name="deepspeed", deepspeed=keys)), comm)
         saved = Checkpoint(0, 0)
         player.save_to(saved)
-        saved = collectives.broadcast(saved, here)
+        saved = collectives.broadcast(saved, comm)
         saved.players["net"] = {name: torch.full_like(t, 0.01) for name, t in saved.players["net"].items()}
         player.load_from(saved)
         with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 
 from hpc.checkpoints import manager, store
 from hpc.checkpoints.store import Checkpoint
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.training import seeding, startup
 from tests.runs import TASK, make_run
@@ -23,7 +23,7 @@ def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged:
         move(raw, clock)
         saved = Checkpoint(clock, clock // 16, players={"net": raw.state_dict()}, task=task.state())
         saved.monitor = {"sums": {}, "digest": 0}
-        saved.meta = manager.meta(config, task, Dist(0, 1, 0, torch.device("cpu"))) | {
+        saved.meta = manager.meta(config, task, Comm(0, 1, 0, torch.device("cpu"))) | {
             "metrics": {"eer": eer}
         }
         if averaged:

@@ -122,13 +122,13 @@ def test_a_pair_list_finds_people_with_accents_in_their_names(tmp_path, disk):
 def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     """The meter of the trainer's evaluation, on the same weights, through the loader that it uses."""
     from hpc.data import loaders
-    from hpc.distributed.comm import Dist
+    from hpc.distributed.comm import Comm
     from hpc.training import startup, validation
 
     run = judged_run(tmp_path / "run", shards, loss=loss, averaged=False)
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
     report = report_of(run, "pictures-eval")
-    model, here = load_run(run), Dist()
+    model, here = load_run(run), Comm()
     sets = loaders.shard_sets(model.config, model.task, here)
     loader = loaders.eval_loader(model.config, model.task, sets, here)
     assert loader is not None

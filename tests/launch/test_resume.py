@@ -13,7 +13,7 @@ from hpc.checkpoints import store
 from hpc.checkpoints.manager import CheckpointManager
 from hpc.config.parse import load_config, save_config, update_config
 from hpc.config.schema import Config
-from hpc.distributed import comm
+from hpc.distributed.comm import Comm
 from hpc.runs import requeue, restart
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
@@ -62,7 +62,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_started_from_0(run, capsys):
 def test_nor_by_its_ranks(run):
     """As torchrun and a requeue start them."""
     manager = CheckpointManager.__new__(CheckpointManager)
-    manager.run, manager.here = run, comm.Dist()
+    manager.run, manager.comm = run, Comm()
     assert manager.find().clock == 320
     for path in store.listing(run.path):
         (path / "manifest.json").write_text("{")

@@ -15,7 +15,7 @@ from hpc.config.held_out import CHOSEN
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data
 from hpc.data import known_people
-from hpc.distributed.comm import Dist
+from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
 from launch.cli import main
@@ -133,7 +133,7 @@ def test_training_is_judged_by_val_and_says_whom_it_was_chosen_on(tmp_path, shar
     run = make_run(tmp_path / "run", shards, images=32)
     if val:
         with_val(run, shards)
-    trainer = Trainer(RunDir(run), Dist())
+    trainer = Trainer(RunDir(run), Comm())
     assert set(trainer.sets) == {"train", "val" if val else "eval"}
     try:
         trainer.fit()

@@ -23,7 +23,7 @@ from hpc.runs import restart
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task
 from hpc.training import fault_injection
-from hpc.training.player import Player, PlayerState
+from hpc.training.player import Player
 from hpc.training.step_sync import RunningMeans
 
 
@@ -47,8 +47,7 @@ class CheckpointManager:
         """Put the saved state into players and task."""
         check_checkpoint(saved, self.config, self.players)
         for player in self.players.values():
-            name = player.name
-            player.load_state(PlayerState(saved.players[name], saved.optim[name], saved.ema.get(name)))
+            player.load_state(saved.state_of(player.name))
         if not fault_injection.skip_restore("task"):
             self.task.load_state(saved.task)
 
@@ -72,9 +71,7 @@ class CheckpointManager:
         state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(tick))
         task_state.split(state.task)  # on all ranks, so that what cannot be saved ends them with one message
         for player in self.players.values():  # on all ranks: ZeRO gathers the pieces
-            state.players[player.name], state.optim[player.name], average = player.state()
-            if average is not None:
-                state.ema[player.name] = average
+            state.put(player.name, player.state())
         if self.comm.main:
             state.meta = meta(self.config, self.task, self.comm) | {"metrics": dict(metrics)}
             error = self._saver.save(state)

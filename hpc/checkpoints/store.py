@@ -27,6 +27,7 @@ from data_shards.files import read_json, sync_path
 from hpc.checkpoints import manifest, safetensors_writer, task_state
 from hpc.checkpoints.manifest import REMEDY, Damaged
 from hpc.training import fault_injection
+from hpc.training.player import PlayerState
 
 HASHERS = 4  # files hashed at a time, while the next ones are written
 STATE = {"task": dict, "monitor": {"sums?": {str: list}, "digest?": int}}
@@ -45,6 +46,15 @@ class Checkpoint:
     task: dict[str, Any] = field(default_factory=dict)  # nested tensors and plain values
     monitor: dict[str, Any] = field(default_factory=dict)  # sums of the tick that is under way; plain values
     meta: dict[str, Any] = field(default_factory=dict)  # task, identity, world, metrics
+
+    def put(self, player: str, state: PlayerState) -> None:
+        """Take the state of a player in."""
+        self.players[player], self.optim[player] = state.weights, state.optim
+        if state.ema is not None:
+            self.ema[player] = state.ema
+
+    def state_of(self, player: str) -> PlayerState:
+        return PlayerState(self.players[player], self.optim[player], self.ema.get(player))
 
     def files(self) -> Iterator[tuple[str, Tensors | dict]]:
         """(file name, content) in the order of writing."""

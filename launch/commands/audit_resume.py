@@ -107,10 +107,10 @@ class Auditor:
             return
         from data_shards.pack.pack import pack
         from data_shards.pack.request import Request
-        from data_shards.sources.registry import open_source
+        from data_shards.sources.registry import open_source, source_module
 
-        options = {"identities": 24, "per_identity": 8, "size": 32}
-        source = open_source("procedural", "", options={key: options[key] for key in options})
+        options = source_module("procedural").OPTIONS | {"identities": 24, "per_identity": 8, "size": 32}
+        source = open_source("procedural", "", options=options)
         pack(
             source,
             self.folder / "shards",

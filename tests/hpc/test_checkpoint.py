@@ -52,10 +52,10 @@ def test_a_round_trip_is_exact(tmp_path: Path) -> None:
 SAVER = """
 import sys
 from pathlib import Path
-from hpc import checkpoint
+from hpc.checkpoints import store
 from tests.hpc.test_checkpoint import make
-checkpoint.save(Path(sys.argv[1]), make(64))
-checkpoint.save(Path(sys.argv[1]), make(128))
+store.save(Path(sys.argv[1]), make(64))
+store.save(Path(sys.argv[1]), make(128))
 """
 
 

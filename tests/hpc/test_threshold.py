@@ -14,8 +14,6 @@ def test_a_threshold_is_not_replaced_without_a_word(tmp_path: Path, capsys):
     assert capsys.readouterr().err == ""
     threshold.keep(tmp_path, ONE | {"checkpoint": 128, "threshold": 0.75})
     said = capsys.readouterr().err
-    assert (
-        said
-        == "threshold.json: 0.5000 (faces val, 64 images, ema) is replaced by 0.7500 (faces val, 128 images, ema)\n"
-    )
+    was, now = "0.5000 (faces val, 64 images, ema)", "0.7500 (faces val, 128 images, ema)"
+    assert said == f"warning: threshold.json: {was} is replaced by {now}\n"
     assert threshold.read(tmp_path)["threshold"] == 0.75

@@ -99,7 +99,7 @@ def go_on(
     task = Partly(config)
     player = Player("net", PartlyNet(whole), config, comm)
     if source:
-        player.load_from(copy.deepcopy(source))
+        player.load_state(copy.deepcopy(source).state_of("net"))
     share = engines.BATCH // comm.world
     for step in updates:
         batch = engines.data(step)[slice(comm.rank * share, (comm.rank + 1) * share)]
@@ -117,7 +117,7 @@ def go_on(
         player.update(1e-2, player.norm_of_gradient())
         player.average((step + 1) * engines.BATCH, engines.BATCH)
     saved = Checkpoint(updates.stop * engines.BATCH, updates.stop)
-    player.save_to(saved)
+    saved.put("net", player.state())
     images = engines.data(0).images
     with torch.no_grad():  # on all ranks, from what an evaluation would see
         saved.meta["seen"] = np.array(
@@ -210,10 +210,10 @@ def frozen(comm: Comm) -> list[tuple[int, float, float]]:
         keys = DeepSpeed(stage=stage, config=SPLIT if stage == 3 else "")
         player = Player("net", net, Config(engine=Engine(name="deepspeed", deepspeed=keys)), comm)
         saved = Checkpoint(0, 0)
-        player.save_to(saved)
+        saved.put("net", player.state())
         saved = collectives.broadcast(saved, comm)
         saved.players["net"] = {name: torch.full_like(t, 0.01) for name, t in saved.players["net"].items()}
-        player.load_from(saved)
+        player.load_state(saved.state_of("net"))
         with torch.no_grad():
             outputs = [net(torch.ones(1, 65)).sum() for net in (player.engine.net, player.engine.whole())]
         found.append((stage, *map(float, outputs)))

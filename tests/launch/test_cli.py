@@ -15,8 +15,8 @@ from tests.launch.command import ROOT, environment
 
 WITHOUT_TORCH = """
 import sys
-from launch.cli import COMMANDS, load
-from launch.completion import candidates
+from launch.options.command_table import COMMANDS, load
+from launch.commands.completion import candidates
 for name in COMMANDS:
     list(candidates([name], ""))
 list(candidates(["submit"], "task.loss="))

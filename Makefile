@@ -11,8 +11,9 @@ PIP = $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDE
 demo: $(STAMP)
 	$(PY) -m launch.commands.demo $(if $(DATA),data="$(DATA)")
 
+# make test TESTS="tests/hpc -k resume" runs some of them
 test: $(STAMP)
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m $(if $(TESTS),pytest $(TESTS),tests.support.suite)
 
 # Only the tests on a real SLURM, which must be there: make slurm
 slurm: $(STAMP)

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     if keys.only != "slurm":
         found += _machine(runs, site)
     if keys.only != "machine":
-        found += slurm.score_run(site, need) if site else [_no_slurm()]
+        found += slurm.judge(site, need) if site else [_no_slurm()]
         found += _site(values)
     if keys.trial:
         if site is None:
@@ -114,7 +114,7 @@ def _machine(runs: Path, site: Site | None) -> list[Finding]:
     if os.environ.get("ROSTRO_SHARDS"):
         places["shards"] = Path(os.environ["ROSTRO_SHARDS"]).absolute()
     return [
-        *machine.score_run(machine.imported(), slurm=site is not None),
+        *machine.judge(machine.imported(), slurm=site is not None),
         *machine.network(),
         *machine.folders(places, elsewhere=site is not None and slurm.elsewhere(site)),
     ]

@@ -168,21 +168,27 @@ def test_links_lead_somewhere(page: Path):
     assert wrong == []
 
 
-def test_the_tree_names_files_that_exist():
-    text = (ROOT / "README.md").read_text().partition("## The tree")[2]
-    lines = BLOCK.search(text)[2].splitlines()
-    folders: list[str] = []
-    named = []
+def test_the_rooms_of_the_readme_are_those_that_exist():
+    lines = BLOCK.search((ROOT / "README.md").read_text().partition("## The rooms")[2])[2].splitlines()
+    named, top = set(), ""
     for line in lines:
-        indent = (len(line) - len(line.lstrip())) // 2
         name = line.split()[0]
-        folders[indent:] = [name]
-        named.append("".join(folders))
-    assert [path for path in named if not (ROOT / path).exists()] == []
-    folders_with_code = {
-        path.parent.name + "/" for path in ROOT.glob("*/*.py") if path.parent.name != "tests"
+        top = top if line.startswith(" ") else name
+        named.add(name if line == line.lstrip() else f"{top}{name}")
+    assert [path for path in named if not (ROOT / path).is_dir()] == []
+    rooms = {
+        f"{path.parent.relative_to(ROOT)}/"
+        for top in ("hpc", "data_shards", "launch")
+        for path in (ROOT / top).glob("*/*.py")
     }
-    assert folders_with_code <= set(named)
+    assert rooms <= named
+
+
+def test_the_six_files_to_read_first_exist():
+    text = (ROOT / "README.md").read_text().partition("Six files to read first: ")[2].partition("\n\n")[0]
+    files = re.findall(r"`([\w/]+\.py)`", text)
+    assert len(files) == 6
+    assert all((ROOT / name).is_file() for name in files)
 
 
 def test_make_targets_exist():

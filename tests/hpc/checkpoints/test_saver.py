@@ -16,7 +16,7 @@ from hpc.checkpoints.store import Checkpoint
 from hpc.config.schema import Save
 from hpc.runs.run_dir import RunDir
 from launch.audit.compare import differences, last_checkpoint
-from tests.hpc.test_checkpoint import make
+from tests.hpc.checkpoints.test_checkpoint import make
 from tests.runs import finish, make_run, start, wait_for
 from tests.sets import pack_set
 

@@ -18,7 +18,7 @@ from hpc.distributed.comm import Comm
 from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.player import Player
-from tests.hpc import engines
+from tests.support import engines
 
 STAGES = (0, 1, 2, 3)
 SPLIT = json.dumps(

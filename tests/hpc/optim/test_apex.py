@@ -17,7 +17,7 @@ from hpc.config.schema import Config, Data, Engine, Optim
 from hpc.optim import apex as apex_optim
 from hpc.optim import build
 from hpc.optim.state import export_state, import_state
-from tests.hpc import apexes
+from tests.support import apexes
 
 NAMES = ("sgd", "adam", "adamw", "lamb", "novograd")
 REAL = apex.found() == "nvidia" and torch.cuda.is_available()

@@ -53,7 +53,7 @@ SAVER = """
 import sys
 from pathlib import Path
 from hpc.checkpoints import store
-from tests.hpc.test_checkpoint import make
+from tests.hpc.checkpoints.test_checkpoint import make
 store.save(Path(sys.argv[1]), make(64))
 store.save(Path(sys.argv[1]), make(128))
 """
@@ -61,7 +61,7 @@ store.save(Path(sys.argv[1]), make(128))
 
 @pytest.mark.parametrize("place", ["save0", "save3", "savecommit"])
 def test_a_kill_inside_a_save_loses_nothing_older(tmp_path: Path, place: str) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = os.environ | {"ROSTRO_FAULT": f"{place}@128", "PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-c", SAVER, str(tmp_path)], env=environment, cwd=root, check=False

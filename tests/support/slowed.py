@@ -1,4 +1,4 @@
-"""`python -m tests.hpc.slowed RUN`: a rank whose steps, saves, evaluation and data take SLOWED seconds more each."""
+"""`python -m tests.support.slowed RUN`: a rank whose steps, saves, evaluation and data take SLOWED seconds more each."""
 
 import json
 import os

@@ -18,9 +18,9 @@ from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.distributed.comm import Comm
 from hpc.engines.factory import check_players
 from hpc.engines.zero import ZeRO
-from tests.hpc import zero
-from tests.hpc.test_engine import LIMIT, difference, kind, reference
+from tests.hpc.engines.test_engine import LIMIT, difference, kind, reference
 from tests.ranks import launch
+from tests.support import zero
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -124,7 +124,7 @@ def test_several_players_need_stage_1() -> None:
 
 def test_deepspeed_is_imported_for_its_engine_only() -> None:
     code = "import sys, hpc.train; sys.exit('deepspeed' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
 
 
 def config_of(optim: dict[str, Any] | None = None, compiled: bool = False, **keys: Any) -> Config:

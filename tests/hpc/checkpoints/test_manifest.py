@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from data_shards import files
 from hpc.checkpoints import manifest, store
 from hpc.checkpoints.store import Damaged
-from tests.hpc.test_checkpoint import METRIC, make
+from tests.hpc.checkpoints.test_checkpoint import METRIC, make
 from tests.support.fuzz import damage
 
 

@@ -133,7 +133,7 @@ def test_injected_losses_add_up_to_the_life_of_the_processes(tmp_path, shards, c
     for fault in ("step@240", ""):
         before = time.monotonic()
         variables = {"SLOWED": json.dumps(slow)} | ({"ROSTRO_FAULT": fault} if fault else {})
-        [(code, _, error)] = finish(start(run, program="tests.hpc.slowed", variables=variables))
+        [(code, _, error)] = finish(start(run, program="tests.support.slowed", variables=variables))
         goodput.ended(RunDir(run))  # as the batch script does
         lived += time.monotonic() - before
         assert code == (-9 if fault else 0), error

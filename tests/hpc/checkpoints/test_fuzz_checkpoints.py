@@ -12,8 +12,8 @@ from data_shards import files
 from data_shards.errors import UserError
 from hpc.checkpoints import manifest, store
 from hpc.checkpoints.store import Checkpoint
-from tests.hpc.test_checkpoint import METRIC, make
-from tests.hpc.test_manifest import as_format_1
+from tests.hpc.checkpoints.test_checkpoint import METRIC, make
+from tests.hpc.checkpoints.test_manifest import as_format_1
 from tests.support.fuzz import (
     HARMLESS,
     JSON_VALUES,

@@ -12,7 +12,7 @@ from hpc.config.rules import Rule, rules
 from hpc.config.schema import Config, Data
 from hpc.config.types import flatten
 from launch.options.compose import choices, known_keys
-from tests.hpc.test_config import TASK
+from tests.hpc.config.test_config import TASK
 
 RULES = rules(Config)
 LIMITS = [

@@ -26,8 +26,9 @@ from hpc.inference import threshold
 from hpc.inference.predictor import PictureBlocks, Predictor, untrained
 from hpc.metrics.pair_list import check_people, read_list, resolve
 from hpc.metrics.pairs import Pairs, all_pairs
-from hpc.metrics.verification import Score, VerificationResult, bootstrap, cosine, measure, score_pairs
+from hpc.metrics.verification import VerificationResult, bootstrap, measure, score_pairs
 from hpc.plots import roc
+from hpc.task import Score, cosine
 
 PIXELS = "pixels (32x32 grey)"
 Progress = Callable[[str, PictureBlocks], Any]  # what wraps the loop over pictures: a progress bar

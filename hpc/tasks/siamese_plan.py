@@ -1,4 +1,4 @@
-"""What the siamese job refuses, and what it counts for the plan. Imports no torch."""
+"""The refusals of the siamese job, and the sizes that `rostro submit` plans with. Imports no torch."""
 
 import itertools
 from collections.abc import Mapping
@@ -63,7 +63,10 @@ def check_sets(config: Config, sets: Mapping[str, Any]) -> None:
 
 
 def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
-    """(parameters of all networks, fp32 bytes that a picture keeps for backward), from the yaml's `memory`."""
+    """Return the parameters of all networks and the fp32 bytes that one image keeps for backward.
+
+    `memory` is the block of that name in the task's yaml.
+    """
     keys, trunk = config.task, memory[config.task["trunk"]]
     head = keys["embedding"] + 1 if keys["loss"] == "bce" else 0
     parameters = trunk["parameters"] + (trunk["features"] + 1) * keys["embedding"] + head
@@ -72,5 +75,5 @@ def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def core_rate(config: Config, memory: Mapping[str, Any]) -> float:
-    """Images a second that one CPU core trains, from the yaml's `memory`."""
+    """Return the images a second that one CPU core trains, from the yaml's `memory`."""
     return memory[config.task["trunk"]]["core_rate"] * (memory["reference_size"] / config.data.size) ** 2

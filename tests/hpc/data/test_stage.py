@@ -11,6 +11,7 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.loading import node_cache as copies
 from hpc.checkpoints import store
+from hpc.cluster.signals import StopReason
 from hpc.config.check import check
 from hpc.config.identity import is_free
 from hpc.config.schema import Config, Data
@@ -87,8 +88,8 @@ def test_a_node_that_cannot_ends_all(tmp_path: Path, shards: Path) -> None:
     assert "rank 1: data.stage=$NODE_DISK: NODE_DISK is not set on" in found[0]
 
 
-def _left(comm: Comm, shards: str, root: str) -> int:
-    """The level at which both ranks leave: rank 1 is told to while rank 0's disk is locked by another job."""
+def _stopped(comm: Comm, shards: str, root: str) -> StopReason:
+    """Return why both ranks leave: rank 1 is asked to while another job has locked rank 0's disk."""
     (Path(root) / "node0").mkdir(exist_ok=True)
     os.environ["NODE_DISK"] = f"{root}/node{comm.rank}"
     with open(Path(root) / "node0" / copies.LOCK, "a") as other:
@@ -96,14 +97,15 @@ def _left(comm: Comm, shards: str, root: str) -> int:
             fcntl.flock(other, fcntl.LOCK_EX)
         node = dataclasses.replace(comm, local_rank=0)
         try:
-            staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node, lambda: 2 * comm.rank)
-        except staging.Left as left:
-            return left.level
-    return 0
+            reason = StopReason(2 * comm.rank)
+            staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node, lambda: reason)
+        except staging.StagingStopped as stopped:
+            return stopped.reason
+    return StopReason.NONE
 
 
-def test_ranks_that_are_told_to_leave_meanwhile_do(tmp_path: Path, shards: Path) -> None:
-    assert launch(_left, 2, str(shards), str(tmp_path)) == [2, 2]
+def test_ranks_that_are_asked_to_leave_meanwhile_do(tmp_path: Path, shards: Path) -> None:
+    assert launch(_stopped, 2, str(shards), str(tmp_path)) == [StopReason.TIME_LIMIT] * 2
     assert [path.name for path in (tmp_path / "node0").iterdir()] == [copies.LOCK]
 
 

@@ -29,7 +29,7 @@ def test_a_rank_killed_before_it_connects_is_named_by_the_others(tmp_path: Path)
     assert err.splitlines()[-1].startswith(
         "error: rank 1 died before the ranks met: it was killed by a signal"
     )
-    assert failures.guilty(RunDir(run)).rank == 1
+    assert failures.root_cause(RunDir(run)).rank == 1
     assert RunDir(run).status()["message"].startswith("rank 1 died before the ranks met")
 
 
@@ -81,7 +81,7 @@ def test_a_rank_that_fails_before_the_ranks_met_is_named_with_its_reason(watch: 
     with pytest.raises(LostRank, match="rank 2 failed before the ranks met: data") as lost:
         watch.look({1})
     failures.leave(watch.run, failures.Place(0, 3), lost.value)
-    assert failures.guilty(watch.run) == failures.Guilty(2, "data.size=7 is too small: use 32")
+    assert failures.root_cause(watch.run) == failures.RootCause(2, "data.size=7 is too small: use 32")
     (watch.run.failures / "this-rank1.json").write_text('{"attempt": "this", "rank": "x"}')
     with pytest.raises(LostRank, match="rank 2 failed"):
         watch.look({1})

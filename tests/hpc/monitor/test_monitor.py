@@ -36,7 +36,7 @@ def _monitor(run: Path, resume_clock: int | None = None) -> Monitor:
 
 
 def _tick(monitor: Monitor, clock: int, speed: float = 100.0) -> None:
-    monitor.tick(
+    monitor.log_progress(
         clock,
         losses={"train": 1.0 / clock, "positive": 0.5},
         rates={"embedder": 1e-3},
@@ -295,7 +295,7 @@ def test_several_players_have_series_of_their_own(tmp_path: Path) -> None:
     monitor = _monitor(tmp_path)
     rest = {"images_per_s": 1.0, "data_wait": 0.0, "memory_mb": 1.0}
     two = {"generator": 1.0, "critic": 2.0}
-    monitor.tick(10, losses={"main": 1.0}, rates=two, grad_norm=two, **rest)
+    monitor.log_progress(10, losses={"main": 1.0}, rates=two, grad_norm=two, **rest)
     monitor.close()
     tags = {tag for tag in _read(tmp_path).Tags()["scalars"] if tag.startswith("optim/")}
     assert tags == {f"optim/{kind}_{player}" for kind in ("lr", "grad_norm") for player in two}

@@ -166,46 +166,46 @@ TIMED_OUT = (
 )
 
 
-def test_the_guilty_rank_is_the_first_that_failed_by_its_own_fault(tmp_path, monkeypatch):
+def test_the_root_cause_is_the_first_that_failed_by_its_own_fault(tmp_path, monkeypatch):
     run = RunDir(tmp_path)
     monkeypatch.setenv("ROSTRO_ATTEMPT", "one")
     leave(run, 0, RuntimeError(CLOSED))
     leave(run, 3, ValueError("picture lfw-000000.tar:a.jpg\nis damaged"))
     leave(run, 2, RuntimeError("Connection reset by peer"))
     leave(run, 1, ValueError("picture lfw-000000.tar:b.jpg is damaged"))
-    assert failures.guilty(run) == failures.Guilty(3, "picture lfw-000000.tar:a.jpg is damaged")
+    assert failures.root_cause(run) == failures.RootCause(3, "picture lfw-000000.tar:a.jpg is damaged")
     line = json.loads((run.failures / "one-rank3.json").read_text())
     assert line["clock"] == 64
     assert line["error"] == "ValueError"
     assert line["host"]
     monkeypatch.setenv("ROSTRO_ATTEMPT", "two")  # of several starts the last one counts
     leave(run, 1, ValueError("out of memory"), world=2)
-    assert failures.guilty(run) == failures.Guilty(1, "out of memory")
+    assert failures.root_cause(run) == failures.RootCause(1, "out of memory")
     write_json(run.status_file, {"attempt": "three", "began": time.time()})
-    assert failures.guilty(run) is None
+    assert failures.root_cause(run) is None
 
 
-def test_a_silent_rank_is_guilty_before_those_that_lost_it(tmp_path, monkeypatch):
+def test_a_silent_rank_is_the_root_cause_before_those_that_lost_it(tmp_path, monkeypatch):
     """On another host nobody sees whether it lives: what the others say tells death from hanging."""
     run = RunDir(make_run(tmp_path / "r", tmp_path))
     monkeypatch.setenv("ROSTRO_ATTEMPT", "one")
     places = {str(rank): ["elsewhere", 100 + rank, 1.0] for rank in range(4)}
     write_json(run.status_file, {"attempt": "one", "began": time.time(), "pids": places, "state": "running"})
-    assert failures.guilty(run) is None
+    assert failures.root_cause(run) is None
     for rank, said in ((3, TIMED_OUT), (0, CLOSED), (1, TIMED_OUT)):  # 0 lost 3, which had left
         leave(run, rank, RuntimeError(said))
-    assert failures.guilty(run).rank == 2
-    assert "it hung" in failures.guilty(run).message
+    assert failures.root_cause(run).rank == 2
+    assert "it hung" in failures.root_cause(run).message
     leave(run, 3, RuntimeError(CLOSED))
-    assert failures.guilty(run).rank == 2
-    assert "died without a word" in failures.guilty(run).message
+    assert failures.root_cause(run).rank == 2
+    assert "died without a word" in failures.root_cause(run).message
 
 
 def test_a_rank_that_is_killed_is_named_to_the_user(tmp_path, shards, capsys):
     run = make_run(tmp_path / "runs" / "r", shards, procs=2)
     ends = finish(start(run, 2, variables={"ROSTRO_FAULT": "step@96/1"}))
     assert [code for code, *_ in ends] == [1, -9]
-    assert failures.guilty(RunDir(run)).rank == 1
+    assert failures.root_cause(RunDir(run)).rank == 1
     [left] = RunDir(run).failures.glob("*-rank0.json")
     assert json.loads(left.read_text())["clock"] in (80, 96)
     message = RunDir(run).status()["message"]

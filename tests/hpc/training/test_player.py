@@ -15,7 +15,6 @@ from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Task
-from hpc.training import startup
 from hpc.training.player import Player
 from tests.ranks import launch
 from tests.runs import make_run
@@ -75,7 +74,7 @@ class Rivals(Task):
 def test_two_players_with_batch_norm_resume_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(startup, "task", Rivals)
+    monkeypatch.setattr(train, "build_task", Rivals)
     shards = pack_set(tmp_path, identities=8, each=4)
     options: dict[str, Any] = {"images": 96, "engine": Engine(name="flat"), "ema": Ema()}
     options |= {"save": Save(every=48), "eval": Evaluate(every=48, batch=16)}
@@ -86,7 +85,7 @@ def test_two_players_with_batch_norm_resume_bit_for_bit(
         while trainer.clock < 48:
             before = trainer.clock
             trainer.step()
-        trainer._tick_start = (0.0, 0, 0.0)
+        trainer._interval_start = (0.0, 0, 0.0)
         trainer._after_step(before)
     with contextlib.closing(train.Trainer(RunDir(stopped), Comm())) as trainer:
         assert trainer.clock == 48

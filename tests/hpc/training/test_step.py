@@ -18,12 +18,13 @@ from data_shards.sampling import order
 from hpc import train
 from hpc.checkpoints import manager
 from hpc.checkpoints.store import Checkpoint
+from hpc.cluster.signals import StopReason
 from hpc.config.identity import numbers
 from hpc.config.schema import Config, Data, Evaluate
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Spec, Task
-from hpc.training import startup, step_sync
+from hpc.training import step_sync
 from hpc.training.player import Player
 from launch.audit.compare import series
 from launch.commands.resume import changed_config
@@ -43,7 +44,7 @@ def exchanged(comm: Comm, extra: dict[int, list[str]]) -> str | dict[str, float]
     names = ["loss", "norm", *sorted(extra.get(comm.rank, []))]
     scalars = {name: torch.tensor(float(place + comm.rank)) for place, name in enumerate(names)}
     try:
-        return step_sync.sync_step(0, scalars, batch, comm).means
+        return step_sync.sync_step(StopReason.NONE, scalars, batch, comm).means
     except UserError as error:
         return str(error)
 
@@ -81,7 +82,7 @@ class Couples(Task):
 def train_couples(comm: Comm, run: str) -> None:
     members = partial(order.PlainOrder, members=2)
     with (
-        mock.patch.object(startup, "task", Couples),
+        mock.patch.object(train, "build_task", Couples),
         mock.patch.object(order, "PlainOrder", members),
         contextlib.closing(train.Trainer(RunDir(Path(run)), comm)) as trainer,
     ):
@@ -138,10 +139,10 @@ def test_the_wait_for_data_goes_on_counting_where_the_batch_grows(tmp_path: Path
 def test_a_metric_that_is_not_a_number_is_never_the_best(tmp_path: Path, shards: Path) -> None:
     run = make_run(tmp_path / "run", shards)
     with contextlib.closing(train.Trainer(RunDir(run), Comm())) as trainer:
-        assert not trainer.manager.is_best({"eer": math.nan})
+        assert not trainer.checkpoints.is_best({"eer": math.nan})
         for trainer.clock, value in ((16, math.nan), (32, 0.4)):
             trainer.save({"eer": value})
-        assert [trainer.manager.is_best({"eer": value}) for value in (0.3, 0.5, math.nan)] == [
+        assert [trainer.checkpoints.is_best({"eer": value}) for value in (0.3, 0.5, math.nan)] == [
             True,
             False,
             False,

@@ -21,7 +21,8 @@ from hpc.config.schema import Data, Ema, Evaluate, Log, Optim, Save
 from hpc.data import loaders
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
-from hpc.training import startup, step_sync
+from hpc.task import build_task
+from hpc.training import step_sync
 from launch.audit.compare import differences, records, series
 from tests.ranks import launch
 from tests.runs import finish, make_run, start, wait_for
@@ -190,7 +191,7 @@ def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> No
     )
     run = make_run(tmp_path / "run", shards, data=settings, images=160, log=Log(every=16))
     config = RunDir(run).config()
-    job = startup.task(config)
+    job = build_task(config)
     loader = loaders.train_loader(config, job, {}, job.spec(0), Comm(0, 1, 0, torch.device("cpu")))
     loader.start(0)
     groups = loader.next().labels["identity"].reshape(-1, 4)
@@ -294,7 +295,7 @@ def test_pictures_move_nothing_where_no_average_is_kept(
         while trainer.clock < 160:
             before = trainer.clock
             trainer.step()
-        trainer._tick_start = (0.0, 0, 0.0)
+        trainer._interval_start = (0.0, 0, 0.0)
         trainer._after_step(before)
         assert seen
         assert not any(seen)
@@ -331,7 +332,7 @@ def test_a_task_reports_no_scalar_by_the_trainers_names(tmp_path, shards):
     trainer = train.Trainer(RunDir(make_run(tmp_path / "run", shards, images=32)), Comm())
     try:
         for name in ("loss", "norm"):
-            with pytest.raises(UserError, match="call it by another name"):
+            with pytest.raises(UserError, match="use another name"):
                 trainer.task.report(name, torch.ones(()))
     finally:
         trainer.close()

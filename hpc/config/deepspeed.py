@@ -1,4 +1,4 @@
-"""DeepSpeed's own settings: what this config makes of them, a user's JSON merged in, and every refusal.
+"""Composes DeepSpeed's own settings from a config and a user's JSON, and refuses what does not fit.
 
 Imports neither torch nor DeepSpeed, so that a wrong file fails before the queue. The engine is `hpc/engines/zero.py`.
 """
@@ -77,7 +77,7 @@ def check(config: Config) -> None:
             value = getattr(ours, item.name)
             if value != item.default:
                 raise UserError(
-                    f"engine.deepspeed.{item.name}={value} says nothing to engine={config.engine.name}: use "
+                    f"engine.deepspeed.{item.name}={value} has no effect on engine={config.engine.name}: use "
                     "engine=deepspeed, or leave it out"
                 )
         return
@@ -96,7 +96,7 @@ def check(config: Config) -> None:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """The dictionary that DeepSpeed is built with: ours and `engine.deepspeed.config`; UserError where they differ."""
+    """Merge our settings and `engine.deepspeed.config` for DeepSpeed; UserError where they differ."""
     made = _ours(config)
     path = config.engine.deepspeed.config
     if path:
@@ -106,9 +106,8 @@ def settings(config: Config) -> dict[str, Any]:
 
 def _ours(config: Config) -> dict[str, Any]:
     chosen = config.engine.deepspeed
-    bucket = int(
-        config.engine.bucket_mb * 2**20 / 4
-    )  # of fp32 numbers; DeepSpeed's 500 million are 2 GB a rank
+    # Counted in fp32 numbers; DeepSpeed's default of 500 million takes 2 GB a rank.
+    bucket = int(config.engine.bucket_mb * 2**20 / 4)
     zero: dict[str, Any] = {
         "stage": chosen.stage,
         "reduce_bucket_size": bucket,
@@ -137,7 +136,7 @@ def _ours(config: Config) -> dict[str, Any]:
 
 
 def inlined(config: Config) -> Config:
-    """The config with the content of `engine.deepspeed.config` in place of its path: a run depends on no file."""
+    """Put the content of `engine.deepspeed.config` in place of its path, so that a run depends on no file."""
     chosen = config.engine.deepspeed
     if config.engine.name != "deepspeed" or not chosen.config:
         return config
@@ -146,7 +145,7 @@ def inlined(config: Config) -> Config:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """The object in a file, or in the text itself where that is one."""
+    """Read the object in a file, or in the text itself where that is one."""
     try:
         found = json.loads(path if path.lstrip().startswith("{") else Path(path).expanduser().read_text())
     except (OSError, ValueError) as error:
@@ -185,7 +184,7 @@ def _merge(made: dict[str, Any], theirs: Mapping[str, Any], config: Config, pref
 
 
 def _agrees(full: str, value: Any, made: Any, config: Config) -> bool:
-    """Whether a file says of a key that is ours what this config says."""
+    """Return whether a file gives one of our keys the value that this config gives it."""
     share = config.batch // (config.nodes * config.procs)
     micro = config.micro_batch or share
     same = {
@@ -202,7 +201,7 @@ def _agrees(full: str, value: Any, made: Any, config: Config) -> bool:
 
 
 def _off(value: Any) -> bool:
-    """A feature that is not asked for."""
+    """Return whether `value` names a feature without asking for it."""
     if isinstance(value, Mapping):
         return value.get("enabled", True) in (False, "auto")
     return value in (None, False, "none", "auto")

@@ -65,6 +65,6 @@ def evaluate(
 
 @torch.no_grad()
 def pictures(task: Task, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-    """Return the images that the monitor shows; without an average these networks are in training, and stay as they are."""
+    """Return the images that the monitor shows, and change nothing in networks that may be in training."""
     with in_eval_mode(nets):
         return task.pictures(nets, batch, clock)

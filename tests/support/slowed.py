@@ -1,4 +1,4 @@
-"""`python -m tests.support.slowed RUN`: a rank whose steps, saves, evaluation and data take SLOWED seconds more each."""
+"""`python -m tests.support.slowed RUN`: a rank slowed by SLOWED seconds in steps, saves, evaluation and data."""
 
 import json
 import os

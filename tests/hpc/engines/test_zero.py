@@ -199,9 +199,9 @@ def test_keys_of_deepspeed_need_its_engine() -> None:
     config = dataclasses.replace(
         config_of(offload=True), engine=Engine(name="ddp", deepspeed=DeepSpeed(offload=True))
     )
-    with pytest.raises(UserError, match="offload=True says nothing to engine=ddp: use engine=deepspeed"):
+    with pytest.raises(UserError, match="offload=True has no effect on engine=ddp: use engine=deepspeed"):
         deepspeed.check(config)
     forgotten = dataclasses.replace(config, engine=Engine(name="ddp", deepspeed=DeepSpeed(stage=3)))
-    with pytest.raises(UserError, match="stage=3 says nothing to engine=ddp"):
+    with pytest.raises(UserError, match="stage=3 has no effect on engine=ddp"):
         deepspeed.check(forgotten)
     assert deepspeed.inlined(config) is config

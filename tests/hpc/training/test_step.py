@@ -128,7 +128,7 @@ def test_the_wait_for_data_goes_on_counting_where_the_batch_grows(tmp_path: Path
         trainer.loader.waited = 1000.0
         with (
             mock.patch.object(trainer.task, "spec", lambda clock: Spec(16 if clock < 48 else 48, 32)),
-            mock.patch.object(trainer.monitor, "tick") as tick,
+            mock.patch.object(trainer.monitor, "log_progress") as tick,
         ):
             trainer.fit()
     waits = [call.kwargs["data_wait"] for call in tick.call_args_list]

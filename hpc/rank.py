@@ -1,7 +1,7 @@
 """One rank, from its first instant: `python -m hpc.rank RUN`. Then read `hpc/train.py`.
 
-The rank listens for signals before it loads its libraries, which takes seconds: a job that is stopped while it
-starts leaves in order.
+The rank listens for signals before it loads its libraries, which takes seconds: a job that is stopped while
+it starts leaves in order.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The only interface that a new job must know: one file in `hpc/tasks/` implements it, `hpc/train.py` drives it.
 
-The trainer knows no task: it asks for players (what one optimizer updates), for the phases due at a clock, and for a
-loss. The clock counts the images seen by all ranks together.
+The trainer knows no task: it asks for players (what one optimizer updates), for the phases due at a clock,
+and for a loss. The clock counts the images seen by all ranks together.
 """
 
 import importlib
@@ -28,10 +28,11 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 class Phase:
     """One backward and one optimizer step of one player.
 
-    `coupled`: the loss looks at the whole global batch. The trainer then calls `Task.forward` for each micro batch and
-    `Task.couple` once, with gradient caching where there are several micro batches.
-    `collect`: whether the pass moves the running statistics of the player's batch norm; those of other players never
-    move (None = yes, unless `second_order`: the phase that it regularises has counted its images).
+    `coupled`: the loss looks at the whole global batch. The trainer then calls `Task.forward` for each micro
+    batch and `Task.couple` once, with gradient caching where there are several micro batches.
+    `collect`: whether the pass moves the running statistics of the player's batch norm; those of other
+    players never move (None = yes, unless `second_order`: the phase that it regularises has counted its
+    images).
     """
 
     name: str
@@ -114,7 +115,8 @@ class Task:
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.schema.Config; the task's own keys are config.task[...]
-        # The trainer sets both: this rank, for losses over the whole global batch, and where scalars are reported.
+        # The trainer sets both: this rank, for losses over the whole global batch, and where scalars are
+        # reported.
         self.comm = Comm()
         self.report: Callable[[str, Tensor], None] = lambda name, value: None
 

@@ -1,8 +1,9 @@
 """The trainer: build, resume, fit, step, evaluate, save, stop. `python -m hpc.train RUN`. Read this file first.
 
-It knows no task, only the interface in `hpc/task.py`. The clock is the number of images seen by all ranks; what happens
-when is a function of it. A player (`training/player.py`) is one network with its engine and optimizer. The passes of a
-phase are in `training/accumulation.py`, loaders in `data/loaders.py`, checkpoints in `checkpoints/manager.py`.
+It knows no task, only the interface in `hpc/task.py`. The clock is the number of images seen by all ranks;
+what happens when is a function of it. A player (`training/player.py`) is one network with its engine and
+optimizer. The passes of a phase are in `training/accumulation.py`, loaders in `data/loaders.py`, checkpoints
+in `checkpoints/manager.py`.
 """
 
 import os
@@ -244,7 +245,8 @@ class Trainer:
     def _warm_up(self) -> None:
         """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
 
-        Otherwise the first step after a resume would sum its gradients in another order than the straight run.
+        Otherwise the first step after a resume would sum its gradients in another order than the straight
+        run.
         """
         self._ahead = loaders.to_batch(self.loader.next())
         if self.comm.world == 1 or self.config.engine.name != "ddp":

@@ -37,7 +37,7 @@ class CheckpointManager:
         self._writer = AsyncCheckpointWriter(self._commit, background=config.save.mode == "async")
 
     def find(self) -> Checkpoint | None:
-        """Read the newest whole checkpoint, chosen by rank 0; None for a fresh run, UserError where all are lost."""
+        """Read the newest whole checkpoint; None for a fresh run, UserError where all are lost."""
         path = store.latest(self.run.path, _print) if self.comm.main else None
         collectives.agree_or_raise(restart.gone(self.run) if self.comm.main and not path else "", self.comm)
         path = collectives.broadcast(path, self.comm)
@@ -63,7 +63,7 @@ class CheckpointManager:
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
 
     def save(self, clock: int, updates: int, means: RunningMeans, metrics: Mapping[str, float]) -> None:
-        """Commit a checkpoint of this clock; all ranks wait for it, or with save.mode=async only for its copy.
+        """Commit a checkpoint of this clock; with save.mode=async the ranks wait only for its copy.
 
         A failure of this save or of the one before ends all ranks.
         """
@@ -86,7 +86,7 @@ class CheckpointManager:
 
     @property
     def measured(self) -> dict[str, float]:
-        """The time of saving that the ledger cannot see: `writing`, the seconds of the longest background save."""
+        """The saving that the ledger cannot see: `writing`, the seconds of the longest background save."""
         return {"writing": round(self._writer.longest, 3)} if self._writer.longest else {}
 
     @property

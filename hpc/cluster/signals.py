@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class StopReason(IntEnum):
-    """Why a run leaves before its end; of several reasons the greatest counts. status.json holds the value."""
+    """Why a run leaves before its end; the greatest of several counts. status.json holds the value."""
 
     NONE = 0
     REQUEST = 1
@@ -43,7 +43,7 @@ class SignalListener:
         self.reason = max(self.reason, REASONS[signal.Signals(number)])
 
     def ignore_signals(self) -> None:
-        """Ignore further signals: everything is saved, and a signal now must not turn the exit into a failure."""
+        """Ignore further signals: all is saved, and a signal must not turn the exit into a failure."""
         for number in REASONS:
             if number != signal.SIGINT:
                 # Python restores its own handlers before it exits, but leaves SIG_IGN in place.

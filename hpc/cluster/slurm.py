@@ -1,7 +1,8 @@
 """Asks SLURM about jobs and nodes. Imports no torch.
 
-States come from the controller (`scontrol`), then from `squeue`, then from accounting: none of the three is always
-available. This process's own place in a job: `slurm_env.py`. Who requeues a job, and when: `hpc/runs/requeue.py`.
+States come from the controller (`scontrol`), then from `squeue`, then from accounting: none of the three is
+always available. This process's own place in a job: `slurm_env.py`. Who requeues a job, and when:
+`hpc/runs/requeue.py`.
 """
 
 import os
@@ -83,7 +84,7 @@ def job_state(job: str) -> str | None:
 
 
 def job_word(job: str) -> str | None:
-    """Return `job_state` with the reason for which a job waits, where known: `PENDING (PartitionTimeLimit)`."""
+    """Return `job_state` and, where known, why the job waits: `PENDING (PartitionTimeLimit)`."""
     info = job_info(job)
     state, reason = info.get("JobState"), info.get("Reason", "None")
     if state in QUEUED and reason != "None":
@@ -98,7 +99,7 @@ def preempted(info: dict[str, str]) -> bool:
 
 
 def started(info: Mapping[str, str], key: str = "StartTime") -> float | None:
-    """Return the unix time of a job's allocation by `job_info`, or of its `EndTime`; None where it is unknown."""
+    """Return the unix time of a job's allocation, or of its `EndTime`; None where it is unknown."""
     try:
         return time.mktime(time.strptime(info[key], "%Y-%m-%dT%H:%M:%S"))
     except (KeyError, ValueError):

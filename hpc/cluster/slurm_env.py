@@ -22,7 +22,7 @@ def job_id(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def outside(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the enclosing SLURM job's variables: a new run is not part of that job."""
+    """Return the environment without the enclosing SLURM job's variables."""
     prefixes = ("SLURM_", "SUBMITIT_", "SRUN_", "PMI")
     return {
         name: value
@@ -39,8 +39,8 @@ def restart_count(environ: Mapping[str, str] = os.environ) -> int:
 def in_step(environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether `srun` gave this process its rank.
 
-    The job's variables alone do not show it: a batch script has them too, and torchrun or the ranks of one machine
-    may have been started by hand inside a step.
+    The job's variables alone do not show it: a batch script has them too, and torchrun or the ranks of one
+    machine may have been started by hand inside a step.
     """
     launched_otherwise = OTHER_LAUNCHERS & environ.keys()
     return not launched_otherwise and environ.get("SLURM_STEP_ID", "").isdigit() and "SLURM_PROCID" in environ

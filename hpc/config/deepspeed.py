@@ -1,6 +1,7 @@
 """Composes DeepSpeed's own settings from a config and a user's JSON, and refuses what does not fit.
 
-Imports neither torch nor DeepSpeed, so that a wrong file fails before the queue. The engine is `hpc/engines/zero.py`.
+Imports neither torch nor DeepSpeed, so that a wrong file fails before the queue. The engine is
+`hpc/engines/zero.py`.
 """
 
 import copy
@@ -17,7 +18,8 @@ from hpc.config.types import near
 # One norm for a whole tensor decides the step of these; ZeRO cuts tensors between the ranks.
 WHOLE_TENSORS = ("lamb", "novograd")
 
-# Dotted keys of DeepSpeed that this config decides -> the key that does. A file may repeat our value, not change it.
+# Dotted keys of DeepSpeed that this config decides -> the key that does. A file may repeat our value, not
+# change it.
 OURS = {
     "train_batch_size": "batch",
     "train_micro_batch_size_per_gpu": "micro_batch",
@@ -43,8 +45,9 @@ OURS = {
     "zero_optimization.compute_grad_norm": "optim.clip",
 }
 
-# What a file may set: how gradients and weights travel, and what is printed. Anything else would change what a run
-# computes, need a compiler, or do nothing under this engine (DeepSpeed ignores top-level keys that it does not know).
+# What a file may set: how gradients and weights travel, and what is printed. Anything else would change what
+# a run computes, need a compiler, or do nothing under this engine (DeepSpeed ignores top-level keys that it
+# does not know).
 THEIRS = {
     *("steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "comms_logger"),
     "zero_optimization",
@@ -83,7 +86,8 @@ def check(config: Config) -> None:
         return
     if ours.stage and config.optim.name in WHOLE_TENSORS:
         raise UserError(
-            f"optim.name={config.optim.name} takes norms of whole tensors, which ZeRO cuts between the ranks: "
+            f"optim.name={config.optim.name} takes norms of whole tensors, which ZeRO cuts between the "
+            f"ranks: "
             "use engine.deepspeed.stage=0, engine=ddp or optim.name=adamw"
         )
     if ours.offload and not ours.stage:
@@ -114,8 +118,8 @@ def _ours(config: Config) -> dict[str, Any]:
         "allgather_bucket_size": bucket,
     }
     if chosen.stage == 1 and not chosen.offload:
-        # Gradients stay in the parameters until the last micro batch, as under Flat: no hooks that could fire in
-        # another player's pass.
+        # Gradients stay in the parameters until the last micro batch, as under Flat: no hooks that could fire
+        # in another player's pass.
         zero["contiguous_gradients"] = False
     if chosen.stage in (1, 2) and not chosen.offload:
         zero["compute_grad_norm"] = False  # the trainer takes the norm, once
@@ -172,7 +176,8 @@ def _merge(made: dict[str, Any], theirs: Mapping[str, Any], config: Config, pref
         elif key not in known:
             group = known | {name.removeprefix(prefix) for name in OURS if name.startswith(prefix)}
             raise UserError(
-                f"{where} is not supported: it changes what a run computes, or does nothing here; leave it out. "
+                f"{where} is not supported: it changes what a run computes, or does nothing here; leave it "
+                f"out. "
                 f"{near(key, group)}"
             )
         elif full in GROUPS:

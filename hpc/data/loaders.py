@@ -23,7 +23,7 @@ def shard_sets(
     comm: Comm,
     stop_reason: Callable[[], StopReason] = lambda: StopReason.NONE,
 ) -> dict[str, ShardSet]:
-    """Open the sets: `train`, and `val` (or else `eval`) where there is one; the node's copies with data.stage.
+    """Open the sets: `train`, and `val` (or else `eval`) where there is one, or their copies by data.stage.
 
     Every rank checks them. Raises StagingStopped where `stop_reason()` names one while they are copied.
     """

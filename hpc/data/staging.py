@@ -1,7 +1,8 @@
 """Copies a job's sets to its nodes before the ranks read them, once on each node: data.stage.
 
-The first rank of a node copies in a thread (`data_shards/loading/node_cache.py`). Meanwhile all ranks keep answering
-each other, so that a long copy does not look like a hanging rank and a failure on one node ends the others at once.
+The first rank of a node copies in a thread (`data_shards/loading/node_cache.py`). Meanwhile all ranks keep
+answering each other, so that a long copy does not look like a hanging rank and a failure on one node ends the
+others at once.
 """
 
 import threading
@@ -62,9 +63,9 @@ def folders(
 ) -> dict[str, str]:
     """Return where this rank reads its sets: name (train | val | eval) -> folder. All ranks call it.
 
-    Without data.stage these are data.train and data.val (or else data.eval); else their copies, which are complete
-    when this returns. Raises UserError on all ranks where a node cannot hold them, and StagingStopped on all ranks
-    once `stop_reason()` names one on any of them.
+    Without data.stage these are data.train and data.val (or else data.eval); else their copies, which are
+    complete when this returns. Raises UserError on all ranks where a node cannot hold them, and
+    StagingStopped on all ranks once `stop_reason()` names one on any of them.
     """
     data = config.data
     names = [name for name in ("train", held_out.validation(data)) if name]

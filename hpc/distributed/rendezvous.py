@@ -1,9 +1,9 @@
 """Lets the ranks of a start find each other, and notices a rank that will never come.
 
-Each rank records its process in the store by which torch connects them, and waits for the others. Meanwhile it watches
-for a record in RUN/failures and for the end of a process of this host, known from the store, from its launcher or from
-an earlier look. On other hosts nothing can be watched: when the time is over, the error names the ranks that did not
-arrive. `hpc/distributed/comm.py` connects the ranks afterwards.
+Each rank records its process in the store by which torch connects them, and waits for the others. Meanwhile
+it watches for a record in RUN/failures and for the end of a process of this host, known from the store, from
+its launcher or from an earlier look. On other hosts nothing can be watched: when the time is over, the error
+names the ranks that did not arrive. `hpc/distributed/comm.py` connects the ranks afterwards.
 """
 
 import datetime
@@ -32,7 +32,7 @@ RANKS = ("RANK", "SUBMITIT_LOCAL_GLOBALID", "SLURM_PROCID")
 
 
 def open_store(run: Path, rank: int, world: int, watch: "Watch") -> dist.Store:
-    """Open the store of this start: torchrun's, rank 0's at MASTER_ADDR, or a file for ranks of one machine."""
+    """Open this start's store: torchrun's, rank 0's at MASTER_ADDR, or a file for ranks of one machine."""
     if "MASTER_ADDR" not in os.environ:  # a file needs no port that another job could hold
         token = os.environ.get("ROSTRO_ATTEMPT") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
         return dist.FileStore(str(run.resolve() / f".rendezvous-{token}"), world)
@@ -143,7 +143,8 @@ class Watch:
         listed = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
         noun = "rank" if len(ranks) == 1 else "ranks"
         return (
-            f"{noun} {listed} of {self.world} did not arrive within {self.patience} seconds: see `rostro logs "
+            f"{noun} {listed} of {self.world} did not arrive within {self.patience} seconds: see `rostro "
+            f"logs "
             f"{self.run.name} rank={ranks[0]}`; where nodes start slowly, type a longer hang_timeout"
         )
 

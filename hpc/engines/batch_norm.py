@@ -1,10 +1,11 @@
 """Batch normalisation whose statistics are stated: over this rank, over fixed groups, or over all ranks.
 
-`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures of the
-global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro batches of all
-ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are collected in the passes of the
-player's own phases (`hpc/training/accumulation.py`) and committed once for each update, averaged over all ranks: every
-rank holds the same buffers at every clock. Ioffe & Szegedy 2015; groups as ghost batches, Hoffer et al. 2017.
+`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures of
+the global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro
+batches of all ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are collected
+in the passes of the player's own phases (`hpc/training/accumulation.py`) and committed once for each update,
+averaged over all ranks: every rank holds the same buffers at every clock. Ioffe & Szegedy 2015; groups as
+ghost batches, Hoffer et al. 2017.
 """
 
 import contextlib
@@ -95,7 +96,8 @@ def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Modul
                 continue
             if not child.num_features:
                 raise UserError(
-                    f"{name} is a {type(child).__name__}, whose size is not known yet: name the number of channels"
+                    f"{name} is a {type(child).__name__}, whose size is not known yet: name the number of "
+                    f"channels"
                 )
             if child not in replaced:
                 replaced[child] = Norm(child, mode=mode, group=group, comm=comm)
@@ -135,8 +137,8 @@ def discard(layers: list[Norm]) -> None:
 def commit(layers: list[Norm], comm: Comm) -> None:
     """Move the running statistics by the average over all passes of the update, on all ranks alike.
 
-    Reads nothing from the device. Every rank runs the same passes over as many pictures, so this rank's counts are
-    known to be everyone's.
+    Reads nothing from the device. Every rank runs the same passes over as many pictures, so this rank's
+    counts are known to be everyone's.
     """
     if not layers:
         return

@@ -48,7 +48,8 @@ def _refuse_build(builder: Any, verbose: bool = True) -> None:
     """Refuse to compile: it takes minutes, and a rank killed meanwhile leaves a lock on which later ones wait."""
     name = builder.name
     raise UserError(
-        f"DeepSpeed wants to compile {name} at run time: build it once with `DS_BUILD_{name.upper()}=1 pip install "
+        f"DeepSpeed wants to compile {name} at run time: build it once with `DS_BUILD_{name.upper()}=1 pip "
+        f"install "
         "--no-build-isolation --no-cache-dir --force-reinstall --no-deps deepspeed`, or leave the key of "
         "engine.deepspeed.config out that needs it"
     )

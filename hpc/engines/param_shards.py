@@ -1,8 +1,8 @@
 """Parameters that lie in pieces on the ranks: which piece is where, stepping them, and putting them together.
 
 ZeRO cuts flat partitions, so a rank owns a run of consecutive elements of some parameters. An optimizer that
-steps those runs one by one keeps a state for each parameter, as without ZeRO: a parameter that took no part is
-skipped, and the state is saved by name. Used by `hpc/engines/zero.py`; knows nothing of DeepSpeed.
+steps those runs one by one keeps a state for each parameter, as without ZeRO: a parameter that took no part
+is skipped, and the state is saved by name. Used by `hpc/engines/zero.py`; knows nothing of DeepSpeed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -79,8 +79,8 @@ class ParamShards:
     def gather_full(self, values: dict[str, Tensor], *, everywhere: bool) -> dict[str, Tensor]:
         """Whole tensors by name from this rank's piece of each, on rank 0 only or on all; bit for bit.
 
-        All ranks call it with the same names, as far as they own a piece of them. On other ranks the result is
-        empty.
+        All ranks call it with the same names, as far as they own a piece of them. On other ranks the result
+        is empty.
         """
         used = set().union(*collectives.gather_objects(sorted(values), self.comm))
         tables = [[row for row in table if row[0] in used] for table in self._everyone]

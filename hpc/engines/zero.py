@@ -1,9 +1,9 @@
 """The DeepSpeed engine: ZeRO 0-3 in fp32 (bf16 is autocast, as under every engine). Imported for engine=deepspeed only.
 
-DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update itself
-is our optimizer's, on this rank's pieces of the parameters (`hpc/engines/param_shards.py`), and a checkpoint is the
-one layout of `hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is never used. Its settings and refusals:
-`hpc/config/deepspeed.py`.
+DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update
+itself is our optimizer's, on this rank's pieces of the parameters (`hpc/engines/param_shards.py`), and a
+checkpoint is the one layout of `hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is never used.
+Its settings and refusals: `hpc/config/deepspeed.py`.
 """
 
 import contextlib
@@ -40,7 +40,8 @@ class ZeRO(Flat):
         for name, p in module.named_parameters():
             if not p.dim():
                 raise UserError(
-                    f"engine=deepspeed: {name} is a number without a shape, which DeepSpeed cannot send: give it the "
+                    f"engine=deepspeed: {name} is a number without a shape, which DeepSpeed cannot send: "
+                    f"give it the "
                     "shape [1], or use engine=ddp"
                 )
         self.stage = config.engine.deepspeed.stage
@@ -117,7 +118,8 @@ class ZeRO(Flat):
         if own and self.stage == 3:
             name = next(name for name, p in self.named if p in own)
             raise UserError(
-                f"{name} is used by the loss itself, outside the passes in which ZeRO 3 gathers it: use micro_batch=0 "
+                f"{name} is used by the loss itself, outside the passes in which ZeRO 3 gathers it: use "
+                f"micro_batch=0 "
                 "or engine.deepspeed.stage=2"
             )
         leaf.grad, *grads = torch.autograd.grad(loss, [leaf, *own])

@@ -1,7 +1,8 @@
 """A run judged on a set: the figures of its network beside the untrained network and plain pixels.
 
-`rostro evaluate` prints what this returns. The evaluation while training is `hpc/training/validation.py`; here one
-process reads the pictures, adds intervals and draws curves. The threshold comes from the run's validation people.
+`rostro evaluate` prints what this returns. The evaluation while training is `hpc/training/validation.py`;
+here one process reads the pictures, adds intervals and draws curves. The threshold comes from the run's
+validation people.
 """
 
 import functools
@@ -79,8 +80,8 @@ def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> PairProtocol:
 def finder(shards: ShardSet) -> Callable[[str, int | None], int | None]:
     """A picture of a pair list, (name, number) or (path, None) -> sample id, from the tar headers; None: not there.
 
-    A list writes `José`, the shards hold its key (keys.py), and disks differ in how they compose the accent. Of a path
-    the first folder counts that is a person of the set; the suffix does not.
+    A list writes `José`, the shards hold its key (keys.py), and disks differ in how they compose the accent.
+    Of a path the first folder counts that is a person of the set; the suffix does not.
     """
     names = shards.identity_names()
     index = {unicodedata.normalize("NFC", name): place for place, name in enumerate(names)}
@@ -147,7 +148,8 @@ def assess(
 ) -> dict[str, Any]:
     """Judge `model` and the baselines on `shards`; write RUN/evaluations/<name>/.
 
-    People whom the run was trained on are refused; `overlap` lets them pass, and then their threshold is not kept.
+    People whom the run was trained on are refused; `overlap` lets them pass, and then their threshold is not
+    kept.
 
     Returns the report: {"rows": [{"name", figures}], "set", "trial", "folder", "threshold", ...}.
     """
@@ -159,8 +161,10 @@ def assess(
     if trained and not overlap:
         where = f"pairs={pairs}" if pairs else f"data={shards.folder}"
         raise UserError(
-            f"{where}: {len(trained)} of the {len(np.unique(on.identity))} people to be judged are of the training, "
-            f"such as {trained[0]}: their figures say nothing of new people; give the held-out set, or overlap=allow"
+            f"{where}: {len(trained)} of the {len(np.unique(on.identity))} people to be judged are of the "
+            f"training, "
+            f"such as {trained[0]}: their figures say nothing of new people; give the held-out set, or "
+            f"overlap=allow"
         )
     if trained and choice.keep:
         raise UserError(

@@ -1,7 +1,7 @@
 """Writes a run's network as files that need nothing of this suite: safetensors, a JSON card, ONNX.
 
-The card says where the network comes from and how images must be prepared; the weights load into the plain modules of
-`models/`. Files are written under temporary names and renamed, the card last.
+The card says where the network comes from and how images must be prepared; the weights load into the plain
+modules of `models/`. Files are written under temporary names and renamed, the card last.
 """
 
 import logging

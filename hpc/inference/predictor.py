@@ -1,7 +1,7 @@
 """A trained network, loaded back from its run: `evaluate`, `verify` and `export` share it.
 
-Images go through the preprocessing of the run (centre square, data.size, RGB in [-1, 1]) and one pinned decoder. Weights
-come from a verified checkpoint; nothing is unpickled.
+Images go through the preprocessing of the run (centre square, data.size, RGB in [-1, 1]) and one pinned
+decoder. Weights come from a verified checkpoint; nothing is unpickled.
 """
 
 import sys

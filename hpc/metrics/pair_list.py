@@ -1,8 +1,9 @@
 """Public pair lists: read in three formats, found in a set. A damaged line is refused by its number.
 
-LFW's `pairs.txt` (`folds n`) and `pairsDevTest.txt` (`n`): for each fold n lines `Name n1 n2` of one person, then n
-lines `Name1 n1 Name2 n2`. Paths: lines `person/picture person/picture 0|1`, apart by spaces or tabs. CSV: the same
-three columns, with a header or without. Lists without folds are cut into ten blocks of each kind.
+LFW's `pairs.txt` (`folds n`) and `pairsDevTest.txt` (`n`): for each fold n lines `Name n1 n2` of one person,
+then n lines `Name1 n1 Name2 n2`. Paths: lines `person/picture person/picture 0|1`, apart by spaces or tabs.
+CSV: the same three columns, with a header or without. Lists without folds are cut into ten blocks of each
+kind.
 """
 
 import csv
@@ -87,7 +88,8 @@ def _read_lfw(path: Path, lines: list[tuple[int, str]]) -> PairList:
     folds, each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
     if len(lines) - 1 != folds * 2 * each:
         raise FileError(
-            f"pairs={path} has {len(lines) - 1} pairs, its first line says {folds * 2 * each}: take the whole list"
+            f"pairs={path} has {len(lines) - 1} pairs, its first line says {folds * 2 * each}: take the "
+            f"whole list"
         )
     pairs = []
     for place, (number, row) in enumerate(lines[1:]):

@@ -1,7 +1,8 @@
 """Are two images of one person? Scores of pairs of embeddings, and all figures of a verification.
 
 A score is higher for the same person: the cosine (`hpc/task.py`), or the probability of a head on |a - b|.
-`Verification` gives the figures that training shows; `rostro evaluate` adds intervals. Curves: `hpc/metrics/roc.py`.
+`Verification` gives the figures that training shows; `rostro evaluate` adds intervals. Curves:
+`hpc/metrics/roc.py`.
 """
 
 from dataclasses import dataclass, field
@@ -116,8 +117,8 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """Compute 95 % percentile intervals of EER and AUC by resampling the people, who make pairs dependent.
 
-    A person drawn m times counts m times in each genuine pair and m1 * m2 times in an impostor pair (after the
-    subsets bootstrap of Bolle, Ratha & Pankanti 2004). `identity` [m]: of the rows that `pairs` names.
+    A person drawn m times counts m times in each genuine pair and m1 * m2 times in an impostor pair (after
+    the subsets bootstrap of Bolle, Ratha & Pankanti 2004). `identity` [m]: of the rows that `pairs` names.
     """
     people, code = np.unique(identity, return_inverse=True)
     spread = np.flatnonzero(~pairs.same)

@@ -1,7 +1,8 @@
 """TensorBoard event files, record by record: forced to disk before a checkpoint, cut back after a kill.
 
-A file is a sequence of TFRecords: length (u64), its masked crc32c, the bytes of an `Event`, their crc32c. tensorboard
-is imported when first needed. A damaged record costs its own points only. What is written: `hpc/monitor/monitor.py`.
+A file is a sequence of TFRecords: length (u64), its masked crc32c, the bytes of an `Event`, their crc32c.
+tensorboard is imported when first needed. A damaged record costs its own points only. What is written:
+`hpc/monitor/monitor.py`.
 """
 
 import itertools
@@ -126,9 +127,10 @@ def keep_damaged(path: Path) -> Path:
 def trim(run: Path, clock: int) -> list[str]:
     """Cut the run's event files back to what was recorded up to `clock`; drop torn and damaged records.
 
-    The updates after `clock` will be repeated, and each of their points would otherwise appear twice. The newest file is
-    rewritten in any case: a start that has lost the run, and has not noticed yet, keeps writing into the old file,
-    which has no name any more. Returns a warning for each damaged file, of which a copy is kept.
+    The updates after `clock` will be repeated, and each of their points would otherwise appear twice. The
+    newest file is rewritten in any case: a start that has lost the run, and has not noticed yet, keeps
+    writing into the old file, which has no name any more. Returns a warning for each damaged file, of which a
+    copy is kept.
     """
     warnings = []
     for path in (found := files(run)):
@@ -136,7 +138,8 @@ def trim(run: Path, clock: int) -> list[str]:
         if damaged:
             copy = keep_damaged(path)
             warnings.append(
-                f"warning: {path}: what is damaged in {damaged} places is left out, its points are missing in "
+                f"warning: {path}: what is damaged in {damaged} places is left out, its points are missing "
+                f"in "
                 f"TensorBoard; the file as it was: {copy.name}"
             )
         if not points:

@@ -1,7 +1,8 @@
 """Reports a run: TensorBoard, `metrics.jsonl`, the log lines and bar of rank 0, `status.json`.
 
-Every series is plotted against images seen. Groups `loss`, `optim`, `data` and `val` (or `eval`) follow from the config
-and are the same after a resume; `perf` depends on the machine. Event files: `hpc/monitor/event_file.py`.
+Every series is plotted against images seen. Groups `loss`, `optim`, `data` and `val` (or `eval`) follow from
+the config and are the same after a resume; `perf` depends on the machine. Event files:
+`hpc/monitor/event_file.py`.
 """
 
 import dataclasses
@@ -30,8 +31,8 @@ from hpc.monitor import console, event_file, projector
 from hpc.runs.run_dir import RunDir
 from hpc.task import Report
 
-# TensorBoard sorts its cards by name, and people look for the loss first: evaluations come after it. A digest (group
-# `data`) is not drawn.
+# TensorBoard sorts its cards by name, and people look for the loss first: evaluations come after it. A digest
+# (group `data`) is not drawn.
 TAGS = {"eval": "metrics", "data": ""}
 
 LINES = 1 << 32  # bytes: metrics.jsonl grows with the run
@@ -128,7 +129,8 @@ class Monitor:
         self._events.add(self._summary.text("config", quoted), 0)
         self._events.add(self._summary.text("held_out", held_out.statement(self.config.data)), 0)
         settings = {key: _plain(value) for key, value in numbers(self.config).items()}
-        # The start record belongs in the run's own file: torch's add_hparams would make a run of its own for it.
+        # The start record belongs in the run's own file: torch's add_hparams would make a run of its own for
+        # it.
         self._events.add(self._summary.hparams(settings, {})[1], 0)
 
     @_rank0
@@ -191,8 +193,8 @@ class Monitor:
     ) -> None:
         """Report an evaluation: scalars, PR and ROC curves, the embedding projector.
 
-        `shown`: thumbnails (uint8 [n, 3, h, w]) and their sample ids [n]; `labels`: name -> n values by which the
-        projector can colour.
+        `shown`: thumbnails (uint8 [n, 3, h, w]) and their sample ids [n]; `labels`: name -> n values by which
+        the projector can colour.
         """
         self.scalars(clock, report.scalars, group=self._judged)
         for name, (scores, positive) in report.curves.items():

@@ -1,7 +1,7 @@
 """Records how a run fails: each rank leaves RUN/failures/<attempt>-rank<k>.json, the status names the root cause.
 
-The root cause is the first rank that failed by its own error, or the one that died without a record; the other
-ranks only lost the connection to it. Imports no torch.
+The root cause is the first rank that failed by its own error, or the one that died without a record; the
+other ranks only lost the connection to it. Imports no torch.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Accounts for the time of a run: RUN/ledger.jsonl, one account for each start, and the goodput of all of them.
 
-Rank 0 measures its own time and appends its sums with every log line, so that a kill -9 costs at most one interval.
-Goodput is the share of the allocated time that advanced the run: training that was kept, and evaluation. Imports no
-torch.
+Rank 0 measures its own time and appends its sums with every log line, so that a kill -9 costs at most one
+interval. Goodput is the share of the allocated time that advanced the run: training that was kept, and
+evaluation. Imports no torch.
 """
 
 import contextlib

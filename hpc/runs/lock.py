@@ -1,14 +1,15 @@
 """The lock file of a run, `lock.json`: read with types, and replaced by one process at a time. Imports no torch.
 
-Who may take the lock is decided in `hpc/runs/ownership.py`; here the decision takes effect only if the file is still
-the one on which it was based. That is checked and done under `flock` on a side file that is never deleted, so the
-system frees it when its holder dies.
+Who may take the lock is decided in `hpc/runs/ownership.py`; here the decision takes effect only if the file
+is still the one on which it was based. That is checked and done under `flock` on a side file that is never
+deleted, so the system frees it when its holder dies.
 
-`flock` excludes processes of all hosts on local disks, NFS 4, NFS 3 with lockd, GPFS, BeeGFS and Lustre with global
-locks. Under NFS with `local_lock` or `nolock`, and Lustre with `localflock`, it excludes those of one host only; where
-a file system has no `flock`, it is left out. A first lock is made by a hard link, which is exclusive wherever there are
-such links (not on exFAT and some FUSE mounts). The remaining case there is two hosts that replace a dead owner's lock
-at the same moment: the file names one of them, and the other ends at its next write (`Ownership.check`).
+`flock` excludes processes of all hosts on local disks, NFS 4, NFS 3 with lockd, GPFS, BeeGFS and Lustre with
+global locks. Under NFS with `local_lock` or `nolock`, and Lustre with `localflock`, it excludes those of one
+host only; where a file system has no `flock`, it is left out. A first lock is made by a hard link, which is
+exclusive wherever there are such links (not on exFAT and some FUSE mounts). The remaining case there is two
+hosts that replace a dead owner's lock at the same moment: the file names one of them, and the other ends at
+its next write (`Ownership.check`).
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Who owns a run: the decisions behind `lock.json`, whose file is `lock.py`. Imports no torch.
 
-A run has one owner at a time. The lock names its process by host, pid and start time, so that a reused pid does not
-keep a dead run closed, and its SLURM job, which may wait in the queue, by id and count of requeues. A rank that lost
-the lock writes nothing more.
+A run has one owner at a time. The lock names its process by host, pid and start time, so that a reused pid
+does not keep a dead run closed, and its SLURM job, which may wait in the queue, by id and count of requeues.
+A rank that lost the lock writes nothing more.
 """
 
 import os
@@ -103,9 +103,9 @@ class Ownership:
     def acquire(self, *, job: str = "", pid: int | None = None) -> int:
         """Become the owner and return how often the run was started before.
 
-        Replaces a dead owner, a damaged lock where no recorded rank may live, an ancestor of this process (the launcher
-        took the directory for its ranks) and, where `job` is not empty, an earlier start of the same job. Raises
-        UserError for any other owner.
+        Replaces a dead owner, a damaged lock where no recorded rank may live, an ancestor of this process
+        (the launcher took the directory for its ranks) and, where `job` is not empty, an earlier start of the
+        same job. Raises UserError for any other owner.
         """
         host, number, started = mark(pid)
         end = time.monotonic() + SUBMIT_TIME

@@ -1,8 +1,9 @@
 """Decides whether a job that ended goes back into the queue; one owner puts it there, once. Imports no torch.
 
 The owner is the batch script (`launch/batch.py`) or, under submitit, rank 0. SLURM itself requeues after
-`scontrol requeue` and after a lost node. The owner requeues after the time limit's signal, after a crash, and after
-a preemption: a job that leaves within its grace time counts as completed, and SLURM requeues only those it killed.
+`scontrol requeue` and after a lost node. The owner requeues after the time limit's signal, after a crash, and
+after a preemption: a job that leaves within its grace time counts as completed, and SLURM requeues only those
+it killed.
 """
 
 import sys
@@ -86,8 +87,8 @@ def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int)
         return False, ""
     if cancelled(info):
         return False, ""
-    # The run left on request (`rostro stop`, scancel). Without an answer of the controller the job is requeued
-    # all the same: SLURM refuses a job that it has ended itself.
+    # The run left on request (`rostro stop`, scancel). Without an answer of the controller the job is
+    # requeued all the same: SLURM refuses a job that it has ended itself.
     out_of_time = status.get("asked") == StopReason.TIME_LIMIT or slurm.preempted(info)
     if info and not crashed and not out_of_time:
         return False, ""

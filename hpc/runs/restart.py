@@ -1,7 +1,8 @@
 """Recognises a run whose checkpoints are gone, and sets it aside for a new start. Imports no torch.
 
-A run that has saved must not start from 0 by itself: its curves would be cut silently. Each save leaves its clock in
-RUN/saved.json, which stays when checkpoints are lost. `rostro resume RUN from=0` sets all of it aside.
+A run that has saved must not start from 0 by itself: its curves would be cut silently. Each save leaves its
+clock in RUN/saved.json, which stays when checkpoints are lost. `rostro resume RUN from=0` sets all of it
+aside.
 """
 
 import os
@@ -47,7 +48,8 @@ def _saved(run: RunDir) -> int:
     try:
         return int(read_json(run.saved_file, {"clock": int})["clock"])
     except MissingFile:
-        # Nothing is saved yet, or the run is of an earlier version: it has a checkpoint after twice the first save.
+        # Nothing is saved yet, or the run is of an earlier version: it has a checkpoint after twice the first
+        # save.
         clock, every = int(run.status().get("clock") or 0), run.config().save.every
         return every if 0 < 2 * every <= clock else 0
     except UserError:

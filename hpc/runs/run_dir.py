@@ -93,8 +93,8 @@ class RunDir:
     def status(self) -> dict[str, Any]:
         """Return status.json with its `state` corrected to what is true now.
 
-        The state is `queued` where the run's job waits, `requeueing` where the job puts itself back into the queue,
-        and `dead` where the file names a living state and no process of the run lives.
+        The state is `queued` where the run's job waits, `requeueing` where the job puts itself back into the
+        queue, and `dead` where the file names a living state and no process of the run lives.
         """
         values = status.read(self.status_file)
         values.setdefault("state", "prepared")

@@ -1,8 +1,9 @@
 """The siamese job: one trunk for both images, all pairs of the global P x K batch, four losses.
 
-Embeddings are gathered from all ranks with their gradient, and every rank computes its own rows of the pair matrix, so
-the number of ranks does not change the loss. Two slots that hold the same image (a topped-up group) do not form a pair.
-The network is in `models/siamese.py`, the losses in `hpc/losses/pairs.py`, the figures in `hpc/metrics/verification.py`.
+Embeddings are gathered from all ranks with their gradient, and every rank computes its own rows of the pair
+matrix, so the number of ranks does not change the loss. Two slots that hold the same image (a topped-up
+group) do not form a pair. The network is in `models/siamese.py`, the losses in `hpc/losses/pairs.py`, the
+figures in `hpc/metrics/verification.py`.
 """
 
 from typing import Any, cast

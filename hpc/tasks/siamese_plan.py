@@ -45,7 +45,8 @@ def check(config: Config) -> None:
         )
     if config.batch < 2 * config.data.group:
         raise UserError(
-            f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} pictures: "
+            f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} "
+            f"pictures: "
             f"use batch={2 * config.data.group} or more"
         )
 
@@ -57,7 +58,8 @@ def check_sets(config: Config, sets: Mapping[str, Any]) -> None:
         most = max(pictures, default=0)
         if len(pictures) < 2 or most < 2:
             raise UserError(
-                f"data.{split}={shards.folder} holds {len(pictures)} identities with at most {most} pictures each: "
+                f"data.{split}={shards.folder} holds {len(pictures)} identities with at most {most} pictures "
+                f"each: "
                 "it takes two identities, and one with two pictures; pack a set that has them"
             )
 

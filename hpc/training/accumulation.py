@@ -1,9 +1,10 @@
 """The forward and backward passes of one phase: micro batches, and gradient caching for coupled losses.
 
-A per-sample loss is accumulated with the weight of each micro batch. A coupled loss looks at the whole global batch;
-over several micro batches it runs twice (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory
-limited setup"): all outputs without a graph, the loss and its gradient with respect to the outputs, then each micro
-batch again with that gradient. A counted seed for each micro batch gives both passes the same dropout.
+A per-sample loss is accumulated with the weight of each micro batch. A coupled loss looks at the whole global
+batch; over several micro batches it runs twice (Gao et al. 2021, "Scaling deep contrastive learning batch
+size under memory limited setup"): all outputs without a graph, the loss and its gradient with respect to the
+outputs, then each micro batch again with that gradient. A counted seed for each micro batch gives both passes
+the same dropout.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,8 @@ class BackwardPass:
         self.engine = engines[phase.player]
         if phase.second_order and not self.engine.second_order:
             raise UserError(
-                f"phase {phase.name} differentiates twice, which this engine computes wrongly: use engine=flat"
+                f"phase {phase.name} differentiates twice, which this engine computes wrongly: use "
+                f"engine=flat"
             )
         self.raw: dict[str, nn.Module] = {name: engine.module for name, engine in engines.items()}
         self.nets = self.raw | {phase.player: self.engine.net}  # other players' networks are called unwrapped

@@ -1,10 +1,10 @@
 """Planned crashes for audits and tests, chosen by environment variables; unset, as in every real run, nothing happens.
 
 `ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first step that ends at clock 640 or later,
-`save3@640` at the fourth write boundary of the first save at or after it, `savecommit@640` between that save's last
-write and its rename. `/R` at the end names the rank that dies (default 0). A job that SLURM requeued does not die
-again, and ROSTRO_FAULT_INDEX=0 spares the other jobs of an array. `ROSTRO_FORGET=optim,ema,task` leaves parts out of
-a resume.
+`save3@640` at the fourth write boundary of the first save at or after it, `savecommit@640` between that
+save's last write and its rename. `/R` at the end names the rank that dies (default 0). A job that SLURM
+requeued does not die again, and ROSTRO_FAULT_INDEX=0 spares the other jobs of an array.
+`ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume.
 """
 
 import os

@@ -112,7 +112,7 @@ class Player:
 def _channels_last(tensor: Tensor) -> Tensor:
     """Return a copy with channels-last strides, those of a 1x1 kernel included.
 
-    `contiguous` leaves a 1x1 kernel as it is, since its memory is the same in both layouts; its gradient has the other
-    strides, and DDP then warns and copies it piece by piece.
+    `contiguous` leaves a 1x1 kernel as it is, since its memory is the same in both layouts; its gradient has
+    the other strides, and DDP then warns and copies it piece by piece.
     """
     return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)

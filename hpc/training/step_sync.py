@@ -1,7 +1,7 @@
 """The exchange of the ranks at every step, and the comparisons that find a rank out of step.
 
-One exchange of a few numbers a step carries signals, the loss of each rank and the scalars that the task reports, so
-that every rank takes the same decision at the same step. Called by `hpc/train.py`.
+One exchange of a few numbers a step carries signals, the loss of each rank and the scalars that the task
+reports, so that every rank takes the same decision at the same step. Called by `hpc/train.py`.
 """
 
 import math
@@ -86,7 +86,8 @@ class StepSync:
 def digest(batch: Batch) -> int:
     """Return a number that two sets of (position, sample id) share only if they are equal (or by a chance of 1e-6).
 
-    Each member of a slot counts. Sums of digests are exact in float64, so ranks and steps may be added in any order.
+    Each member of a slot counts. Sums of digests are exact in float64, so ranks and steps may be added in any
+    order.
     """
     members = batch.ids.numpy().astype("u8").reshape(len(batch), -1).T
     total = 0
@@ -127,7 +128,8 @@ def _refuse_other_scalars(names: list[str], comm: Comm) -> None:
         ranks = [str(rank) for rank, reported in enumerate(names_by_rank) if name in reported]
         if len(ranks) < comm.world:
             raise UserError(
-                f"the scalar {name} was reported on {len(ranks)} of {comm.world} ranks (rank {', '.join(ranks)}) "
+                f"the scalar {name} was reported on {len(ranks)} of {comm.world} ranks (rank "
+                f"{', '.join(ranks)}) "
                 "only: let the task report it on every rank whenever the phase is due"
             )
 
@@ -157,6 +159,7 @@ def compare_ranks(players: Mapping[str, Player], clock: int, comm: Comm) -> None
         for rank, sums in enumerate(checksums_by_rank):
             if sums[place] != checksums_by_rank[0][place]:
                 raise UserError(
-                    f"the ranks are out of step at clock {clock}: {name} of rank {rank} differs from rank 0's; "
+                    f"the ranks are out of step at clock {clock}: {name} of rank {rank} differs from rank "
+                    f"0's; "
                     "resume from the last checkpoint with `rostro resume`, and report it"
                 )

@@ -1,7 +1,7 @@
 """Evaluates a held-out set on all ranks: raw or averaged modules, no padding, no communication in the loop.
 
-Each rank walks its own contiguous block of the set; rows meet once, by sample id, so any number of ranks gives the same
-figures. Rank 0 computes them, and the others receive the scalars.
+Each rank walks its own contiguous block of the set; rows meet once, by sample id, so any number of ranks
+gives the same figures. Rank 0 computes them, and the others receive the scalars.
 """
 
 import contextlib

@@ -172,7 +172,8 @@ def test_killed_or_not_an_asynchronous_run_equals_a_synchronous_one(
         codes = [code for code, *_ in finish(start(run, 2, variables={"ROSTRO_FAULT": fault}))]
         assert codes[int(fault[-1]) if "/" in fault else 0] == -signal.SIGKILL
         newest = [int(path.name) for path in store.listing(run)][-1:]
-        # 160 is an evaluation's best. The kill of the other rank leaves rank 0 the time to end the save of 192.
+        # 160 is an evaluation's best. The kill of the other rank leaves rank 0 the time to end the save of
+        # 192.
         assert newest == {"save3@192": [160], "savecommit@96": [], "step@200/1": [192]}[fault]
     assert [code for code, *_ in finish(start(run, 2))] == [0, 0]
     assert differences(straight, run) == []

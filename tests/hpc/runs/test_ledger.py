@@ -51,7 +51,8 @@ def test_a_killed_start_is_charged_for_what_is_done_again(tmp_path):
     found = goodput.summary(run)
     assert found["starts"] == 2
     assert found["allocated"] == pytest.approx(60 + 26)
-    # of the first start's 100 -> 200 in 20 s, half was done again; 9 s passed between its last word and its end
+    # of the first start's 100 -> 200 in 20 s, half was done again; 9 s passed between its last word and its
+    # end
     assert found["seconds"]["redone"] == pytest.approx(10 + 9)
     assert found["seconds"]["train"] == pytest.approx(30 + 20)
     assert sum(found["seconds"].values()) == pytest.approx(found["allocated"])

@@ -1,4 +1,4 @@
-"""The only interface that a new job must know: one file in `hpc/tasks/` implements it, `hpc/train.py` drives it.
+"""The only interface that a new job must know. A file in `hpc/tasks/` implements `Task`.
 
 The trainer knows no task: it asks for players (what one optimizer updates), for the phases due at a clock,
 and for a loss. The clock counts the images seen by all ranks together.
@@ -108,10 +108,8 @@ class Task:
     """A job, built from the run's config; it holds no distributed code."""
 
     fields: tuple[str, ...] = ()  # labels it needs, checked against the manifest of the shards
-    metric: tuple[str, str] = (
-        "loss",
-        "min",
-    )  # the scalar of `Report` that names the best checkpoint, min | max
+    # The scalar of `Report` that names the best checkpoint, min | max
+    metric: tuple[str, str] = ("loss", "min")
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.schema.Config; the task's own keys are config.task[...]
@@ -143,7 +141,7 @@ class Task:
     def couple(
         self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
     ) -> Tensor:
-        """Return this rank's loss of a coupled phase from the `outputs` [n, d] of its share of the global batch.
+        """Return this rank's loss of a coupled phase from the `outputs` [n, d] of its share of the batch.
 
         The mean over the ranks must be the loss of the global batch: gather with
         `hpc.distributed.collectives.gather_grad`.
@@ -158,7 +156,7 @@ class Task:
         """Add one batch of the held-out set to the meters. No communication."""
 
     def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        """Return the outputs for `images` [n, 3, h, w] in [-1, 1], as `verify`, `export` and later tools use them."""
+        """Return the outputs for `images` [n, 3, h, w] in [-1, 1] that `verify` and `export` use."""
         raise NotImplementedError
 
     @property
@@ -182,7 +180,7 @@ class Task:
         return {"batch": batch.images.flatten(0, -4)[:32]}
 
     def state(self) -> dict[str, Any]:
-        """Return the task's state: tensors and plain values in dicts and lists, the same at any world size."""
+        """Return the state: tensors and plain values in dicts and lists, the same at any world size."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The trainer: build, resume, fit, step, evaluate, save, stop. `python -m hpc.train RUN`. Read this file first.
+"""The trainer (`python -m hpc.train RUN`): build, resume, fit, step, evaluate, save, stop. Read this first.
 
 It knows no task, only the interface in `hpc/task.py`. The clock is the number of images seen by all ranks;
 what happens when is a function of it. A player (`training/player.py`) is one network with its engine and
@@ -182,7 +182,7 @@ class Trainer:
         return torch.autocast(self.comm.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _synchronise(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
-        """Exchange signals, finiteness (before the optimizer moves) and the scalars of the step, all at once."""
+        """Exchange signals, scalars and, before the optimizer moves, finiteness, all at once."""
         scalars = {"loss": loss, "norm": norm} | self.scalars.in_order()
         reason = self._listener.reason if self._listener else StopReason.NONE
         sync = step_sync.sync_step(reason, scalars, batch, self.comm, failed=self.checkpoints.failed)

@@ -1,7 +1,7 @@
 """Saves while training continues: a thread writes a copy of the state in host memory.
 
-The training waits for the copy alone. The copy's memory is kept for the next save; one save is under way at a time, a
-second one waits. What is written, and how it is committed: `hpc/checkpoints/store.py`.
+The training waits for the copy alone. The copy's memory is kept for the next save; one save is under way at a
+time, a second one waits. What is written, and how it is committed: `hpc/checkpoints/store.py`.
 """
 
 import contextlib

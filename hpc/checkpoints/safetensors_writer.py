@@ -1,7 +1,7 @@
 """Writes tensors into a safetensors file and hashes them meanwhile: nothing is read back, nothing is copied.
 
-The format: 8 bytes, the length of a JSON header; the header, name -> type, shape and byte range; the bytes. Files are
-read by the safetensors library.
+The format: 8 bytes, the length of a JSON header; the header, name -> type, shape and byte range; the bytes.
+Files are read by the safetensors library.
 """
 
 import hashlib

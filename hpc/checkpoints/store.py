@@ -96,8 +96,8 @@ def _write(path: Path, content: Tensors | dict, pool: Executor) -> tuple[int, Fu
 def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambda: None) -> Path:
     """Write `checkpoint` and commit it by rename; older checkpoints are not touched.
 
-    `guard` is called before the first write and before the commit; an exception from it ends the save. Raises UserError
-    where the disk is full or not writable.
+    `guard` is called before the first write and before the commit; an exception from it ends the save. Raises
+    UserError where the disk is full or not writable.
     """
     guard()
     folder = folder_of(run)

@@ -1,4 +1,4 @@
-"""Finds out whether NVIDIA Apex is installed. Imports neither it nor torch. Its optimizers: `hpc/optim/apex.py`.
+"""Finds out whether NVIDIA Apex is installed. Imports neither it nor torch. Optimizers: `hpc/optim/apex.py`.
 
 `pip install apex` brings an unrelated package of that name (web logins for Pyramid), and NVIDIA's own may be
 built without its kernels (`amp_C`). One installed over the other leaves `amp_C` beside the wrong `apex`, so

@@ -1,4 +1,4 @@
-"""Which people judge a run: `data.val` chooses checkpoint and threshold, `data.eval` is reported once, afterwards.
+"""The held-out sets of a run: `data.val` chooses checkpoint and threshold, `data.eval` is reported once.
 
 A run with one held-out set has both done by it. Its figures are then those of the people who chose the best
 of many checkpoints, and every report says so. Imports no torch.
@@ -11,7 +11,7 @@ CHOSEN = "checkpoint and threshold were chosen on these people"
 
 
 def validation(data: Data) -> str:
-    """Return the split that is evaluated while training: `val`, or else `eval`; empty without a held-out set."""
+    """Return the split that is evaluated while training: `val`, or else `eval`; empty without either."""
     return "val" if data.val else "eval" if data.eval else ""
 
 

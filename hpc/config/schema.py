@@ -46,7 +46,7 @@ class Data:
     backend: str = key("auto", "who decodes; auto: dali where it runs", one_of=("auto", "dali", "host"))
     stage: str = key(
         "",
-        "node-local folder to which a job first copies its shards: /scratch/NAME or $TMPDIR/NAME; empty: none",
+        "node-local folder a job first copies its shards to: /scratch/NAME or $TMPDIR/NAME; empty: none",
     )
     stream: bool = key(False, "read shards in sequence only (pipes, URLs): weaker guarantees")
     threads: int = key(2, "decoding threads of a rank", least=1)

@@ -37,7 +37,7 @@ def _typed(value: object) -> str:
 
 
 def as_type(key: str, value: Any, like: Any) -> Any:
-    """Return `value` if it has the type of the default `like` (whole numbers pass as float), else UserError."""
+    """Return `value` if it has the type of the default `like` (or is whole for a float), else UserError."""
     if like is None:
         return value
     if isinstance(like, Mapping):

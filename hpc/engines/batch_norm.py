@@ -23,7 +23,7 @@ from hpc.distributed.comm import Comm
 
 
 class Norm(_BatchNorm):
-    """`nn.BatchNorm1d`, `2d` or `3d` with the same parameters and buffers, so its weights load into a plain network.
+    """`nn.BatchNorm1d`, `2d` or `3d` with the same parameters and buffers: a plain network loads its weights.
 
     Collects statistics only inside `collecting`; what `plain` had frozen (its mode, its parameters) stays so.
     """
@@ -43,8 +43,8 @@ class Norm(_BatchNorm):
         like = plain.running_mean if plain.running_mean is not None else torch.zeros(plain.num_features)
         self.register_buffer("stat_mean", torch.zeros_like(like), persistent=False)
         self.register_buffer("stat_var", torch.zeros_like(like), persistent=False)
-        # No buffer, so it stays in host memory: nobody waits for a GPU to read it. A tensor, since
-        # torch.compile would compile the network anew for each value of a number.
+        # Not a buffer, so it stays in host memory and reading it does not wait for a GPU. A tensor, since
+        # torch.compile would recompile the network for each value of a number.
         self.stat_count = torch.zeros((), dtype=torch.int64)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Norm(_BatchNorm):
 
 
 def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Module:
-    """Replace every batch norm layer inside `module`, in place; one that stands in several places stays one."""
+    """Replace every batch norm layer inside `module`, in place; a shared layer stays shared."""
     replaced: dict[nn.Module, Norm] = {}
     for owner in list(module.modules()):
         for name, child in owner._modules.items():
@@ -111,9 +111,9 @@ def norms(module: nn.Module) -> list[Norm]:
 
 @contextlib.contextmanager
 def collecting(layers: list[Norm], on: bool = True) -> Iterator[None]:
-    """The forward passes inside count for the running statistics; with `on=False` they do not.
+    """Count the forward passes inside for the running statistics, or with `on=False` do not.
 
-    Off for a second pass over pictures that were counted already.
+    Off for a second pass over images that were counted already.
     """
     before = [layer.collect for layer in layers]
     for layer in layers:
@@ -127,7 +127,7 @@ def collecting(layers: list[Norm], on: bool = True) -> Iterator[None]:
 
 @torch.no_grad()
 def discard(layers: list[Norm]) -> None:
-    """Forget what the forward passes collected."""
+    """Forget the statistics that the forward passes collected."""
     if layers:
         torch._foreach_zero_([buffer for m in layers for buffer in (m.stat_mean, m.stat_var)])
         torch._foreach_zero_([m.stat_count for m in layers])
@@ -155,7 +155,7 @@ def commit(layers: list[Norm], comm: Comm) -> None:
 
 
 def _move(layers: list[Norm], means: Sequence[Tensor]) -> None:
-    """Bring the running statistics nearer to `means`, two for each layer: its mean and its variance."""
+    """Move the running statistics towards `means`, two for each layer: its mean and its variance."""
     alike: dict[float, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for layer, mean, var in zip(layers, means[::2], means[1::2], strict=True):
         running = [layer.get_buffer("running_mean"), layer.get_buffer("running_var")]

@@ -45,7 +45,7 @@ def import_deepspeed(comm: Comm, timeout: int) -> Any:
 
 
 def _refuse_build(builder: Any, verbose: bool = True) -> None:
-    """Refuse to compile: it takes minutes, and a rank killed meanwhile leaves a lock on which later ones wait."""
+    """Refuse to compile: it takes minutes, and a rank killed meanwhile leaves a lock that blocks others."""
     name = builder.name
     raise UserError(
         f"DeepSpeed wants to compile {name} at run time: build it once with `DS_BUILD_{name.upper()}=1 pip "

@@ -78,7 +78,7 @@ def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> PairProtocol:
 
 
 def finder(shards: ShardSet) -> Callable[[str, int | None], int | None]:
-    """A picture of a pair list, (name, number) or (path, None) -> sample id, from the tar headers; None: not there.
+    """Find images of a pair list, (name, number) or (path, None) -> sample id (None = not in the set).
 
     A list writes `José`, the shards hold its key (keys.py), and disks differ in how they compose the accent.
     Of a path the first folder counts that is a person of the set; the suffix does not.
@@ -126,13 +126,13 @@ def score_run(
 
 @dataclass
 class Choice:
-    """How the threshold of a report comes about."""
+    """How the threshold of a report is chosen."""
 
-    validation: ShardSet | None = None  # the run's own set for that; None: it has none, or it lies elsewhere
-    people: People | None = None  # who chose checkpoint and threshold; None: nobody, or nobody can tell
-    unknown: bool = False  # nobody can tell
-    anew: bool = False  # choose it on them, whatever is kept
-    keep: bool = False  # keep that of the judged pairs, whoever they are
+    validation: ShardSet | None = None  # the run's own set for it (None = it has none, or it is elsewhere)
+    people: People | None = None  # those who chose checkpoint and threshold (None = none, or unknown)
+    unknown: bool = False  # whether these people are not known
+    anew: bool = False  # choose the threshold on them even where one is kept
+    keep: bool = False  # keep the threshold of the judged pairs, whoever the people are
 
 
 def assess(
@@ -212,7 +212,7 @@ def _choosers(choice: Choice, shards: ShardSet, on: PairProtocol) -> list[str]:
 
 
 def _chosen(model: Predictor, choice: Choice, progress: Progress) -> tuple[dict[str, Any] | None, bool]:
-    """The threshold that the run has, or that its validation people give now; and whether that one was kept now."""
+    """Return the run's threshold, or choose it on its validation people now; and whether it was kept now."""
     found = None if choice.anew and choice.validation else threshold.stored(model)
     if found or choice.validation is None:
         return found, False

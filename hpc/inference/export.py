@@ -105,7 +105,7 @@ def _tensors(model: Predictor) -> dict[str, Tensor]:
 
 
 def _write_graphs(model: Predictor, out: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Write the prediction as model.onnx; where the task compares embeddings, score.onnx and example.py too."""
+    """Write model.onnx and, where the task compares embeddings, score.onnx and example.py."""
     size = model.config.data.size
     device = next(next(iter(model.nets.values())).parameters()).device
     images = torch.zeros(2, 3, size, size, device=device)
@@ -192,7 +192,7 @@ def describe(model: Predictor) -> dict[str, Any]:
 
 
 def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
-    """Return what the card says of a report; None where it belongs to another checkpoint or, warned of, is damaged."""
+    """Return what the card says of a report; None for another checkpoint or, with a warning, if damaged."""
     try:
         report = read_json(path, REPORT, remedy="the card leaves it out; `rostro evaluate` makes it anew")
     except FileError as error:

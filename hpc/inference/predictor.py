@@ -159,7 +159,7 @@ def untrained(trained: Predictor) -> Predictor:
 
 
 class PictureBlocks:
-    """The samples `ids` of a set, decoded: an iterable of uint8 blocks [<= 64, size, size, 3] in their order."""
+    """The decoded samples `ids` of a set, an iterable of uint8 blocks [<= 64, size, size, 3] in order."""
 
     def __init__(self, shards: ShardSet, ids: np.ndarray, size: int) -> None:
         self.shards, self.ids, self.size = shards, ids, size

@@ -110,7 +110,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def keep_damaged(path: Path) -> Path:
-    """Give a damaged file a second name, which TensorBoard does not read, so that it stays when it is replaced."""
+    """Give a damaged file a second name, under which it stays and TensorBoard does not read it."""
     name = f"damaged-{path.name.removeprefix(PREFIX)}"
     for number in itertools.count(1):
         copy = path.with_name(name if number == 1 else f"{name}.{number}")
@@ -150,7 +150,7 @@ def trim(run: Path, clock: int) -> list[str]:
 
 
 def _cut(path: Path, clock: int) -> tuple[list[bytes], int, int]:
-    """Return the framed records of a file up to `clock`, how many of them are points, and the number damaged."""
+    """Return a file's framed records up to `clock`, how many of them are points, and how many are damaged."""
     event_type = tensorboard()[0]
     kept, points, content = [], 0, path.read_bytes()
     found = list(scan(content))

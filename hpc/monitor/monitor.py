@@ -59,7 +59,7 @@ def _rank0(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def trim_lines(path: Path, clock: int) -> list[str]:
-    """Cut a file of JSON lines back to `clock`, as a new file (see `event_file.trim`), without a torn last line.
+    """Cut a file of JSON lines back to `clock`, as a new file (see `event_file.trim`).
 
     Returns a warning where lines are damaged; they are left out, and a copy of the file is kept.
     """
@@ -87,7 +87,7 @@ def trim_lines(path: Path, clock: int) -> list[str]:
 
 
 class Monitor:
-    """The reports of a run; every rank builds one. `resume_clock`: clock of the checkpoint (None = fresh run)."""
+    """The reports of a run, built on every rank. `resume_clock`: a checkpoint's clock (None = fresh run)."""
 
     def __init__(self, run: Path, config: Config, *, rank: int, resume_clock: int | None) -> None:
         self.main = rank == 0
@@ -140,7 +140,7 @@ class Monitor:
 
     @_rank0
     def scalars(self, clock: int, values: Mapping[str, float], *, group: str) -> None:
-        """Add one point to each series of a group, in `metrics.jsonl` and, under the group's tag, in TensorBoard."""
+        """Add one point to each series of a group, in `metrics.jsonl` and, where drawn, TensorBoard."""
         tag = TAGS.get(group, group)
         for name, value in values.items() if tag else ():
             self._events.add(self._summary.scalar(f"{tag}/{name}", float(value)), clock)
@@ -161,7 +161,7 @@ class Monitor:
         data_wait: float,
         memory_mb: float,
     ) -> None:
-        """Report the updates since the last log line. `rates`, `grad_norm`: by player; `data_wait`: share 0..1."""
+        """Report the updates since the last log line. `rates`, `grad_norm`: by player; `data_wait`: 0..1."""
         # An average over about the last dozen log lines: one slow interval must not double the time left.
         self._speed = 0.85 * self._speed + 0.15 * images_per_s if self._speed else images_per_s
         left = (self.config.images - clock) / max(self._speed, 1e-9)

@@ -1,4 +1,4 @@
-"""NVIDIA Apex's fused optimizers in place of torch's, and their state under the names of `hpc/optim/build.py`.
+"""NVIDIA Apex's fused optimizers in place of torch's, with their state under torch's names.
 
 Apex keeps one step count for a whole group, and NovoGrad's second moments as a list of the group: a state
 leaves and enters as torch's own would, by parameter. The settings are those under which Apex computes what
@@ -34,7 +34,7 @@ def refuse(named_parameters: list[tuple[str, nn.Parameter]]) -> None:
 
 
 def make(config: Optim, groups: Groups) -> torch.optim.Optimizer:
-    """The fused optimizer called `config.name`; groups as `hpc/optim/build.py` makes them, with names of parameters.
+    """Build the fused optimizer called `config.name` from the groups of `hpc/optim/build.py`.
 
     Apex must be there (`hpc.config.apex.refuse`).
     """

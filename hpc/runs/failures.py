@@ -1,4 +1,4 @@
-"""Records how a run fails: each rank leaves RUN/failures/<attempt>-rank<k>.json, the status names the root cause.
+"""Records how a run fails: each rank leaves RUN/failures/<attempt>-rank<k>.json.
 
 The root cause is the first rank that failed by its own error, or the one that died without a record; the
 other ranks only lost the connection to it. Imports no torch.
@@ -149,7 +149,7 @@ def _status_message(run: RunDir) -> str:
 
 
 def _may_write(run: RunDir) -> bool:
-    """Return whether this is the run's newest start; one that SLURM requeued may not have taken the lock yet."""
+    """Return whether this is the run's newest start, which may not have the lock yet after a requeue."""
     lock = run.lock.read()
     requeued = slurm_env.in_step() and lock.get("job") == slurm_env.job_id()
     if not run.lock.new_owner() or (requeued and lock.get("slurm_restarts", 0) < slurm_env.restart_count()):
@@ -160,7 +160,7 @@ def _may_write(run: RunDir) -> bool:
 
 @contextlib.contextmanager
 def recorded(run: RunDir, rank: int, world: int) -> Iterator[Place]:
-    """End the rank on an error with one line and exit code 1; an unforeseen error leaves its traceback too."""
+    """End the rank on an error with one line and exit code 1; an unforeseen one leaves a traceback too."""
     place = Place(rank, world)
     try:
         yield place

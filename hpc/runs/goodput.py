@@ -1,4 +1,4 @@
-"""Accounts for the time of a run: RUN/ledger.jsonl, one account for each start, and the goodput of all of them.
+"""Accounts for the time of a run: RUN/ledger.jsonl, one account for each start, and the goodput of all.
 
 Rank 0 measures its own time and appends its sums with every log line, so that a kill -9 costs at most one
 interval. Goodput is the share of the allocated time that advanced the run: training that was kept, and
@@ -45,7 +45,7 @@ NAMES = {
 
 
 def _age() -> float:
-    """Return the seconds since this process started; psutil may be a second off, as it rounds the boot time."""
+    """Return the seconds since this process started; psutil rounds the boot time and may be a second off."""
     try:
         ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): starttime
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
@@ -138,7 +138,7 @@ def ended(run: RunDir) -> None:
 
 
 def lines(run: RunDir) -> tuple[list[dict[str, Any]], int]:
-    """Read the lines of the ledger and count the damaged ones, which are left out; a torn end is not damage."""
+    """Read the lines of the ledger, and count the damaged ones, without a torn end."""
     try:
         *whole, _ = read_bytes(run.ledger_file, limit=LARGEST).split(b"\n")
     except MissingFile:
@@ -202,7 +202,7 @@ def _trained_until(account: Mapping[str, Any], clock: int) -> float:
 
 
 def summary(run: RunDir, *, over: bool = False) -> dict[str, Any]:
-    """Sum up all starts: "starts", "allocated" (seconds), "goodput" (0..1 or None), "seconds" by category, "damaged".
+    """Sum up all starts: "starts", "allocated" seconds, "goodput" (0..1 or None), "seconds" by category.
 
     "damaged" counts the lines of the ledger that are left out. `over`: as for `starts`.
     """

@@ -1,4 +1,4 @@
-"""The lock file of a run, `lock.json`: read with types, and replaced by one process at a time. Imports no torch.
+"""The lock file of a run, `lock.json`: read with types, replaced by one process at a time. Imports no torch.
 
 Who may take the lock is decided in `hpc/runs/ownership.py`; here the decision takes effect only if the file
 is still the one on which it was based. That is checked and done under `flock` on a side file that is never
@@ -61,7 +61,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def swap(path: Path, before: bytes | None, lock: Mapping[str, Any]) -> bool:
-    """Write `lock` if its file still holds the bytes `before`; return whether it did. Of several callers one wins."""
+    """Write `lock` if the file still holds the bytes `before`; return whether it did. One caller wins."""
     data = json.dumps(lock, indent=1).encode() + b"\n"
     with guarded(path):
         if content(path) != before:

@@ -148,7 +148,7 @@ class Ownership:
         lockfile.change(self._file, pid=0, job=job, slurm_restarts=restarts, queued=bool(job))
 
     def transfer_to_process(self, pid: int) -> None:
-        """Make another process of this host the owner in place of this one (the launcher leaves, the job stays)."""
+        """Make another process of this host the owner: the launcher leaves, the job stays."""
         host, number, started = mark(pid)
         lockfile.change(self._file, host=host, pid=number, started=started)
 

@@ -63,7 +63,7 @@ def stuck(run: RunDir, attempts: int) -> str:
 
 
 def known(job: str, *, patience: float = 180.0) -> dict[str, str]:
-    """Return `slurm.job_info` of an existing job; {} where the controller is silent for `patience` seconds."""
+    """Return `slurm.job_info` of an existing job; {} after `patience` seconds without an answer."""
     end = time.monotonic() + patience
     while not (info := slurm.job_info(job)) and time.monotonic() < end:
         time.sleep(2.0)
@@ -97,7 +97,7 @@ def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int)
 
 
 def requeue(job: str, *, patience: float = 60.0) -> bool:
-    """Put the job back into the queue, which ends this process in a moment; return False where SLURM refuses."""
+    """Put the job back into the queue, which ends this process; return False where SLURM refuses."""
     if slurm.ask("scontrol", "requeue", job, timeout=30) is None:
         return False
     end = time.monotonic() + patience

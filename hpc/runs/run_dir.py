@@ -109,7 +109,7 @@ class RunDir:
         return values
 
     def requeueing(self, job: str, values: Mapping[str, Any]) -> bool:
-        """Return whether the job of a run that saved and left restarts it by itself (`hpc/runs/requeue.py`)."""
+        """Return whether the job of a run that saved and left restarts it: see `hpc/runs/requeue.py`."""
         if values.get("state") != "stopped" or not job or self.stop_file.exists():
             return False
         info = slurm.job_info(job)

@@ -1,4 +1,4 @@
-"""Reads the status file of a run, `status.json`, with types: the last state that its ranks wrote. Imports no torch.
+"""Reads, with types, the last state that the ranks of a run wrote to `status.json`. Imports no torch.
 
 People read it, and so does the decision whether the run still lives; no figure of a run depends on it. What a
 state means, and when it is corrected: `RunDir.status`.

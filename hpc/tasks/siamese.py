@@ -56,7 +56,7 @@ class Siamese(Task):
 
     @torch.no_grad()
     def _watch(self, pairs: Pairs) -> None:
-        """Report how far apart the two kinds of pairs are, and how many of them a running threshold separates."""
+        """Report how far apart the two kinds of pairs are, and how many a running threshold separates."""
         similarity = pairs.cosine
         means = torch.stack([pairs.mean(similarity, pairs.genuine), pairs.mean(similarity, pairs.impostor)])
         means = sum_(means, self.comm) / self.comm.world
@@ -100,7 +100,7 @@ class Siamese(Task):
         meters["verification"].add(batch.ids.numpy(), embeddings=embeddings, identity=identity)
 
     def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        """Return unit embeddings [n, d]; with `task.mirror` those of the sum over an image and its mirror image."""
+        """Return unit embeddings [n, d]; with `task.mirror` of the sum over an image and its mirror image."""
         embedding = nets["net"](images).float()
         if self.config.task["mirror"]:
             embedding = F.normalize(embedding + nets["net"](images.flip(3)).float(), dim=1)

@@ -1,4 +1,4 @@
-"""Planned crashes for audits and tests, chosen by environment variables; unset, as in every real run, nothing happens.
+"""Planned crashes for audits and tests, by environment variables that no real run sets.
 
 `ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first step that ends at clock 640 or later,
 `save3@640` at the fourth write boundary of the first save at or after it, `savecommit@640` between that
@@ -13,7 +13,7 @@ import signal
 
 
 def crash_point(place: str, clock: int, rank: int = 0) -> None:
-    """Kill this process if the environment says so. `place`: `step`, `savecommit`, `save<n>` (a write boundary)."""
+    """Kill this process if the environment says so. `place`: `step`, `savecommit` or `save<n>`."""
     plan = os.environ.get("ROSTRO_FAULT")
     if plan is None or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
         return

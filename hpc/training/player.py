@@ -1,4 +1,4 @@
-"""A player: the network that one optimizer updates, with its engine, its average and its batch norm layers."""
+"""A player: the network that one optimizer updates, with its engine, average and batch norm layers."""
 
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ class Player:
         return self.ema.module
 
     def receive_gradients(self, on: bool) -> None:
-        """Let passes leave gradients in the parameters, or not; parameters that the task froze never receive any."""
+        """Let passes leave gradients in the parameters, or not; parameters that the task froze get none."""
         for p in self._trainable:
             p.requires_grad_(on)
 

@@ -1,4 +1,4 @@
-"""What a rank settles before its first step: the run's code, lock, config and threads, and the log's first lines.
+"""Prepares a rank before its first step: the run's code, lock, config, threads, and the log's first lines.
 
 Everything here is called once; the loop itself is in `hpc/train.py`.
 """
@@ -79,7 +79,7 @@ def check_world(config: Config, comm: Comm) -> None:
 
 
 def threads_and_algorithms(config: Config, comm: Comm) -> None:
-    """Share the cores among the ranks of this machine; choose deterministic kernels on a GPU where asked for."""
+    """Share the cores among the ranks of this machine; choose deterministic GPU kernels where asked for."""
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0))
         torch.set_num_threads(max(1, cores // max(1, config.procs)))

@@ -84,7 +84,7 @@ class StepSync:
 
 
 def digest(batch: Batch) -> int:
-    """Return a number that two sets of (position, sample id) share only if they are equal (or by a chance of 1e-6).
+    """Return a number that two sets of (position, sample id) share only if equal (or by a chance of 1e-6).
 
     Each member of a slot counts. Sums of digests are exact in float64, so ranks and steps may be added in any
     order.
@@ -137,7 +137,7 @@ def _refuse_other_scalars(names: list[str], comm: Comm) -> None:
 def refuse_not_finite(
     sync: StepSync, phase: Phase, clock: int, batch: Batch, config: Config, comm: Comm
 ) -> None:
-    """Raise on all ranks where a loss or the gradient is not finite; name rank, phase, clock and sample ids."""
+    """Raise on all ranks where a loss or the gradient is not finite; name rank, phase, clock and ids."""
     bad_ranks = [rank for rank, loss in enumerate(sync.losses) if not math.isfinite(loss)]
     if not bad_ranks and math.isfinite(sync.means["norm"]):
         return

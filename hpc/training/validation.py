@@ -37,7 +37,7 @@ def evaluate(
     channels_last: bool,
     thumbnails: int = 0,
 ) -> tuple[Report, tuple[Tensor, Tensor] | None]:
-    """Run `task` over this rank's `batches`; return the report of the whole set, and thumbnails with their ids.
+    """Run `task` over this rank's `batches`; return the report of the whole set, and thumbnails with ids.
 
     Rank 0 alone has the curves and embeddings of the report and the thumbnails (uint8 [n, 3, h, w], ids [n]).
     """

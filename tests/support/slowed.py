@@ -1,4 +1,4 @@
-"""`python -m tests.support.slowed RUN`: a rank slowed by SLOWED seconds in steps, saves, evaluation and data."""
+"""`python -m tests.support.slowed RUN`: a rank slowed by the seconds of SLOWED, by kind of work."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What `test_zero.py` runs on every rank: the passes of `engines.py` under DeepSpeed, and runs that change engines."""
+"""Runs for every rank of `test_zero.py`: the passes of `engines.py` under DeepSpeed, and changes of engine."""
 
 import contextlib
 import copy
@@ -21,9 +21,8 @@ from hpc.training.player import Player
 from tests.support import engines
 
 STAGES = (0, 1, 2, 3)
-SPLIT = json.dumps(
-    {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
-)  # small tensors are cut too
+# Small tensors are cut too.
+SPLIT = json.dumps({"zero_optimization": {"stage3_param_persistence_threshold": 0}})
 Case = tuple[str, str, int, dict[str, Any]]  # job, optimizer, micro batch, keys of engine.deepspeed
 
 
@@ -201,7 +200,7 @@ def build_message(comm: Comm) -> str:
 
 
 def frozen(comm: Comm) -> list[tuple[int, float, float]]:
-    """(stage, output of the network that trains, that of its whole copy) after loading; one weight is frozen."""
+    """Return stage, output of the trained network and of its whole copy after loading; one weight is frozen."""
     found = []
     for stage in STAGES:
         torch.manual_seed(4)

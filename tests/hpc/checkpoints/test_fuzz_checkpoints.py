@@ -1,4 +1,4 @@
-"""Random damage of checkpoints: what is loaded is what was saved, bit for bit, or an older one with a warning."""
+"""Random damage of checkpoints: a load gives what was saved, bit for bit, or an older one with a warning."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Asynchronous saving: the copy, waiting, failures on all ranks, kills, and the run that it does not change."""
+"""Asynchronous saving: the copy, waiting, failures on all ranks, kills, and a run that it does not change."""
 
 import resource
 import signal

@@ -235,7 +235,7 @@ def test_a_layer_whose_size_is_not_known_yet_is_refused() -> None:
 
 
 def second_order(comm: Comm) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradient of a penalty on a gradient, through `sync` and through a gather of all outputs, float64."""
+    """The gradient of a penalty on a gradient, through `sync` and through a gather of all outputs."""
     net = batch_norm.convert(network().double(), mode="sync", group=1, comm=comm)
     share = pictures(12).double().chunk(comm.world)[comm.rank].requires_grad_()
     outputs = net(share).tanh().flatten(1)

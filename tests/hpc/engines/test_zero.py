@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO 0-3: equal to a single process, and its state moves between engines and numbers of ranks."""
+"""DeepSpeed's ZeRO 0-3: equal to a single process, and its state moves between engines and world sizes."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Random damage and nonsense in pair lists of every format: refused by file and line, or read as what the file says."""
+"""Random damage in pair lists of every format: refused by file and line, or read as the file says."""
 
 import csv
 import random

@@ -1,4 +1,4 @@
-"""Random damage of event files and metrics.jsonl: what is kept was written, what is lost is said and kept aside.
+"""Random damage of event files and metrics.jsonl: what is kept was written, what is lost is reported.
 
 Not noticed: another digit in a line of metrics.jsonl that stays well-formed. Lines have no checksums.
 """

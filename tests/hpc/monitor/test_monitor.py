@@ -135,9 +135,8 @@ def test_projector_shows_the_last_evaluation_and_does_not_grow(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.rglob("*")) == listed
     vectors = np.loadtxt(tmp_path / "projector" / "tensors.tsv")
     assert report.embeddings is not None
-    np.testing.assert_allclose(
-        vectors, report.embeddings[0][3:8], rtol=1e-5
-    )  # log.projector=5 of the ids shown
+    # log.projector=5 of the ids shown
+    np.testing.assert_allclose(vectors, report.embeddings[0][3:8], rtol=1e-5)
     rows = (tmp_path / "projector" / "metadata.tsv").read_text().splitlines()
     assert rows == ["identity\tsample", "a\t103", "a\t104", "b\t105", "b\t106", "c\t107"]
     sprite = Image.open(tmp_path / "projector" / "sprite.png")

@@ -1,4 +1,4 @@
-"""NVIDIA Apex: told from its namesakes, set up to compute what torch's optimizers do, state under our names."""
+"""NVIDIA Apex: told from its namesakes, equal to torch's optimizers, with state under our names."""
 
 import importlib
 import sys

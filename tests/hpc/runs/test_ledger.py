@@ -127,7 +127,7 @@ def test_the_time_of_a_job_is_that_of_its_allocation(tmp_path, monkeypatch):
 
 
 def test_injected_losses_add_up_to_the_life_of_the_processes(tmp_path, shards, capsys):
-    """kill -9 at 240 after a checkpoint at 192; steps, saves, evaluation and data are slowed by known seconds."""
+    """kill -9 at 240 after a checkpoint at 192; steps, saves, evaluation and data are slowed."""
     run = make_run(tmp_path / "runs" / "r", shards)
     slow = {"step": 0.1, "save": 0.4, "evaluate": 0.8, "wait": 0.05}
     lived = 0.0

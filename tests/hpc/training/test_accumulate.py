@@ -1,4 +1,4 @@
-"""Micro batches: what a task reports speaks of the whole share, however it is cut. Gradients: test_engine.py."""
+"""Micro batches: a task's scalars stand for the whole share, however it is cut. Gradients: test_engine.py."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show: bf16, DALI's mixed decoding, deterministic resume, DeepSpeed in a run; NCCL on two."""
+"""Tests that need a GPU: bf16, DALI's mixed decoding, deterministic resume, DeepSpeed; NCCL on two."""
 
 from pathlib import Path
 from typing import Any

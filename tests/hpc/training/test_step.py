@@ -1,4 +1,4 @@
-"""What ranks share at a step, and what a step carries: scalars, slots of two members, growth, the best metric."""
+"""A step and its exchange: scalars, slots of two members, growth, the best metric."""
 
 import contextlib
 import json

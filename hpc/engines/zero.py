@@ -1,4 +1,4 @@
-"""The DeepSpeed engine: ZeRO 0-3 in fp32 (bf16 is autocast, as everywhere). Imported for engine=deepspeed only.
+"""The DeepSpeed engine: ZeRO 0-3 in fp32 (bf16 is autocast, as everywhere). Imported only if used.
 
 DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update
 itself is our optimizer's, on this rank's pieces of the parameters (`hpc/engines/param_shards.py`), and a
@@ -31,8 +31,8 @@ from hpc.optim.state import load_module
 class ZeRO(Flat):
     """One player under DeepSpeed.
 
-    The network is called unwrapped: DeepSpeed's hooks are on its parameters and modules, and the `forward` of DeepSpeed's
-    own wrapper would switch autocast off.
+    The network is called unwrapped: DeepSpeed's hooks are on its parameters and modules, and the `forward` of
+    DeepSpeed's own wrapper would switch autocast off.
     """
 
     second_order = False

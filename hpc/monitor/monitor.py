@@ -231,9 +231,7 @@ class Monitor:
         place = {sample: row for row, sample in enumerate(ids.tolist())}
         samples = shown[1].tolist()
         keep = [row for row, sample in enumerate(samples) if sample in place][: self.config.log.projector]
-        columns: dict[str, list[Any]] = {
-            name: [values[row] for row in keep] for name, values in labels.items()
-        }
+        columns = {name: [values[row] for row in keep] for name, values in labels.items()}
         columns["sample"] = [samples[row] for row in keep]
         if keep:
             rows = [place[samples[row]] for row in keep]

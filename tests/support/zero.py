@@ -1,4 +1,4 @@
-"""Runs for every rank of `test_zero.py`: the passes of `engines.py` under DeepSpeed, and changes of engine."""
+"""Runs for every rank of `test_zero.py`: the passes of `engines.py` under DeepSpeed, and engine changes."""
 
 import contextlib
 import copy
@@ -200,7 +200,7 @@ def build_message(comm: Comm) -> str:
 
 
 def frozen(comm: Comm) -> list[tuple[int, float, float]]:
-    """Return stage, output of the trained network and of its whole copy after loading; one weight is frozen."""
+    """Return stage, output of the trained network and of its whole copy after loading (one frozen weight)."""
     found = []
     for stage in STAGES:
         torch.manual_seed(4)

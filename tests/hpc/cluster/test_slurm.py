@@ -72,7 +72,7 @@ def test_starts_that_save_nothing_are_counted_and_progress_resets_them(tmp_path)
 
 
 def test_who_requeues(tmp_path, monkeypatch) -> None:
-    """The owner requeues after a time limit, preemption or crash, not after a requeue by SLURM, a stop or the end."""
+    """The owner requeues after a time limit, preemption or crash, not after SLURM did, a stop or the end."""
     run = RunDir(tmp_path)
 
     def asked(info: dict[str, str], *, crashed: bool = False, **status: object) -> bool:

@@ -1,9 +1,9 @@
 """What joining two processes costs: DDP against two that never meet, and ZeRO-1 against DDP with Adam.
 
-`python bench/engines.py` starts two ranks of one thread and times whole updates (forward, backward, gradients, Adam)
-of the siamese job on a batch in memory, in interleaved rounds; the slower rank counts. Bars: DDP of 2 <= 1.2 x two
-independent processes; ZeRO-1 <= 1.3 x DDP. Shows the other stages too. Prints one table and one JSON line; exit code 1
-where a bar is missed.
+`python bench/engines.py` starts two ranks of one thread and times whole updates (forward, backward,
+gradients, Adam) of the siamese job on a batch in memory, in interleaved rounds; the slower rank counts. Bars:
+DDP of 2 <= 1.2 x two independent processes; ZeRO-1 <= 1.3 x DDP. Shows the other stages too. Prints one table
+and one JSON line; exit code 1 where a bar is missed.
 """
 
 import argparse

@@ -1,10 +1,11 @@
 """A checkpoint against a plain copy of its bytes, and how long training stands still for it.
 
-`python bench/save.py` makes the state of a network with Adam and an average (1 GB), then in interleaved rounds:
-copies the files of a saved checkpoint (read, write, fsync), saves with and without hashes, and saves in the
-background. Two figures for the background: how long the step boundary takes, and how much longer a loop of
-training steps takes in all, since the thread that writes shares the cores. Bar: the boundary's stall of an
-asynchronous save < 10 % of a synchronous one. Prints one table and one JSON line; exit code 1 where it is missed.
+`python bench/save.py` makes the state of a network with Adam and an average (1 GB), then in interleaved
+rounds: copies the files of a saved checkpoint (read, write, fsync), saves with and without hashes, and saves
+in the background. Two figures for the background: how long the step boundary takes, and how much longer a
+loop of training steps takes in all, since the thread that writes shares the cores. Bar: the boundary's stall
+of an asynchronous save < 10 % of a synchronous one. Prints one table and one JSON line; exit code 1 where it
+is missed.
 """
 
 import argparse

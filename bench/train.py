@@ -1,9 +1,10 @@
 """The trainer against a bare torch loop, and a step with data against the slower of data and compute.
 
-`python bench/train.py` packs small random pictures, then times in interleaved rounds: a bare loop (same network,
-loss, optimizer and batch; nothing else), `Trainer.step` on that one batch in memory, `Trainer.step` with the real
-loader, and the loader alone. One rank, one thread. Bars: trainer <= 1.03 x bare loop; step with data <= 1.1 x the
-slower of step and data. Prints one table and one JSON line; exit code 1 where a bar is missed.
+`python bench/train.py` packs small random pictures, then times in interleaved rounds: a bare loop (same
+network, loss, optimizer and batch; nothing else), `Trainer.step` on that one batch in memory, `Trainer.step`
+with the real loader, and the loader alone. One rank, one thread. Bars: trainer <= 1.03 x bare loop; step with
+data <= 1.1 x the slower of step and data. Prints one table and one JSON line; exit code 1 where a bar is
+missed.
 """
 
 import argparse
@@ -166,7 +167,8 @@ def main() -> int:
     triples = zip(rows["trainer with data"], rows["trainer"], rows["data alone"], strict=True)
     ratios["step with data / slower of both"] = statistics.median(a / max(b, c) for a, b, c in triples)
     print(
-        f"| {'GoogLeNet, batch ' + str(BATCH) + ', ' + str(SIZE) + ' px':<34} | ms a step |\n|{'-' * 36}|{'-' * 11}|"
+        f"| {'GoogLeNet, batch ' + str(BATCH) + ', ' + str(SIZE) + ' px':<34} | ms a step "
+        f"|\n|{'-' * 36}|{'-' * 11}|"
     )
     for name, value in medians.items():
         print(f"| {name:<34} | {1000 * value:9.1f} |")

@@ -1,7 +1,7 @@
 """One rank, from its first instant: `python -m hpc.rank RUN`. Then read `hpc/train.py`.
 
-Signals are heard before the libraries are loaded, which takes seconds: a job that is told to leave while it starts
-leaves in order.
+The rank listens for signals before it loads its libraries, which takes seconds: a job that is stopped while
+it starts leaves in order.
 """
 
 import os
@@ -12,17 +12,17 @@ from hpc.cluster.signals import SignalListener
 
 
 def main(run: str) -> int:
-    """Train as this rank; its exit code."""
-    listening = SignalListener()
+    """Train as this rank and return its exit code."""
+    listener = SignalListener()
     place = slurm_env.rank_from_env()
     if place and place[1] > 1:  # ranks share the cores of a node
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from hpc.train import main as train
 
     try:
-        return train(run, listening)
+        return train(run, listener)
     finally:
-        listening.ignore_signals()
+        listener.ignore_signals()
 
 
 if __name__ == "__main__":

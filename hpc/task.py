@@ -1,10 +1,10 @@
-"""The only interface that a new job must know. One file in `hpc/tasks/` implements `Task`; `hpc/train.py`
-drives it.
+"""The only interface that a new job must know. A file in `hpc/tasks/` implements `Task`.
 
 The trainer knows no task: it asks for players (what one optimizer updates), for the phases due at a clock,
-and for a loss. The clock counts images seen by all ranks together.
+and for a loss. The clock counts the images seen by all ranks together.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -15,15 +15,24 @@ from torch import Tensor, nn
 
 from hpc.distributed.comm import Comm
 
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b [n, d] -> [n], higher = the same person
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the cosine of the rows of a and b [n, d]; 0 where one is zero."""
+    length = np.sqrt(np.einsum("nd,nd->n", a, a) * np.einsum("nd,nd->n", b, b))
+    return np.einsum("nd,nd->n", a, b) / np.maximum(length, 1e-12)
+
 
 @dataclass(frozen=True)
 class Phase:
     """One backward and one optimizer step of one player.
 
-    `coupled`: the loss looks at the whole global batch. The trainer then calls `Task.forward` for each
-    micro batch and `Task.couple` once, with gradient caching where there are several micro batches.
-    `collect`: whether the pass moves the running statistics of the player's batch norm; those of other players never
-    move (None = yes, unless `second_order`: its pictures were counted by the phase that it regularises).
+    `coupled`: the loss looks at the whole global batch. The trainer then calls `Task.forward` for each micro
+    batch and `Task.couple` once, with gradient caching where there are several micro batches.
+    `collect`: whether the pass moves the running statistics of the player's batch norm; those of other
+    players never move (None = yes, unless `second_order`: the phase that it regularises has counted its
+    images).
     """
 
     name: str
@@ -36,19 +45,20 @@ class Phase:
 
 @dataclass(frozen=True)
 class Spec:
-    """What the loader delivers at a clock."""
+    """The batches that the loader delivers at a clock."""
 
-    batch: int  # pictures of all ranks in one update
+    batch: int  # images of all ranks in one update
     resolution: int  # pixels
 
 
 @dataclass
 class Batch:
-    """A block of the global batch on one rank: n consecutive slots. With m > 1 members a slot (2 of an A/B pair)
-    images, labels and ids are [n, m, ...].
+    """A block of the global batch on one rank: n consecutive slots.
+
+    With m > 1 members a slot (2 of an A/B pair) images, labels and ids are [n, m, ...].
     """
 
-    images: Tensor  # [n, 3, h, w] float32 in [-1, 1] (uint8 as the loader hands it over, before `prepare`)
+    images: Tensor  # [n, 3, h, w] float32 in [-1, 1] (uint8 as the loader delivers it, before `prepare`)
     labels: dict[str, Tensor]  # each [n]
     ids: Tensor  # [n] int64: sample numbers in the set
     positions: Tensor  # [n] int64: places in the endless stream of slots (clock + slot in the global batch)
@@ -61,80 +71,77 @@ class Batch:
         return Batch(self.images[rows], labels, self.ids[rows], self.positions[rows])
 
     def prepare(self, device: torch.device, *, channels_last: bool = True) -> "Batch":
-        """Move to `device`; pictures become float32 in [-1, 1]."""
+        """Move the batch to `device`; its images become float32 in [-1, 1]."""
         images = self.images.to(device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = images.float().div_(127.5).sub_(1.0)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        pictures = images.flatten(0, -4).contiguous(memory_format=layout)
+        flat = images.flatten(0, -4).contiguous(memory_format=layout)
         labels = {name: column.to(device, non_blocking=True) for name, column in self.labels.items()}
-        return replace(self, images=pictures.unflatten(0, images.shape[:-3]), labels=labels)
+        return replace(self, images=flat.unflatten(0, images.shape[:-3]), labels=labels)
 
 
 class Meter(Protocol):
-    """A metric of an evaluation set that does not depend on the number of ranks (see `hpc/meters/`)."""
+    """A metric of an evaluation set that does not depend on the number of ranks."""
 
     def add(self, ids: np.ndarray, **values: np.ndarray) -> None:
         """Keep rows of this rank, one for each sample id. No communication."""
 
     def rows(self) -> dict[str, np.ndarray]:
-        """What was kept on this rank: `ids` [n] and arrays [n, ...]."""
+        """Return the rows kept on this rank: `ids` [n] and arrays [n, ...]."""
 
     def result(self, rows: dict[str, np.ndarray]) -> "Report":
-        """The figures of the whole set, from the rows of all ranks sorted by id."""
+        """Compute the figures of the whole set from the rows of all ranks, sorted by id."""
 
 
 @dataclass
 class Report:
-    """What an evaluation found."""
+    """The figures of an evaluation."""
 
     scalars: dict[str, float] = field(default_factory=dict)
-    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(
-        default_factory=dict
-    )  # "pr"/"roc": scores, labels 0/1
+    # "pr" or "roc" -> scores, labels 0/1
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     embeddings: tuple[np.ndarray, np.ndarray] | None = None  # [n, d] float32 and their sample ids [n]
 
 
 class Task:
-    """A job. Built from the run's config; holds no distributed code."""
+    """A job, built from the run's config; it holds no distributed code."""
 
     fields: tuple[str, ...] = ()  # labels it needs, checked against the manifest of the shards
-    metric: tuple[str, str] = (
-        "loss",
-        "min",
-    )  # the scalar of `Report` that names the best checkpoint, min | max
+    # The scalar of `Report` that names the best checkpoint, min | max
+    metric: tuple[str, str] = ("loss", "min")
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.schema.Config; the task's own keys are config.task[...]
-        self.comm = (
-            Comm()
-        )  # this rank's place, for losses that look at the whole global batch; set by the trainer
-        self.report: Callable[[str, Tensor], None] = lambda name, value: (
-            None
-        )  # scalars of the step; set by the trainer
+        # The trainer sets both: this rank, for losses over the whole global batch, and where scalars are
+        # reported.
+        self.comm = Comm()
+        self.report: Callable[[str, Tensor], None] = lambda name, value: None
 
     def players(self) -> dict[str, nn.Module]:
-        """The networks, by player name: one optimizer and one engine each. Built under the run's seed."""
+        """Build the networks, by player name, under the run's seed: one optimizer and one engine each."""
         raise NotImplementedError
 
     def phases(self, clock: int) -> list[Phase]:
+        """Return the phases of the update that starts at `clock`, in order."""
         raise NotImplementedError
 
     def spec(self, clock: int) -> Spec:
+        """Return what the loader delivers at `clock`."""
         return Spec(self.config.batch, self.config.data.size)
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        """The mean loss over `batch`, a scalar, for a phase that is not coupled."""
+        """Return the mean loss over `batch`, a scalar, for a phase that is not coupled."""
         raise NotImplementedError
 
     def forward(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        """Coupled phases: what the loss needs of each picture of a micro batch, [n, d]."""
+        """Return what the loss of a coupled phase needs of each image of a micro batch, [n, d]."""
         raise NotImplementedError
 
     def couple(
         self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
     ) -> Tensor:
-        """Coupled phases: this rank's loss from the `outputs` [n, d] of its whole share of the global batch.
+        """Return this rank's loss of a coupled phase from the `outputs` [n, d] of its share of the batch.
 
         The mean over the ranks must be the loss of the global batch: gather with
         `hpc.distributed.collectives.gather_grad`.
@@ -142,22 +149,45 @@ class Task:
         raise NotImplementedError
 
     def meters(self) -> dict[str, Meter]:
+        """Return the metrics of an evaluation, new and empty."""
         return {}
 
     def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Meter]) -> None:
         """Add one batch of the held-out set to the meters. No communication."""
 
     def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        """What `verify`, `export` and later tools use; `images` [n, 3, h, w] in [-1, 1]."""
+        """Return the outputs for `images` [n, 3, h, w] in [-1, 1] that `verify` and `export` use."""
         raise NotImplementedError
 
+    @property
+    def unit(self) -> str:
+        """What a score of two embeddings is: cosine | probability."""
+        return "cosine"
+
+    def score(self, nets: dict[str, nn.Module]) -> Score:
+        """Return the function that compares two embeddings."""
+        return cosine
+
+    def scorer(self, nets: dict[str, nn.Module]) -> nn.Module | None:
+        """Return `score` as a module of two inputs for an export (None = the task compares no embeddings)."""
+        return None
+
     def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-        """What the monitor shows: name -> [n, 3, h, w] in [-1, 1]. Called without gradients, networks in eval mode."""
+        """Return the images that the monitor shows: name -> [n, 3, h, w] in [-1, 1].
+
+        Called without gradients and with the networks in eval mode.
+        """
         return {"batch": batch.images.flatten(0, -4)[:32]}
 
     def state(self) -> dict[str, Any]:
-        """Task state: tensors and plain values in dicts and lists at any depth, the same at any world size."""
+        """Return the state: tensors and plain values in dicts and lists, the same at any world size."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
+
+
+def build_task(config: Any) -> Task:
+    """Build the task of `hpc/tasks/<name>.py`: the file's name is the registry."""
+    task: Task = importlib.import_module(f"hpc.tasks.{config.task['name']}").build(config)
+    return task

@@ -1,8 +1,9 @@
-"""The trainer: build, resume, fit, step, evaluate, save, stop. `python -m hpc.train RUN`. Read this file first.
+"""The trainer (`python -m hpc.train RUN`): build, resume, fit, step, evaluate, save, stop. Read this first.
 
-It knows no task: `hpc/task.py` is all it asks. The clock is the number of images seen by all ranks; what happens when
-is a function of it. A player (`training/player.py`) is one network with its engine and optimizer; the passes of a phase
-are in `training/accumulation.py`, batches in `data_shards/loading/loader.py`, checkpoints in `checkpoints/manager.py`.
+It knows no task, only the interface in `hpc/task.py`. The clock is the number of images seen by all ranks;
+what happens when is a function of it. A player (`training/player.py`) is one network with its engine and
+optimizer. The passes of a phase are in `training/accumulation.py`, loaders in `data/loaders.py`, checkpoints
+in `checkpoints/manager.py`.
 """
 
 import os
@@ -28,11 +29,10 @@ from torch import Tensor
 from data_shards import counter_rng
 from hpc.checkpoints import task_state
 from hpc.checkpoints.manager import CheckpointManager
-from hpc.cluster import signals
-from hpc.cluster.signals import SignalListener
+from hpc.cluster.signals import SignalListener, StopReason
 from hpc.config import held_out
 from hpc.data import loaders
-from hpc.data.staging import Left
+from hpc.data.staging import StagingStopped
 from hpc.distributed.comm import Comm, connect, disconnect, rank_from_env
 from hpc.engines import factory
 from hpc.monitor import monitor
@@ -41,7 +41,7 @@ from hpc.optim.schedule import rate
 from hpc.runs import failures
 from hpc.runs.goodput import TimeLedger
 from hpc.runs.run_dir import RunDir
-from hpc.task import Batch, Phase
+from hpc.task import Batch, Phase, build_task
 from hpc.training import fault_injection, seeding, startup, step_sync
 from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.player import Player
@@ -49,58 +49,57 @@ from hpc.training.validation import evaluate, pictures
 
 
 class Trainer:
-    """One rank of a run. `listening`: signals are heard since the process began; else while `fit` runs."""
+    """One rank of a run. `listener`: signals since the process began (None = only those while `fit` runs)."""
 
     def __init__(
         self,
         run: RunDir,
         comm: Comm,
         ledger: TimeLedger | None = None,
-        listening: SignalListener | None = None,
+        listener: SignalListener | None = None,
     ) -> None:
-        self.run, self.comm, self.listening = run, comm, listening
+        self.run, self.comm, self._process_listener = run, comm, listener
         self.ledger = ledger or TimeLedger(run, main=comm.main)
         self.config = config = startup.resolved(run, comm)
         startup.check_world(config, comm)
         startup.threads_and_algorithms(config, comm)
         self.clock = self.updates = 0
-        self.tick = step_sync.RunningMeans()
-        self.reported = step_sync.StepScalars()
-        self.preemption: SignalListener | None = None  # while `fit` runs
-        self.stop = 0  # why it stopped: a level of hpc/cluster/signals.py
-        self.task = startup.task(config)
-        self.task.comm, self.task.report = comm, self.reported.report
+        self.means = step_sync.RunningMeans()
+        self.scalars = step_sync.StepScalars()
+        self._listener: SignalListener | None = None  # while `fit` runs
+        self.stop = StopReason.NONE
+        self.task = build_task(config)
+        self.task.comm, self.task.report = comm, self.scalars.report
         with seeding.seeded(config.seed):
             modules = self.task.players()
         factory.check_players(config, modules)
         self.players = {name: Player(name, module, config, comm) for name, module in modules.items()}
-        self.manager = CheckpointManager(run, config, self.task, self.players, comm)
-        saved = self.manager.find()
+        self.checkpoints = CheckpointManager(run, config, self.task, self.players, comm)
+        saved = self.checkpoints.find()
         self.clock = saved.clock if saved else 0
         self.spec = self.task.spec(self.clock)
-        asked = (lambda: listening.level) if listening else (lambda: 0)
-        self.sets = loaders.shard_sets(config, self.task, comm, asked)
+        stop_reason = (lambda: listener.reason) if listener else (lambda: StopReason.NONE)
+        self.sets = loaders.shard_sets(config, self.task, comm, stop_reason)
         self.loader = loaders.train_loader(config, self.task, self.sets, self.spec, comm)
         self.loader.start(self.clock)
         self.held_out = loaders.eval_loader(config, self.task, self.sets, comm)
         self._ahead: Batch | None = None
         self._warm_up()
         if saved:
-            self.manager.restore(saved)
-            self.updates, self.tick = saved.updates, step_sync.RunningMeans(**saved.monitor)
+            self.checkpoints.restore(saved)
+            self.updates, self.means = saved.updates, step_sync.RunningMeans(**saved.monitor)
         self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(startup.first_lines(config, comm, self.players, self.sets, self.clock))
 
     def fit(self) -> str:
         """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""
-        self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
+        self._interval_start = (time.perf_counter(), self.clock, self.loader.waited)
         self.ledger.waited(self.loader.waited)
         self.ledger.write(self.clock)
         self.ledger.enter("train")
-        heard = (
-            contextlib.nullcontext(self.listening) if self.listening else contextlib.closing(SignalListener())
-        )
-        with heard as self.preemption:
+        given = self._process_listener
+        opened = contextlib.nullcontext(given) if given else contextlib.closing(SignalListener())
+        with opened as self._listener:
             while self.clock < self.config.images and not self.stop:
                 before = self.clock
                 self.step()
@@ -108,10 +107,10 @@ class Trainer:
             if self.stop:
                 self.save()
             with self.ledger.spend("save"):
-                self.manager.finish()
+                self.checkpoints.finish()
         self.ledger.enter("shutdown")
         if self.stop:
-            self.monitor.note(f"stopped by {signals.REASONS[self.stop]} at {self.clock:,} images; saved")
+            self.monitor.note(f"stopped by {self.stop.text} at {self.clock:,} images; saved")
         return "stopped" if self.stop else "finished"
 
     def step(self) -> None:
@@ -123,7 +122,7 @@ class Trainer:
                 loss = self._backward(index, phase, batch)
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
-                self._agree(phase, loss, norm, batch)
+                self._synchronise(phase, loss, norm, batch)
                 player.update(rate(self.config.optim, self.clock, self.config.images), norm)
         self.clock += self.spec.batch
         self.updates += 1
@@ -134,7 +133,7 @@ class Trainer:
         config, last = self.config, self.clock >= self.config.images
         fault_injection.crash_point("step", self.clock, self.comm.rank)
         if due(config.log.every, before, self.clock) or last:
-            self._show_tick()
+            self._log_interval()
         if due(config.log.histograms, before, self.clock):
             for player in self.players.values():
                 self.monitor.histograms(self.clock, dict(player.engine.whole().named_parameters()))
@@ -147,7 +146,7 @@ class Trainer:
             nets = {name: player.evaluated for name, player in self.players.items()}
             for name, images in pictures(self.task, nets, self.batch, self.clock).items():
                 self.monitor.pictures(self.clock, name, images)
-        if due(config.save.every, before, self.clock) or last or self.manager.is_best(metrics):
+        if due(config.save.every, before, self.clock) or last or self.checkpoints.is_best(metrics):
             self.save(metrics)
 
     def _next_batch(self) -> Batch:
@@ -156,7 +155,7 @@ class Trainer:
             self.spec = spec
             self.loader = loaders.successor(self.loader, self.config, self.task, self.sets, spec, self.comm)
             self.loader.start(self.clock)
-        raw, self._ahead = self._ahead or startup.to_batch(self.loader.next()), None
+        raw, self._ahead = self._ahead or loaders.to_batch(self.loader.next()), None
         return raw.prepare(self.comm.device, channels_last=self.config.channels_last)
 
     def _backward(self, index: int, phase: Phase, batch: Batch) -> Tensor:
@@ -165,61 +164,62 @@ class Trainer:
             if len(self.players) > 1:
                 player.receive_gradients(name == phase.player)
         self.players[phase.player].optimizer.zero_grad(set_to_none=True)
-        self.reported.clear()
+        self.scalars.clear()
         stream = (self.config.seed, "step", self.clock, self.comm.rank, index)
-        run = BackwardPass(
+        backward_pass = BackwardPass(
             self.task,
             phase,
             {name: player.engine for name, player in self.players.items()},
             clock=self.clock,
             seed=lambda micro: seeding.seed_torch(int(counter_rng.key(*stream, micro))),
             autocast=self._autocast,
-            set_loss_weight=self.reported.set_loss_weight,
+            set_loss_weight=self.scalars.set_loss_weight,
         )
-        return run.backward(batch, blocks_of(len(batch), self.config.micro_batch))
+        return backward_pass.backward(batch, blocks_of(len(batch), self.config.micro_batch))
 
     def _autocast(self) -> contextlib.AbstractContextManager:
-        on = self.config.precision == "bf16"
-        return torch.autocast(self.comm.device.type, dtype=torch.bfloat16, enabled=on)
+        enabled = self.config.precision == "bf16"
+        return torch.autocast(self.comm.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _agree(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
-        """One small exchange: signals, finiteness before the optimizer moves, and the scalars of the step."""
-        scalars = {"loss": loss, "norm": norm} | self.reported.in_order()
-        asked = self.preemption.level if self.preemption else 0
-        found = step_sync.sync_step(asked, scalars, batch, self.comm, failed=self.manager.failed)
-        if found.failed:
-            self.manager.finish()
-        step_sync.refuse_not_finite(found, phase, self.clock, batch, self.config, self.comm)
-        self.stop = found.stop
-        self.tick.digest += found.digest
-        for name, value in found.means.items():
-            shown = {"loss": f"loss/{phase.name}", "norm": f"norm/{phase.player}"}.get(name, f"loss/{name}")
-            self.tick.add(shown, value)
+    def _synchronise(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
+        """Exchange signals, scalars and, before the optimizer moves, finiteness, all at once."""
+        scalars = {"loss": loss, "norm": norm} | self.scalars.in_order()
+        reason = self._listener.reason if self._listener else StopReason.NONE
+        sync = step_sync.sync_step(reason, scalars, batch, self.comm, failed=self.checkpoints.failed)
+        if sync.failed:
+            self.checkpoints.finish()
+        step_sync.refuse_not_finite(sync, phase, self.clock, batch, self.config, self.comm)
+        self.stop = sync.stop
+        self.means.digest += sync.digest
+        for name, value in sync.means.items():
+            series = {"loss": f"loss/{phase.name}", "norm": f"norm/{phase.player}"}.get(name, f"loss/{name}")
+            self.means.add(series, value)
 
-    def _show_tick(self) -> None:
-        (start, clock, waited), now = self._tick_start, time.perf_counter()
-        self._tick_start = (now, self.clock, self.loader.waited)
-        self.monitor.tick(
+    def _log_interval(self) -> None:
+        """Report the updates since the last log line, and start the next interval."""
+        (start, clock, waited), now = self._interval_start, time.perf_counter()
+        self._interval_start = (now, self.clock, self.loader.waited)
+        self.monitor.log_progress(
             self.clock,
-            losses=self.tick.means("loss"),
+            losses=self.means.of_group("loss"),
             rates={name: player.optimizer.param_groups[0]["lr"] for name, player in self.players.items()},
-            grad_norm=self.tick.means("norm"),
+            grad_norm=self.means.of_group("norm"),
             images_per_s=(self.clock - clock) / max(now - start, 1e-9),
             data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),
             memory_mb=monitor.memory_mb(self.comm),
         )
-        self.monitor.scalars(self.clock, {"samples_digest": self.tick.digest}, group="data")
-        self.tick = step_sync.RunningMeans()
+        self.monitor.scalars(self.clock, {"samples_digest": self.means.digest}, group="data")
+        self.means = step_sync.RunningMeans()
         self.ledger.waited(self.loader.waited)
-        self.ledger.write(self.clock, **self.manager.measured)
+        self.ledger.write(self.clock, **self.checkpoints.measured)
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluate the held-out set, if there is one, on all ranks; show it; return its scalars."""
+        """Evaluate the held-out set, if there is one, on all ranks; log the report and return its scalars."""
         if self.held_out is None:
             return {}
         nets = {name: player.evaluated for name, player in self.players.items()}
-        batches = (startup.to_batch(raw) for raw in self.held_out)
-        report, shown = evaluate(
+        batches = (loaders.to_batch(raw) for raw in self.held_out)
+        report, thumbnails = evaluate(
             self.task,
             nets,
             batches,
@@ -228,27 +228,27 @@ class Trainer:
             thumbnails=self.config.log.projector,
         )
         labels = {}
-        if shown:
+        if thumbnails:
             source = self.sets[held_out.validation(self.config.data)]
-            labels = {field: source.labels[field][shown[1].numpy()] for field in self.task.fields}
-        self.monitor.report(self.clock, report, shown, labels=labels)
-        self._tick_start = (time.perf_counter(), self.clock, self.loader.waited)
+            labels = {field: source.labels[field][thumbnails[1].numpy()] for field in self.task.fields}
+        self.monitor.report(self.clock, report, thumbnails, labels=labels)
+        self._interval_start = (time.perf_counter(), self.clock, self.loader.waited)
         return report.scalars
 
     def save(self, metrics: dict[str, float] | None = None) -> None:
         """Commit a checkpoint of this clock; all ranks wait for it."""
         with self.ledger.spend("save"):
             self.monitor.flush()
-            self.manager.save(self.clock, self.updates, self.tick, metrics or {})
-        self.ledger.write(self.clock, **self.manager.measured)
+            self.checkpoints.save(self.clock, self.updates, self.means, metrics or {})
+        self.ledger.write(self.clock, **self.checkpoints.measured)
 
     def _warm_up(self) -> None:
         """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
 
-        Without it the first step after a resume would sum its gradients in another order than the straight
+        Otherwise the first step after a resume would sum its gradients in another order than the straight
         run.
         """
-        self._ahead = startup.to_batch(self.loader.next())
+        self._ahead = loaders.to_batch(self.loader.next())
         if self.comm.world == 1 or self.config.engine.name != "ddp":
             return
         state = task_state.copied(self.task.state())
@@ -261,13 +261,13 @@ class Trainer:
         self.task.load_state(state)
 
     def close(self) -> None:
-        self.manager.close()
+        self.checkpoints.close()
         self.loader.close()
         self.monitor.close()
 
 
-def main(run: str, listening: SignalListener | None = None) -> int:
-    """Train the run in directory `run` to its end or to a signal; the exit code of this rank."""
+def main(run: str, listener: SignalListener | None = None) -> int:
+    """Train the run in directory `run` to its end or to a signal; return the exit code of this rank."""
     folder, (rank, world, _) = RunDir(Path(run)), rank_from_env()
     with failures.recorded(folder, rank, world) as place:
         ledger = TimeLedger(folder, main=rank == 0)
@@ -277,10 +277,10 @@ def main(run: str, listening: SignalListener | None = None) -> int:
         with startup.locked(folder, comm):
             ledger.write(None)
             try:
-                trainer = Trainer(folder, comm, ledger, listening)
-            except Left as left:  # the sets were still being copied
+                trainer = Trainer(folder, comm, ledger, listener)
+            except StagingStopped as stopped:
                 if comm.main:
-                    folder.write_status(state="stopped", asked=left.level)
+                    folder.write_status(state="stopped", asked=stopped.reason)
             else:
                 _train(trainer, place)
                 ledger.write(place.clock, left=True)

@@ -1,6 +1,6 @@
 """The siamese network: one trunk for both pictures (Chopra et al. 2005), a linear embedding of length 1.
 
-Losses over pairs live in `hpc/tasks/siamese.py`. The optional head judges |a - b| (Koch et al. 2015).
+Losses over pairs are in `hpc/losses/pairs.py`. The optional head judges |a - b| (Koch et al. 2015).
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class PairScore(nn.Module):
-    """Embeddings a and b [n, d] -> [n], higher = the same person: the probability of `head`, or the cosine."""
+    """Scores embeddings a and b [n, d] -> [n]: the probability of `head`, or the cosine."""
 
     def __init__(self, head: nn.Linear | None) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Saving while training goes on: a copy of the state in host memory, written by a thread.
+"""Saves while training continues: a thread writes a copy of the state in host memory.
 
-The step boundary pays for the copy alone. The copy's memory is kept for the next save; one save is under way
-at a time, a second one waits. What is written, and how it is committed: `hpc/checkpoints/store.py`.
+The training waits for the copy alone. The copy's memory is kept for the next save; one save is under way at a
+time, a second one waits. What is written, and how it is committed: `hpc/checkpoints/store.py`.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from hpc.checkpoints.store import Checkpoint, Tensors
 
 Write = Callable[[Checkpoint], None]
 COPIERS = 4  # threads that copy: one alone does not fill the memory's bandwidth
-NICE = 10  # of the thread that writes: it shall take the cores that training leaves
+NICE = 10  # of the thread that writes: training has the first claim on the cores
 
 
 class StagingBuffer:
@@ -33,7 +33,7 @@ class StagingBuffer:
         self._pool = ThreadPoolExecutor(min(COPIERS, len(os.sched_getaffinity(0))), thread_name_prefix="copy")
 
     def take(self, state: Checkpoint) -> Checkpoint:
-        """`state` as it is now; it stays so until the next call."""
+        """Return a copy of `state` that is valid until the next call."""
         before, self._kept = self._kept, {}
         under_way: list[Future] = []
         live, plain = task_state.split(state.task)
@@ -46,7 +46,7 @@ class StagingBuffer:
         for copied in under_way:
             copied.result()
         if torch.cuda.is_initialized():
-            torch.cuda.synchronize()  # the copies from a GPU were only asked for
+            torch.cuda.synchronize()  # copies from a GPU are asynchronous
         return taken
 
     def _copy(
@@ -76,12 +76,12 @@ class StagingBuffer:
 
 
 class AsyncCheckpointWriter:
-    """Rank 0's hand that writes: `write` commits one checkpoint and raises UserError where it cannot."""
+    """Writes checkpoints on rank 0; `write` commits one, and raises UserError where it cannot."""
 
     def __init__(self, write: Write, *, background: bool) -> None:
         self._write, self._copies = write, StagingBuffer() if background else None
         self._thread: threading.Thread | None = None
-        self.error = ""  # why a save failed, on one line; it stays
+        self.error = ""  # why a save failed, on one line; later saves do not clear it
         self.longest = 0.0  # seconds that a save took in the background
 
     def save(self, state: Checkpoint) -> str:
@@ -105,7 +105,7 @@ class AsyncCheckpointWriter:
 
     def _run(self, state: Checkpoint) -> None:
         if self._copies is not None:  # the threads that hash inherit it
-            with contextlib.suppress(OSError):  # a process that is nicer already may not go back to NICE
+            with contextlib.suppress(OSError):  # a process with a higher niceness may not lower it to NICE
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         began = time.perf_counter()
         try:
@@ -117,7 +117,7 @@ class AsyncCheckpointWriter:
         except BaseException as failure:
             if self._copies is None:
                 raise
-            traceback.print_exc()  # a thread has nobody else to tell
+            traceback.print_exc()  # no caller would see an exception of a thread
             self.error = (
                 f"the checkpoint of clock {state.clock} was not saved: {' '.join(repr(failure).split())}"
             )

@@ -1,6 +1,6 @@
-"""What a run keeps of itself: when a checkpoint is worth saving, what goes in, and how it comes back.
+"""The checkpoints of a run: what goes into one, whether it is the best so far, and how it is restored.
 
-The files are `hpc/checkpoints/store.py`; when the trainer asks is in `hpc/train.py`.
+The files are written by `hpc/checkpoints/store.py`; when the trainer saves is decided in `hpc/train.py`.
 """
 
 import dataclasses
@@ -34,14 +34,14 @@ class CheckpointManager:
         self, run: RunDir, config: Config, task: Task, players: Mapping[str, Player], comm: Comm
     ) -> None:
         self.run, self.config, self.task, self.players, self.comm = run, config, task, players, comm
-        self._saver = AsyncCheckpointWriter(self._commit, background=config.save.mode == "async")
+        self._writer = AsyncCheckpointWriter(self._commit, background=config.save.mode == "async")
 
     def find(self) -> Checkpoint | None:
-        """The newest whole checkpoint, chosen by rank 0; None for a fresh run. UserError where all are lost."""
-        found = store.latest(self.run.path, _say) if self.comm.main else None
-        collectives.agree_or_raise(restart.gone(self.run) if self.comm.main and not found else "", self.comm)
-        found = collectives.broadcast(found, self.comm)
-        return store.read(found, verified=True) if found else None
+        """Read the newest whole checkpoint; None for a fresh run, UserError where all are lost."""
+        path = store.latest(self.run.path, _print) if self.comm.main else None
+        collectives.agree_or_raise(restart.gone(self.run) if self.comm.main and not path else "", self.comm)
+        path = collectives.broadcast(path, self.comm)
+        return store.read(path, verified=True) if path else None
 
     def restore(self, saved: Checkpoint) -> None:
         """Put the saved state into players and task."""
@@ -52,29 +52,29 @@ class CheckpointManager:
             self.task.load_state(saved.task)
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Whether `metrics` beat every checkpoint kept so far."""
+        """Return whether `metrics` beat every checkpoint kept so far."""
         name, sense = self.task.metric
         if not math.isfinite(metrics.get(name, math.nan)) or not self.config.save.best:
             return False
-        self._saver.wait()  # what is being written counts too
-        old = store.scored(self.run.path, self.task.metric) if self.comm.main else []
-        best = old[0][0] if old else None
+        self._writer.wait()  # the checkpoint that is being written counts too
+        scored = store.scored(self.run.path, self.task.metric) if self.comm.main else []
+        best = scored[0][0] if scored else None
         best = collectives.broadcast(best, self.comm)
         return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
 
-    def save(self, clock: int, updates: int, tick: RunningMeans, metrics: Mapping[str, float]) -> None:
-        """Commit a checkpoint of this clock; all ranks wait for it, or with save.mode=async for its copy only.
+    def save(self, clock: int, updates: int, means: RunningMeans, metrics: Mapping[str, float]) -> None:
+        """Commit a checkpoint of this clock; with save.mode=async the ranks wait only for its copy.
 
-        A failure, also that of the save before, ends all of them.
+        A failure of this save or of the one before ends all ranks.
         """
         error = ""
-        state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(tick))
-        task_state.split(state.task)  # on all ranks, so that what cannot be saved ends them with one message
+        state = Checkpoint(clock, updates, task=self.task.state(), monitor=dataclasses.asdict(means))
+        task_state.split(state.task)  # on all ranks, so that an unfit state ends them with one message
         for player in self.players.values():  # on all ranks: ZeRO gathers the pieces
             state.put(player.name, player.state())
         if self.comm.main:
             state.meta = meta(self.config, self.task, self.comm) | {"metrics": dict(metrics)}
-            error = self._saver.save(state)
+            error = self._writer.save(state)
         collectives.agree_or_raise(error, self.comm)
 
     def _commit(self, state: Checkpoint) -> None:
@@ -86,30 +86,30 @@ class CheckpointManager:
 
     @property
     def measured(self) -> dict[str, float]:
-        """What the ledger cannot see of saving: `writing`, the most seconds that a background save took."""
-        return {"writing": round(self._saver.longest, 3)} if self._saver.longest else {}
+        """The saving that the ledger cannot see: `writing`, the seconds of the longest background save."""
+        return {"writing": round(self._writer.longest, 3)} if self._writer.longest else {}
 
     @property
     def failed(self) -> bool:
-        """Whether a save of this rank failed since it was begun; `finish` then ends all ranks."""
-        return bool(self._saver.error)
+        """Whether a save of this rank has failed; `finish` then ends all ranks."""
+        return bool(self._writer.error)
 
     def finish(self) -> None:
         """Wait for a save that is under way; its failure ends all ranks."""
         if self.config.save.mode == "async":
-            collectives.agree_or_raise(self._saver.wait(), self.comm)
+            collectives.agree_or_raise(self._writer.wait(), self.comm)
 
     def close(self) -> None:
-        """Let a save that is under way come to its end, whatever became of the run."""
-        self._saver.wait()
+        """Wait for a save that is under way, whatever became of the run."""
+        self._writer.wait()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
 def meta(config: Config, job: Task, comm: Comm) -> dict[str, Any]:
-    """What a checkpoint says of its run."""
+    """Describe the run in its checkpoint's manifest."""
     return {
         "task": config.task["name"],
         "identity": identity(config),
@@ -123,17 +123,17 @@ def meta(config: Config, job: Task, comm: Comm) -> dict[str, Any]:
 
 def check_checkpoint(saved: Checkpoint, config: Config, players: Mapping[str, Player]) -> None:
     """Refuse a checkpoint of another task, backend or config, naming the first such key."""
-    mine, theirs = numbers(config), dict(saved.meta.get("numbers", {}))
+    current, stored = numbers(config), dict(saved.meta.get("numbers", {}))
     if "micro_batch" in saved.meta and any(_has_dropout(player.module) for player in players.values()):
-        mine["micro_batch"], theirs["micro_batch"] = config.micro_batch, saved.meta["micro_batch"]
-    for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "task.name", key)):
-        if theirs.get(key) != mine.get(key):
+        current["micro_batch"], stored["micro_batch"] = config.micro_batch, saved.meta["micro_batch"]
+    for key in sorted(current.keys() | stored.keys(), key=lambda key: (key != "task.name", key)):
+        if stored.get(key) != current.get(key):
             raise UserError(
-                f"the checkpoint of clock {saved.clock} was made with {key}={theirs.get(key)}, the run says "
-                f"{key}={mine.get(key)}: set it back, or start a new run under another name"
+                f"the checkpoint of clock {saved.clock} was made with {key}={stored.get(key)}, the run says "
+                f"{key}={current.get(key)}: set it back, or start a new run under another name"
             )
 
 
 def _has_dropout(module: torch.nn.Module) -> bool:
-    """Whether its masks, which are drawn for each micro batch, change the numbers."""
+    """Return whether the module draws dropout masks, which depend on the micro batch."""
     return any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in module.modules())

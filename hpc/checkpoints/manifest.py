@@ -1,8 +1,9 @@
 """The manifest of a checkpoint: written with a hash of itself, and read by one reader that trusts nothing.
 
-Format 2 holds the hash of all its other entries (`data_shards.files.seal`). Format 1, of earlier versions, has none:
-there the clock is compared with the folder's name, the keys of the config with their own hash, and the files with the
-folder, while `updates` and `metrics` are taken as they are. The other files: `hpc/checkpoints/store.py`.
+Format 2 holds the hash of all its other entries (`data_shards.files.seal`). Format 1, of earlier versions,
+has none: there the clock is compared with the folder's name, the keys of the config with their own hash, and
+the files with the folder, while `updates` and `metrics` are taken as they are. The other files:
+`hpc/checkpoints/store.py`.
 """
 
 import contextlib
@@ -43,13 +44,13 @@ class Damaged(UserError):
 def encode(
     clock: int, updates: int, meta: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
 ) -> bytes:
-    """The content of a manifest. `files`: name -> bytes, sha256."""
+    """Compose the content of a manifest. `files`: name -> bytes, sha256."""
     content = {"format": FORMAT, "clock": clock, "updates": updates, **meta, "files": files}
     return json.dumps(seal(content), indent=1, sort_keys=True).encode()
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The manifest of the checkpoint in the folder `path`.
+    """Read the manifest of the checkpoint in the folder `path`.
 
     Raises Damaged where it is not what was saved, UserError for a whole one of a newer version.
     """
@@ -61,14 +62,15 @@ def read(path: Path) -> dict[str, Any]:
         raise Damaged(f"checkpoint {path} is damaged: {NAME}: {fault}; {REMEDY}")
     if manifest["format"] not in (1, FORMAT):
         raise UserError(
-            f"checkpoint {path} has format {manifest['format']}, this version reads 1 and {FORMAT}: use the code "
+            f"checkpoint {path} has format {manifest['format']}, this version reads 1 and {FORMAT}: use the "
+            f"code "
             "that wrote it"
         )
     return manifest
 
 
 def _fault(path: Path, manifest: Mapping[str, Any]) -> str:
-    """Why the manifest is not what was saved into this folder; empty where it is."""
+    """Return why the manifest is not what was saved into this folder; empty where it is."""
     sealed = SEAL in manifest
     if sealed and not is_sealed(manifest):
         return "it does not match its own hash"
@@ -89,7 +91,7 @@ def _fault(path: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def _unsealed_fault(manifest: Mapping[str, Any]) -> str:
-    """As `_fault`, by what format 1 says twice."""
+    """Return the fault of a manifest of format 1, by the facts that it states twice."""
     if not isinstance(manifest.get("numbers"), dict) or not isinstance(manifest.get("identity"), str):
         return "it does not say of which config it is"
     text = json.dumps(manifest["numbers"], sort_keys=True)
@@ -101,32 +103,33 @@ def _unsealed_fault(manifest: Mapping[str, Any]) -> str:
 
 
 def folder_name(clock: int) -> str:
+    """Return the name of the folder of a checkpoint."""
     return f"{clock:012d}"
 
 
 def score(manifest: Mapping[str, Any], name: str) -> float | None:
-    """The checkpoint's metric of that name; None where it was not evaluated or the figure is not finite."""
+    """Return the checkpoint's metric of that name; None where it is missing or not finite."""
     value = manifest.get("metrics", {}).get(name)
     return value if type(value) in (int, float) and math.isfinite(value) else None
 
 
 def check_config(run: Path, config: Config) -> None:
-    """Refuse a config.yaml that says something else than the run's checkpoints do of the keys that change numbers.
+    """Refuse a config.yaml that contradicts the run's checkpoints in a key that changes numbers.
 
     Only keys that both know are compared, but all of the task: another version may have other keys.
     """
-    mine, theirs = numbers(config), _newest_numbers(run)
-    for key in sorted(mine.keys() | theirs.keys()) if theirs else ():
-        known = key in mine and key in theirs
-        if (known or key.startswith("task.")) and mine.get(key) not in (theirs.get(key), "auto"):
+    current, stored = numbers(config), _newest_numbers(run)
+    for key in sorted(current.keys() | stored.keys()) if stored else ():
+        known = key in current and key in stored
+        if (known or key.startswith("task.")) and current.get(key) not in (stored.get(key), "auto"):
             raise UserError(
-                f"{run / 'config.yaml'} says {key}={mine.get(key)}, its checkpoints were made with "
-                f"{key}={theirs.get(key)}: set it back"
+                f"{run / 'config.yaml'} says {key}={current.get(key)}, its checkpoints were made with "
+                f"{key}={stored.get(key)}: set it back"
             )
 
 
 def _newest_numbers(run: Path) -> dict[str, Any]:
-    """What the newest whole checkpoint says of its config; {} without one."""
+    """Return the keys that change numbers, by the newest whole checkpoint; {} without one."""
     for path in sorted((run / "checkpoints").glob("[0-9]*"), reverse=True):
         with contextlib.suppress(UserError):
             return dict(read(path).get("numbers", {}))

@@ -1,7 +1,7 @@
-"""Tensors into a safetensors file, hashed while they are written: nothing is read back, nothing is copied.
+"""Writes tensors into a safetensors file and hashes them meanwhile: nothing is read back, nothing is copied.
 
 The format: 8 bytes, the length of a JSON header; the header, name -> type, shape and byte range; the bytes.
-Reading is the safetensors library's.
+Files are read by the safetensors library.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ ALIGNMENT = 8  # of the first tensor's byte; wider types come first, so that eve
 
 
 def encode(tensors: dict[str, Tensor]) -> list[bytes | memoryview]:
-    """The file's content in pieces. Tensors on the CPU are not copied unless they are strided.
+    """Return the file's content in pieces. Tensors on the CPU are not copied unless they are strided.
 
     Raises TypeError for a type that the format does not have.
     """
@@ -56,14 +56,15 @@ def encode(tensors: dict[str, Tensor]) -> list[bytes | memoryview]:
 
 
 def digest(pieces: list[bytes | memoryview]) -> str:
-    found = hashlib.sha256()
+    """Return the sha256 of the pieces, one after the other."""
+    sha256 = hashlib.sha256()
     for piece in pieces:
-        found.update(piece)
-    return found.hexdigest()
+        sha256.update(piece)
+    return sha256.hexdigest()
 
 
 def write(path: Path, pieces: list[bytes | memoryview], pool: Executor) -> tuple[int, Future[str]]:
-    """Write `pieces` durably; (bytes, their sha256, which `pool` computes meanwhile)."""
+    """Write `pieces` durably; return their size and their sha256, which `pool` computes meanwhile."""
     hashed = pool.submit(digest, pieces)
     try:
         with open(path, "wb") as file:

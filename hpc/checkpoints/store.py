@@ -1,9 +1,9 @@
 """Checkpoints: one layout for all engines, committed by rename, verified by hash, never unpickled.
 
-A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights, optimizer
-tensors, EMA), the task's state, and a manifest with the sha256 of every file and of itself
-(`hpc/checkpoints/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished; `.damaged-*` is not
-what was saved. Which states go in: `hpc/train.py`.
+A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights,
+optimizer tensors, EMA), the task's state, and a manifest with the sha256 of every file and of itself
+(`hpc/checkpoints/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished;
+`.damaged-*` is not what was saved. Which states go in: `hpc/train.py`.
 """
 
 import contextlib
@@ -44,20 +44,21 @@ class Checkpoint:
     optim: dict[str, Tensors] = field(default_factory=dict)
     ema: dict[str, Tensors] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)  # nested tensors and plain values
-    monitor: dict[str, Any] = field(default_factory=dict)  # sums of the tick that is under way; plain values
+    monitor: dict[str, Any] = field(default_factory=dict)  # sums since the last log line; plain values
     meta: dict[str, Any] = field(default_factory=dict)  # task, identity, world, metrics
 
     def put(self, player: str, state: PlayerState) -> None:
-        """Take the state of a player in."""
+        """Add the state of a player."""
         self.players[player], self.optim[player] = state.weights, state.optim
         if state.ema is not None:
             self.ema[player] = state.ema
 
     def state_of(self, player: str) -> PlayerState:
+        """Return the state of a player."""
         return PlayerState(self.players[player], self.optim[player], self.ema.get(player))
 
     def files(self) -> Iterator[tuple[str, Tensors | dict]]:
-        """(file name, content) in the order of writing."""
+        """Yield (file name, content) in the order of writing."""
         for kind in ("player", "optim", "ema"):
             source = self.players if kind == "player" else getattr(self, kind)
             for player, tensors in source.items():
@@ -72,7 +73,7 @@ def folder_of(run: Path) -> Path:
 
 
 def listing(run: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """List the whole checkpoints, oldest first."""
     folder = folder_of(run)
     if not folder.is_dir():
         return []
@@ -85,18 +86,18 @@ def _hash(path: Path) -> str:
 
 
 def _write(path: Path, content: Tensors | dict, pool: Executor) -> tuple[int, Future[str]]:
-    """Write one file durably; its bytes, and its hash, which may still be computed."""
+    """Write one file durably; return its size and its hash, which may still be in the making."""
     if path.suffix == ".safetensors":
         return safetensors_writer.write(path, safetensors_writer.encode(content), pool)
-    # In the order of the entries: a tick that is under way reports its series in this order.
+    # Keys are not sorted: the series of the current interval are reported in this order.
     return safetensors_writer.write(path, [json.dumps(content, indent=1).encode()], pool)
 
 
 def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambda: None) -> Path:
-    """Write `checkpoint` and commit it by rename; what stood there before stays until then.
+    """Write `checkpoint` and commit it by rename; older checkpoints are not touched.
 
-    `guard` is called before the first write and before the commit: what it raises ends the save. Raises
-    UserError where the disk is full or not writable; nothing older is touched.
+    `guard` is called before the first write and before the commit; an exception from it ends the save. Raises
+    UserError where the disk is full or not writable.
     """
     guard()
     folder = folder_of(run)
@@ -131,13 +132,13 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
         raise UserError(
             f"checkpoint {target} was not saved, {reason}: free space there, or keep fewer with save.last=1; "
-            "older checkpoints are intact, `rostro resume` goes on from the newest"
+            "older checkpoints are intact, `rostro resume` continues from the newest"
         ) from None
     return target
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files all have their hashes and are of the types that `read` expects.
+    """Return the manifest of a checkpoint whose files match their hashes and the types that `read` expects.
 
     Raises Damaged otherwise, UserError for one of a newer version.
     """
@@ -155,7 +156,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _as_damage(path: Path, name: str) -> Iterator[None]:
-    """Whatever fails while a file of a checkpoint is read makes the checkpoint Damaged."""
+    """Raise Damaged for any failure while a file of a checkpoint is read."""
     try:
         yield
     except (Damaged, MemoryError):
@@ -166,7 +167,7 @@ def _as_damage(path: Path, name: str) -> Iterator[None]:
 
 
 def _check_tensors(file: Path) -> None:
-    """Refuse a file whose header a reader would stumble over; its tensors are not read."""
+    """Refuse a file with a header that cannot be loaded; its tensors are not read."""
     with safe_open(file, framework="pt") as opened:
         for name in opened.keys():  # noqa: SIM118 - not a mapping
             kind = opened.get_slice(name).get_dtype()
@@ -175,14 +176,14 @@ def _check_tensors(file: Path) -> None:
 
 
 def _state(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of state.json."""
+    """Read state.json."""
     with _as_damage(path, "state.json"):
         limit = content["files"]["state.json"]["bytes"]
-        found: dict[str, Any] = read_json(path / "state.json", STATE, limit=limit, remedy=REMEDY)
-        for name, entry in found["monitor"].get("sums", {}).items():
+        state: dict[str, Any] = read_json(path / "state.json", STATE, limit=limit, remedy=REMEDY)
+        for name, entry in state["monitor"].get("sums", {}).items():
             if len(entry) != 2 or not all(type(number) in (int, float) for number in entry):
                 raise ValueError(f"the sum of {name} is not a total and a count")
-    return found
+    return state
 
 
 def read(path: Path, *, verified: bool = False) -> Checkpoint:
@@ -203,7 +204,7 @@ def read(path: Path, *, verified: bool = False) -> Checkpoint:
 
 
 def latest(run: Path, warn: Any = print) -> Path | None:
-    """The newest whole checkpoint that has its hashes, or None. Damaged ones are set aside with a warning."""
+    """Find the newest checkpoint whose hashes match, or None. Damaged ones are set aside with a warning."""
     for path in reversed(listing(run)):
         try:
             verify(path)
@@ -216,26 +217,27 @@ def latest(run: Path, warn: Any = print) -> Path | None:
 
 
 def _set_aside(path: Path) -> None:
-    """Rename a damaged checkpoint: the run may come by its clock again."""
+    """Rename a damaged checkpoint, since the run may reach its clock again."""
     aside = path.with_name(f".damaged-{path.name}")
     try:
         shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
         path.rename(aside)
     except OSError as error:
         raise UserError(
-            f"the damaged checkpoint {path} cannot be renamed ({error.strerror}): give rights there, or move it away"
+            f"the damaged checkpoint {path} cannot be renamed ({error.strerror}): give rights there, or move "
+            f"it away"
         ) from None
 
 
 def readable(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every checkpoint, oldest first, whose manifest is what was saved, and that manifest."""
+    """Yield every checkpoint with an intact manifest, oldest first, and that manifest."""
     for path in listing(run):
         with contextlib.suppress(UserError):
             yield path, manifest.read(path)
 
 
 def scored(run: Path, metric: tuple[str, str]) -> list[tuple[float, Path]]:
-    """(figure, path) of the checkpoints that were evaluated, best first by (scalar, min | max), then the newest.
+    """List (figure, path) of the evaluated checkpoints, best first by (scalar, min | max), then newest first.
 
     Those with damaged manifests are left out, and so are figures that are not finite.
     """
@@ -250,12 +252,12 @@ def scored(run: Path, metric: tuple[str, str]) -> list[tuple[float, Path]]:
 
 
 def ranked(run: Path, metric: tuple[str, str]) -> list[Path]:
-    """The paths of `scored`."""
+    """Return the paths of `scored`."""
     return [path for _, path in scored(run, metric)]
 
 
 def best(run: Path, metric: tuple[str, str]) -> Path | None:
-    """The best evaluated checkpoint, else the newest."""
+    """Return the best evaluated checkpoint, else the newest."""
     order = ranked(run, metric) or [path for path, _ in readable(run)][::-1]
     return order[0] if order else None
 
@@ -263,9 +265,9 @@ def best(run: Path, metric: tuple[str, str]) -> Path | None:
 def prune(run: Path, *, last: int, best: int, keep_every: int, metric: tuple[str, str]) -> None:
     """Delete what no rule keeps: the newest `last`, the `best` best, and multiples of `keep_every` images.
 
-    A damaged one takes no place of a good one. A multiple counts for the first checkpoint at or after it. Unfinished
-    directories of dead processes go too. What cannot be deleted now (a reader on NFS holds it) is left to the next
-    time: the run goes on.
+    A damaged one takes no place of a good one. A multiple counts for the first checkpoint at or after it.
+    Unfinished directories of dead processes go too. What cannot be deleted now (a reader on NFS holds it) is
+    left to the next time: the run goes on.
     """
     paths = listing(run)
     good = [path for path, _ in readable(run)]

@@ -1,4 +1,4 @@
-"""What a task remembers, nested dicts and lists of tensors and plain values: copied, and cut in two for a checkpoint.
+"""Copies a task's state, nested dicts and lists of tensors and plain values, and splits it for a checkpoint.
 
 A checkpoint keeps the tensors in one file, by their place (`pool/0/images`), and the rest as JSON.
 """
@@ -15,7 +15,7 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def copied(value: Any) -> Any:
-    """A copy that shares no memory with `value`, at any depth."""
+    """Return a copy that shares no memory with `value`, at any depth."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
@@ -26,9 +26,9 @@ def copied(value: Any) -> Any:
 
 
 def split(state: State) -> tuple[dict[str, Tensor], State]:
-    """(tensors by place, a copy of the rest with None where they were).
+    """Return the tensors by place, and a copy of the rest with None in their places.
 
-    Raises UserError for what a checkpoint would not give back as it was: it names the place.
+    Raises UserError, with the place, for a value that a checkpoint would not restore as it was.
     """
     tensors: dict[str, Tensor] = {}
     return tensors, {
@@ -51,7 +51,8 @@ def _plain(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     what = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
     raise UserError(
         f"the task's state holds {what} at {place}, which a checkpoint cannot: use tensors "
-        f"({', '.join(safetensors_writer.DTYPES.values())}), dicts, lists, numbers, text, true, false and None"
+        f"({', '.join(safetensors_writer.DTYPES.values())}), dicts, lists, numbers, text, true, false and "
+        f"None"
     )
 
 
@@ -62,7 +63,7 @@ def _is_key(key: Any, place: str) -> bool:
 
 
 def joined(tensors: dict[str, Tensor], plain: State) -> State:
-    """What `split` cut in two; `plain` is changed. KeyError, IndexError or TypeError where they do not fit."""
+    """Reverse `split`, changing `plain`; KeyError, IndexError or TypeError where the two do not fit."""
     for place, tensor in tensors.items():
         *path, last = place.split("/")
         owner: Any = plain

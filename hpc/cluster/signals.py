@@ -1,39 +1,55 @@
-"""Signals set a flag; the trainer's ranks agree on it at the step boundary, save together and leave.
+"""Signals set a flag; the ranks agree on it at the end of a step, save together and leave.
 
-Nothing is saved or sent in a handler. A second Ctrl-C leaves at once. Imports no torch: a rank listens before it
-loads its libraries (`hpc/rank.py`).
+A handler neither saves nor sends anything. A second Ctrl-C ends the process at once. Imports no torch: a rank
+listens before it loads its libraries (`hpc/rank.py`).
 """
 
 import signal
+from enum import IntEnum
 from types import FrameType
 
-STOP, TIME = 1, 2  # asked to leave; the allocation is nearly over
-LEVELS = {signal.SIGTERM: STOP, signal.SIGINT: STOP, signal.SIGUSR1: TIME, signal.SIGUSR2: TIME}
-REASONS = {0: "", STOP: "a request to stop", TIME: "the time limit"}
+
+class StopReason(IntEnum):
+    """Why a run leaves before its end; the greatest of several counts. status.json holds the value."""
+
+    NONE = 0
+    REQUEST = 1
+    TIME_LIMIT = 2
+
+    @property
+    def text(self) -> str:
+        """The reason as the log names it."""
+        return ("", "a request to stop", "the time limit")[self]
+
+
+REASONS = {
+    signal.SIGTERM: StopReason.REQUEST,
+    signal.SIGINT: StopReason.REQUEST,
+    signal.SIGUSR1: StopReason.TIME_LIMIT,
+    signal.SIGUSR2: StopReason.TIME_LIMIT,
+}
 
 
 class SignalListener:
-    """Whether this process was asked to stop, and by which signal."""
+    """The signals that asked this process to stop, and the reason they give."""
 
     def __init__(self) -> None:
-        self.asked: str = ""
-        self.level = 0  # STOP or TIME; of several signals the highest counts
-        self._before = {number: signal.signal(number, self._handle) for number in LEVELS}
+        self.reason = StopReason.NONE
+        self._previous_handlers = {number: signal.signal(number, self._handle) for number in REASONS}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.reason and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = self.asked or signal.Signals(number).name
-        self.level = max(self.level, LEVELS[signal.Signals(number)])
+        self.reason = max(self.reason, REASONS[signal.Signals(number)])
 
     def ignore_signals(self) -> None:
-        """Nothing is left to be saved: a signal that comes while the process ends must not make it a failure."""
-        for number in LEVELS:
+        """Ignore further signals: all is saved, and a signal must not turn the exit into a failure."""
+        for number in REASONS:
             if number != signal.SIGINT:
-                signal.signal(
-                    number, signal.SIG_IGN
-                )  # Python puts its handlers away before it exits, not this
+                # Python restores its own handlers before it exits, but leaves SIG_IGN in place.
+                signal.signal(number, signal.SIG_IGN)
 
     def close(self) -> None:
-        for number, handler in self._before.items():
+        """Restore the handlers that were in place before."""
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)

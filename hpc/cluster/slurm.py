@@ -1,7 +1,8 @@
-"""What SLURM says of a job, and what this process' place in a job is. Imports no torch.
+"""Asks SLURM about jobs and nodes. Imports no torch.
 
-States come from the controller (`scontrol`), then from `squeue`, then from accounting where there is one: none of
-them is always there. Who requeues a job, and when: `hpc/runs/requeue.py`.
+States come from the controller (`scontrol`), then from `squeue`, then from accounting: none of the three is
+always available. This process's own place in a job: `slurm_env.py`. Who requeues a job, and when:
+`hpc/runs/requeue.py`.
 """
 
 import os
@@ -15,57 +16,60 @@ from collections.abc import Mapping
 QUEUED = frozenset(
     ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 )
+# The states of a job that runs or will run again.
 LIVE = QUEUED | frozenset(
     ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
-)  # states of a job that runs, or will run again
+)
 PATIENCE = 10.0  # seconds for an answer of the controller
 
 
 def ask(*words: str, timeout: float = PATIENCE) -> str | None:
-    """Output of a SLURM command; None where it is missing, fails, or gives no answer in time.
+    """Return the output of a SLURM command; None where it is missing, fails, or does not answer in time.
 
-    A user's own formats (SQUEUE_FORMAT, SLURM_TIME_FORMAT=relative) do not reach it.
+    A user's own formats (SQUEUE_FORMAT, SLURM_TIME_FORMAT=relative) do not reach the command.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))
+    }
     try:
-        found = subprocess.run(
+        result = subprocess.run(
             words,
             capture_output=True,
             text=True,
             check=True,
             timeout=timeout,
             stdin=subprocess.DEVNULL,
-            env=kept | {"SLURM_TIME_FORMAT": "standard"},
+            env=environ | {"SLURM_TIME_FORMAT": "standard"},
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout
+    return result.stdout
 
 
 def answers() -> bool:
-    """Whether a controller answers. It need not be possible to submit from here."""
-    found = ask("scontrol", "ping", timeout=5) if shutil.which("scontrol") else None
-    return found is not None and re.search(r"\bis UP\b", found) is not None
+    """Return whether a controller answers, even where jobs cannot be submitted from here."""
+    reply = ask("scontrol", "ping", timeout=5) if shutil.which("scontrol") else None
+    return reply is not None and re.search(r"\bis UP\b", reply) is not None
 
 
 def available() -> bool:
-    """Whether jobs can be submitted from here: `sbatch` is on the path and a controller answers."""
+    """Return whether jobs can be submitted from here: `sbatch` is on the path and a controller answers."""
     return shutil.which("sbatch") is not None and answers()
 
 
 def fields(text: str) -> dict[str, str]:
-    """The `Key=value` pairs of one line of `scontrol -o show`."""
+    """Parse the `Key=value` pairs of one line of `scontrol -o show`."""
     return dict(re.findall(r"(?:^|\s)([A-Za-z][\w/:]*)=(\S*)", text))
 
 
 def job_info(job: str) -> dict[str, str]:
-    """What the controller knows of a job (`123` or `123_4`); {} where it forgot it or does not answer."""
+    """Return the controller's record of a job (`123` or `123_4`); {} where it has none or does not answer."""
     lines = (ask("scontrol", "-o", "show", "job", job) or "").splitlines()
     return fields(lines[0]) if lines else {}
 
 
 def job_state(job: str) -> str | None:
-    """State of a job in one word (PENDING, RUNNING, COMPLETED, FAILED, ...); None: unknown or forgotten."""
+    """Return a job's state in one word (PENDING, RUNNING, COMPLETED, ...); None where it is unknown."""
     state = job_info(job).get("JobState")
     if state:
         return state
@@ -80,7 +84,7 @@ def job_state(job: str) -> str | None:
 
 
 def job_word(job: str) -> str | None:
-    """`job_state`, and why a job waits where the controller says it: `PENDING (PartitionTimeLimit)`."""
+    """Return `job_state` and, where known, why the job waits: `PENDING (PartitionTimeLimit)`."""
     info = job_info(job)
     state, reason = info.get("JobState"), info.get("Reason", "None")
     if state in QUEUED and reason != "None":
@@ -89,15 +93,13 @@ def job_word(job: str) -> str | None:
 
 
 def preempted(info: dict[str, str]) -> bool:
-    """Whether SLURM takes the job's nodes away, or its time is over."""
-    taken = info.get("PreemptTime", "None") not in ("None", "")
-    return taken or info.get("JobState") in ("PREEMPTED", "TIMEOUT") or info.get("Reason") == "TimeLimit"
+    """Return whether SLURM takes the job's nodes away, or the job's time is over."""
+    preempting = info.get("PreemptTime", "None") not in ("None", "")
+    return preempting or info.get("JobState") in ("PREEMPTED", "TIMEOUT") or info.get("Reason") == "TimeLimit"
 
 
 def started(info: Mapping[str, str], key: str = "StartTime") -> float | None:
-    """Unix time at which a job's nodes were given to it (`EndTime`: taken back), as `job_info` says; None where it
-    does not.
-    """
+    """Return the unix time of a job's allocation, or of its `EndTime`; None where it is unknown."""
     try:
         return time.mktime(time.strptime(info[key], "%Y-%m-%dT%H:%M:%S"))
     except (KeyError, ValueError):
@@ -105,7 +107,7 @@ def started(info: Mapping[str, str], key: str = "StartTime") -> float | None:
 
 
 def address(node: str) -> str:
-    """An address at which the other nodes find `node`: by its name, else as SLURM itself reaches it."""
+    """Return an address at which other nodes reach `node`: by its name, else the one that SLURM uses."""
     try:
         return socket.gethostbyname(node)
     except OSError:

@@ -1,4 +1,4 @@
-"""NVIDIA Apex: whether it is really there. Imports neither it nor torch. Its optimizers: `hpc/optim/apex.py`.
+"""Finds out whether NVIDIA Apex is installed. Imports neither it nor torch. Optimizers: `hpc/optim/apex.py`.
 
 `pip install apex` brings an unrelated package of that name (web logins for Pyramid), and NVIDIA's own may be
 built without its kernels (`amp_C`). One installed over the other leaves `amp_C` beside the wrong `apex`, so
@@ -22,7 +22,7 @@ BUILD = "APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install --no-build-isolation git+htt
 
 
 def found() -> str:
-    """What `import apex` would get: `nvidia`, `no kernels` (NVIDIA's without amp_C), `unrelated` or `missing`."""
+    """Classify what `import apex` would get: nvidia | no kernels (without amp_C) | unrelated | missing."""
     place = _place("apex")
     if place is None:
         return "missing"
@@ -32,7 +32,7 @@ def found() -> str:
 
 
 def _place(module: str) -> Path | None:
-    """Folder of a package or file of a module that could be imported; None: there is none."""
+    """Find the folder of an importable package or the file of a module; None without one."""
     try:
         spec = importlib.util.find_spec(module)
     except ValueError:  # a module made by hand, without a spec
@@ -53,10 +53,12 @@ def refuse(name: str) -> None:
         raise UserError(f"optim.impl=apex: NVIDIA Apex is not installed on {host}: {remedy}")
     if kind == "unrelated":
         raise UserError(
-            f"optim.impl=apex: the package `apex` in {_place('apex')} on {host} is not NVIDIA's (PyPI's apex is a "
+            f"optim.impl=apex: the package `apex` in {_place('apex')} on {host} is not NVIDIA's (PyPI's apex "
+            f"is a "
             f"toolkit for web logins): `pip uninstall apex`, then {remedy}"
         )
     if kind == "no kernels":
         raise UserError(
-            f"optim.impl=apex: NVIDIA Apex on {host} was built without its kernels (no module amp_C): {remedy}"
+            f"optim.impl=apex: NVIDIA Apex on {host} was built without its kernels (no module amp_C): "
+            f"{remedy}"
         )

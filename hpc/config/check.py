@@ -1,6 +1,7 @@
 """Every refusal of a config that needs neither data nor torch, and the sizes that follow from it.
 
-A task's own refusals are in `hpc/tasks/<name>_plan.py`: `check(config)`, and `counts(config, memory)` for the plan.
+A task's own refusals are in `hpc/tasks/<name>_plan.py`: `check(config)`, and `counts(config, memory)` for the
+plan.
 """
 
 import dataclasses
@@ -87,12 +88,14 @@ def check(config: Config) -> None:
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")
     if config.cluster.name == "slurm" and config.hours * 3600 <= config.cluster.warning:
         raise UserError(
-            f"hours={config.hours:g} is no longer than cluster.warning={config.cluster.warning} seconds: the run would "
+            f"hours={config.hours:g} is no longer than cluster.warning={config.cluster.warning} seconds: the "
+            f"run would "
             "save and leave at once: use a longer allocation or a smaller cluster.warning"
         )
     if config.after and config.cluster.name == "local":
         raise UserError(
-            f"after={config.after}: nothing waits for a run without a SLURM: use cluster=slurm, or wait=true there and "
+            f"after={config.after}: nothing waits for a run without a SLURM: use cluster=slurm, or wait=true "
+            f"there and "
             "start this one behind it"
         )
     refuse = getattr(task_checks(config), "check", None)
@@ -135,7 +138,8 @@ def _check_numbers(config: Config) -> None:
     stage = config.data.stage
     if stage and config.data.stream:
         raise UserError(
-            f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of them out"
+            f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of "
+            f"them out"
         )
 
 
@@ -149,7 +153,8 @@ def _check_batch(config: Config) -> None:
     share = config.batch // world
     if config.micro_batch > share:
         raise UserError(
-            f"micro_batch={config.micro_batch} is more than a rank's share, {config.batch} / {world} = {share}: "
+            f"micro_batch={config.micro_batch} is more than a rank's share, {config.batch} / {world} = "
+            f"{share}: "
             f"use micro_batch={share} or 0"
         )
     if config.norm_stats == "group":

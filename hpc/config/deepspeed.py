@@ -1,6 +1,7 @@
-"""DeepSpeed's own settings: what this config makes of them, a user's JSON merged in, and every refusal.
+"""Composes DeepSpeed's own settings from a config and a user's JSON, and refuses what does not fit.
 
-Imports neither torch nor DeepSpeed, so that a wrong file fails before the queue. The engine is `hpc/engines/zero.py`.
+Imports neither torch nor DeepSpeed, so that a wrong file fails before the queue. The engine is
+`hpc/engines/zero.py`.
 """
 
 import copy
@@ -17,7 +18,8 @@ from hpc.config.types import near
 # One norm for a whole tensor decides the step of these; ZeRO cuts tensors between the ranks.
 WHOLE_TENSORS = ("lamb", "novograd")
 
-# Dotted keys of DeepSpeed that this config decides -> the key that does. A file may repeat our value, not change it.
+# Dotted keys of DeepSpeed that this config decides -> the key that does. A file may repeat our value, not
+# change it.
 OURS = {
     "train_batch_size": "batch",
     "train_micro_batch_size_per_gpu": "micro_batch",
@@ -43,8 +45,9 @@ OURS = {
     "zero_optimization.compute_grad_norm": "optim.clip",
 }
 
-# What a file may set: how gradients and weights travel, and what is printed. Anything else would change what a run
-# computes, need a compiler, or do nothing under this engine (DeepSpeed ignores top-level keys that it does not know).
+# What a file may set: how gradients and weights travel, and what is printed. Anything else would change what
+# a run computes, need a compiler, or do nothing under this engine (DeepSpeed ignores top-level keys that it
+# does not know).
 THEIRS = {
     *("steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "comms_logger"),
     "zero_optimization",
@@ -77,13 +80,14 @@ def check(config: Config) -> None:
             value = getattr(ours, item.name)
             if value != item.default:
                 raise UserError(
-                    f"engine.deepspeed.{item.name}={value} says nothing to engine={config.engine.name}: use "
+                    f"engine.deepspeed.{item.name}={value} has no effect on engine={config.engine.name}: use "
                     "engine=deepspeed, or leave it out"
                 )
         return
     if ours.stage and config.optim.name in WHOLE_TENSORS:
         raise UserError(
-            f"optim.name={config.optim.name} takes norms of whole tensors, which ZeRO cuts between the ranks: "
+            f"optim.name={config.optim.name} takes norms of whole tensors, which ZeRO cuts between the "
+            f"ranks: "
             "use engine.deepspeed.stage=0, engine=ddp or optim.name=adamw"
         )
     if ours.offload and not ours.stage:
@@ -96,7 +100,7 @@ def check(config: Config) -> None:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """The dictionary that DeepSpeed is built with: ours and `engine.deepspeed.config`; UserError where they differ."""
+    """Merge our settings and `engine.deepspeed.config` for DeepSpeed; UserError where they differ."""
     made = _ours(config)
     path = config.engine.deepspeed.config
     if path:
@@ -106,17 +110,16 @@ def settings(config: Config) -> dict[str, Any]:
 
 def _ours(config: Config) -> dict[str, Any]:
     chosen = config.engine.deepspeed
-    bucket = int(
-        config.engine.bucket_mb * 2**20 / 4
-    )  # of fp32 numbers; DeepSpeed's 500 million are 2 GB a rank
+    # Counted in fp32 numbers; DeepSpeed's default of 500 million takes 2 GB a rank.
+    bucket = int(config.engine.bucket_mb * 2**20 / 4)
     zero: dict[str, Any] = {
         "stage": chosen.stage,
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
     }
     if chosen.stage == 1 and not chosen.offload:
-        # Gradients stay in the parameters until the last micro batch, as under Flat: no hooks that could fire in
-        # another player's pass.
+        # Gradients stay in the parameters until the last micro batch, as under Flat: no hooks that could fire
+        # in another player's pass.
         zero["contiguous_gradients"] = False
     if chosen.stage in (1, 2) and not chosen.offload:
         zero["compute_grad_norm"] = False  # the trainer takes the norm, once
@@ -137,7 +140,7 @@ def _ours(config: Config) -> dict[str, Any]:
 
 
 def inlined(config: Config) -> Config:
-    """The config with the content of `engine.deepspeed.config` in place of its path: a run depends on no file."""
+    """Put the content of `engine.deepspeed.config` in place of its path, so that a run depends on no file."""
     chosen = config.engine.deepspeed
     if config.engine.name != "deepspeed" or not chosen.config:
         return config
@@ -146,7 +149,7 @@ def inlined(config: Config) -> Config:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """The object in a file, or in the text itself where that is one."""
+    """Read the object in a file, or in the text itself where that is one."""
     try:
         found = json.loads(path if path.lstrip().startswith("{") else Path(path).expanduser().read_text())
     except (OSError, ValueError) as error:
@@ -173,7 +176,8 @@ def _merge(made: dict[str, Any], theirs: Mapping[str, Any], config: Config, pref
         elif key not in known:
             group = known | {name.removeprefix(prefix) for name in OURS if name.startswith(prefix)}
             raise UserError(
-                f"{where} is not supported: it changes what a run computes, or does nothing here; leave it out. "
+                f"{where} is not supported: it changes what a run computes, or does nothing here; leave it "
+                f"out. "
                 f"{near(key, group)}"
             )
         elif full in GROUPS:
@@ -185,7 +189,7 @@ def _merge(made: dict[str, Any], theirs: Mapping[str, Any], config: Config, pref
 
 
 def _agrees(full: str, value: Any, made: Any, config: Config) -> bool:
-    """Whether a file says of a key that is ours what this config says."""
+    """Return whether a file gives one of our keys the value that this config gives it."""
     share = config.batch // (config.nodes * config.procs)
     micro = config.micro_batch or share
     same = {
@@ -202,7 +206,7 @@ def _agrees(full: str, value: Any, made: Any, config: Config) -> bool:
 
 
 def _off(value: Any) -> bool:
-    """A feature that is not asked for."""
+    """Return whether `value` names a feature without asking for it."""
     if isinstance(value, Mapping):
         return value.get("enabled", True) in (False, "auto")
     return value in (None, False, "none", "auto")

@@ -1,7 +1,7 @@
-"""Which people judge a run: `data.val` chooses checkpoint and threshold, `data.eval` is reported once, afterwards.
+"""The held-out sets of a run: `data.val` chooses checkpoint and threshold, `data.eval` is reported once.
 
-A run with one held-out set has both done by it. Its figures are then those of the people who chose the best of many
-checkpoints, and every report says so. Imports no torch.
+A run with one held-out set has both done by it. Its figures are then those of the people who chose the best
+of many checkpoints, and every report says so. Imports no torch.
 """
 
 from hpc.config.schema import Data
@@ -11,12 +11,12 @@ CHOSEN = "checkpoint and threshold were chosen on these people"
 
 
 def validation(data: Data) -> str:
-    """The split that is evaluated while training: `val`, or else `eval`; empty where nobody is held out."""
+    """Return the split that is evaluated while training: `val`, or else `eval`; empty without either."""
     return "val" if data.val else "eval" if data.eval else ""
 
 
 def statement(data: Data) -> str:
-    """What the figures of a training are worth, for the head of the log and TensorBoard's text."""
+    """State what the figures of a training are worth, for the head of the log and TensorBoard's text."""
     shared = "; data.allow_shared=true: people of the training may be among them" if data.allow_shared else ""
     return _judges(data) + shared
 

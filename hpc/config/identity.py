@@ -1,4 +1,4 @@
-"""Which keys change the numbers of a run, and the hash of them that a resumed run must share. Imports no torch."""
+"""The keys that change the numbers of a run, and their hash, equal for a resumed run. Imports no torch."""
 
 import dataclasses
 import hashlib
@@ -10,8 +10,9 @@ from hpc.config.schema import (
 )
 from hpc.config.types import flatten
 
-# Keys that change no number of the run, or only the order in which the same numbers are summed. Everything else is
-# part of the run's identity. Folders of data may move; their content is held by the manifests' digests.
+# Keys that change no number of the run, or only the order in which the same numbers are summed. Everything
+# else is part of the run's identity. Folders of data may move; their content is held by the manifests'
+# digests.
 FREE = frozenset(
     (
         *("name", "runs", "procs", "nodes", "gpus", "hours", "after", "wait", "dry_run", "prepare"),
@@ -32,26 +33,26 @@ FREE = frozenset(
 
 
 def is_free(key: str, config: Config) -> bool:
-    """Whether a dotted key may change when the run of `config` is resumed."""
+    """Return whether a dotted key may change when the run of `config` is resumed."""
     if key == "micro_batch":  # `local` and `sync` normalise over it
         return config.norm_stats == "group"
     return key in FREE or key.split(".")[0] in FREE
 
 
 def numbers(config: Config) -> dict[str, Any]:
-    """The dotted keys that change the numbers of a run, with their values."""
+    """Return the dotted keys that change the numbers of a run, with their values."""
     values = flatten(dataclasses.asdict(config))
     return {key: value for key, value in values.items() if not is_free(key, config)}
 
 
 def identity(config: Config) -> str:
-    """Hash of the keys that change numbers: equal for a run and its resumed continuation."""
+    """Hash the keys that change numbers, equal for a run and its resumed continuation."""
     text = json.dumps(numbers(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def changed(before: Config, after: Config) -> list[str]:
-    """The keys that change numbers and differ between two configs, as `key=new (was old)`."""
+    """List the keys that change numbers and differ between two configs, as `key=new (was old)`."""
     old, new = numbers(before), numbers(after)
     keys = sorted(set(old) | set(new))
     return [f"{key}={new.get(key)} (was {old.get(key)})" for key in keys if old.get(key) != new.get(key)]

@@ -25,7 +25,7 @@ CONF = Path(__file__).resolve().parents[2] / "launch" / "conf"
 
 
 def smoke_overrides(task: str) -> list[str]:
-    """The `smoke` block of conf/task/<task>.yaml as `key=value` words: small sizes, the same code paths."""
+    """Return the `smoke` block of conf/task/<task>.yaml as `key=value` words: small sizes, the same code."""
     path = CONF / "task" / f"{task}.yaml"
     if not path.is_file():
         known = [other.stem for other in path.parent.glob("*.yaml")]
@@ -37,7 +37,7 @@ def smoke_overrides(task: str) -> list[str]:
 
 
 def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") -> Any:
-    """Build the dataclass `kind` from nested mappings, strictly: an unknown key or a wrong type is a UserError."""
+    """Build the dataclass `kind` from nested mappings; UserError for an unknown key or a wrong type."""
     fields = {item.name: item for item in dataclasses.fields(kind)}
     default = kind()
     built: dict[str, Any] = {}
@@ -70,7 +70,7 @@ def load_config(path: Path | str) -> Config:
 
 
 def _typed_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The block with the types of the task's yaml. Keys that the yaml has not belong to other code and are kept."""
+    """Give the block the types of the task's yaml. Other keys belong to other code and are kept."""
     name = task.get("name")
     if not isinstance(name, str):
         raise UserError(f"task.name={shown(name)} is not the name of a task: give a run directory")
@@ -90,7 +90,7 @@ def _typed_task(task: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def task_defaults(task: str) -> dict[str, Any]:
-    """The dotted keys `task.*` of a task's yaml with their defaults; none where there is no such task. Read only."""
+    """Read the dotted keys `task.*` of a task's yaml and their defaults; none for an unknown task."""
     if not re.fullmatch(r"\w+", task):
         return {}
     path = CONF / "task" / f"{task}.yaml"
@@ -103,7 +103,7 @@ def task_defaults(task: str) -> dict[str, Any]:
 
 
 def _is_exponent(value: Any) -> bool:
-    """Whether PyYAML took a number for text: `1e-3`, which it wants to see as `1.0e-3`."""
+    """Return whether PyYAML took a number for text, as it does with `1e-3` (not with `1.0e-3`)."""
     return isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value) is not None
 
 

@@ -1,7 +1,7 @@
-"""What a key of the config means and what it may be, declared once, beside its default.
+"""Declares what a key of the config means and may be, once, beside its default.
 
-The dataclasses of `hpc/config/schema.py` and the `KEYS` of a task's checks carry a `Rule` for each key. The check of a
-config, `rostro submit --help` and the completion of the shell read the same rules.
+The dataclasses of `hpc/config/schema.py` and the `KEYS` of a task's checks carry a `Rule` for each key. The
+check of a config, `rostro submit --help` and the completion of the shell read the same rules.
 """
 
 import math
@@ -13,7 +13,7 @@ from hpc.config.types import shown
 
 @dataclass(frozen=True)
 class Rule:
-    """A key's sentence, and its values: one of a few, or a range. A list's range holds for each of its items."""
+    """A key's sentence, and its values: one of a few, or a range, which holds for each item of a list."""
 
     help: str
     one_of: tuple[Any, ...] = ()
@@ -23,9 +23,9 @@ class Rule:
     most: float | None = None  # inclusive
 
     def fault(self, key: str, value: Any, default: Any = None) -> str:
-        """Why `value` may not stand there, and what may, as one line; empty where nothing is wrong.
+        """Say in one line why `value` is refused, and what is allowed; empty where it is right.
 
-        `default` is shown as the example, if it may stand there itself.
+        `default` is shown as the example, if it is allowed itself.
         """
         typed = f"{key}={shown(value)}"
         if self.one_of:
@@ -45,7 +45,7 @@ class Rule:
         return f"{typed} is {'negative' if low else 'not positive'}: use {self._allowed(value)}{example}"
 
     def _allowed(self, value: Any) -> str:
-        """The range in words, as a remedy: `1 or more`, `a number above 0`, `numbers from 0 to 1`."""
+        """Write the range as a remedy: `1 or more`, `a number above 0`, `numbers from 0 to 1`."""
         number = "numbers" if isinstance(value, list) else "a number"
         if self.most is None and self.below is None:
             return f"{number} above {self.above:g}" if self.least is None else f"{self.least:g} or more"
@@ -53,7 +53,7 @@ class Rule:
         return f"{number} {low} {f'below {self.below:g}' if self.most is None else f'to {self.most:g}'}"
 
     def range(self) -> str:
-        """`[0, 1]`, `(0, 1]`, `0 or more`, `above 0`; empty where there is no limit."""
+        """Write the range: `[0, 1]`, `(0, 1]`, `0 or more`, `above 0`; empty without a limit."""
         low = self.above if self.least is None else self.least
         high = self.below if self.most is None else self.most
         if low is None:
@@ -63,7 +63,7 @@ class Rule:
         return f"{'(' if self.least is None else '['}{low:g}, {high:g}{')' if self.most is None else ']'}"
 
     def values(self, default: Any) -> str:
-        """What may be typed, in a few words: `ddp | flat`, `true | false`, `whole number, 1 or more`, `folder`."""
+        """Say in a few words what may be typed: `ddp | flat`, `true | false`, `whole number, 1 or more`."""
         if self.one_of:
             return " | ".join(map(str, self.one_of))
         limit = f", {self.range()}" if self.range() else ""
@@ -92,7 +92,7 @@ WORDS = {
 
 
 def key(default: Any, help: str, **limits: Any) -> Any:
-    """A dataclass field with a default (a list or a dict is copied for each instance) and a `Rule`."""
+    """Make a dataclass field with a default (a list or a dict is copied for each instance) and a `Rule`."""
     metadata = {"rule": Rule(help, **limits)}
     if isinstance(default, list | dict):
         return field(default_factory=default.copy, metadata=metadata)
@@ -100,20 +100,20 @@ def key(default: Any, help: str, **limits: Any) -> Any:
 
 
 def block(kind: type) -> Any:
-    """A dataclass field that is a group of keys."""
+    """Make a dataclass field that is a group of keys."""
     return field(default_factory=kind, metadata={"group": kind})
 
 
 def rules(kind: type, prefix: str = "") -> dict[str, Rule]:
-    """Every dotted key of a dataclass and of its groups -> its rule."""
-    found: dict[str, Rule] = {}
+    """Map every dotted key of a dataclass and of its groups to its rule."""
+    by_key: dict[str, Rule] = {}
     for item in fields(kind):
         name, nested = f"{prefix}{item.name}", item.metadata.get("group")
         if nested is not None:
-            found |= rules(nested, f"{name}.")
+            by_key |= rules(nested, f"{name}.")
         elif "rule" in item.metadata:
-            found[name] = item.metadata["rule"]
-    return found
+            by_key[name] = item.metadata["rule"]
+    return by_key
 
 
 written = shown  # as it is typed: `true`, `[0.5,1.0]`

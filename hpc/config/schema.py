@@ -1,6 +1,7 @@
-"""Every key that all tasks share, as dataclasses: its default, what it means, and what it may be. Imports no torch.
+"""Every key that all tasks share, as dataclasses: default, meaning and allowed values. Imports no torch.
 
-Reading, writing and comparing configs is in `hpc/config/parse.py`, what keys refuse together in `hpc/config/check.py`.
+Reading, writing and comparing configs is in `hpc/config/parse.py`, what keys refuse together in
+`hpc/config/check.py`.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Data:
     backend: str = key("auto", "who decodes; auto: dali where it runs", one_of=("auto", "dali", "host"))
     stage: str = key(
         "",
-        "node-local folder to which a job copies its shards first, as /scratch/NAME or $TMPDIR/NAME; empty: none",
+        "node-local folder a job first copies its shards to: /scratch/NAME or $TMPDIR/NAME; empty: none",
     )
     stream: bool = key(False, "read shards in sequence only (pipes, URLs): weaker guarantees")
     threads: int = key(2, "decoding threads of a rank", least=1)
@@ -97,7 +98,7 @@ class Evaluate:
 
 @dataclass
 class Log:
-    every: int = key(2_000, "images between log lines and TensorBoard points (a tick)", least=1)
+    every: int = key(2_000, "images between log lines and TensorBoard points", least=1)
     histograms: int = key(0, "images between weight histograms; 0: none", least=0)
     projector: int = key(300, "thumbnails in TensorBoard's embedding projector; 0: none", least=0)
 

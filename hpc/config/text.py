@@ -1,7 +1,7 @@
-"""What the words of a config may hold that become names, paths, and words of a shell. Imports no torch.
+"""Checks the strings of a config that become names, paths and words of a shell. Imports no torch.
 
-Each string is one printable line. The exception is `cluster.setup`, which is shell text by purpose. How values are
-handed to a shell: `launch/start/shell.py`.
+Each string is one printable line. The exception is `cluster.setup`, which is shell text by purpose. How
+values are handed to a shell: `launch/start/shell.py`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ SHELL = ("cluster.setup",)
 
 
 def check_word(key: str, value: str) -> None:
-    """UserError for a character that cannot be printed: a newline, an escape, an invisible mark."""
+    """Refuse a character that cannot be printed: a newline, an escape, an invisible mark."""
     allowed = value.replace("\n", " ").replace("\t", " ") if key in SHELL else value
     bad = next((char for char in allowed if not char.isprintable()), "")
     if bad:
@@ -31,7 +31,7 @@ def check_word(key: str, value: str) -> None:
 
 
 def check_text(config: Config) -> None:
-    """UserError for the first value that is not the text that its key needs."""
+    """Raise UserError for the first value that is not the text that its key needs."""
     _walk("", dataclasses.asdict(config))
     _check_name(config.name)
     check_stage(config.data.stage)
@@ -39,22 +39,26 @@ def check_text(config: Config) -> None:
     for word in cluster.modules:
         if not word or word.startswith("-"):
             raise UserError(
-                f"cluster.modules={shown(cluster.modules)}: {word or 'an empty word'} is not the name of a module: "
+                f"cluster.modules={shown(cluster.modules)}: {word or 'an empty word'} is not the name of a "
+                f"module: "
                 "type for example cluster.modules=[cuda]"
             )
     if cluster.container.startswith("-"):
         raise UserError(
-            f"cluster.container={cluster.container} is not an image: type for example cluster.container=image.sif"
+            f"cluster.container={cluster.container} is not an image: type for example "
+            f"cluster.container=image.sif"
         )
     for key, value in cluster.sbatch.items():
         if not re.fullmatch(OPTION, str(key), re.ASCII) or key == "wrap":
             raise UserError(
-                f"cluster.sbatch={shown(cluster.sbatch)}: {shown(key)} is not an option of a batch script: type for "
+                f"cluster.sbatch={shown(cluster.sbatch)}: {shown(key)} is not an option of a batch script: "
+                f"type for "
                 "example cluster.sbatch={exclusive:true}"
             )
         if not isinstance(value, str | int | float):
             raise UserError(
-                f"cluster.sbatch={shown(cluster.sbatch)}: {key} is neither a word, a number nor true: type for "
+                f"cluster.sbatch={shown(cluster.sbatch)}: {key} is neither a word, a number nor true: type "
+                f"for "
                 "example cluster.sbatch={exclusive:true}"
             )
 
@@ -76,13 +80,14 @@ def _check_name(name: str) -> None:
     if bad or name != name.strip() or len(name.encode()) > 200:
         why = f"it holds {bad}" if bad else "blanks at an end" if name != name.strip() else "it is too long"
         raise UserError(
-            f"name={shown(name)} is not a folder's name ({why}): use letters, digits, - _ . = + , for example "
+            f"name={shown(name)} is not a folder's name ({why}): use letters, digits, - _ . = + , for "
+            f"example "
             "name=run-1; runs=... is the place"
         )
 
 
 def check_stage(folder: str) -> None:
-    """UserError where `data.stage` neither is absolute nor begins with a variable, or holds other shell text."""
+    """Refuse a `data.stage` that is not an absolute folder, or one below a variable, and nothing else."""
     if not folder:
         return
     plain = re.sub(rf"\$(?:{VARIABLE}|\{{{VARIABLE}\}})", "", folder, flags=re.ASCII)

@@ -17,7 +17,7 @@ LARGEST = 2**53  # of whole numbers: exact as a float too
 
 
 def shown(value: object) -> str:
-    """`value` as it would be typed, on one line, short, with escapes for what cannot be printed."""
+    """Write `value` as it would be typed, on one short line, with escapes for what cannot be printed."""
     try:
         text = _typed(value)
     except (RecursionError, ValueError):  # a whole number of 5,000 digits
@@ -37,13 +37,14 @@ def _typed(value: object) -> str:
 
 
 def as_type(key: str, value: Any, like: Any) -> Any:
-    """`value` if it has the type of the default `like` (whole numbers pass as float), else UserError."""
+    """Return `value` if it has the type of the default `like` (or is whole for a float), else UserError."""
     if like is None:
         return value
     if isinstance(like, Mapping):
         if not isinstance(value, Mapping):
             raise UserError(
-                f"{key}={shown(value)} is not a group of values: type for example {key}={TABLES.get(key, '{...}')}"
+                f"{key}={shown(value)} is not a group of values: type for example "
+                f"{key}={TABLES.get(key, '{...}')}"
             )
         return value
     if isinstance(like, list):
@@ -73,13 +74,14 @@ def _as_list(key: str, value: Any, like: list[Any]) -> list[Any]:
 
 
 def as_typed_tree(prefix: str, values: Mapping[str, Any], likes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` typed by the tree of defaults `likes` at every depth; a key that is not there is a UserError."""
+    """Type `values` by the tree of defaults `likes` at every depth; UserError for an unknown key."""
     typed: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in likes:
             raise UserError(
-                f"unknown key {shown(name)}={shown(value)}: {near(name, [f'{prefix}{like}' for like in likes])}"
+                f"unknown key {shown(name)}={shown(value)}: "
+                f"{near(name, [f'{prefix}{like}' for like in likes])}"
             )
         like = likes[key]
         if not isinstance(like, Mapping):
@@ -92,7 +94,7 @@ def as_typed_tree(prefix: str, values: Mapping[str, Any], likes: Mapping[str, An
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level of dotted keys."""
+    """Flatten nested mappings to one level of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -103,7 +105,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def near(word: str, known: Iterable[str], *, what: str = "key") -> str:
-    """The remedy of an unknown word: the nearest known one, or all of them."""
+    """Compose the remedy for an unknown word: the nearest known one, or all of them."""
     known = sorted(known)
     match = [key for key in known if key.endswith(f".{word}")][:1]  # crop_area without its data.augment
     match = match or difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -1,10 +1,9 @@
-"""Whom a run was trained on, and who chose its checkpoint: hashes of names and pictures, kept in the run, compared
-with those of any other set.
+"""The people of a run's sets as hashes of names and images, kept in the run and compared with other sets.
 
-A person is known by name, or by a picture that is the same byte for byte (its CRC and size stand in the index; a
-picture that was encoded anew is not recognised). Names are compared without regard to case, accents' composition,
-spaces and underscores. One that holds a digit (`s1`, `n000123`) counts within one data set only: another set numbers
-other people. Imports no torch.
+A person is known by name, or by a picture that is the same byte for byte (its CRC and size stand in the
+index; a picture that was encoded anew is not recognised). Names are compared without regard to case, accents'
+composition, spaces and underscores. One that holds a digit (`s1`, `n000123`) counts within one data set only:
+another set numbers other people. Imports no torch.
 """
 
 import hashlib
@@ -37,19 +36,19 @@ class People:
 
 
 def normalised(name: str) -> str:
-    """The name as it is compared."""
+    """Return the form in which a name is compared."""
     return _APART.sub(" ", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
 def people_of(shards: ShardSet) -> People:
-    """All people of a set."""
+    """Hash all people of a set."""
     names = _hashes(shards.identity_names())
     pictures = _pictures(shards, slice(None)) if len(shards) <= MOST_PICTURES else np.zeros(0, "u8")
     return People(shards.name, shards.manifest["source"], np.unique(names), np.unique(pictures))
 
 
 def write(run: Path, people: People, *, role: str = TRAINED) -> None:
-    """Keep them in a run directory: 8 bytes a person and a picture."""
+    """Write the hashes into a run directory: 8 bytes a person and an image."""
     data = np.concatenate([people.names, people.pictures]).astype("<u8").tobytes()
     facts = {"set": people.set, "source": people.source, "names": len(people.names)}
     facts |= {"pictures": len(people.pictures), "sha256": hashlib.sha256(data).hexdigest()}
@@ -58,9 +57,9 @@ def write(run: Path, people: People, *, role: str = TRAINED) -> None:
 
 
 def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
-    """Who plays that role in the run; of a run of an earlier version whom its set in `folder` holds.
+    """Read the people of that role in the run, or, for a run of an earlier version, from its set in `folder`.
 
-    None where nobody can tell: neither the run nor a set says it.
+    None where neither the run nor a set says it.
     """
     remedy = f"delete it, then the set tells: {folder}"
     facts_file, hashes_file = run / f"{role}.json", run / f"{role}.bin"
@@ -80,7 +79,7 @@ def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
 
 
 def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> list[str]:
-    """Names of the people behind these rows of a set (all: None) who are among the known ones, sorted."""
+    """List the names of the people of these rows (None = all) who are among the known ones, sorted."""
     identity = np.asarray(shards.labels["identity"])[slice(None) if rows is None else rows]
     present = np.unique(identity)
     names = shards.identity_names()
@@ -99,14 +98,15 @@ def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> l
 
 
 def refuse_shared(sets: dict[str, ShardSet]) -> None:
-    """UserError where two of a run's sets hold the same people: the figures would say nothing of new ones."""
+    """Refuse sets of a run that share people: the figures would say nothing about new ones."""
     parts = [part for part in ("train", "val", "eval") if part in sets]
     for place, part in enumerate(parts[:-1]):
         known = people_of(sets[part])
         for other in parts[place + 1 :]:
             if both := shared(known, sets[other]):
                 raise UserError(
-                    f"data.{other}={sets[other].folder} holds {len(both)} people of data.{part}, such as {both[0]}: "
+                    f"data.{other}={sets[other].folder} holds {len(both)} people of data.{part}, such as "
+                    f"{both[0]}: "
                     "their figures say nothing of new people; pack with holdout=0.1 val=0.1, or type "
                     "data.allow_shared=true"
                 )

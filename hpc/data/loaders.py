@@ -1,30 +1,34 @@
-"""The sets of a run, opened, and this rank's loaders of them."""
+"""Opens the sets of a run, and builds this rank's loaders and batches of them."""
 
 from collections.abc import Callable
 from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.loading import stream
-from data_shards.loading.loader import EvalLoader, TrainLoader
+from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
+from hpc.cluster.signals import StopReason
 from hpc.config import held_out
 from hpc.config.schema import Config
 from hpc.data import staging
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
-from hpc.task import Spec, Task
+from hpc.task import Batch, Spec, Task
 
 
 def shard_sets(
-    config: Config, job: Task, comm: Comm, asked: Callable[[], int] = lambda: 0
+    config: Config,
+    job: Task,
+    comm: Comm,
+    stop_reason: Callable[[], StopReason] = lambda: StopReason.NONE,
 ) -> dict[str, ShardSet]:
-    """The opened sets: `train`, and `val` (or else `eval`) where there is one; on the node where data.stage says so.
+    """Open the sets: `train`, and `val` (or else `eval`) where there is one, or their copies by data.stage.
 
-    Every rank checks them. Raises stage.Left where `asked()` says so while they are copied.
+    Every rank checks them. Raises StagingStopped where `stop_reason()` names one while they are copied.
     """
     sets, error = {}, ""
-    folders = staging.folders(config, comm, asked)
+    folders = staging.folders(config, comm, stop_reason)
     try:
         if not config.data.stream:
             sets["train"] = ShardSet.open(folders["train"], fields=job.fields)
@@ -37,7 +41,7 @@ def shard_sets(
 
 
 def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm) -> Any:
-    """This rank's loader of the training set, not started."""
+    """Build this rank's loader of the training set, not started."""
     data = config.data
     shared: dict[str, Any] = {
         "seed": config.seed,
@@ -65,7 +69,7 @@ def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spe
 
 
 def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm) -> EvalLoader | None:
-    """This rank's block of the held-out set, or None where the run has none."""
+    """Build the loader of this rank's block of the held-out set; None where the run has no such set."""
     if not (judged := held_out.validation(config.data)):
         return None
     return EvalLoader(
@@ -83,8 +87,13 @@ def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm
 def successor(
     before: Any, config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm
 ) -> Any:
-    """The loader that takes over where a job grows. It continues the count of the seconds waited."""
+    """Build the loader that takes over where a job grows; it continues the count of the seconds waited."""
     before.close()
     loader = train_loader(config, job, sets, spec, comm)
     loader.waited = before.waited
     return loader
+
+
+def to_batch(raw: RawBatch) -> Batch:
+    """Wrap what a loader delivers as the batch that a task sees."""
+    return Batch(raw.images, dict(raw.labels), raw.ids, raw.positions)

@@ -1,8 +1,8 @@
-"""data.stage: a job's sets copied to its nodes before it reads them, once on each node.
+"""Copies a job's sets to its nodes before the ranks read them, once on each node: data.stage.
 
-The first rank of a node copies (`data_shards/loading/node_cache.py`), in a thread: meanwhile all ranks go on answering
-each other, so that neither a long copy is taken for a rank that hangs, nor a failure on one node is waited out on the
-others.
+The first rank of a node copies in a thread (`data_shards/loading/node_cache.py`). Meanwhile all ranks keep
+answering each other, so that a long copy does not look like a hanging rank and a failure on one node ends the
+others at once.
 """
 
 import threading
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from data_shards.errors import UserError
 from data_shards.loading import node_cache
+from hpc.cluster.signals import StopReason
 from hpc.config import held_out
 from hpc.config.schema import Config
 from hpc.distributed import collectives
@@ -19,12 +20,12 @@ from hpc.distributed.comm import Comm
 POLL = 0.5  # seconds between two questions whether all nodes are done
 
 
-class Left(Exception):
-    """Some rank was told to leave while the sets were copied; `level` as in hpc/cluster/signals.py."""
+class StagingStopped(Exception):
+    """A rank was asked to leave while the sets were copied."""
 
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.level = level
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class _Copy:
@@ -32,16 +33,14 @@ class _Copy:
 
     def __init__(self, sources: list[str], folder: str) -> None:
         self._sources, self._folder = sources, folder
-        self._unwanted = threading.Event()
+        self._cancel = threading.Event()
         self.error = ""
         self._thread = threading.Thread(target=self._run, name="stage")
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            node_cache.stage(
-                self._sources, node_cache.expanded(self._folder), cancelled=self._unwanted.is_set
-            )
+            node_cache.stage(self._sources, node_cache.expanded(self._folder), cancelled=self._cancel.is_set)
         except UserError as failure:
             self.error = str(failure)
         except node_cache.Cancelled:
@@ -54,17 +53,19 @@ class _Copy:
         return not self._thread.is_alive()
 
     def end(self) -> None:
-        """Wait for the thread, which stops soon: what it has not finished is removed."""
-        self._unwanted.set()
+        """Stop the thread and wait for it; an unfinished copy is removed."""
+        self._cancel.set()
         self._thread.join()
 
 
-def folders(config: Config, comm: Comm, asked: Callable[[], int] = lambda: 0) -> dict[str, str]:
-    """Where this rank reads its sets: name (train | val | eval) -> folder. Called by all ranks.
+def folders(
+    config: Config, comm: Comm, stop_reason: Callable[[], StopReason] = lambda: StopReason.NONE
+) -> dict[str, str]:
+    """Return where this rank reads its sets: name (train | val | eval) -> folder. All ranks call it.
 
-    Without data.stage these are data.train and data.val (or else data.eval); else their copies, which are there and
-    whole when this returns. UserError on all ranks where a node cannot hold them; Left on all ranks once `asked()` is
-    not 0 on one.
+    Without data.stage these are data.train and data.val (or else data.eval); else their copies, which are
+    complete when this returns. Raises UserError on all ranks where a node cannot hold them, and
+    StagingStopped on all ranks once `stop_reason()` names one on any of them.
     """
     data = config.data
     names = [name for name in ("train", held_out.validation(data)) if name]
@@ -72,17 +73,17 @@ def folders(config: Config, comm: Comm, asked: Callable[[], int] = lambda: 0) ->
     if not data.stage:
         return sources
     work = _Copy(list(sources.values()), data.stage) if comm.local_rank == 0 else None
-    told = False
+    announced = False
     try:
         while True:
             done, error = (work.done, work.error) if work else (True, "")
-            answers = collectives.gather_objects((done, error, asked()), comm)
+            answers = collectives.gather_objects((done, error, stop_reason()), comm)
             if all(done for done, *_ in answers) or any(error for _, error, _ in answers):
                 break
-            if level := max(level for *_, level in answers):
-                raise Left(level)
-            if comm.main and not told:
-                told = True
+            if reason := max(reason for *_, reason in answers):
+                raise StagingStopped(reason)
+            if comm.main and not announced:
+                announced = True
                 print(
                     f"the sets are copied to {data.stage} of each node; another job may be doing it",
                     flush=True,

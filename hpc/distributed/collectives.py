@@ -67,7 +67,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        # Through autograd again, as every backward of a collective here: it can be differentiated to any order.
+        # Through autograd again, as every backward of a collective here: it can be differentiated to any
+        # order.
         summed = sum_grad(grads[0], ctx.comm)
         return summed[ctx.comm.rank * ctx.rows : (ctx.comm.rank + 1) * ctx.rows], None
 

@@ -1,7 +1,7 @@
-"""Who this rank is, and how it joins the others. Nothing happens at import time. Collectives: `collectives.py`.
+"""This rank's number and device, and how it joins the others. Nothing happens at import time.
 
 Rank and world come from torchrun (`RANK`, ...), from submitit's local executor, from SLURM's `srun`, or from
-nothing (one process, which needs no process group).
+nothing (one process, which needs no process group). Collectives: `collectives.py`.
 """
 
 import datetime
@@ -25,7 +25,7 @@ START_TIME = 300  # seconds: nodes of a job start their ranks far apart, however
 
 @dataclass(frozen=True)
 class Comm:
-    """One rank's place in the run."""
+    """Rank, world and device of this process."""
 
     rank: int = 0
     world: int = 1
@@ -38,22 +38,22 @@ class Comm:
 
 
 def _numbers(*names: str) -> list[int] | None:
-    """The environment variables as integers, or None where one is missing."""
+    """Read environment variables as integers; None where one is missing."""
     values = [os.environ.get(name) for name in names]
     return [int(value) for value in values if value is not None] if None not in values else None
 
 
 def rank_from_env() -> tuple[int, int, int]:
-    """(rank, world, local rank) from the environment."""
-    found = _numbers("RANK", "WORLD_SIZE", "LOCAL_RANK") or _numbers(
+    """Return (rank, world, local rank) from the environment."""
+    numbers = _numbers("RANK", "WORLD_SIZE", "LOCAL_RANK") or _numbers(
         "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"
     )
-    rank, world, local = found or slurm_env.rank_from_env() or (0, 1, 0)
+    rank, world, local = numbers or slurm_env.rank_from_env() or (0, 1, 0)
     return rank, world, local
 
 
 def place_is_slurm() -> bool:
-    """Whether `srun` gave this process its rank: nothing nearer to it did."""
+    """Return whether `srun`, and no launcher below it, gave this process its rank."""
     return slurm_env.rank_from_env() is not None
 
 
@@ -92,10 +92,10 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Comm:
 
 
 def _choose_interface(address: str, other: str) -> None:
-    """Tell gloo by which network ranks reach each other where the host's own name would mislead it.
+    """Name the network interface to gloo where the host's own name would mislead it.
 
-    `address`: where ranks meet. `other`: of some node of the job, as the network knows it; empty on one machine, or
-    where all nodes are this one.
+    `address`: where ranks meet. `other`: of some node of the job, as the network knows it; empty on one
+    machine, or where all nodes are this one.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
@@ -105,9 +105,9 @@ def _choose_interface(address: str, other: str) -> None:
     elif slurm.address(socket.gethostname()).startswith("127."):  # as Debian's installer writes /etc/hosts
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
             asking.connect((other, 9))  # sends nothing: the kernel names the way
-            mine = asking.getsockname()[0]
-        for name, found in psutil.net_if_addrs().items():
-            if any(entry.address == mine for entry in found):
+            own_address = asking.getsockname()[0]
+        for name, entries in psutil.net_if_addrs().items():
+            if any(entry.address == own_address for entry in entries):
                 os.environ["GLOO_SOCKET_IFNAME"] = name
 
 

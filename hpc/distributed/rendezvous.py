@@ -1,9 +1,9 @@
-"""How the ranks of a start find each other, and how they notice one that will never come.
+"""Lets the ranks of a start find each other, and notices a rank that will never come.
 
-Each rank writes down its process in the store by which torch connects them, and waits for the others. Meanwhile it
-watches: a line in RUN/failures, the end of a process of this host that is known by its mark, by its launcher or by
-having been seen. What cannot be known, on other hosts, is said when the time is over: which ranks did not arrive.
-`hpc/distributed/comm.py` connects them afterwards.
+Each rank records its process in the store by which torch connects them, and waits for the others. Meanwhile
+it watches for a record in RUN/failures and for the end of a process of this host, known from the store, from
+its launcher or from an earlier look. On other hosts nothing can be watched: when the time is over, the error
+names the ranks that did not arrive. `hpc/distributed/comm.py` connects the ranks afterwards.
 """
 
 import datetime
@@ -32,7 +32,7 @@ RANKS = ("RANK", "SUBMITIT_LOCAL_GLOBALID", "SLURM_PROCID")
 
 
 def open_store(run: Path, rank: int, world: int, watch: "Watch") -> dist.Store:
-    """The store of this start: torchrun's own, one of rank 0 at MASTER_ADDR, or a file where all are on one machine."""
+    """Open this start's store: torchrun's, rank 0's at MASTER_ADDR, or a file for ranks of one machine."""
     if "MASTER_ADDR" not in os.environ:  # a file needs no port that another job could hold
         token = os.environ.get("ROSTRO_ATTEMPT") or os.environ.get("SUBMITIT_LOCAL_JOB_ID", "local")
         return dist.FileStore(str(run.resolve() / f".rendezvous-{token}"), world)
@@ -53,7 +53,7 @@ def open_store(run: Path, rank: int, world: int, watch: "Watch") -> dist.Store:
 
 
 def _reachable(address: str, port: int) -> bool:
-    """Whether something listens there: asked without a store, which would wait and write warnings."""
+    """Return whether something listens there, without a store, which would wait and write warnings."""
     try:
         socket.create_connection((address, port), timeout=SHORT).close()
     except OSError:
@@ -62,7 +62,7 @@ def _reachable(address: str, port: int) -> bool:
 
 
 def meet(store: dist.Store, rank: int, world: int, watch: "Watch") -> None:
-    """Return when all ranks have arrived; LostRank where one never will."""
+    """Return when all ranks have arrived; raise LostRank where one never will."""
     store.set(f"place/{rank}", json.dumps(mark()))
     keys = {other: f"place/{other}" for other in range(world)}
     while not store.check(list(keys.values())):
@@ -72,7 +72,7 @@ def meet(store: dist.Store, rank: int, world: int, watch: "Watch") -> None:
 
 
 def connect_watched(connect: Callable[[], None], watch: "Watch") -> None:
-    """Call `connect`, which waits for all ranks; LostRank where one ends meanwhile."""
+    """Call `connect`, which waits for all ranks; raise LostRank where one ends meanwhile."""
     raised: list[BaseException] = []
 
     def call() -> None:
@@ -81,9 +81,8 @@ def connect_watched(connect: Callable[[], None], watch: "Watch") -> None:
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(
-        target=call, name="connect", daemon=True
-    )  # it may wait for a dead rank for ever
+    # A daemon: it may wait for a dead rank for ever.
+    thread = threading.Thread(target=call, name="connect", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(POLL)
@@ -95,18 +94,18 @@ def connect_watched(connect: Callable[[], None], watch: "Watch") -> None:
 
 
 class Watch:
-    """What one rank can know of the others before they are connected. `patience`: seconds until it gives up."""
+    """One rank's view of the others before they are connected. `patience`: seconds until it gives up."""
 
     def __init__(self, run: RunDir, rank: int, world: int, patience: int) -> None:
         self.run, self.rank, self.world, self.patience = run, rank, world, patience
         self.places: dict[int, list[Any]] = {}  # rank -> [host, pid, start time], as the ranks wrote them
-        self._seen: dict[int, list[Any]] = {}  # the same of processes of this host, as found here
+        self._seen: dict[int, list[Any]] = {}  # the same for processes of this host, as this rank found them
         self._begun = time.monotonic()
         self._own = psutil.Process()
         self._parent = self._own.ppid()
 
     def look(self, missing: set[int]) -> None:
-        """LostRank where a rank has ended, or where the time is over and `missing` have not arrived."""
+        """Raise LostRank where a rank has ended, or where the time is over and `missing` have not arrived."""
         self._find_processes()
         if lost := self._failed() or self._ended(missing):
             raise lost
@@ -114,7 +113,7 @@ class Watch:
             raise LostRank(min(missing), self._absent(missing))
 
     def _failed(self) -> LostRank | None:
-        """By the line that a failing rank of this start leaves."""
+        """Return the loss that a failing rank of this start has recorded."""
         if "TORCHELASTIC_RUN_ID" in os.environ:  # its starts share a name, and its agent ends the others
             return None
         begun = 0.0 if slurm_env.in_step() else self._own.create_time()
@@ -127,7 +126,7 @@ class Watch:
         return None
 
     def _ended(self, missing: set[int]) -> LostRank | None:
-        """By a process that is not there any more."""
+        """Return the loss of a rank whose process has ended."""
         known = self._seen | self.places
         dead = [rank for rank, place in known.items() if alive(*place) is False]
         if not dead and self._all_are_children() and time.time() - self._own.create_time() > SETTLE:
@@ -140,25 +139,26 @@ class Watch:
         )
 
     def _absent(self, missing: set[int]) -> str:
-        some = sorted(missing)
-        shown = ", ".join(map(str, some[:8])) + (f" and {len(some) - 8} more" if len(some) > 8 else "")
-        ranks = "rank" if len(some) == 1 else "ranks"
+        ranks = sorted(missing)
+        listed = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+        noun = "rank" if len(ranks) == 1 else "ranks"
         return (
-            f"{ranks} {shown} of {self.world} did not arrive within {self.patience} seconds: see `rostro logs "
-            f"{self.run.name} rank={some[0]}`; where nodes start slowly, type a longer hang_timeout"
+            f"{noun} {listed} of {self.world} did not arrive within {self.patience} seconds: see `rostro "
+            f"logs "
+            f"{self.run.name} rank={ranks[0]}`; where nodes start slowly, type a longer hang_timeout"
         )
 
     def _all_are_children(self) -> bool:
-        """Whether all ranks are children of this rank's parent, which started them all at once."""
+        """Return whether all ranks are children of this rank's parent, which started them all at once."""
         return "SUBMITIT_LOCAL_GLOBALID" in os.environ and self._own.ppid() == self._parent
 
     def _find_processes(self) -> None:
-        """Ranks among the children of this rank's parent, by their environment."""
+        """Find ranks among the children of this rank's parent, by their environment."""
         try:
             siblings = psutil.Process(self._parent).children()
         except psutil.Error:
             return
-        mine = self._token(self._own)
+        own_token = self._token(self._own)
         known = {place[1] for place in self._seen.values()}
         for process in siblings:
             if process.pid in known:
@@ -167,15 +167,15 @@ class Watch:
                 token, started = self._token(process), process.create_time()
             except (psutil.Error, OSError):  # it ended this moment, or belongs to another user
                 continue
-            if token and mine and token[0] == mine[0]:
+            if token and own_token and token[0] == own_token[0]:
                 self._seen[token[1]] = [socket.gethostname(), process.pid, round(started, 2)]
 
     @staticmethod
     def _token(process: psutil.Process) -> tuple[tuple[str | None, ...], int] | None:
-        """(names of the start, rank) of a process that is a rank."""
+        """Return (names of the start, rank) of a process that is a rank, else None."""
         values = process.environ()
-        found = next((values[name] for name in RANKS if values.get(name, "").isdigit()), None)
-        if found is None:
+        rank = next((values[name] for name in RANKS if values.get(name, "").isdigit()), None)
+        if rank is None:
             return None
         names = ("ROSTRO_ATTEMPT", "SUBMITIT_LOCAL_JOB_ID", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
-        return tuple(values.get(name) for name in names), int(found)
+        return tuple(values.get(name) for name in names), int(rank)

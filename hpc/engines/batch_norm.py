@@ -1,10 +1,11 @@
 """Batch normalisation whose statistics are stated: over this rank, over fixed groups, or over all ranks.
 
-`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures of the
-global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro batches of all
-ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are collected in the passes of the
-player's own phases (`hpc/training/accumulation.py`) and committed once for each update, averaged over all ranks: every
-rank holds the same buffers at every clock. Ioffe & Szegedy 2015; groups as ghost batches, Hoffer et al. 2017.
+`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures of
+the global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro
+batches of all ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are collected
+in the passes of the player's own phases (`hpc/training/accumulation.py`) and committed once for each update,
+averaged over all ranks: every rank holds the same buffers at every clock. Ioffe & Szegedy 2015; groups as
+ghost batches, Hoffer et al. 2017.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from hpc.distributed.comm import Comm
 
 
 class Norm(_BatchNorm):
-    """`nn.BatchNorm1d`, `2d` or `3d` with the same parameters and buffers, so its weights load into a plain network.
+    """`nn.BatchNorm1d`, `2d` or `3d` with the same parameters and buffers: a plain network loads its weights.
 
     Collects statistics only inside `collecting`; what `plain` had frozen (its mode, its parameters) stays so.
     """
@@ -42,8 +43,8 @@ class Norm(_BatchNorm):
         like = plain.running_mean if plain.running_mean is not None else torch.zeros(plain.num_features)
         self.register_buffer("stat_mean", torch.zeros_like(like), persistent=False)
         self.register_buffer("stat_var", torch.zeros_like(like), persistent=False)
-        # No buffer, so it stays in host memory: nobody waits for a GPU to read it. A tensor, since
-        # torch.compile would compile the network anew for each value of a number.
+        # Not a buffer, so it stays in host memory and reading it does not wait for a GPU. A tensor, since
+        # torch.compile would recompile the network for each value of a number.
         self.stat_count = torch.zeros((), dtype=torch.int64)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class Norm(_BatchNorm):
 
 
 def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Module:
-    """Replace every batch norm layer inside `module`, in place; one that stands in several places stays one."""
+    """Replace every batch norm layer inside `module`, in place; a shared layer stays shared."""
     replaced: dict[nn.Module, Norm] = {}
     for owner in list(module.modules()):
         for name, child in owner._modules.items():
@@ -95,7 +96,8 @@ def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Modul
                 continue
             if not child.num_features:
                 raise UserError(
-                    f"{name} is a {type(child).__name__}, whose size is not known yet: name the number of channels"
+                    f"{name} is a {type(child).__name__}, whose size is not known yet: name the number of "
+                    f"channels"
                 )
             if child not in replaced:
                 replaced[child] = Norm(child, mode=mode, group=group, comm=comm)
@@ -109,9 +111,9 @@ def norms(module: nn.Module) -> list[Norm]:
 
 @contextlib.contextmanager
 def collecting(layers: list[Norm], on: bool = True) -> Iterator[None]:
-    """The forward passes inside count for the running statistics; with `on=False` they do not.
+    """Count the forward passes inside for the running statistics, or with `on=False` do not.
 
-    Off for a second pass over pictures that were counted already.
+    Off for a second pass over images that were counted already.
     """
     before = [layer.collect for layer in layers]
     for layer in layers:
@@ -125,7 +127,7 @@ def collecting(layers: list[Norm], on: bool = True) -> Iterator[None]:
 
 @torch.no_grad()
 def discard(layers: list[Norm]) -> None:
-    """Forget what the forward passes collected."""
+    """Forget the statistics that the forward passes collected."""
     if layers:
         torch._foreach_zero_([buffer for m in layers for buffer in (m.stat_mean, m.stat_var)])
         torch._foreach_zero_([m.stat_count for m in layers])
@@ -135,8 +137,8 @@ def discard(layers: list[Norm]) -> None:
 def commit(layers: list[Norm], comm: Comm) -> None:
     """Move the running statistics by the average over all passes of the update, on all ranks alike.
 
-    Reads nothing from the device. Every rank runs the same passes over as many pictures, so this rank's counts are
-    known to be everyone's.
+    Reads nothing from the device. Every rank runs the same passes over as many pictures, so this rank's
+    counts are known to be everyone's.
     """
     if not layers:
         return
@@ -153,7 +155,7 @@ def commit(layers: list[Norm], comm: Comm) -> None:
 
 
 def _move(layers: list[Norm], means: Sequence[Tensor]) -> None:
-    """Bring the running statistics nearer to `means`, two for each layer: its mean and its variance."""
+    """Move the running statistics towards `means`, two for each layer: its mean and its variance."""
     alike: dict[float, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for layer, mean, var in zip(layers, means[::2], means[1::2], strict=True):
         running = [layer.get_buffer("running_mean"), layer.get_buffer("running_var")]

@@ -1,4 +1,4 @@
-"""The DDP engine: torch's DistributedDataParallel, which sums gradients while the backward pass still runs."""
+"""The DDP engine: torch's DistributedDataParallel, which sums gradients while the backward pass runs."""
 
 import contextlib
 import inspect

@@ -1,4 +1,4 @@
-"""DeepSpeed itself, imported over our process group, with what it must not do switched off."""
+"""Imports DeepSpeed over our process group, with its compiling and its own communication switched off."""
 
 import datetime
 import logging
@@ -14,7 +14,7 @@ from hpc.distributed.comm import Comm
 
 
 def import_deepspeed(comm: Comm, timeout: int) -> Any:
-    """The imported package, talking over our process group; never compiling anything."""
+    """Import the package so that it communicates over our process group and never compiles anything."""
     os.environ["DS_ACCELERATOR"] = comm.device.type
     os.environ |= {"RANK": str(comm.rank), "WORLD_SIZE": str(comm.world), "LOCAL_RANK": str(comm.local_rank)}
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -36,9 +36,8 @@ def import_deepspeed(comm: Comm, timeout: int) -> Any:
         store = torch.distributed.HashStore()
         backends = "cpu:gloo,cuda:nccl" if comm.device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backends, store=store, rank=0, world_size=1)
-    if (
-        groups._WORLD_GROUP is None
-    ):  # its own copy would wait for torch's half an hour, not for `hang_timeout`
+    # DeepSpeed's own copy of the group would wait torch's half an hour, not `hang_timeout`.
+    if groups._WORLD_GROUP is None:
         groups._WORLD_GROUP = torch.distributed.new_group(timeout=datetime.timedelta(seconds=timeout))
     backend = "nccl" if comm.device.type == "cuda" else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
@@ -46,10 +45,11 @@ def import_deepspeed(comm: Comm, timeout: int) -> Any:
 
 
 def _refuse_build(builder: Any, verbose: bool = True) -> None:
-    """A rank that compiles takes minutes, and one killed meanwhile leaves a lock on which later ones sleep."""
+    """Refuse to compile: it takes minutes, and a rank killed meanwhile leaves a lock that blocks others."""
     name = builder.name
     raise UserError(
-        f"DeepSpeed wants to compile {name} at run time: build it once with `DS_BUILD_{name.upper()}=1 pip install "
+        f"DeepSpeed wants to compile {name} at run time: build it once with `DS_BUILD_{name.upper()}=1 pip "
+        f"install "
         "--no-build-isolation --no-cache-dir --force-reinstall --no-deps deepspeed`, or leave the key of "
         "engine.deepspeed.config out that needs it"
     )

@@ -1,8 +1,8 @@
 """The flat engine, and the interface of all engines: how the gradients of one player meet, and who steps.
 
-`Flat` keeps the raw module and sums one flattened tensor for each update: any number of players, any kind
-of loss. `DDP` (`ddp.py`) and `ZeRO` (`zero.py`) override what they do otherwise. With one rank it is the bare module.
-The order in `hpc/train.py`: `micro` around forward and `backward`, then `reduce`, `norm`, `step`.
+`Flat` keeps the raw module and sums one flattened tensor for each update: any number of players, any kind of
+loss. `DDP` (`ddp.py`) and `ZeRO` (`zero.py`) override what they do otherwise. With one rank it is the bare
+module. The order in `hpc/train.py`: `micro` around forward and `backward`, then `reduce`, `norm`, `step`.
 """
 
 import contextlib
@@ -56,8 +56,8 @@ class Flat:
     def backward_cached(self, loss: Tensor, leaf: Tensor) -> Callable[[], Tensor]:
         """The gradient of `loss` with respect to cached outputs `leaf`, before their micro batches run again.
 
-        Parameters that only the loss uses have their gradient now; the term that is returned makes DDP meet them
-        again in the last micro batch.
+        Parameters that only the loss uses have their gradient now; the term that is returned makes DDP meet
+        them again in the last micro batch.
         """
         loss.backward()
         touched = [p for p in self.module.parameters() if p.grad is not None]

@@ -1,8 +1,8 @@
-"""Parameters that lie in pieces on the ranks: which piece is where, stepping them, and putting them together.
+"""Parameters cut into pieces over the ranks: which piece is where, stepping them, and putting them together.
 
 ZeRO cuts flat partitions, so a rank owns a run of consecutive elements of some parameters. An optimizer that
-steps those runs one by one keeps a state for each parameter, as without ZeRO: a parameter that took no part is
-skipped, and the state is saved by name. Used by `hpc/engines/zero.py`; knows nothing of DeepSpeed.
+steps those runs one by one keeps a state for each parameter, as without ZeRO: a parameter that took no part
+is skipped, and the state is saved by name. Used by `hpc/engines/zero.py`; knows nothing of DeepSpeed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from hpc.optim.state import export_state, import_state
 
 @dataclass
 class ParamShard:
-    """Elements [start, start + numel) of the flattened parameter `name`, at `offset` of the rank's `flat` tensor."""
+    """Elements [start, start + numel) of the flattened parameter `name`, at `offset` of the tensor `flat`."""
 
     name: str
     start: int
@@ -35,7 +35,7 @@ class ParamShard:
         return self.piece.numel()
 
     def of(self, whole: Tensor) -> Tensor:
-        """The same elements of another whole tensor (a copy where its memory lies in another order)."""
+        """Return the same elements of another whole tensor (a copy where its memory has another order)."""
         return whole.detach().reshape(-1).narrow(0, self.start, self.numel)
 
 
@@ -44,7 +44,7 @@ def shard_of(name: str, start: int, flat: Tensor, offset: int, numel: int) -> Pa
 
 
 class ProxyOptimizer(torch.optim.Optimizer):
-    """What DeepSpeed takes for the optimizer: has the parameters' groups, and a `step` that somebody else fills in."""
+    """The optimizer that DeepSpeed sees: it has the parameters' groups and passes `step` on to `on_step`."""
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         super().__init__([{"params": list(group["params"]), "lr": 0.0} for group in groups], {})
@@ -59,7 +59,7 @@ class ProxyOptimizer(torch.optim.Optimizer):
 
 
 class ParamShards:
-    """All pieces of one rank, and where those of the others lie."""
+    """All pieces of one rank, and the places of those of the others."""
 
     def __init__(self, pieces: list[ParamShard], shapes: dict[str, torch.Size], comm: Comm) -> None:
         self.pieces, self.shapes, self.comm = pieces, shapes, comm
@@ -77,34 +77,34 @@ class ParamShards:
             group["params"] = [one.piece for one in own]
 
     def gather_full(self, values: dict[str, Tensor], *, everywhere: bool) -> dict[str, Tensor]:
-        """Whole tensors by name from this rank's piece of each, on rank 0 only or on all; bit for bit.
+        """Gather whole tensors by name from the ranks' pieces, on rank 0 only or on all; bit for bit.
 
-        All ranks call it with the same names, as far as they own a piece of them. On other ranks the result is
-        empty.
+        All ranks call it with the same names, as far as they own a piece of them. On other ranks the result
+        is empty.
         """
         used = set().union(*collectives.gather_objects(sorted(values), self.comm))
         tables = [[row for row in table if row[0] in used] for table in self._everyone]
-        mine = [values[name].detach().reshape(-1) for name, *_ in tables[self.comm.rank]]
-        vectors = self._exchange(mine, [sum(row[2] for row in table) for table in tables], everywhere)
-        found: dict[str, Tensor] = {}
+        pieces = [values[name].detach().reshape(-1) for name, *_ in tables[self.comm.rank]]
+        vectors = self._exchange(pieces, [sum(row[2] for row in table) for table in tables], everywhere)
+        full: dict[str, Tensor] = {}
         for table, vector in zip(tables, vectors, strict=False):
             for (name, start, numel), part in zip(
                 table, vector.split([row[2] for row in table]), strict=True
             ):
-                whole = found.setdefault(name, vector.new_zeros(self.shapes[name]))
+                whole = full.setdefault(name, vector.new_zeros(self.shapes[name]))
                 whole.view(-1).narrow(0, start, numel).copy_(part)
-        return found
+        return full
 
-    def _exchange(self, mine: list[Tensor], sizes: list[int], everywhere: bool) -> list[Tensor]:
-        """Every rank's pieces as one vector each; none where the result is not wanted."""
-        device = mine[0].device if mine else self._device()
+    def _exchange(self, pieces: list[Tensor], sizes: list[int], everywhere: bool) -> list[Tensor]:
+        """Return every rank's pieces as one vector each; an empty list on a rank that receives none."""
+        device = pieces[0].device if pieces else self._device()
         packed = torch.zeros(max([*sizes, 1]), device=device)
-        if mine:
-            torch.cat(mine, out=packed[: sizes[self.comm.rank]])
+        if pieces:
+            torch.cat(pieces, out=packed[: sizes[self.comm.rank]])
         if self.comm.world == 1:
             return [packed[: sizes[0]]]
-        wanted = everywhere or self.comm.main
-        parts = [torch.empty_like(packed) for _ in sizes] if wanted else None
+        receives = everywhere or self.comm.main
+        parts = [torch.empty_like(packed) for _ in sizes] if receives else None
         if everywhere:
             torch.distributed.all_gather(parts, packed)
         else:
@@ -115,7 +115,7 @@ class ParamShards:
         return self.pieces[0].piece.device if self.pieces else self.comm.device
 
     def export_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """On rank 0 what `optim.export_state` gives for whole parameters; empty elsewhere. All ranks call it."""
+        """Return on rank 0 the optimizer's state for whole parameters; empty elsewhere. All ranks call it."""
         own = export_state(optimizer, self.named)
         by_key: dict[str, dict[str, Tensor]] = {}
         single: dict[str, tuple[float, torch.dtype]] = {}
@@ -135,7 +135,7 @@ class ParamShards:
         return found if self.comm.main else {}
 
     def import_state(self, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-        """Take this rank's pieces of what `export_state` gave; UserError names the first misfit."""
+        """Load this rank's pieces of what `export_state` returned; UserError names the first misfit."""
         kept = {}
         for full, value in tensors.items():
             name, _, key = full.rpartition("/")

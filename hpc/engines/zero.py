@@ -1,9 +1,9 @@
-"""The DeepSpeed engine: ZeRO 0-3 in fp32 (bf16 is autocast, as under every engine). Imported for engine=deepspeed only.
+"""The DeepSpeed engine: ZeRO 0-3 in fp32 (bf16 is autocast, as everywhere). Imported only if used.
 
-DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update itself
-is our optimizer's, on this rank's pieces of the parameters (`hpc/engines/param_shards.py`), and a checkpoint is the
-one layout of `hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is never used. Its settings and refusals:
-`hpc/config/deepspeed.py`.
+DeepSpeed moves and cuts: it reduces gradients, keeps the flat partitions, gathers the new weights. The update
+itself is our optimizer's, on this rank's pieces of the parameters (`hpc/engines/param_shards.py`), and a
+checkpoint is the one layout of `hpc/checkpoints/store.py`; DeepSpeed's own, which unpickles, is never used.
+Its settings and refusals: `hpc/config/deepspeed.py`.
 """
 
 import contextlib
@@ -29,8 +29,10 @@ from hpc.optim.state import load_module
 
 
 class ZeRO(Flat):
-    """One player under DeepSpeed. The network is called unwrapped: DeepSpeed's hooks sit on its parameters and modules,
-    and its own `forward` would switch our autocast off.
+    """One player under DeepSpeed.
+
+    The network is called unwrapped: DeepSpeed's hooks are on its parameters and modules, and the `forward` of
+    DeepSpeed's own wrapper would switch autocast off.
     """
 
     second_order = False
@@ -40,7 +42,8 @@ class ZeRO(Flat):
         for name, p in module.named_parameters():
             if not p.dim():
                 raise UserError(
-                    f"engine=deepspeed: {name} is a number without a shape, which DeepSpeed cannot send: give it the "
+                    f"engine=deepspeed: {name} is a number without a shape, which DeepSpeed cannot send: "
+                    f"give it the "
                     "shape [1], or use engine=ddp"
                 )
         self.stage = config.engine.deepspeed.stage
@@ -55,22 +58,22 @@ class ZeRO(Flat):
         self.optimizer = optimizer
         deepspeed = import_deepspeed(self.comm, self.timeout)
         shapes = {name: p.shape for name, p in self.named}
-        stand = ProxyOptimizer(optimizer.param_groups) if self.stage else optimizer
+        proxy = ProxyOptimizer(optimizer.param_groups) if self.stage else optimizer
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.ds, *_ = deepspeed.initialize(
                 model=self.module,
-                optimizer=stand,
+                optimizer=proxy,
                 config=copy.deepcopy(self.settings),
                 dist_init_required=False,
             )
-        if isinstance(stand, ProxyOptimizer):
+        if isinstance(proxy, ProxyOptimizer):
             cut = self._cut_weights if self.stage == 3 else self._cut_state
             self.parts = ParamShards(
                 [one for name, p in self.named for one in cut(name, p)], shapes, self.comm
             )
             self.parts.rebind(optimizer, self.named)
-            stand.on_step = self._step_flat
+            proxy.on_step = self._step_flat
         for name, p in self.named:
             p.register_post_accumulate_grad_hook(self._noting(name))
 
@@ -97,7 +100,8 @@ class ZeRO(Flat):
     @contextlib.contextmanager
     def _micro(self, last: bool) -> Iterator[None]:
         if self.stage:
-            self.ds.optimizer.clear_backward_seen_flag()  # counts the micro batches, as DeepSpeed's `forward` does
+            # DeepSpeed's `forward`, which is not called here, counts the micro batches so.
+            self.ds.optimizer.clear_backward_seen_flag()
         self.ds.set_gradient_accumulation_boundary(last)
         yield
 
@@ -110,14 +114,16 @@ class ZeRO(Flat):
         self.ds.backward(loss, scale_wrt_gas=False)
 
     def backward_cached(self, loss: Tensor, leaf: Tensor) -> Callable[[], Tensor]:
-        """Outside a pass of DeepSpeed's no gradient may reach a parameter, its hooks would reduce it at once: those of
-        the loss itself are kept aside, and enter with the last micro batch.
+        """Keep the gradients of the loss itself aside until the last micro batch.
+
+        Outside a pass of DeepSpeed no gradient may reach a parameter: its hooks would reduce it at once.
         """
         own = _leaves(loss) & {p for _, p in self.named}
         if own and self.stage == 3:
             name = next(name for name, p in self.named if p in own)
             raise UserError(
-                f"{name} is used by the loss itself, outside the passes in which ZeRO 3 gathers it: use micro_batch=0 "
+                f"{name} is used by the loss itself, outside the passes in which ZeRO 3 gathers it: use "
+                f"micro_batch=0 "
                 "or engine.deepspeed.stage=2"
             )
         leaf.grad, *grads = torch.autograd.grad(loss, [leaf, *own])
@@ -163,7 +169,7 @@ class ZeRO(Flat):
         self._touched.clear()
 
     def _step_flat(self, flat: Tensor) -> None:
-        """The optimizer's step on the pieces of one flat tensor, whose gradient DeepSpeed has put in place."""
+        """Step the pieces of one flat tensor, whose gradient DeepSpeed has put in place."""
         assert self.parts is not None
         assert flat.grad is not None
         own = [one for one in self.parts if one.flat is flat and one.name in self._touched]
@@ -180,32 +186,32 @@ class ZeRO(Flat):
             one.piece.grad = None
 
     def whole(self) -> nn.Module:
-        """ZeRO 3: a full copy of the network; all ranks call it. Below, the network itself."""
+        """Return a full copy of the network under ZeRO 3, else the network itself. All ranks call it."""
         if self._skeleton is None or self.parts is None:
             return self.module
         self._spread({one.name: one.piece for one in self.parts}, self._skeleton)
-        for mine, theirs in zip(self._skeleton.buffers(), self.module.buffers(), strict=True):
-            mine.copy_(theirs)
+        for copied, buffer in zip(self._skeleton.buffers(), self.module.buffers(), strict=True):
+            copied.copy_(buffer)
         if self.comm.device.type == "cpu":
             return self._skeleton
         return copy.deepcopy(self._skeleton).to(self.comm.device)
 
     @torch.no_grad()
     def _spread(self, values: dict[str, Tensor], target: nn.Module) -> None:
-        """Put everybody's pieces into the parameters of `target`, on all ranks."""
+        """Put the pieces of all ranks into the parameters of `target`, on all ranks."""
         assert self.parts is not None
-        found = self.parts.gather_full(values, everywhere=True)
+        full = self.parts.gather_full(values, everywhere=True)
         for name, p in target.named_parameters():
-            if name in found:
-                p.copy_(found[name])
+            if name in full:
+                p.copy_(full[name])
 
     def average(self, ema: Ema, clock_after: int, batch: int) -> None:
-        """ZeRO 3: a rank moves its pieces of the average only; `settle` makes it whole."""
+        """Move the average; under ZeRO 3 only this rank's pieces of it, which `sync_full` makes whole."""
         if self.stage < 3 or self.parts is None:
             return super().average(ema, clock_after, batch)
-        mine = self._pieces_of(ema.module)
-        theirs: list[Tensor] = [one.piece.to(self.comm.device) for one in self.parts]
-        return ema.update_pieces(list(mine.values()), theirs, self.module, clock_after, batch)
+        averages = self._pieces_of(ema.module)
+        weights: list[Tensor] = [one.piece.to(self.comm.device) for one in self.parts]
+        return ema.update_pieces(list(averages.values()), weights, self.module, clock_after, batch)
 
     def _pieces_of(self, whole: nn.Module) -> dict[str, Tensor]:
         assert self.parts is not None
@@ -249,9 +255,9 @@ class ZeRO(Flat):
             own[one.name].ds_tensor.data.view(-1)[: one.numel].copy_(one.piece)
         for name, p in self.module.named_parameters():
             if name not in own:  # frozen: DeepSpeed cuts it, and no optimizer knows it
-                mine: Tensor = p.ds_tensor.data.view(-1)  # type: ignore[attr-defined]
-                theirs = parameters[name].view(-1)[mine.numel() * self.comm.rank :][: mine.numel()]
-                mine[: theirs.numel()].copy_(theirs)
+                piece: Tensor = p.ds_tensor.data.view(-1)  # type: ignore[attr-defined]
+                source = parameters[name].view(-1)[piece.numel() * self.comm.rank :][: piece.numel()]
+                piece[: source.numel()].copy_(source)
         if zero.persistent_parameters:  # small ones are kept whole everywhere
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
 

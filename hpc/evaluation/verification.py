@@ -1,7 +1,8 @@
 """A run judged on a set: the figures of its network beside the untrained network and plain pixels.
 
-`rostro evaluate` prints what this returns. The evaluation while training is `hpc/training/validation.py`; here one
-process reads the pictures, adds intervals and draws curves. The threshold comes from the run's validation people.
+`rostro evaluate` prints what this returns. The evaluation while training is `hpc/training/validation.py`;
+here one process reads the pictures, adds intervals and draws curves. The threshold comes from the run's
+validation people.
 """
 
 import functools
@@ -26,8 +27,9 @@ from hpc.inference import threshold
 from hpc.inference.predictor import PictureBlocks, Predictor, untrained
 from hpc.metrics.pair_list import check_people, read_list, resolve
 from hpc.metrics.pairs import Pairs, all_pairs
-from hpc.metrics.verification import Score, VerificationResult, bootstrap, cosine, measure, score_pairs
+from hpc.metrics.verification import VerificationResult, bootstrap, measure, score_pairs
 from hpc.plots import roc
+from hpc.task import Score, cosine
 
 PIXELS = "pixels (32x32 grey)"
 Progress = Callable[[str, PictureBlocks], Any]  # what wraps the loop over pictures: a progress bar
@@ -76,10 +78,10 @@ def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> PairProtocol:
 
 
 def finder(shards: ShardSet) -> Callable[[str, int | None], int | None]:
-    """A picture of a pair list, (name, number) or (path, None) -> sample id, from the tar headers; None: not there.
+    """Find images of a pair list, (name, number) or (path, None) -> sample id (None = not in the set).
 
-    A list writes `José`, the shards hold its key (keys.py), and disks differ in how they compose the accent. Of a path
-    the first folder counts that is a person of the set; the suffix does not.
+    A list writes `José`, the shards hold its key (keys.py), and disks differ in how they compose the accent.
+    Of a path the first folder counts that is a person of the set; the suffix does not.
     """
     names = shards.identity_names()
     index = {unicodedata.normalize("NFC", name): place for place, name in enumerate(names)}
@@ -124,13 +126,13 @@ def score_run(
 
 @dataclass
 class Choice:
-    """How the threshold of a report comes about."""
+    """How the threshold of a report is chosen."""
 
-    validation: ShardSet | None = None  # the run's own set for that; None: it has none, or it lies elsewhere
-    people: People | None = None  # who chose checkpoint and threshold; None: nobody, or nobody can tell
-    unknown: bool = False  # nobody can tell
-    anew: bool = False  # choose it on them, whatever is kept
-    keep: bool = False  # keep that of the judged pairs, whoever they are
+    validation: ShardSet | None = None  # the run's own set for it (None = it has none, or it is elsewhere)
+    people: People | None = None  # those who chose checkpoint and threshold (None = none, or unknown)
+    unknown: bool = False  # whether these people are not known
+    anew: bool = False  # choose the threshold on them even where one is kept
+    keep: bool = False  # keep the threshold of the judged pairs, whoever the people are
 
 
 def assess(
@@ -146,7 +148,8 @@ def assess(
 ) -> dict[str, Any]:
     """Judge `model` and the baselines on `shards`; write RUN/evaluations/<name>/.
 
-    People whom the run was trained on are refused; `overlap` lets them pass, and then their threshold is not kept.
+    People whom the run was trained on are refused; `overlap` lets them pass, and then their threshold is not
+    kept.
 
     Returns the report: {"rows": [{"name", figures}], "set", "trial", "folder", "threshold", ...}.
     """
@@ -158,8 +161,10 @@ def assess(
     if trained and not overlap:
         where = f"pairs={pairs}" if pairs else f"data={shards.folder}"
         raise UserError(
-            f"{where}: {len(trained)} of the {len(np.unique(on.identity))} people to be judged are of the training, "
-            f"such as {trained[0]}: their figures say nothing of new people; give the held-out set, or overlap=allow"
+            f"{where}: {len(trained)} of the {len(np.unique(on.identity))} people to be judged are of the "
+            f"training, "
+            f"such as {trained[0]}: their figures say nothing of new people; give the held-out set, or "
+            f"overlap=allow"
         )
     if trained and choice.keep:
         raise UserError(
@@ -207,7 +212,7 @@ def _choosers(choice: Choice, shards: ShardSet, on: PairProtocol) -> list[str]:
 
 
 def _chosen(model: Predictor, choice: Choice, progress: Progress) -> tuple[dict[str, Any] | None, bool]:
-    """The threshold that the run has, or that its validation people give now; and whether that one was kept now."""
+    """Return the run's threshold, or choose it on its validation people now; and whether it was kept now."""
     found = None if choice.anew and choice.validation else threshold.stored(model)
     if found or choice.validation is None:
         return found, False

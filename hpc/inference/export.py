@@ -1,6 +1,6 @@
-"""A run's network as files that need nothing of this suite: safetensors, a JSON card, ONNX.
+"""Writes a run's network as files that need nothing of this suite: safetensors, a JSON card, ONNX.
 
-The card says where the network comes from and how pictures must be prepared; its weights load into the plain
+The card says where the network comes from and how images must be prepared; the weights load into the plain
 modules of `models/`. Files are written under temporary names and renamed, the card last.
 """
 
@@ -23,7 +23,6 @@ from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
 from hpc.inference import threshold
 from hpc.inference.predictor import Predictor
-from hpc.tasks.siamese import Siamese
 
 OPSET = 18
 REPORT = {
@@ -72,8 +71,8 @@ class Exported(nn.Module):
             self.names = tuple(self.task.predict(model.nets, example))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = self.task.predict(dict(self.nets.items()), images)
-        return tuple(found[name] for name in self.names)
+        outputs = self.task.predict(dict(self.nets.items()), images)
+        return tuple(outputs[name] for name in self.names)
 
 
 def export(model: Predictor, out: Path, *, onnx: bool) -> list[Path]:
@@ -96,7 +95,7 @@ def export(model: Predictor, out: Path, *, onnx: bool) -> list[Path]:
 
 
 def _tensors(model: Predictor) -> dict[str, Tensor]:
-    """Names as in the module; with several players, `<player>.` before them."""
+    """Return the tensors by their names in the module; with several players, `<player>.` before them."""
     alone = len(model.nets) == 1
     return {
         (name if alone else f"{player}.{name}"): tensor.detach().cpu().contiguous().clone()
@@ -106,22 +105,22 @@ def _tensors(model: Predictor) -> dict[str, Tensor]:
 
 
 def _write_graphs(model: Predictor, out: Path) -> tuple[dict[str, Any], list[Path]]:
-    """The prediction as model.onnx; where the task compares embeddings, score.onnx and example.py too."""
+    """Write model.onnx and, where the task compares embeddings, score.onnx and example.py."""
     size = model.config.data.size
     device = next(next(iter(model.nets.values())).parameters()).device
     images = torch.zeros(2, 3, size, size, device=device)
     module = Exported(model, images).eval()
     _write_onnx(module, {"images": images}, module.names, out / "model.onnx")
     facts = {"opset": OPSET, "input": ["images", ["n", 3, size, size]], "outputs": list(module.names)}
-    if not isinstance(model.task, Siamese):
+    scorer = model.task.scorer(model.nets)
+    if scorer is None:
         return facts, [out / "model.onnx"]
     with torch.no_grad():
-        found = model.task.predict(model.nets, images)["embedding"]
-    scorer = model.task.scorer(model.nets).eval()
-    _write_onnx(scorer, {"a": found, "b": found.clone()}, ("score",), out / "score.onnx")
+        embeddings = model.task.predict(model.nets, images)["embedding"]
+    _write_onnx(scorer.eval(), {"a": embeddings, "b": embeddings.clone()}, ("score",), out / "score.onnx")
     facts["score"] = {
         "graph": "score.onnx",
-        "inputs": {name: ["n", found.shape[1]] for name in "ab"},
+        "inputs": {name: ["n", embeddings.shape[1]] for name in "ab"},
         "outputs": ["score"],
         "unit": model.unit,
         "example": "example.py",
@@ -131,7 +130,7 @@ def _write_graphs(model: Predictor, out: Path) -> tuple[dict[str, Any], list[Pat
 
 
 def _write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], path: Path) -> None:
-    """`module` as an ONNX graph for any number of rows."""
+    """Write `module` as an ONNX graph for any number of rows."""
     try:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
@@ -163,9 +162,8 @@ def _write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[
 
 
 def describe(model: Predictor) -> dict[str, Any]:
-    """The card: what the network is, what it saw, how to prepare pictures, how good it is."""
+    """Compose the card: what the network is, what it saw, how to prepare images, how good it is."""
     config = model.config
-    kept = threshold.stored(model)
     data = _data(config.data.train)
     reports = sorted(model.run.glob("evaluations/*/report.json"))
     return {
@@ -187,14 +185,14 @@ def describe(model: Predictor) -> dict[str, Any]:
         "score": model.unit,
         "metrics": model.meta.get("metrics", {}),
         "held_out": held_out.statement(config.data),
-        "evaluations": [found for path in reports if (found := _figures(path, model))],
-        "threshold": kept,
+        "evaluations": [figures for path in reports if (figures := _figures(path, model))],
+        "threshold": threshold.stored(model),
         "data": data,
     }
 
 
 def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
-    """What the card says of a report; None where it is of another checkpoint, or damaged: then with a warning."""
+    """Return what the card says of a report; None for another checkpoint or, with a warning, if damaged."""
     try:
         report = read_json(path, REPORT, remedy="the card leaves it out; `rostro evaluate` makes it anew")
     except FileError as error:
@@ -202,26 +200,25 @@ def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
         return None
     if (report["checkpoint"], report["weights"]) != (model.clock, model.weights) or not report["rows"]:
         return None
-    told = {key: report[key] for key in ("set", "split", "manifest_sha256", "trial")} | report["rows"][0]
-    return told | {
-        "chosen_on_these_people": report.get("chosen_on_these_people")
-    }  # None: of an older version
+    figures = {key: report[key] for key in ("set", "split", "manifest_sha256", "trial")} | report["rows"][0]
+    # Reports of older versions do not say it: None.
+    return figures | {"chosen_on_these_people": report.get("chosen_on_these_people")}
 
 
 def _data(folder: str) -> dict[str, Any]:
-    """The passport of the training set; `missing` says why there is none (a stream, a set that moved)."""
+    """Describe the training set; `missing` says why that is not possible (a stream, a set that moved)."""
     try:
         manifest, digest = read_manifest(Path(folder))
     except UserError as error:
         return {"folder": folder, "missing": str(error)}
-    kept = ("name", "source", "licence", "split", "samples", "identities", "options")
-    return {key: manifest.get(key) for key in kept} | {"manifest_sha256": digest}
+    keys = ("name", "source", "licence", "split", "samples", "identities", "options")
+    return {key: manifest.get(key) for key in keys} | {"manifest_sha256": digest}
 
 
 def _faces(data: dict[str, Any]) -> str:
-    """How pictures must be cut before all else, in words: as those of the training set were."""
+    """Say in words how faces must be cut before all else: like those of the training set."""
     if "missing" in data:
         return "cut faces as the pictures of the training set are, which was not found"
     crop = (data.get("options") or {}).get("crop")
-    said = f"cut faces as the training set {data['name']} has them (source {data['source']}"
-    return f"{said}, crop={str(crop).lower()})" if crop else f"{said}, pictures not cut)"
+    text = f"cut faces as the training set {data['name']} has them (source {data['source']}"
+    return f"{text}, crop={str(crop).lower()})" if crop else f"{text}, pictures not cut)"

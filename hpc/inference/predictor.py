@@ -1,6 +1,6 @@
-"""A trained network, loaded back from its run: what `evaluate`, `verify` and `export` share.
+"""A trained network, loaded back from its run: `evaluate`, `verify` and `export` share it.
 
-Pictures go through the preprocessing of the run (centre square, data.size, RGB in [-1, 1]) and one pinned
+Images go through the preprocessing of the run (centre square, data.size, RGB in [-1, 1]) and one pinned
 decoder. Weights come from a verified checkpoint; nothing is unpickled.
 """
 
@@ -22,14 +22,12 @@ from hpc.checkpoints import store
 from hpc.checkpoints.manifest import check_config, folder_name
 from hpc.checkpoints.store import Damaged
 from hpc.config.schema import Config
-from hpc.metrics.verification import Score, cosine
 from hpc.optim.state import load_module
 from hpc.runs.run_dir import RunDir
-from hpc.task import Task
-from hpc.tasks.siamese import Siamese
-from hpc.training import seeding, startup
+from hpc.task import Score, Task, build_task
+from hpc.training import seeding
 
-BATCH = 64  # pictures at a time
+BATCH = 64  # images at a time
 
 
 @dataclass
@@ -40,41 +38,42 @@ class Predictor:
     nets: dict[str, nn.Module]
     config: Config
     run: Path
-    clock: int  # images seen; 0: untrained
+    clock: int  # images seen (0 = untrained)
     weights: str  # ema | raw | untrained
     meta: dict[str, Any]  # manifest of the checkpoint
 
     @property
     def name(self) -> str:
-        """For tables: the run and which of its weights."""
+        """The run and which of its weights, for tables."""
         return f"{self.run.name} at {self.clock:,} ({self.weights})" if self.clock else "untrained network"
 
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The task's outputs for pictures uint8 [n, size, size, 3] (RGB)."""
+        """Return the task's outputs for images uint8 [n, size, size, 3] (RGB)."""
         parts = [self._block(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def _block(self, images: np.ndarray) -> dict[str, np.ndarray]:
         tensor = torch.from_numpy(np.ascontiguousarray(images)).to(_device()).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            found = self.task.predict(self.nets, tensor.float().div_(127.5).sub_(1.0))
-        return {key: value.float().cpu().numpy() for key, value in found.items()}
+            outputs = self.task.predict(self.nets, tensor.float().div_(127.5).sub_(1.0))
+        return {key: value.float().cpu().numpy() for key, value in outputs.items()}
 
     def embed(self, images: np.ndarray) -> np.ndarray:
-        """Embeddings float32 [n, d] of pictures uint8 [n, size, size, 3] (RGB)."""
-        if "embedding" not in (found := self.predict(images)):
+        """Return embeddings float32 [n, d] of images uint8 [n, size, size, 3] (RGB)."""
+        outputs = self.predict(images)
+        if "embedding" not in outputs:
             raise UserError(f"task {self.config.task['name']} gives no embedding: use a run of task=siamese")
-        return found["embedding"]
+        return outputs["embedding"]
 
     @property
     def unit(self) -> str:
-        """What a score is: cosine | probability."""
-        return self.task.unit if isinstance(self.task, Siamese) else "cosine"
+        """What a score of two embeddings is: cosine | probability."""
+        return self.task.unit
 
     @property
     def score(self) -> Score:
-        """How this network compares embeddings; higher = the same person."""
-        return self.task.score(self.nets) if isinstance(self.task, Siamese) else cosine
+        """The function by which this network compares two embeddings."""
+        return self.task.score(self.nets)
 
 
 def _device() -> torch.device:
@@ -82,7 +81,7 @@ def _device() -> torch.device:
 
 
 def _candidates(run: Path, which: str, task: Task) -> list[Path]:
-    """Checkpoints to try in turn: `best`, `last`, or the one of a clock."""
+    """List the checkpoints to try in turn: `best`, `last`, or the one of a clock."""
     paths = store.listing(run)
     if not paths:
         raise UserError(f"run {run} has no checkpoint yet: wait for the first, or lower save.every")
@@ -90,19 +89,19 @@ def _candidates(run: Path, which: str, task: Task) -> list[Path]:
         return paths[::-1]
     if which == "best":
         for path in set(paths) - {path for path, _ in store.readable(run)}:
-            _warn(f"checkpoint {path} is left out, its manifest is damaged: `best` is chosen of the others")
+            _warn(f"checkpoint {path} is left out, its manifest is damaged: `best` is chosen from the others")
         ranked = store.ranked(run, task.metric)
         return ranked + [path for path in reversed(paths) if path not in ranked]
-    digits = which.isascii() and which.isdigit()
-    chosen = [path for path in paths if digits and path.name == folder_name(int(which))]
-    if not chosen:
+    is_clock = which.isascii() and which.isdigit()
+    matches = [path for path in paths if is_clock and path.name == folder_name(int(which))]
+    if not matches:
         known = ", ".join(str(int(path.name)) for path in paths)
         raise UserError(f"checkpoint={which} is not in {run}: use best, last or one of {known}")
-    return chosen
+    return matches
 
 
 def _read(paths: list[Path]) -> store.Checkpoint:
-    """The first of `paths` that has its hashes; a warning for each one that has not."""
+    """Read the first of `paths` whose hashes match, with a warning for each one before it."""
     for path in paths[:-1]:
         try:
             return store.read(path)
@@ -116,7 +115,7 @@ def _warn(text: str) -> None:
 
 
 def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:
-    task = startup.task(config)
+    task = build_task(config)
     with seeding.seeded(config.seed):
         nets = task.players()
     return task, nets
@@ -127,11 +126,11 @@ def _ready(nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto") -> Predictor:
-    """The networks of a run directory. `weights`: ema | raw | auto (the average where one was kept)."""
+    """Load the networks of a run directory. `weights`: ema | raw | auto (the average where one was kept)."""
     if weights not in ("auto", "ema", "raw"):
         raise UserError(f"weights={weights} is not known: use ema, raw or auto")
-    found = RunDir.open(run)
-    folder, config = found.path, found.config()
+    run_dir = RunDir.open(run)
+    folder, config = run_dir.path, run_dir.config()
     check_config(folder, config)
     task, nets = _build(config)
     saved = _read(_candidates(folder, checkpoint, task))
@@ -154,13 +153,13 @@ def _load(nets: dict[str, nn.Module], saved: store.Checkpoint, *, averaged: bool
 
 
 def untrained(trained: Predictor) -> Predictor:
-    """The same networks as their run began: initial weights of the run's seed."""
+    """Build the same networks with the initial weights of their run's seed."""
     task, nets = _build(trained.config)
     return Predictor(task, _ready(nets), trained.config, trained.run, 0, "untrained", {})
 
 
 class PictureBlocks:
-    """The samples `ids` of a set, decoded: iterates uint8 blocks [<= 64, size, size, 3] in their order."""
+    """The decoded samples `ids` of a set, an iterable of uint8 blocks [<= 64, size, size, 3] in order."""
 
     def __init__(self, shards: ShardSet, ids: np.ndarray, size: int) -> None:
         self.shards, self.ids, self.size = shards, ids, size

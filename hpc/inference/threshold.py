@@ -30,7 +30,7 @@ SCHEMA = {
 def record(
     model: Predictor, shards: ShardSet, note: dict[str, Any], verdict: VerificationResult
 ) -> dict[str, Any]:
-    """What is kept: the threshold of equal errors, and of which network and people it is."""
+    """Compose what is kept: the threshold of equal errors, and the network and people that it belongs to."""
     return {
         "checkpoint": model.clock,
         "weights": model.weights,
@@ -46,43 +46,43 @@ def record(
 
 
 def read(run: Path) -> dict[str, Any] | None:
-    """The kept threshold; None where there is none. Raises FileError where it is not what was kept."""
+    """Read the kept threshold; None without one. Raises FileError where it is not what was kept."""
     remedy = "delete it: `rostro evaluate` finds it anew"
     try:
-        found: dict[str, Any] = read_json(run / NAME, SCHEMA, remedy=remedy)
+        kept: dict[str, Any] = read_json(run / NAME, SCHEMA, remedy=remedy)
     except MissingFile:
         return None
-    if SEAL in found and not is_sealed(found):  # earlier versions wrote no hash
+    if SEAL in kept and not is_sealed(kept):  # earlier versions wrote no hash
         raise FileError(f"{run / NAME} does not match its own hash: {remedy}")
-    return {key: value for key, value in found.items() if key != SEAL}
+    return {key: value for key, value in kept.items() if key != SEAL}
 
 
 def stored(model: Predictor) -> dict[str, Any] | None:
-    """The kept threshold, where it is that of this checkpoint and these weights."""
-    found = read(model.run)
-    if found is None:
+    """Return the kept threshold where it belongs to this checkpoint and these weights, else None."""
+    kept = read(model.run)
+    if kept is None:
         return None
-    same = (found["checkpoint"], found["weights"]) == (model.clock, model.weights)
-    return found if same else None
+    same = (kept["checkpoint"], kept["weights"]) == (model.clock, model.weights)
+    return kept if same else None
 
 
-def keep(run: Path, found: dict[str, Any]) -> None:
-    """Write the threshold down; on stderr what other one it replaces."""
+def keep(run: Path, record: dict[str, Any]) -> None:
+    """Write the threshold of `record`; warn on stderr where it replaces another one."""
     before = None
     with contextlib.suppress(FileError):  # a damaged one is replaced
         before = read(run)
-    if before and any(before[key] != found[key] for key in ("checkpoint", "weights", "manifest_sha256")):
-        print(f"warning: {NAME}: {_told(before)} is replaced by {_told(found)}", file=sys.stderr)
-    write_json(run / NAME, seal(found))
+    if before and any(before[key] != record[key] for key in ("checkpoint", "weights", "manifest_sha256")):
+        print(f"warning: {NAME}: {_in_words(before)} is replaced by {_in_words(record)}", file=sys.stderr)
+    write_json(run / NAME, seal(record))
 
 
-def _told(found: dict[str, Any]) -> str:
-    people = " ".join(filter(None, (found["set"], found["split"])))
-    return f"{found['threshold']:.4f} ({people}, {found['checkpoint']:,} images, {found['weights']})"
+def _in_words(record: dict[str, Any]) -> str:
+    people = " ".join(filter(None, (record["set"], record["split"])))
+    return f"{record['threshold']:.4f} ({people}, {record['checkpoint']:,} images, {record['weights']})"
 
 
 def rates(scores: np.ndarray, same: np.ndarray, threshold: float) -> dict[str, float]:
-    """Errors of the pairs when `threshold` decides."""
+    """Compute the errors of the pairs at `threshold`."""
     accepted = scores >= threshold
     far, frr = float(accepted[~same].mean()), float((~accepted[same]).mean())
     return {"false_accepts": far, "false_rejects": frr, "accuracy": 1 - (far + frr) / 2}

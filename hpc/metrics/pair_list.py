@@ -1,8 +1,9 @@
 """Public pair lists: read in three formats, found in a set. A damaged line is refused by its number.
 
-LFW's `pairs.txt` (`folds n`) and `pairsDevTest.txt` (`n`): for each fold n lines `Name n1 n2` of one person, then n
-lines `Name1 n1 Name2 n2`. Paths: lines `person/picture person/picture 0|1`, apart by spaces or tabs. CSV: the same
-three columns, with a header or without. Lists without folds are cut into ten blocks of each kind.
+LFW's `pairs.txt` (`folds n`) and `pairsDevTest.txt` (`n`): for each fold n lines `Name n1 n2` of one person,
+then n lines `Name1 n1 Name2 n2`. Paths: lines `person/picture person/picture 0|1`, apart by spaces or tabs.
+CSV: the same three columns, with a header or without. Lists without folds are cut into ten blocks of each
+kind.
 """
 
 import csv
@@ -76,7 +77,7 @@ def read_list(path: Path) -> PairList:
 def _wrong(path: Path, number: int, row: str, why: str) -> FileError:
     shown = row if len(row) <= 60 else f"{row[:57]}..."
     shown = "".join(letter if letter.isprintable() else "?" for letter in shown)
-    return FileError(f"pairs={path}, line {number}: `{shown}` {why}: take the whole list, or mend this line")
+    return FileError(f"pairs={path}, line {number}: `{shown}` {why}: take the whole list, or fix this line")
 
 
 def _read_lfw(path: Path, lines: list[tuple[int, str]]) -> PairList:
@@ -87,17 +88,18 @@ def _read_lfw(path: Path, lines: list[tuple[int, str]]) -> PairList:
     folds, each = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
     if len(lines) - 1 != folds * 2 * each:
         raise FileError(
-            f"pairs={path} has {len(lines) - 1} pairs, its first line says {folds * 2 * each}: take the whole list"
+            f"pairs={path} has {len(lines) - 1} pairs, its first line says {folds * 2 * each}: take the "
+            f"whole list"
         )
     pairs = []
     for place, (number, row) in enumerate(lines[1:]):
         fold, within = divmod(place, 2 * each)
         words, same = _BLANKS.split(row), within < each
-        wanted = "Name n1 n2" if same else "Name1 n1 Name2 n2"
+        form = "Name n1 n2" if same else "Name1 n1 Name2 n2"
         numbers = words[1:] if same else words[1::2]
         if len(words) != (3 if same else 4) or not all(map(_NUMBER.fullmatch, numbers)):
             raise _wrong(
-                path, number, row, f"is no pair of {'one person' if same else 'two people'}, `{wanted}`"
+                path, number, row, f"is not a pair of {'one person' if same else 'two people'}, `{form}`"
             )
         first, second = (words[0], int(numbers[0])), (words[0 if same else 2], int(numbers[1]))
         if first == second or (not same and words[0] == words[2]):
@@ -114,7 +116,7 @@ def _csv_rows(path: Path, lines: list[tuple[int, str]]) -> list[Line]:
         try:
             (cells,) = csv.reader([row], strict=True)
         except (csv.Error, ValueError):
-            raise _wrong(path, number, row, "is no line of CSV") from None
+            raise _wrong(path, number, row, "is not a line of CSV") from None
         rows.append((number, [cell.strip(" \t") for cell in cells]))
     header = rows[0][1]
     return rows[1:] if header[-1] not in ("0", "1") and not any("/" in cell for cell in header) else rows
@@ -205,7 +207,7 @@ def check_people(found: Resolved, identity: np.ndarray, *, path: Path) -> None:
         says, holds = ("one person", "two") if not people[wrong[0]] else ("two people", "one")
         raise UserError(
             f"pairs={path}, line {found.lines[wrong[0]]} says {says}, the set says {holds} "
-            f"({wrong.size} such lines): mend the list, or give data= the set that it was made for"
+            f"({wrong.size} such lines): fix the list, or give data= the set that it was made for"
         )
 
 

@@ -1,10 +1,10 @@
-"""Are two pictures of one person? Scores of pairs of embeddings, and all figures of a verification.
+"""Are two images of one person? Scores of pairs of embeddings, and all figures of a verification.
 
-Numpy only. A score is higher for the same person: the cosine, or the probability of a |a - b| head. The meter
-gives the figures that training shows; `rostro evaluate` adds intervals. Curves: `hpc/metrics/roc.py`.
+A score is higher for the same person: the cosine (`hpc/task.py`), or the probability of a head on |a - b|.
+`Verification` gives the figures that training shows; `rostro evaluate` adds intervals. Curves:
+`hpc/metrics/roc.py`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,7 @@ from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.metrics import roc
 from hpc.metrics.pairs import CAP, Pairs, all_pairs
-from hpc.task import Report
-
-Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b [n, d] -> [n], higher = same person
+from hpc.task import Report, Score, cosine
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 SUPPORT = 10  # impostor pairs that a false accept rate needs beyond it
@@ -24,14 +22,8 @@ _BLOCK = 1 << 22  # numbers of one block of gathered embeddings
 _RESAMPLED = 100_000  # impostor pairs of a bootstrap: its interval comes from the people, not from more pairs
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of the rows of a and b [n, d]; 0 where one is zero."""
-    length = np.sqrt(np.einsum("nd,nd->n", a, a) * np.einsum("nd,nd->n", b, b))
-    return np.einsum("nd,nd->n", a, b) / np.maximum(length, 1e-12)
-
-
 def probability(weight: np.ndarray, bias: float) -> Score:
-    """The score of a linear head on |a - b|: the probability of "the same person". `weight` [d]."""
+    """Return the score of a linear head on |a - b|: the probability of "the same person". `weight` [d]."""
 
     def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         logit = np.abs(a - b).astype(np.float64) @ weight.astype(np.float64) + float(bias)
@@ -41,17 +33,17 @@ def probability(weight: np.ndarray, bias: float) -> Score:
 
 
 def score_pairs(embeddings: np.ndarray, pairs: Pairs, score: Score = cosine) -> np.ndarray:
-    """Scores [n] float64 of `pairs` of rows of `embeddings` [m, d], in blocks of bounded memory."""
+    """Compute scores [n] float64 of `pairs` of rows of `embeddings` [m, d], in blocks of bounded memory."""
     bad = ~np.isfinite(embeddings).all(1)
     if bad.any():
         raise UserError(f"{int(bad.sum())} of {len(bad)} embeddings are not finite: the network has diverged")
     wide = np.asarray(embeddings, np.float32)
     step = max(_BLOCK // wide.shape[1], 1)
-    found = np.empty(len(pairs), np.float64)
+    scores = np.empty(len(pairs), np.float64)
     for start in range(0, len(pairs), step):
         block = slice(start, start + step)
-        found[block] = score(wide[pairs.first[block]], wide[pairs.second[block]])
-    return found
+        scores[block] = score(wide[pairs.first[block]], wide[pairs.second[block]])
+    return scores
 
 
 @dataclass
@@ -65,21 +57,21 @@ class VerificationResult:
     folds: int
     balanced: bool
     separation: float  # d'
-    tar: dict[float, float | None]  # by FAR; None: too few impostor pairs
+    tar: dict[float, float | None]  # by FAR; None = too few impostor pairs
     thresholds: dict[str, float]  # "eer", "far=1e-2", ...
     genuine: int
     impostors: int
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, by figure
 
     def scalars(self) -> dict[str, float]:
-        """What a monitor plots: figures that exist."""
+        """Return the figures that exist, as a monitor plots them."""
         shown = {"eer": self.eer, "auc": self.auc, "d_prime": self.separation}
         if self.folds:
             shown["accuracy"] = self.accuracy
         return shown | {f"tar@{name(far)}": tar for far, tar in self.tar.items() if tar is not None}
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all figures as plain values for JSON."""
         accuracy = {"mean": self.accuracy, "std": self.accuracy_std} if self.folds else None
         return {
             "eer": self.eer,
@@ -94,11 +86,12 @@ class VerificationResult:
 
 
 def name(far: float) -> str:
+    """Return the name of a false accept rate: `far=1e-2`."""
     return f"far=1e-{round(-np.log10(far))}"
 
 
 def measure(scores: np.ndarray, pairs: Pairs) -> VerificationResult:
-    """Every figure of `scores` [n], without intervals."""
+    """Compute every figure of `scores` [n], without intervals."""
     curve = roc.rank(scores, pairs.same).roc()
     rate, threshold = roc.equal_error(curve)
     enough = {far: curve.impostors >= SUPPORT / far * (1 - 1e-9) for far in FARS}
@@ -122,10 +115,10 @@ def measure(scores: np.ndarray, pairs: Pairs) -> VerificationResult:
 def bootstrap(
     scores: np.ndarray, pairs: Pairs, identity: np.ndarray, *, rounds: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of EER and AUC under resampling of the people, who make pairs dependent.
+    """Compute 95 % percentile intervals of EER and AUC by resampling the people, who make pairs dependent.
 
-    Someone drawn m times counts m times in each genuine pair and m1 * m2 times in an impostor pair (after the
-    subsets bootstrap of Bolle, Ratha & Pankanti 2004). `identity` [m]: of the rows that `pairs` names.
+    A person drawn m times counts m times in each genuine pair and m1 * m2 times in an impostor pair (after
+    the subsets bootstrap of Bolle, Ratha & Pankanti 2004). `identity` [m]: of the rows that `pairs` names.
     """
     people, code = np.unique(identity, return_inverse=True)
     spread = np.flatnonzero(~pairs.same)
@@ -152,7 +145,7 @@ def bootstrap(
 
 
 class Verification:
-    """The meter: embeddings and identities by sample id; all pairs of the set, at most `cap` of each kind.
+    """Verifies all pairs of a set, at most `cap` of each kind, from embeddings and identities by sample id.
 
     `score` may be set at any time before `result` (a head's weights change while training).
     """
@@ -173,8 +166,8 @@ class Verification:
         return {key: np.concatenate([part[key] for part in self._parts]) for key in self._parts[0]}
 
     def result(self, rows: dict[str, np.ndarray]) -> Report:
-        """The figures, scores and labels of the pairs, and the embeddings, from rows in any order."""
-        _, first = np.unique(rows["ids"], return_index=True)  # sorted, each picture once
+        """Compute the figures, scores and labels of the pairs, and the embeddings, from rows in any order."""
+        _, first = np.unique(rows["ids"], return_index=True)  # sorted, each image once
         ids, embeddings, identity = (rows[key][first] for key in ("ids", "embeddings", "identity"))
         pairs = all_pairs(identity, cap=self.cap)
         scores = score_pairs(embeddings, pairs, self.score)

@@ -1,4 +1,4 @@
-"""What rank 0 says while it trains: a line each tick, a bar where somebody watches. Imports no torch."""
+"""Rank 0's output while it trains: log lines, and a bar on a terminal. Imports no torch."""
 
 import sys
 from collections.abc import Mapping
@@ -7,22 +7,23 @@ from typing import Any, TextIO
 
 
 def number(value: float) -> str:
-    """A figure in few digits: 0.4123, 12.35, 1.00e-03."""
+    """Write a figure in few digits: 0.4123, 12.35, 1.00e-03."""
     if value and (abs(value) < 1e-2 or abs(value) >= 1e5):
         return f"{value:.2e}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def figures(values: Mapping[str, float]) -> str:
+    """Write named figures on one line."""
     return "  ".join(f"{name} {number(value)}" for name, value in values.items())
 
 
 def span(seconds: float) -> str:
-    """0:12:03, or 2 days, 1:00:00."""
+    """Write a duration: 0:12:03, or 2 days, 1:00:00."""
     return str(timedelta(seconds=round(seconds)))
 
 
-def tick_line(
+def progress_line(
     clock: int,
     images: int,
     *,
@@ -34,7 +35,7 @@ def tick_line(
     memory_mb: float,
     left: float,
 ) -> str:
-    """The log line of a tick. `data_wait`: share of the time 0..1; `left`: seconds."""
+    """Compose the log line of a progress report. `data_wait`: share of the time 0..1; `left`: seconds."""
     share, left = min(100.0, 100 * clock / max(images, 1)), max(0.0, left)  # the last batch may pass the end
     return (
         f"{clock:>11,} {share:5.1f}%  {figures(losses)} | {figures(rates)}  {figures(norms)} | "
@@ -43,7 +44,7 @@ def tick_line(
 
 
 class Console:
-    """Lines on stdout; on a terminal a bar with the time left stands below them."""
+    """Lines on stdout, on a terminal above a bar with the time left."""
 
     def __init__(self, clock: int, images: int, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -59,12 +60,13 @@ class Console:
                 TextColumn("{task.completed:,}/{task.total:,} images"),
                 TextColumn("{task.fields[speed]}"),
                 console=Terminal(file=self._stream),
-                auto_refresh=False,  # no thread beside the training: the bar moves at ticks
+                auto_refresh=False,  # no thread beside the training: the bar moves with the log lines
             )
             self._bar = self._progress.add_task("training", total=images, completed=clock, speed="")
             self._progress.start()
 
     def say(self, text: str) -> None:
+        """Print a line above the bar."""
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -77,6 +79,7 @@ class Console:
             self._progress.update(self._bar, completed=clock, speed=speed, refresh=True)
 
     def close(self) -> None:
+        """Remove the bar from the terminal's control; the last state stays visible."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

@@ -1,7 +1,8 @@
 """TensorBoard event files, record by record: forced to disk before a checkpoint, cut back after a kill.
 
-A file is a row of TFRecords: length (u64), its masked crc32c, the bytes of an `Event`, theirs. tensorboard is
-imported when first needed. What is written: `hpc/monitor/monitor.py`. A damaged record costs its own points only.
+A file is a sequence of TFRecords: length (u64), its masked crc32c, the bytes of an `Event`, their crc32c.
+tensorboard is imported when first needed. A damaged record costs its own points only. What is written:
+`hpc/monitor/monitor.py`.
 """
 
 import itertools
@@ -33,19 +34,19 @@ def tensorboard() -> tuple[Any, Any, Any]:
 
 
 def files(run: Path) -> list[Path]:
-    """The event files of a run, oldest first: the order in which TensorBoard reads them."""
+    """List the event files of a run, oldest first, in the order in which TensorBoard reads them."""
     return sorted(run.glob(f"{PREFIX}*"))
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """The whole records of a file. Damaged ones are left out, and what is torn at its end."""
+    """Yield the whole records of a file, without damaged ones and without a torn end."""
     return (data for data in scan(path.read_bytes()) if data is not None)
 
 
 def scan(content: bytes) -> Iterator[bytes | None]:
-    """The records of a file's content in turn; None for each damaged one, or stretch without a valid header.
+    """Yield the records of a file's content; None for each damaged one, or stretch without a valid header.
 
-    What a kill tore off at the end is not damage.
+    A record that a kill cut off at the end does not count as damage.
     """
     crc, place = tensorboard()[2], 0
     while place + HEAD <= len(content):
@@ -63,7 +64,7 @@ def scan(content: bytes) -> Iterator[bytes | None]:
 
 
 def _length(content: bytes, place: int) -> int | None:
-    """The length of the record whose header is at `place`; None where that is not a header."""
+    """Return the length of the record whose header is at `place`; None where there is no valid header."""
     head = content[place : place + HEADER.size]
     if CHECKSUM.unpack_from(content, place + HEADER.size)[0] != tensorboard()[2](head):
         return None
@@ -71,7 +72,7 @@ def _length(content: bytes, place: int) -> int | None:
 
 
 def _next_header(content: bytes, place: int) -> int:
-    """Where the next record that is whole begins; the end of the content where none does."""
+    """Find where the next whole record begins; the end of the content where none does."""
     crc = tensorboard()[2]
     while (zeros := content.find(bytes(4), place + 4)) >= 0:  # the upper half of a length
         place = zeros - 4
@@ -92,14 +93,14 @@ def _next_header(content: bytes, place: int) -> int:
 
 
 def framed(data: bytes) -> bytes:
-    """`data` as one record."""
+    """Frame `data` as one record."""
     crc = tensorboard()[2]
     head = HEADER.pack(len(data))
     return head + CHECKSUM.pack(crc(head)) + data + CHECKSUM.pack(crc(data))
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put `content` in the place of a file as one step that survives a power cut."""
+    """Replace a file by `content` in one step that survives a power cut."""
     draft = path.with_name(f".trim-{os.getpid()}")
     with draft.open("wb") as stream:
         stream.write(content)
@@ -109,7 +110,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def keep_damaged(path: Path) -> Path:
-    """Give a damaged file a second name, under which it stays when it is replaced. TensorBoard does not read it."""
+    """Give a damaged file a second name, under which it stays and TensorBoard does not read it."""
     name = f"damaged-{path.name.removeprefix(PREFIX)}"
     for number in itertools.count(1):
         copy = path.with_name(name if number == 1 else f"{name}.{number}")
@@ -126,9 +127,10 @@ def keep_damaged(path: Path) -> Path:
 def trim(run: Path, clock: int) -> list[str]:
     """Cut the run's event files back to what was recorded up to `clock`; drop torn and damaged records.
 
-    The updates after `clock` will be made again: without this each of their points would stand there twice. The
-    newest file is made anew in any case: a start that was overtaken, and does not know it yet, writes into the old
-    one, which has no name any more. Returns a warning for each damaged file, of which a copy is kept.
+    The updates after `clock` will be repeated, and each of their points would otherwise appear twice. The
+    newest file is rewritten in any case: a start that has lost the run, and has not noticed yet, keeps
+    writing into the old file, which has no name any more. Returns a warning for each damaged file, of which a
+    copy is kept.
     """
     warnings = []
     for path in (found := files(run)):
@@ -136,7 +138,8 @@ def trim(run: Path, clock: int) -> list[str]:
         if damaged:
             copy = keep_damaged(path)
             warnings.append(
-                f"warning: {path}: what is damaged in {damaged} places is left out, its points are missing in "
+                f"warning: {path}: what is damaged in {damaged} places is left out, its points are missing "
+                f"in "
                 f"TensorBoard; the file as it was: {copy.name}"
             )
         if not points:
@@ -147,13 +150,12 @@ def trim(run: Path, clock: int) -> list[str]:
 
 
 def _cut(path: Path, clock: int) -> tuple[list[bytes], int, int]:
-    """The framed records of a file up to `clock`, how many of them are points, and the number of damaged ones."""
+    """Return a file's framed records up to `clock`, how many of them are points, and how many are damaged."""
     event_type = tensorboard()[0]
     kept, points, content = [], 0, path.read_bytes()
     found = list(scan(content))
-    damaged = int(
-        bool(content) and not found
-    )  # the first record is on disk before any other: this is not torn
+    # The first record is on disk before any other: a file without one is damaged, not torn.
+    damaged = int(bool(content) and not found)
     for data in found:
         try:
             event = event_type.FromString(data) if data is not None else None
@@ -186,7 +188,7 @@ class EventFile:
         self._stream = self.path.open("xb")
         self._write(self._event(wall_time=time.time(), file_version="brain.Event:2"))
         if resume_clock is not None:
-            # Tells a TensorBoard that has the cut points in memory to forget them.
+            # A running TensorBoard holds the points that were cut: this event makes it forget them.
             self._write(
                 self._event(
                     wall_time=time.time(),
@@ -200,6 +202,7 @@ class EventFile:
         self._stream.write(framed(event.SerializeToString()))
 
     def add(self, summary: Any, clock: int) -> None:
+        """Append a summary at `clock`."""
         self._write(self._event(wall_time=time.time(), step=clock, summary=summary))
 
     def show(self) -> None:

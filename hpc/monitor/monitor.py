@@ -1,7 +1,8 @@
-"""What a run shows: TensorBoard, `metrics.jsonl`, the log line and bar of rank 0, `status.json`.
+"""Reports a run: TensorBoard, `metrics.jsonl`, the log lines and bar of rank 0, `status.json`.
 
-Every series stands against images seen. Groups `loss`, `optim`, `data` and `val` (or `eval`) follow from the config and
-are the same after a resume; `perf` depends on the machine. Event files: `hpc/monitor/event_file.py`.
+Every series is plotted against images seen. Groups `loss`, `optim`, `data` and `val` (or `eval`) follow from
+the config and are the same after a resume; `perf` depends on the machine. Event files:
+`hpc/monitor/event_file.py`.
 """
 
 import dataclasses
@@ -30,15 +31,15 @@ from hpc.monitor import console, event_file, projector
 from hpc.runs.run_dir import RunDir
 from hpc.task import Report
 
-# TensorBoard sorts its cards by name, and the loss is looked for first: evaluations stand behind it, and what no eye
-# reads (a digest) is not drawn.
+# TensorBoard sorts its cards by name, and people look for the loss first: evaluations come after it. A digest
+# (group `data`) is not drawn.
 TAGS = {"eval": "metrics", "data": ""}
 
 LINES = 1 << 32  # bytes: metrics.jsonl grows with the run
 
 
 def _rank0(method: Callable[..., None]) -> Callable[..., None]:
-    """Other ranks may call every method; only rank 0 acts. A full disk is a UserError."""
+    """Let only rank 0 act, while every rank may call the method; turn a full disk into a UserError."""
 
     @functools.wraps(method)
     def wrapped(self: "Monitor", *args: Any, **kwargs: Any) -> None:
@@ -46,7 +47,7 @@ def _rank0(method: Callable[..., None]) -> Callable[..., None]:
             return
         try:
             method(self, *args, **kwargs)
-        except BrokenPipeError:  # whoever read stdout has gone
+        except BrokenPipeError:  # the reader of stdout has gone
             raise
         except OSError as error:
             raise UserError(
@@ -58,7 +59,7 @@ def _rank0(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def trim_lines(path: Path, clock: int) -> list[str]:
-    """Cut a file of JSON lines back to `clock`, as a new file (see `events.trim`); a torn last line goes too.
+    """Cut a file of JSON lines back to `clock`, as a new file (see `event_file.trim`).
 
     Returns a warning where lines are damaged; they are left out, and a copy of the file is kept.
     """
@@ -69,7 +70,7 @@ def trim_lines(path: Path, clock: int) -> list[str]:
     kept, damaged = [], 0
     for line in lines:
         try:
-            if b"\r" in line:  # white space to JSON, the end of a line to readers of text
+            if b"\r" in line:  # white space to JSON, but the end of a line to readers of text
                 raise FileError(f"{path}: a line is broken")
             if parse_json(line, {"clock": int, "group?": str}, what=str(path))["clock"] <= clock:
                 kept.append(line + b"\n")
@@ -86,7 +87,7 @@ def trim_lines(path: Path, clock: int) -> list[str]:
 
 
 class Monitor:
-    """Built by every rank. `resume_clock`: of the checkpoint that the run goes on from; None: it begins."""
+    """The reports of a run, built on every rank. `resume_clock`: a checkpoint's clock (None = fresh run)."""
 
     def __init__(self, run: Path, config: Config, *, rank: int, resume_clock: int | None) -> None:
         self.main = rank == 0
@@ -122,23 +123,24 @@ class Monitor:
             self._describe()
 
     def _describe(self) -> None:
-        """The config as text and as the hyperparameters of this run, once in its life."""
+        """Write the config as text and as the hyperparameters of this run, once in its life."""
         text = yaml.safe_dump(dataclasses.asdict(self.config), sort_keys=False)
         quoted = "".join(f"    {line}\n" for line in text.splitlines())
         self._events.add(self._summary.text("config", quoted), 0)
         self._events.add(self._summary.text("held_out", held_out.statement(self.config.data)), 0)
-        chosen = {key: _plain(value) for key, value in numbers(self.config).items()}
-        # The start record in the run's own file: torch's add_hparams would make a run of its own for it.
-        self._events.add(self._summary.hparams(chosen, {})[1], 0)
+        settings = {key: _plain(value) for key, value in numbers(self.config).items()}
+        # The start record belongs in the run's own file: torch's add_hparams would make a run of its own for
+        # it.
+        self._events.add(self._summary.hparams(settings, {})[1], 0)
 
     @_rank0
     def note(self, text: str) -> None:
-        """A line (or lines) in the log."""
+        """Write a line (or lines) to the log."""
         self._console.say(text)
 
     @_rank0
     def scalars(self, clock: int, values: Mapping[str, float], *, group: str) -> None:
-        """One point of each series of a group, in `metrics.jsonl` and, under its tag there, in TensorBoard."""
+        """Add one point to each series of a group, in `metrics.jsonl` and, where drawn, TensorBoard."""
         tag = TAGS.get(group, group)
         for name, value in values.items() if tag else ():
             self._events.add(self._summary.scalar(f"{tag}/{name}", float(value)), clock)
@@ -148,7 +150,7 @@ class Monitor:
         self._reached = max(self._reached, clock)
 
     @_rank0
-    def tick(
+    def log_progress(
         self,
         clock: int,
         *,
@@ -159,8 +161,8 @@ class Monitor:
         data_wait: float,
         memory_mb: float,
     ) -> None:
-        """The regular report. `rates`, `grad_norm`: by player; `data_wait`: share of the time 0..1."""
-        # Of the last dozen ticks or so: one slow tick must not double the time left.
+        """Report the updates since the last log line. `rates`, `grad_norm`: by player; `data_wait`: 0..1."""
+        # An average over about the last dozen log lines: one slow interval must not double the time left.
         self._speed = 0.85 * self._speed + 0.15 * images_per_s if self._speed else images_per_s
         left = (self.config.images - clock) / max(self._speed, 1e-9)
         rate, norm = _by_player("lr", rates), _by_player("grad_norm", grad_norm)
@@ -170,7 +172,7 @@ class Monitor:
         self.scalars(clock, machine, group="perf")
         self._show()
         self._console.say(
-            console.tick_line(
+            console.progress_line(
                 clock, self.config.images, losses=losses, rates=rate, norms=norm, left=left, **machine
             )
         )
@@ -189,10 +191,10 @@ class Monitor:
         *,
         labels: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        """An evaluation: scalars, PR and ROC curves, the embedding projector.
+        """Report an evaluation: scalars, PR and ROC curves, the embedding projector.
 
-        `shown`: thumbnails (uint8 [n, 3, h, w]) and their sample ids [n]; `labels`: name -> n values that
-        the projector can colour by.
+        `shown`: thumbnails (uint8 [n, 3, h, w]) and their sample ids [n]; `labels`: name -> n values by which
+        the projector can colour.
         """
         self.scalars(clock, report.scalars, group=self._judged)
         for name, (scores, positive) in report.curves.items():
@@ -204,7 +206,7 @@ class Monitor:
         RunDir(self.run).write_status(metrics={n: v for n, v in report.scalars.items() if math.isfinite(v)})
 
     def _curve(self, clock: int, prefix: str, scores: np.ndarray, positive: np.ndarray) -> None:
-        """Scores [n] (higher: more likely positive) as a PR curve and as a drawing of the ROC."""
+        """Add scores [n] (higher = more likely positive) as a PR curve and as a drawing of the ROC."""
         if positive.all() or not positive.any():
             return  # neither curve is defined
         tag = TAGS.get(self._judged, self._judged)
@@ -227,19 +229,17 @@ class Monitor:
     ) -> None:
         vectors, ids = embeddings
         place = {sample: row for row, sample in enumerate(ids.tolist())}
-        wanted = shown[1].tolist()
-        keep = [row for row, sample in enumerate(wanted) if sample in place][: self.config.log.projector]
-        columns: dict[str, list[Any]] = {
-            name: [values[row] for row in keep] for name, values in labels.items()
-        }
-        columns["sample"] = [wanted[row] for row in keep]
+        samples = shown[1].tolist()
+        keep = [row for row, sample in enumerate(samples) if sample in place][: self.config.log.projector]
+        columns = {name: [values[row] for row in keep] for name, values in labels.items()}
+        columns["sample"] = [samples[row] for row in keep]
         if keep:
-            rows = [place[wanted[row]] for row in keep]
+            rows = [place[samples[row]] for row in keep]
             projector.write(self.run, clock, vectors[rows], shown[0][keep], columns)
 
     @_rank0
     def pictures(self, clock: int, name: str, images: Tensor) -> None:
-        """A grid of `images` [n, 3 or 1, h, w] in [-1, 1]."""
+        """Add a grid of `images` [n, 3 or 1, h, w] in [-1, 1]."""
         pixels = images.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
         self._image(clock, f"pictures/{name}", projector.png(projector.grid(pixels, gap=2)))
 
@@ -252,7 +252,7 @@ class Monitor:
 
     @_rank0
     def histograms(self, clock: int, tensors: Mapping[str, Tensor]) -> None:
-        """The values of named tensors."""
+        """Add histograms of the values of named tensors."""
         for name, tensor in tensors.items():
             values = tensor.detach().float().cpu().numpy()
             self._events.add(self._summary.histogram(f"weights/{name}", values, bins=64), clock)
@@ -263,7 +263,7 @@ class Monitor:
 
     @_rank0
     def flush(self) -> None:
-        """Return when all that was logged is on disk; comes before each checkpoint."""
+        """Return when all that was logged is on disk; called before each checkpoint."""
         self._events.flush()
         self._lines.flush()
         os.fsync(self._lines.fileno())
@@ -281,19 +281,19 @@ class Monitor:
 
 
 def _by_player(name: str, values: Mapping[str, float]) -> dict[str, float]:
-    """`name` for the only player, `name_<player>` where there are several."""
+    """Name the series of each player: `name` for a single one, `name_<player>` for several."""
     if len(values) == 1:
         return {name: next(iter(values.values()))}
     return {f"{name}_{player}": value for player, value in values.items()}
 
 
 def _plain(value: Any) -> int | float | str:
-    """A setting as the hyperparameter table can show it: numbers stay, the rest is text."""
+    """Convert a setting to what the hyperparameter table can show: a number stays, the rest becomes text."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def memory_mb(comm: Comm) -> float:
-    """Memory of this rank: of the GPU at its highest, or resident."""
+    """Return this rank's memory in megabytes: the peak on a GPU, or the resident size."""
     if comm.device.type == "cuda":
         return torch.cuda.max_memory_allocated(comm.device) / 1e6
     return psutil.Process().memory_info().rss / 1e6

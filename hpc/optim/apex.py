@@ -1,8 +1,9 @@
-"""NVIDIA Apex's fused optimizers in place of torch's, and their state under the names of `hpc/optim/build.py`.
+"""NVIDIA Apex's fused optimizers in place of torch's, with their state under torch's names.
 
-Apex keeps one step count for a whole group, and NovoGrad's second moments as a list of the group: a state leaves and
-enters as torch's own would, by parameter. The settings are those under which Apex computes what `hpc/optim/lamb.py`,
-`hpc/optim/novograd.py` and torch's optimizers compute. Whether Apex is there: `hpc/config/apex.py`.
+Apex keeps one step count for a whole group, and NovoGrad's second moments as a list of the group: a state
+leaves and enters as torch's own would, by parameter. The settings are those under which Apex computes what
+`hpc/optim/lamb.py`, `hpc/optim/novograd.py` and torch's optimizers compute. Whether Apex is there:
+`hpc/config/apex.py`.
 """
 
 import functools
@@ -33,7 +34,7 @@ def refuse(named_parameters: list[tuple[str, nn.Parameter]]) -> None:
 
 
 def make(config: Optim, groups: Groups) -> torch.optim.Optimizer:
-    """The fused optimizer called `config.name`; groups as `hpc/optim/build.py` makes them, with names of parameters.
+    """Build the fused optimizer called `config.name` from the groups of `hpc/optim/build.py`.
 
     Apex must be there (`hpc.config.apex.refuse`).
     """
@@ -56,7 +57,8 @@ def make(config: Optim, groups: Groups) -> torch.optim.Optimizer:
         optimizer = kind(plain, **settings[config.name])
     except (ImportError, RuntimeError) as error:  # kernels that were built for another torch
         raise UserError(
-            f"optim.impl=apex: NVIDIA Apex on {socket.gethostname()} does not load ({' '.join(str(error).split())}): "
+            f"optim.impl=apex: NVIDIA Apex on {socket.gethostname()} does not load "
+            f"({' '.join(str(error).split())}): "
             f"build it again for torch {torch.__version__} ({BUILD}), or use optim.impl=torch"
         ) from None
     # Apex's own zero_grad takes no argument.
@@ -79,7 +81,8 @@ def _refuse_partial_step(
         for p in group["params"]:
             if p.grad is None:
                 raise UserError(
-                    f"optim.impl=apex counts steps for all parameters together, and {names[p]} has no gradient in "
+                    f"optim.impl=apex counts steps for all parameters together, and {names[p]} has no "
+                    f"gradient in "
                     "this step: use optim.impl=torch"
                 )
 
@@ -134,7 +137,8 @@ def load(optimizer: torch.optim.Optimizer, loaded: States, names: dict[nn.Parame
         steps = {int(loaded[p]["step"]) for p in group["params"]}
         if len(steps) > 1:
             raise UserError(
-                f"the optimizer state counts {min(steps)} steps of some parameters and {max(steps)} of others: "
+                f"the optimizer state counts {min(steps)} steps of some parameters and {max(steps)} of "
+                f"others: "
                 "optim.impl=apex counts them together: use optim.impl=torch"
             )
         group["step"] = steps.pop()

@@ -29,15 +29,15 @@ class Ema:
     @torch.no_grad()
     def update(self, module: nn.Module, clock_after: int, batch: int) -> None:
         """Move towards `module`, whose last update took `batch` images and ended at `clock_after`."""
-        mine: list[Tensor] = list(self.module.parameters())
-        self.update_pieces(mine, list(module.parameters()), module, clock_after, batch)
+        averages: list[Tensor] = list(self.module.parameters())
+        self.update_pieces(averages, list(module.parameters()), module, clock_after, batch)
 
     @torch.no_grad()
     def update_pieces(
-        self, mine: list[Tensor], theirs: list[Tensor], module: nn.Module, clock_after: int, batch: int
+        self, averages: list[Tensor], weights: list[Tensor], module: nn.Module, clock_after: int, batch: int
     ) -> None:
-        """As `update`, of some parts of the parameters only: `mine` share memory with this average's."""
-        torch._foreach_lerp_(mine, theirs, 1 - self.beta(clock_after, batch))
+        """Move `averages`, parts of this average that share its memory, towards `weights`."""
+        torch._foreach_lerp_(averages, weights, 1 - self.beta(clock_after, batch))
         for old, new in zip(self.module.buffers(), module.buffers(), strict=True):
             old.copy_(new)
 

@@ -14,7 +14,7 @@ from hpc.optim.layerwise import LayerWise
 class Lamb(LayerWise):
     """phi of the paper is the identity; a tensor whose weights or step are all zero takes the step unscaled.
 
-    The step counter of a tensor lies on the CPU, as in torch's own optimizers: reading it stalls no GPU.
+    The step counter of a tensor is on the CPU, as in torch's own optimizers: reading it does not stall a GPU.
     """
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:

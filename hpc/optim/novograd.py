@@ -13,10 +13,10 @@ from hpc.optim.layerwise import LayerWise
 
 
 class NovoGrad(LayerWise):
-    """A layer of the paper is a tensor. Its second moment is one number, begun with the first gradient's norm.
+    """NovoGrad; a tensor has one second moment, which begins with the first gradient's norm.
 
-    The momentum is a plain sum (no factor 1 - beta1) and nothing is corrected for bias, as in algorithm 1, so a
-    rate that suits Adam is about 1 / (1 - beta1) times too large here.
+    The momentum is a plain sum (no factor 1 - beta1) and nothing is corrected for bias, as in algorithm 1, so
+    a rate that suits Adam is about 1 / (1 - beta1) times too large here.
     """
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ SCHEDULES = ("constant", "cosine", "step", "linear")
 
 
 def rate(config: Optim, clock: int, images: int) -> float:
-    """The learning rate of the update that starts at `clock`, in a run of `images`.
+    """Return the learning rate of the update that starts at `clock`, in a run of `images`.
 
     Rises linearly from 0 over `config.warmup` images; cosine and linear then fall over the rest of the run
     from `lr` to `final * lr`; step multiplies by `gamma` at the shares of the whole run in `config.steps`.
@@ -30,5 +30,5 @@ def rate(config: Optim, clock: int, images: int) -> float:
 
 
 def due(every: int, before: int, now: int) -> bool:
-    """Whether a multiple of `every` images lies in (before, now]. 0: never."""
+    """Return whether a multiple of `every` images is in (before, now] (0 = never)."""
     return every > 0 and now // every > before // every

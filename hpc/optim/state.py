@@ -112,7 +112,8 @@ def _placed(full: str, saved: Tensor, like: Tensor, key: str, fused: bool) -> Te
         return saved.detach().clone().to(like.device if fused else "cpu")
     if saved.shape != like.shape:
         raise UserError(
-            f"the optimizer state {full} has shape {list(saved.shape)}, its parameter wants {list(like.shape)}: "
+            f"the optimizer state {full} has shape {list(saved.shape)}, its parameter wants "
+            f"{list(like.shape)}: "
             "use the run's own config"
         )
     return torch.empty_like(like).copy_(saved)

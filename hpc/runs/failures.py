@@ -1,8 +1,7 @@
-"""How a run that fails says so: each rank leaves RUN/failures/<attempt>-rank<k>.json, and the run's status names the
-guilty one.
+"""Records how a run fails: each rank leaves RUN/failures/<attempt>-rank<k>.json.
 
-The guilty rank is the first that failed by its own fault, or the one that died without a word; the others only lost
-it. Imports no torch.
+The root cause is the first rank that failed by its own error, or the one that died without a record; the
+other ranks only lost the connection to it. Imports no torch.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ from hpc.runs import status as statusfile
 from hpc.runs.processes import alive
 from hpc.runs.run_dir import ACTIVE, RunDir
 
-PATIENCE = 3.0  # seconds in which a guilty rank leaves its line, or is seen to be dead
+PATIENCE = 3.0  # seconds in which the rank that failed leaves its record, or is seen to be dead
 SILENT = "Timed out waiting"
 LOST = (SILENT, "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
 LINE = {
@@ -40,8 +39,8 @@ KILLED = "it died without a word: killed by a signal, or out of memory"
 
 
 @dataclass(frozen=True)
-class Guilty:
-    """Who ended the run, and why."""
+class RootCause:
+    """The rank that ended the run, and its error."""
 
     rank: int
     message: str
@@ -49,15 +48,15 @@ class Guilty:
 
 @dataclass
 class Place:
-    """Where a rank is in its run."""
+    """A rank and the clock that it has reached."""
 
     rank: int
     world: int = 1
-    clock: int | None = None  # None: it does not train yet
+    clock: int | None = None  # None = it does not train yet
 
 
 def attempt() -> str:
-    """A name of this start of the run, the same on all its ranks."""
+    """Return the name of this start of the run, the same on all its ranks."""
     if slurm_env.in_step():
         return f"{slurm_env.job_id()}.{slurm_env.restart_count()}.{os.environ.get('SLURM_STEP_ID', '')}"
     names = ("ROSTRO_ATTEMPT", "SUBMITIT_LOCAL_JOB_ID", "MASTER_PORT")  # the last under torchrun
@@ -65,18 +64,19 @@ def attempt() -> str:
 
 
 def message_of(error: BaseException) -> str:
+    """Return the error's text on one line, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def lost(error: BaseException) -> bool:
-    """Whether `error` says no more than that another rank died or went silent."""
+    """Return whether `error` says no more than that another rank died or went silent."""
     if isinstance(error, LostRank):
         return True
     return not isinstance(error, UserError) and any(word in str(error) for word in LOST)
 
 
 def leave(run: RunDir, place: Place, error: BaseException) -> None:
-    """Write this rank's line; a full disk must not hide the error itself."""
+    """Write this rank's record of `error`; a full disk must not hide the error itself."""
     line = {
         "attempt": attempt(),
         "rank": place.rank,
@@ -95,7 +95,7 @@ def leave(run: RunDir, place: Place, error: BaseException) -> None:
 
 
 def read_line(path: Path) -> dict[str, Any] | None:
-    """What a rank left in `path`; None where it is damaged."""
+    """Read the record of a rank; None where it is damaged."""
     try:
         line: dict[str, Any] = files.read_json(path, LINE)
     except UserError:
@@ -104,70 +104,69 @@ def read_line(path: Path) -> dict[str, Any] | None:
 
 
 def _last_lines(run: RunDir, began: float) -> list[dict[str, Any]]:
-    """What the ranks of the newest start left; `began`: when the newest one that got as far as its lock did so."""
-    found = [line for path in run.failures.glob("*-rank*.json") if (line := read_line(path))]
-    found = sorted((line for line in found if line["time"] > began), key=lambda line: line["time"])
-    return [line for line in found if line["attempt"] == found[-1]["attempt"]]
+    """Return the records of the newest start; `began`: when the last start that took the lock did so."""
+    lines = [line for path in run.failures.glob("*-rank*.json") if (line := read_line(path))]
+    lines = sorted((line for line in lines if line["time"] > began), key=lambda line: line["time"])
+    return [line for line in lines if line["attempt"] == lines[-1]["attempt"]]
 
 
-def guilty(run: RunDir) -> Guilty | None:
-    """Who ended the last start; None where nobody knows (yet)."""
+def root_cause(run: RunDir) -> RootCause | None:
+    """Return the rank that ended the last start, and its error; None where it is not known (yet)."""
     status = statusfile.read(run.status_file)
     lines, places = _last_lines(run, status.get("began", 0.0)), run.ranks()
-    own = [line for line in lines if not line["lost"]]
-    if own:
-        return Guilty(own[0]["rank"], own[0]["message"])
+    own_errors = [line for line in lines if not line["lost"]]
+    if own_errors:
+        return RootCause(own_errors[0]["rank"], own_errors[0]["message"])
     named = [line for line in lines if line.get("lost_rank") is not None]
-    if named:  # before the ranks met
-        return Guilty(named[0]["lost_rank"], named[0]["message"])
-    if not lines:  # all are dead, or all live: of several nobody can tell
+    if named:  # the start ended before its ranks had met
+        return RootCause(named[0]["lost_rank"], named[0]["message"])
+    if not lines:  # a lone rank may have been killed; among several none can be singled out
         died = status.get("state") in ACTIVE and [alive(*place) for place in places.values()] == [False]
-        return Guilty(0, KILLED) if died else None
-    if lines[0]["attempt"] != status.get("attempt"):  # it ended before its ranks had met
+        return RootCause(0, KILLED) if died else None
+    if lines[0]["attempt"] != status.get("attempt"):  # the places are those of an earlier start
         places = {}
     missing = set(range(lines[0]["world"])) - {line["rank"] for line in lines}
     living = {rank: alive(*places[rank]) if rank in places else None for rank in sorted(missing)}
     if not living:
         return None
     rank = next((rank for rank, lives in living.items() if lives is False), min(living))
-    if SILENT in lines[0]["message"]:  # the first to notice; others may have lost that one
+    if SILENT in lines[0]["message"]:  # by the first to notice: later ranks may have lost that one instead
         patience = f"hang_timeout={run.config().hang_timeout} seconds"
-        return Guilty(rank, f"it did not answer: it hung, or its node is lost ({patience})")
-    return Guilty(rank, KILLED if living[rank] is False else f"{KILLED}, or its node is lost")
+        return RootCause(rank, f"it did not answer: it hung, or its node is lost ({patience})")
+    return RootCause(rank, KILLED if living[rank] is False else f"{KILLED}, or its node is lost")
 
 
-def _verdict(run: RunDir) -> str:
-    """The line of the run's status when this rank only lost another one."""
+def _status_message(run: RunDir) -> str:
+    """Return the message of the run's status when this rank only lost another one."""
     end = time.monotonic() + PATIENCE
-    while (found := guilty(run)) is None and time.monotonic() < end:
+    while (cause := root_cause(run)) is None and time.monotonic() < end:
         time.sleep(0.1)
-    go_on = f"see `rostro logs {run.name} rank=guilty`, then `rostro resume {run.name}`"
-    if found is None:
-        return f"a rank was lost; {go_on}"
-    who = "" if found.message.startswith("rank") else f"rank {found.rank}: "
-    return f"{who}{found.message}; {go_on}"
+    remedy = f"see `rostro logs {run.name} rank=guilty`, then `rostro resume {run.name}`"
+    if cause is None:
+        return f"a rank was lost; {remedy}"
+    who = "" if cause.message.startswith("rank") else f"rank {cause.rank}: "
+    return f"{who}{cause.message}; {remedy}"
 
 
 def _may_write(run: RunDir) -> bool:
-    """Whether this is the run's newest start; one that SLURM requeued need not have taken the lock yet."""
+    """Return whether this is the run's newest start, which may not have the lock yet after a requeue."""
     lock = run.lock.read()
     requeued = slurm_env.in_step() and lock.get("job") == slurm_env.job_id()
     if not run.lock.new_owner() or (requeued and lock.get("slurm_restarts", 0) < slurm_env.restart_count()):
         return True
-    return (
-        statusfile.read_or_warn(run.status_file).get("attempt") == attempt()
-    )  # rank 0 of this start has the lock
+    # Rank 0 of this start may have the lock.
+    return statusfile.read_or_warn(run.status_file).get("attempt") == attempt()
 
 
 @contextlib.contextmanager
 def recorded(run: RunDir, rank: int, world: int) -> Iterator[Place]:
-    """Errors end the rank with one line and exit code 1; what nobody foresaw leaves its traceback too."""
+    """End the rank on an error with one line and exit code 1; an unforeseen one leaves a traceback too."""
     place = Place(rank, world)
     try:
         yield place
     except Exception as error:
-        mine = _may_write(run)
-        if mine:
+        may_write = _may_write(run)
+        if may_write:
             leave(run, place, error)
         text = message_of(error)
         if isinstance(error, LostRank):
@@ -179,7 +178,7 @@ def recorded(run: RunDir, rank: int, world: int) -> Iterator[Place]:
             text = f"{type(error).__name__}: {text}"
         print(f"error: {text}", file=sys.stderr, flush=True)
         writer = 1 if isinstance(error, LostRank) and error.rank == 0 else 0
-        if rank == writer and mine:
+        if rank == writer and may_write:
             with contextlib.suppress(OSError, UserError):
-                run.write_status(state="failed", message=_verdict(run) if lost(error) else text)
+                run.write_status(state="failed", message=_status_message(run) if lost(error) else text)
         raise SystemExit(1) from None

@@ -1,8 +1,8 @@
-"""Where the time of a run went: RUN/ledger.jsonl, one account for each start, and the goodput they add up to.
+"""Accounts for the time of a run: RUN/ledger.jsonl, one account for each start, and the goodput of all.
 
-Rank 0 measures what it does; at every tick it appends its sums so far, so that a kill -9 costs at most one tick.
-Goodput is the share of the allocated time that brought the run further: training that was kept, and evaluation.
-Imports no torch.
+Rank 0 measures its own time and appends its sums with every log line, so that a kill -9 costs at most one
+interval. Goodput is the share of the allocated time that advanced the run: training that was kept, and
+evaluation. Imports no torch.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ NAMES = {
 
 
 def _age() -> float:
-    """Seconds since this process was started. psutil's date of it may be a second off: a boot's date is whole."""
+    """Return the seconds since this process started; psutil rounds the boot time and may be a second off."""
     try:
         ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): starttime
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
@@ -54,7 +54,7 @@ def _age() -> float:
 
 
 class TimeLedger:
-    """The account of this start. On other ranks than 0 it counts, but writes nothing."""
+    """The account of this start. Ranks other than 0 count, but write nothing."""
 
     def __init__(self, run: RunDir, *, main: bool) -> None:
         self.run, self.main = run, main
@@ -67,13 +67,14 @@ class TimeLedger:
         if main and slurm_env.in_step():
             self.head |= _job()
             allocated = slurm.started(slurm.job_info(self.head["job"]))
-            again = any(_same(line, self.head) for line in lines(run)[0])  # in an salloc: its time is counted
+            # A second start in one allocation (salloc): the time before the first start is counted already.
+            again = any(_same(line, self.head) for line in lines(run)[0])
             if allocated and allocated < self.began and not again:  # launching the ranks
                 self.seconds["startup"] += self.began - allocated
                 self.head["began"] = allocated
 
     def enter(self, kind: str) -> str:
-        """From now on time belongs to `kind`; returns what it belonged to."""
+        """Book the time from now on under `kind`; return the kind before."""
         now, before = time.perf_counter(), self._kind
         self.seconds[before] += now - self._since
         self._kind, self._since = kind, now
@@ -81,7 +82,7 @@ class TimeLedger:
 
     @contextlib.contextmanager
     def spend(self, kind: str) -> Iterator[None]:
-        """The time inside belongs to `kind`."""
+        """Book the time inside under `kind`."""
         before = self.enter(kind)
         try:
             yield
@@ -89,7 +90,7 @@ class TimeLedger:
             self.enter(before)
 
     def waited(self, total: float) -> None:
-        """The loader has waited `total` seconds since the process began, all of it in training time."""
+        """Move waiting out of training: the loader has waited `total` seconds since the process began."""
         self.enter(self._kind)
         seconds = min(total - self._waited, self.seconds["train"])
         self._waited = total
@@ -97,7 +98,7 @@ class TimeLedger:
         self.seconds["wait"] += seconds
 
     def write(self, clock: int | None, **more: Any) -> None:
-        """Append the sums so far. `clock`: None while it is not known."""
+        """Append the sums so far (`clock`: None = not known yet)."""
         self.enter(self._kind)
         if not self.main or self.run.lock.new_owner():
             return
@@ -108,7 +109,7 @@ class TimeLedger:
 
 
 def _job() -> dict[str, Any]:
-    """The job and the start of it that this process belongs to."""
+    """Return this process's job, and the start of the job."""
     return {"job": slurm_env.job_id(), "restart": slurm_env.restart_count()} if slurm_env.job_id() else {}
 
 
@@ -117,14 +118,14 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def ended(run: RunDir) -> None:
-    """Note that this start's allocation ends now: called by who outlives the ranks.
+    """Record that this start's allocation ends now; a process that outlives the ranks calls it.
 
-    Ranks that died before their first word leave no more than the time that they were given.
+    Ranks that died before their first record account only for the time that they were allocated.
     """
     now, job = time.time(), _job()
-    mine = [line for line in lines(run)[0] if "seconds" in line and _same(line, job)]
-    if mine:
-        line = {"start": mine[-1]["start"], "ended": now}
+    accounts = [line for line in lines(run)[0] if "seconds" in line and _same(line, job)]
+    if accounts:
+        line = {"start": accounts[-1]["start"], "ended": now}
     else:
         began = slurm.started(slurm.job_info(job["job"])) if job else None
         if began is None:
@@ -137,7 +138,7 @@ def ended(run: RunDir) -> None:
 
 
 def lines(run: RunDir) -> tuple[list[dict[str, Any]], int]:
-    """The lines of the ledger, and how many are damaged and left out. What a kill cut off at the end is not damage."""
+    """Read the lines of the ledger, and count the damaged ones, without a torn end."""
     try:
         *whole, _ = read_bytes(run.ledger_file, limit=LARGEST).split(b"\n")
     except MissingFile:
@@ -150,9 +151,9 @@ def lines(run: RunDir) -> tuple[list[dict[str, Any]], int]:
 
 
 def starts(run: RunDir, *, over: bool = False) -> list[dict[str, Any]]:
-    """The account of every start: began, ended (unix time), first clock, seconds by category.
+    """Return the account of every start: began, ended (unix time), first clock, seconds by category.
 
-    `over`: the newest one trains no more; what it did not save counts as lost.
+    `over`: the newest start has ended, and what it did not save counts as lost.
     """
     grouped: dict[str, list[dict[str, Any]]] = {}
     for line in lines(run)[0]:
@@ -168,43 +169,42 @@ def starts(run: RunDir, *, over: bool = False) -> list[dict[str, Any]]:
         accounts.append({**sums[-1], "first": first, "ended": end, "lines": known})
     if accounts and over:
         _take_end(accounts[-1])
-    goes_on = max(0, newest(run)) if over else None  # the clock at which the start after it begins
+    next_clock = max(0, newest(run)) if over else None  # the clock at which the following start begins
     for account in reversed(accounts):
         trained = account["seconds"]["train"]
-        kept = trained if goes_on is None else _trained_until(account, goes_on)
+        kept = trained if next_clock is None else _trained_until(account, next_clock)
         account["seconds"] = {**account["seconds"], "train": kept, "redone": trained - kept}
-        # After its last word a start that left in order was leaving; one that was killed lost what it did.
+        # After its last line a start that left in order was shutting down; one that was killed lost its work.
         silent = max(0.0, account["ended"] - account["time"])
         account["seconds"]["shutdown" if account.get("left") else "redone"] += silent
-        goes_on = goes_on if account["first"] is None else account["first"]
+        next_clock = next_clock if account["first"] is None else account["first"]
     return accounts
 
 
 def _take_end(account: dict[str, Any]) -> None:
-    """Let the account of a job that is over reach to the end that SLURM knows."""
+    """Extend the account of a job that is over to the end that SLURM knows."""
     info = slurm.job_info(account["job"]) if account.get("job") else {}
     if info.get("Restarts") == str(account.get("restart")) and info.get("JobState") not in slurm.LIVE:
         account["ended"] = max(account["ended"], slurm.started(info, "EndTime") or 0.0)
 
 
 def _trained_until(account: Mapping[str, Any], clock: int) -> float:
-    """Seconds of training that brought this start to `clock`, between its lines in proportion."""
-    before = (account["first"] or 0, 0.0)
+    """Return the seconds of training up to `clock`, interpolated between the lines of this start."""
+    last_clock, last_seconds = account["first"] or 0, 0.0
     for line in account["lines"]:
-        here = (line["clock"], line["seconds"]["train"])
-        if here[0] >= clock:
-            images = here[0] - before[0]
-            share = (clock - before[0]) / images if images else 0.0
-            return before[1] + max(0.0, share) * (here[1] - before[1])
-        before = here
-    return before[1]
+        line_clock, seconds = line["clock"], line["seconds"]["train"]
+        if line_clock >= clock:
+            images = line_clock - last_clock
+            share = (clock - last_clock) / images if images else 0.0
+            return last_seconds + max(0.0, share) * (seconds - last_seconds)
+        last_clock, last_seconds = line_clock, seconds
+    return last_seconds
 
 
 def summary(run: RunDir, *, over: bool = False) -> dict[str, Any]:
-    """All starts together: {"starts", "allocated" (seconds), "goodput" (0..1 or None), "seconds": {category: s},
-    "damaged": lines of the ledger that are left out}.
+    """Sum up all starts: "starts", "allocated" seconds, "goodput" (0..1 or None), "seconds" by category.
 
-    `over`: as for `starts`.
+    "damaged" counts the lines of the ledger that are left out. `over`: as for `starts`.
     """
     accounts = starts(run, over=over)
     seconds = (

@@ -1,15 +1,15 @@
-"""The lock file of a run, `lock.json`: read with types, and replaced by one process at a time. Imports no torch.
+"""The lock file of a run, `lock.json`: read with types, replaced by one process at a time. Imports no torch.
 
-Who may take the lock is decided in `hpc/runs/run_dir.py`; here the decision becomes true only if the file is still the
-one that it was made by. That is checked and done under `flock` on a side file that is never deleted, so the system
-frees it when its holder dies.
+Who may take the lock is decided in `hpc/runs/ownership.py`; here the decision takes effect only if the file
+is still the one on which it was based. That is checked and done under `flock` on a side file that is never
+deleted, so the system frees it when its holder dies.
 
-What holds where: `flock` excludes processes of all hosts on local disks, NFS 4, NFS 3 with lockd, GPFS, BeeGFS and
-Lustre with global locks, and Lustre mounted with `flock`. Under NFS with `local_lock` or `nolock`, and Lustre with
-`localflock`, it excludes those of one host only; where a file system has none it is left out. A first lock is made by a
-hard link, which is exclusive wherever there are such links (not on exFAT and some FUSE mounts). So what remains there
-are two hosts that replace a dead owner's lock in the same moment: the file names one of them, and the other ends at its
-next write (`RunDir.check_owner`).
+`flock` excludes processes of all hosts on local disks, NFS 4, NFS 3 with lockd, GPFS, BeeGFS and Lustre with
+global locks. Under NFS with `local_lock` or `nolock`, and Lustre with `localflock`, it excludes those of one
+host only; where a file system has no `flock`, it is left out. A first lock is made by a hard link, which is
+exclusive wherever there are such links (not on exFAT and some FUSE mounts). The remaining case there is two
+hosts that replace a dead owner's lock at the same moment: the file names one of them, and the other ends at
+its next write (`Ownership.check`).
 """
 
 import contextlib
@@ -38,11 +38,11 @@ SCHEMA = {
 REMEDY = "delete it if no process of the run lives"
 NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
-PATIENCE = 30.0  # seconds; it is held for a few file operations
+PATIENCE = 30.0  # seconds; the guard is held for a few file operations
 
 
 def content(path: Path) -> bytes | None:
-    """The bytes of the lock; None where nobody ever took it."""
+    """Read the bytes of the lock; None where it was never taken."""
     try:
         return read_bytes(path, remedy=REMEDY)
     except MissingFile:
@@ -50,23 +50,23 @@ def content(path: Path) -> bytes | None:
 
 
 def parse(path: Path, data: bytes | None) -> dict[str, Any]:
-    """What the bytes of a lock say; {} for None. Raises FileError where they are not a lock."""
-    found: dict[str, Any] = {} if data is None else parse_json(data, SCHEMA, what=str(path), remedy=REMEDY)
-    return found
+    """Parse the bytes of a lock; {} for None. Raises FileError where they are not a lock."""
+    lock: dict[str, Any] = {} if data is None else parse_json(data, SCHEMA, what=str(path), remedy=REMEDY)
+    return lock
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The lock; {} where nobody ever took it. Raises FileError where it is damaged."""
+    """Read the lock; {} where it was never taken. Raises FileError where it is damaged."""
     return parse(path, content(path))
 
 
-def swap(path: Path, seen: bytes | None, wanted: Mapping[str, Any]) -> bool:
-    """Write the lock `wanted` if its file still holds the bytes `seen`; whether it did. Of several callers one wins."""
-    data = json.dumps(wanted, indent=1).encode() + b"\n"
+def swap(path: Path, before: bytes | None, lock: Mapping[str, Any]) -> bool:
+    """Write `lock` if the file still holds the bytes `before`; return whether it did. One caller wins."""
+    data = json.dumps(lock, indent=1).encode() + b"\n"
     with guarded(path):
-        if content(path) != seen:
+        if content(path) != before:
             return False
-        if seen is not None:
+        if before is not None:
             write_bytes(path, data)
             return True
         draft = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
@@ -92,13 +92,13 @@ def change(path: Path, **values: Any) -> None:
 
 @contextlib.contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Be the only process that changes the lock file `path`."""
+    """Keep other processes from changing the lock file `path` meanwhile."""
     handle = os.open(path.with_name(f".{path.name}.guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         _flock(handle, path)
         yield
     finally:
-        os.close(handle)  # which gives it back
+        os.close(handle)  # this releases the flock
 
 
 def _flock(handle: int, path: Path) -> None:
@@ -114,6 +114,6 @@ def _flock(handle: int, path: Path) -> None:
                 raise
         if time.monotonic() > end:
             raise UserError(
-                f"{path} is being changed by another process since {PATIENCE:g} seconds: end that process, or wait"
+                f"{path} has been held by another process for {PATIENCE:g} seconds: end that process, or wait"
             )
         time.sleep(0.01)

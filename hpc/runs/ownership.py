@@ -1,8 +1,8 @@
 """Who owns a run: the decisions behind `lock.json`, whose file is `lock.py`. Imports no torch.
 
-A run has one owner at a time: the lock names its process by host, pid and start time, so that a pid which the system
-gave to another program does not keep a dead run closed, and its SLURM job, which may wait in the queue, by id and count
-of requeues. A rank that lost the lock writes nothing more.
+A run has one owner at a time. The lock names its process by host, pid and start time, so that a reused pid
+does not keep a dead run closed, and its SLURM job, which may wait in the queue, by id and count of requeues.
+A rank that lost the lock writes nothing more.
 """
 
 import os
@@ -35,20 +35,20 @@ class Ownership:
         self._run, self._file = run, run.lock_file
 
     def read(self) -> dict[str, Any]:
-        """The lock's content: host, pid, started, job, slurm_restarts, restarts; {} where nobody ever took it.
+        """Read the lock: host, pid, started, job, slurm_restarts, restarts; {} where it was never taken.
 
         Raises FileError where it is damaged.
         """
         return lockfile.read(self._file)
 
     def job(self) -> str:
-        """The SLURM job that the run belongs to, waiting, running or ended; empty for a run of one machine."""
+        """Return the SLURM job of the run, waiting, running or ended; empty for a run of one machine."""
         return _job(self.read())
 
     def in_use(self) -> bool:
-        """Whether the owner, one of its ranks or its SLURM job lives: a job that waits in the queue does.
+        """Return whether the owner, one of its ranks or its SLURM job lives; a job in the queue does.
 
-        Of a process of another host only SLURM knows; without a job, or an answer, it counts as living.
+        Only SLURM knows about processes of other hosts; without a job, or an answer, they count as living.
         """
         return self._in_use(self.read())
 
@@ -61,7 +61,7 @@ class Ownership:
             if state is not None or slurm.answers():
                 return state in slurm.LIVE
             return True
-        if lock and lock["pid"] <= 0:  # given back
+        if lock and lock["pid"] <= 0:  # released
             return False
         return any(alive(*holder) is None for holder in self._holders(lock))
 
@@ -70,10 +70,11 @@ class Ownership:
         return [*owner, *self._run.ranks().values()]
 
     def living_here(self, lock: Mapping[str, Any]) -> bool:
+        """Return whether the owner or a rank of the run lives on this host."""
         return any(alive(*holder) is True for holder in self._holders(lock))
 
     def new_owner(self) -> str:
-        """Who owns the run in place of this process, in words; empty where it may write.
+        """Name the owner that has replaced this process; empty where this process may write.
 
         A damaged lock names no other owner: it does not end a training.
         """
@@ -84,18 +85,15 @@ class Ownership:
         if not lock or [socket.gethostname(), os.getpid()] == [lock.get("host"), lock["pid"]]:
             return ""
         if lock.get("job") and slurm_env.in_step():
-            mine = [lock["job"], lock.get("slurm_restarts", 0)] == [
-                slurm_env.job_id(),
-                slurm_env.restart_count(),
-            ]
-            return "" if mine else self._who(lock)
+            this_start = [slurm_env.job_id(), slurm_env.restart_count()]
+            return "" if [lock["job"], lock.get("slurm_restarts", 0)] == this_start else self._who(lock)
         living = alive(lock.get("host", ""), lock["pid"], lock.get("started")) is True
-        # A launcher holds it for its ranks.
+        # A launcher holds the lock for its ranks.
         free = not living or lock.get("job") or self._is_descendant(lock, os.getpid())
         return "" if free else self._who(lock)
 
     def check(self) -> None:
-        """UserError where the run has another owner by now: whoever is left of an earlier start stops writing."""
+        """Raise UserError where the run has another owner by now, so that an earlier start stops writing."""
         other = self.new_owner()
         if other:
             raise UserError(
@@ -105,14 +103,14 @@ class Ownership:
     def acquire(self, *, job: str = "", pid: int | None = None) -> int:
         """Become the owner and return how often the run was started before.
 
-        A dead owner is replaced, and so is a damaged lock where no recorded rank may live, an ancestor of this process
-        (the launcher took the directory for its ranks) and, where `job` is not empty, an earlier start of the same job.
-        Anybody else: UserError.
+        Replaces a dead owner, a damaged lock where no recorded rank may live, an ancestor of this process
+        (the launcher took the directory for its ranks) and, where `job` is not empty, an earlier start of the
+        same job. Raises UserError for any other owner.
         """
         host, number, started = mark(pid)
         end = time.monotonic() + SUBMIT_TIME
         while True:
-            seen, lock = self._seen()
+            content, lock = self._content()
             if not job or lock.get("job") != SUBMITTING or time.monotonic() > end:
                 break
             time.sleep(0.1)
@@ -121,67 +119,65 @@ class Ownership:
             raise UserError(
                 f"run {self._run.path} was started again by its job {job}: this start of it is over"
             )
-        heir = bool(lock) and (self._is_descendant(lock, number) or (requeued and lock.get("queued", False)))
-        if not heir and not requeued and self._in_use(lock):
+        inherited = bool(lock) and (
+            self._is_descendant(lock, number) or (requeued and lock.get("queued", False))
+        )
+        if not inherited and not requeued and self._in_use(lock):
             raise UserError(self.refusal())
-        restarts = int(lock.get("restarts", 0)) + (not heir) if lock else 0
-        wanted = {"host": host, "pid": number, "started": started, "job": job, "restarts": restarts}
-        wanted["slurm_restarts"] = slurm_env.restart_count() if job not in ("", SUBMITTING) else 0
-        if not lockfile.swap(self._file, seen, wanted):
+        restarts = int(lock.get("restarts", 0)) + (not inherited) if lock else 0
+        own_lock = {"host": host, "pid": number, "started": started, "job": job, "restarts": restarts}
+        own_lock["slurm_restarts"] = slurm_env.restart_count() if job not in ("", SUBMITTING) else 0
+        if not lockfile.swap(self._file, content, own_lock):
             raise UserError(
                 f"run {self._run.path} was taken by another process this moment: `rostro status` shows it"
             )
         return restarts
 
-    def _seen(self) -> tuple[bytes | None, dict[str, Any]]:
-        """The lock as it stands, and what it says: {} where it is damaged, too."""
-        seen = lockfile.content(self._file)
+    def _content(self) -> tuple[bytes | None, dict[str, Any]]:
+        """Read the lock's bytes and their meaning, which is {} where they are damaged, too."""
+        content = lockfile.content(self._file)
         try:
-            return seen, lockfile.parse(self._file, seen)
+            return content, lockfile.parse(self._file, content)
         except FileError as error:
             print(f"warning: {error}", file=sys.stderr)
-            return seen, {}
+            return content, {}
 
     def transfer_to_job(self, job: str) -> None:
-        """The owner is a SLURM job from now on; its first rank takes the lock when it starts. Empty: none is."""
-        given = {
-            "pid": 0,
-            "job": job,
-            "slurm_restarts": slurm_env.restart_count() if job == slurm_env.job_id() else 0,
-        }
-        lockfile.change(self._file, **given, queued=bool(job))
+        """Make a SLURM job the owner, whose first rank takes the lock when it starts (empty = no owner)."""
+        restarts = slurm_env.restart_count() if job == slurm_env.job_id() else 0
+        lockfile.change(self._file, pid=0, job=job, slurm_restarts=restarts, queued=bool(job))
 
     def transfer_to_process(self, pid: int) -> None:
-        """Make another process of this host the owner in place of this one (the launcher leaves, the job stays)."""
+        """Make another process of this host the owner: the launcher leaves, the job stays."""
         host, number, started = mark(pid)
         lockfile.change(self._file, host=host, pid=number, started=started)
 
     def release(self) -> None:
-        """Give the lock back if this process holds it; the count of starts stays."""
-        seen, lock = self._seen()
+        """Release the lock if this process holds it; the count of starts stays."""
+        content, lock = self._content()
         if lock.get("pid") == os.getpid() and lock.get("host") == socket.gethostname():
             rest = {"job": ""} if lock.get("job") == SUBMITTING else {}
-            lockfile.swap(self._file, seen, {**lock, "pid": 0, **rest})
+            lockfile.swap(self._file, content, {**lock, "pid": 0, **rest})
 
     def _is_descendant(self, lock: Mapping[str, Any], pid: int) -> bool:
-        """Whether the process `pid` is the lock's owner or descends from it."""
+        """Return whether the process `pid` is the lock's owner or descends from it."""
         started = lock.get("started")
         if lock.get("host") != socket.gethostname() or lock["pid"] <= 0 or started is None:
             return False
         if lock["pid"] == pid:
             return alive(lock["host"], pid, started) is True
         parents = {parent.pid: parent.create_time() for parent in psutil.Process(pid).parents()}
-        found = parents.get(lock["pid"])
-        return found is not None and abs(found - started) <= START_TOLERANCE
+        parent_started = parents.get(lock["pid"])
+        return parent_started is not None and abs(parent_started - started) <= START_TOLERANCE
 
     def refusal(self) -> str:
-        """Why a living job keeps this directory closed, and what to do about it."""
-        lock = self._seen()[1] or dict(
+        """Say that a living job holds this directory, and what to do about it."""
+        lock = self._content()[1] or dict(
             zip(("host", "pid"), next(iter(self._run.ranks().values())), strict=False)
         )
         if self._run.requeueing(_job(lock), status.read(self._run.status_file)):
             return (
-                f"run {self._run.path} comes back by itself, its job {_job(lock)} is on the way into the queue: "
+                f"run {self._run.path} resumes by itself, its job {_job(lock)} is on the way into the queue: "
                 f"`rostro status {self._run.name}` shows it"
             )
         if not alive(lock.get("host", ""), lock["pid"], lock.get("started")):
@@ -196,7 +192,7 @@ class Ownership:
         return f"run {self._run.path} is in use by a living job ({self._who(lock)}): {remedy}"
 
     def _who(self, lock: Mapping[str, Any]) -> str:
-        """The owner in words."""
+        """Name the owner in words."""
         if job := _job(lock):
             return f"SLURM job {job}, {slurm.job_state(job) or 'SLURM does not answer'}"
         host = lock.get("host", "")
@@ -204,6 +200,6 @@ class Ownership:
 
 
 def _job(lock: Mapping[str, Any]) -> str:
-    """The SLURM job of a lock; empty while sbatch is asked for one, too."""
+    """Return the SLURM job of a lock; empty, too, while sbatch is asked for one."""
     job = str(lock.get("job", ""))
     return "" if job == SUBMITTING else job

@@ -1,8 +1,9 @@
-"""Whether a job that ended goes back into the queue, and who puts it there: one owner, once. Imports no torch.
+"""Decides whether a job that ended goes back into the queue; one owner puts it there, once. Imports no torch.
 
-The owner is the batch script (`launch/batch.py`) or, under submitit, rank 0. SLURM requeues by itself after
-`scontrol requeue` and after a lost node; the owner after the time limit's signal, after a preemption (a job that
-leaves within its grace time counts as completed: SLURM requeues only those that it had to kill) and after a crash.
+The owner is the batch script (`launch/batch.py`) or, under submitit, rank 0. SLURM itself requeues after
+`scontrol requeue` and after a lost node. The owner requeues after the time limit's signal, after a crash, and
+after a preemption: a job that leaves within its grace time counts as completed, and SLURM requeues only those
+it killed.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 from data_shards.files import FileError, MissingFile, read_json, write_json
 from hpc.cluster import slurm
-from hpc.cluster.signals import TIME
+from hpc.cluster.signals import StopReason
 from hpc.runs import status as statusfile
 from hpc.runs.run_dir import RunDir
 
@@ -19,38 +20,38 @@ STARTS = {"clock": int, "count": range(1 << 32)}
 
 
 def newest(run: RunDir) -> int:
-    """Clock of the newest checkpoint, -1 without one. Only what was saved counts as progress."""
+    """Return the clock of the newest checkpoint, -1 without one. Only what was saved counts as progress."""
     names = [path.name for path in run.checkpoints.glob("*") if path.name.isascii() and path.name.isdigit()]
     return max(map(int, names), default=-1)
 
 
 def begin(run: RunDir) -> None:
-    """Count this start: how many in a row began at the same clock."""
+    """Count this start among those in a row that began at the same clock."""
     before, clock = _starts(run), newest(run)
     same = before.get("clock") == clock
     write_json(run.starts_file, {"clock": clock, "count": before["count"] + 1 if same else 1})
 
 
 def _starts(run: RunDir) -> dict[str, int]:
-    """What `begin` wrote; {} where it did not, or with a warning where the file is damaged: it counts anew."""
+    """Read what `begin` wrote; {} without the file, or with a warning where it is damaged."""
     try:
-        found: dict[str, int] = read_json(run.starts_file, STARTS, remedy="it is counted anew")
+        starts: dict[str, int] = read_json(run.starts_file, STARTS, remedy="it is counted anew")
     except MissingFile:
         return {}
     except FileError as error:
         print(f"warning: {error}", file=sys.stderr)
         return {}
-    return found
+    return starts
 
 
 def forget(run: RunDir) -> None:
-    """A person starts the run: earlier failures and requests to stop count no more."""
+    """Drop earlier failures and requests to stop: a person starts the run anew."""
     run.starts_file.unlink(missing_ok=True)
     run.stop_file.unlink(missing_ok=True)
 
 
 def stuck(run: RunDir, attempts: int) -> str:
-    """Why the run must not be started once more; empty while it advances."""
+    """Return why the run must not be started once more; empty while it advances."""
     starts = _starts(run)
     if not starts or newest(run) > starts["clock"] or starts["count"] < attempts:
         return ""
@@ -62,7 +63,7 @@ def stuck(run: RunDir, attempts: int) -> str:
 
 
 def known(job: str, *, patience: float = 180.0) -> dict[str, str]:
-    """`slurm.job_info` of a job that is there; {} only where the controller is silent for `patience` seconds."""
+    """Return `slurm.job_info` of an existing job; {} after `patience` seconds without an answer."""
     end = time.monotonic() + patience
     while not (info := slurm.job_info(job)) and time.monotonic() < end:
         time.sleep(2.0)
@@ -70,31 +71,33 @@ def known(job: str, *, patience: float = 180.0) -> dict[str, str]:
 
 
 def cancelled(info: dict[str, str]) -> bool:
-    """Whether somebody took the job away for good; while its script is still there it is shown as COMPLETING."""
+    """Return whether the job was cancelled for good; SLURM shows COMPLETING while its script still runs."""
     return info.get("JobState") in ("CANCELLED", "COMPLETING") and not slurm.preempted(info)
 
 
 def wanted(run: RunDir, *, crashed: bool, job: str, restart: int, attempts: int) -> tuple[bool, str]:
-    """(whether the owner must requeue the job now, why not: for the run's status)."""
+    """Return whether the owner must requeue the job now and, for the run's status, why not."""
     if run.stop_file.exists():
         return False, ""
     status = statusfile.read_or_warn(run.status_file)
     if not crashed and status.get("state") == "finished":
         return False, ""
     info = known(job)
-    if int(info.get("Restarts", restart)) > restart:  # somebody did it already
+    if int(info.get("Restarts", restart)) > restart:  # it was requeued already
         return False, ""
     if cancelled(info):
         return False, ""
-    # `rostro stop`, scancel. Where nobody answers the job is requeued: SLURM refuses what it has ended itself.
-    if info and not crashed and status.get("asked") != TIME and not slurm.preempted(info):
+    # The run left on request (`rostro stop`, scancel). Without an answer of the controller the job is
+    # requeued all the same: SLURM refuses a job that it has ended itself.
+    out_of_time = status.get("asked") == StopReason.TIME_LIMIT or slurm.preempted(info)
+    if info and not crashed and not out_of_time:
         return False, ""
     why = stuck(run, attempts)
     return not why, why
 
 
 def requeue(job: str, *, patience: float = 60.0) -> bool:
-    """Put the job back into the queue; it ends this process in a moment. False where SLURM refuses."""
+    """Put the job back into the queue, which ends this process; return False where SLURM refuses."""
     if slurm.ask("scontrol", "requeue", job, timeout=30) is None:
         return False
     end = time.monotonic() + patience
@@ -104,7 +107,7 @@ def requeue(job: str, *, patience: float = 60.0) -> bool:
 
 
 def failed(run: RunDir, why: str, **more: Any) -> None:
-    """Say in the run's status that nobody starts it again by himself."""
+    """Mark the run as failed; it will not be requeued."""
     run.write_status(state="failed", message=why, **more)
 
 

@@ -1,7 +1,8 @@
-"""A run whose checkpoints are gone: how it is known, and how it begins again. Imports no torch.
+"""Recognises a run whose checkpoints are gone, and sets it aside for a new start. Imports no torch.
 
-A run that saved once must not start from 0 by itself: its curves would be cut without a word. Each save leaves its
-clock in RUN/saved.json, which stays when checkpoints are lost. `rostro resume RUN from=0` sets all of it aside.
+A run that has saved must not start from 0 by itself: its curves would be cut silently. Each save leaves its
+clock in RUN/saved.json, which stays when checkpoints are lost. `rostro resume RUN from=0` sets all of it
+aside.
 """
 
 import os
@@ -22,12 +23,12 @@ KEPT = (
 
 
 def note_saved(run: RunDir, clock: int) -> None:
-    """Write down that a checkpoint of `clock` was saved; 0: none yet."""
+    """Record that a checkpoint of `clock` was saved (0 = none yet)."""
     write_json(run.saved_file, {"clock": clock})
 
 
 def gone(run: RunDir) -> str:
-    """Why the run must not start: it has saved, and no checkpoint is left. Empty where one is, or none ever was."""
+    """Return why the run must not start (it has saved, and no checkpoint is left); empty where it may."""
     if requeue.newest(run) >= 0:
         return ""
     last = _saved(run)
@@ -43,20 +44,20 @@ def gone(run: RunDir) -> str:
 
 
 def _saved(run: RunDir) -> int:
-    """Clock of the newest save that the run speaks of; 0: none."""
+    """Return the clock of the newest save that the run has recorded (0 = none)."""
     try:
         return int(read_json(run.saved_file, {"clock": int})["clock"])
-    except (
-        MissingFile
-    ):  # not yet, or a run of an earlier version: after twice the first save it has a checkpoint
+    except MissingFile:
+        # Nothing is saved yet, or the run is of an earlier version: it has a checkpoint after twice the first
+        # save.
         clock, every = int(run.status().get("clock") or 0), run.config().save.every
         return every if 0 < 2 * every <= clock else 0
     except UserError:
-        return 1  # damaged, but there
+        return 1  # the file is damaged, so there was a save
 
 
 def set_aside(run: RunDir) -> str:
-    """Move what the run has made so far into a new folder in it; the folder's name. The next start begins at 0."""
+    """Move what the run has made so far into a new folder in it, and return the folder's name."""
     number = 1 + max(
         (int(path.name[7:]) for path in run.path.glob("before-*") if path.name[7:].isdigit()), default=0
     )

@@ -1,6 +1,6 @@
-"""The run directory: where everything of a run is, and what state it is in. Who owns it: `ownership.py`. No torch.
+"""The run directory: where each file of a run is, and what state the run is in. Imports no torch.
 
-Ranks write `status.json`; everybody else only reads.
+The ranks write `status.json`; all other processes only read it. Who owns a run: `ownership.py`.
 """
 
 import time
@@ -13,7 +13,7 @@ import yaml
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_yaml, write_bytes, write_json
 from hpc.cluster import slurm
-from hpc.cluster.signals import TIME
+from hpc.cluster.signals import StopReason
 from hpc.config.parse import load_config
 from hpc.config.schema import Config
 from hpc.runs import status
@@ -45,46 +45,45 @@ class RunDir:
         self.status_file = self.path / "status.json"
         self.threshold_file = self.path / "threshold.json"
         self.saved_file = self.path / "saved.json"  # clock of the newest save: hpc/runs/restart.py
-        self.starts_file = (
-            self.path / "starts.json"
-        )  # starts in a row that did not advance: hpc/runs/requeue.py
+        # Starts in a row that did not advance: hpc/runs/requeue.py
+        self.starts_file = self.path / "starts.json"
         self.lock = Ownership(self)
-        self.stop_file = self.path / "stop-asked"  # `rostro stop` of a job: nobody requeues it
+        self.stop_file = self.path / "stop-asked"  # `rostro stop` writes it; the job is not requeued then
 
     @classmethod
     def open(cls, path: Path | str, *, runs: Path | str = "runs") -> "RunDir":
-        """The existing run at `path`, or the run of that name in the folder `runs`."""
+        """Return the existing run at `path`, or the run of that name in the folder `runs`."""
         for place in (Path(path), Path(runs) / path):
             if (place / "config.yaml").is_file():
                 return cls(place)
         known = [run.name for run in list_runs(runs)]
         remedy = f"there are: {', '.join(known[-5:])}" if known else "give its path, or runs=FOLDER"
         raise UserError(
-            f"{path} is no run directory (it holds no config.yaml), nor is {Path(runs) / path}: {remedy}"
+            f"{path} is not a run directory (it holds no config.yaml), nor is {Path(runs) / path}: {remedy}"
         )
 
     def log(self, rank: int) -> Path:
         return self.logs / f"rank{rank}.log"
 
     def config(self) -> Config:
-        """The resolved config that the run was made with."""
+        """Read the config that the run was made with."""
         return load_config(self.config_file)
 
     def resolved(self) -> dict[str, Any]:
-        """What `auto` became at the first start (backend, precision, data digests); {} before it."""
+        """Return what `auto` became at the first start (precision, backend); {} before it."""
         try:
-            found: dict[str, Any] = read_yaml(self.resolved_file, remedy="restore it; the ranks wrote it")
+            values: dict[str, Any] = read_yaml(self.resolved_file, remedy="restore it; the ranks wrote it")
         except MissingFile:
             return {}
         for key, known in RESOLVED.items():
-            if found.get(key, known[0]) not in known:
+            if values.get(key, known[0]) not in known:
                 raise FileError(
-                    f"{self.resolved_file}: {key}={found[key]!a} is not {' or '.join(known)}: restore it"
+                    f"{self.resolved_file}: {key}={values[key]!a} is not {' or '.join(known)}: restore it"
                 )
-        return found
+        return values
 
     def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Record what `auto` became, once: a later start gets what the first one wrote, plus what is new."""
+        """Record what `auto` became, once; return the values of the first start and those that are new."""
         before = self.resolved()
         merged = {**values, **before}
         if merged != before:
@@ -92,8 +91,10 @@ class RunDir:
         return merged
 
     def status(self) -> dict[str, Any]:
-        """status.json as it stands; `state` corrected to `queued` where the run's job waits, to `requeueing` where it
-        puts itself back into the queue, and to `dead` where no process is left to make it true.
+        """Return status.json with its `state` corrected to what is true now.
+
+        The state is `queued` where the run's job waits, `requeueing` where the job puts itself back into the
+        queue, and `dead` where the file names a living state and no process of the run lives.
         """
         values = status.read(self.status_file)
         values.setdefault("state", "prepared")
@@ -108,27 +109,27 @@ class RunDir:
         return values
 
     def requeueing(self, job: str, values: Mapping[str, Any]) -> bool:
-        """Whether the job of a run that has saved and left will start it again by itself: see `hpc/runs/requeue.py`."""
+        """Return whether the job of a run that saved and left restarts it: see `hpc/runs/requeue.py`."""
         if values.get("state") != "stopped" or not job or self.stop_file.exists():
             return False
         info = slurm.job_info(job)
         ending = info.get("JobState") in slurm.LIVE - slurm.QUEUED
-        return ending and (values.get("asked") == TIME or slurm.preempted(info))
+        return ending and (values.get("asked") == StopReason.TIME_LIMIT or slurm.preempted(info))
 
     def write_status(self, **values: Any) -> None:
         """Change some entries of status.json (rank 0, or the launcher before ranks exist)."""
         self.lock.check()
         content = {**status.read_or_warn(self.status_file), **values, "time": time.time()}
-        write_json(self.status_file, content, allow_nan=True)  # a loss may be
+        write_json(self.status_file, content, allow_nan=True)  # a loss may be NaN
 
     def ranks(self) -> dict[int, list[Any]]:
-        """rank -> [host, pid, start time] of the last start, living or not."""
+        """Return rank -> [host, pid, start time] of the last start, living or not."""
         places = status.read(self.status_file).get("pids", {})
         return {int(rank): list(place) for rank, place in places.items()}
 
 
 def list_runs(runs: Path | str) -> list[RunDir]:
-    """The run directories in a folder, oldest first; one that lost its config.yaml is still a run."""
+    """List the run directories in a folder, oldest first; one that lost its config.yaml is still a run."""
     files = [file for name in ("config.yaml", "status.json") for file in Path(runs).glob(f"[!.]*/{name}")]
     age = {file.parent: file.lstat().st_mtime for file in reversed(files)}
     return sorted(

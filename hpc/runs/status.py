@@ -1,7 +1,7 @@
-"""The status file of a run, `status.json`: what its ranks said last, read with types. Imports no torch.
+"""Reads, with types, the last state that the ranks of a run wrote to `status.json`. Imports no torch.
 
-It is for people and for the decision who still lives; no figure of a run depends on it. What a state means, and when it
-is corrected: `RunDir.status`.
+People read it, and so does the decision whether the run still lives; no figure of a run depends on it. What a
+state means, and when it is corrected: `RunDir.status`.
 """
 
 import math
@@ -30,7 +30,7 @@ REMEDY = "delete it if no process of the run lives"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What the file says; {} where there is none. Raises FileError where it is damaged."""
+    """Read the file; {} where there is none. Raises FileError where it is damaged."""
     try:
         found: dict[str, Any] = read_json(path, remedy=REMEDY)
     except MissingFile:
@@ -42,12 +42,12 @@ def read(path: Path) -> dict[str, Any]:
         raise FileError(f"{path}: {fault}: {REMEDY}")
     for rank, place in found.get("pids", {}).items():
         if not (rank.isascii() and rank.isdigit() and len(rank) < 10 and _is_place(place)):
-            raise FileError(f"{path}: pids.{rank[:20]!a} is not a place of a rank: {REMEDY}")
+            raise FileError(f"{path}: pids.{rank[:20]!a} is not the place of a rank: {REMEDY}")
     return found
 
 
 def _is_place(place: list[Any]) -> bool:
-    """Whether it is [host, pid, start time]."""
+    """Return whether `place` is [host, pid, start time]."""
     kinds = [type(item) for item in place]
     return (
         len(kinds) in (2, 3) and kinds[:2] == [str, int] and all(kind in (int, float) for kind in kinds[2:])
@@ -55,7 +55,7 @@ def _is_place(place: list[Any]) -> bool:
 
 
 def read_or_warn(path: Path) -> dict[str, Any]:
-    """As `read`, for who must not end because of it: {} and a warning where the file is damaged."""
+    """Read the file for a caller that must not fail: {} and a warning where it is damaged."""
     try:
         return read(path)
     except FileError as error:

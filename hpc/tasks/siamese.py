@@ -1,8 +1,9 @@
-"""The siamese job: one trunk for both pictures, all pairs of the global P x K batch, four losses.
+"""The siamese job: one trunk for both images, all pairs of the global P x K batch, four losses.
 
-Embeddings are gathered from all ranks with their gradient and every rank computes its own rows of the pair
-matrix, so the number of ranks does not change the loss. Two slots that hold the same picture (a topped-up
-group) are no pair. The network is in `models/siamese.py`, the figures in `hpc/metrics/verification.py`.
+Embeddings are gathered from all ranks with their gradient, and every rank computes its own rows of the pair
+matrix, so the number of ranks does not change the loss. Two slots that hold the same image (a topped-up
+group) do not form a pair. The network is in `models/siamese.py`, the losses in `hpc/losses/pairs.py`, the
+figures in `hpc/metrics/verification.py`.
 """
 
 from typing import Any, cast
@@ -13,21 +14,22 @@ from torch import Tensor, nn
 
 from hpc.distributed.collectives import sum_
 from hpc.losses.pairs import LOSSES, Pairs, form_pairs
-from hpc.metrics.verification import Score, Verification, cosine, probability
-from hpc.task import Batch, Meter, Phase, Task
+from hpc.metrics.verification import Verification, probability
+from hpc.task import Batch, Meter, Phase, Score, Task, cosine
 from models.backbones import build_trunk
 from models.siamese import PairScore, SiameseNet
 
 
 class Siamese(Task):
+    """Verification of faces: embeddings of one person lie close together, those of two people far apart."""
+
     fields = ("identity",)
     metric = ("eer", "min")
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.threshold = torch.zeros(
-            ()
-        )  # cosine midway between the means of genuine and impostor pairs, smoothed
+        # The cosine midway between the means of genuine and impostor pairs, smoothed.
+        self.threshold = torch.zeros(())
 
     def players(self) -> dict[str, nn.Module]:
         keys = self.config.task
@@ -54,7 +56,7 @@ class Siamese(Task):
 
     @torch.no_grad()
     def _watch(self, pairs: Pairs) -> None:
-        """Report how far apart the two kinds of pairs are, and how many a running threshold tells apart."""
+        """Report how far apart the two kinds of pairs are, and how many a running threshold separates."""
         similarity = pairs.cosine
         means = torch.stack([pairs.mean(similarity, pairs.genuine), pairs.mean(similarity, pairs.impostor)])
         means = sum_(means, self.comm) / self.comm.world
@@ -78,14 +80,14 @@ class Siamese(Task):
         return "probability" if self.config.task["loss"] == "bce" else "cosine"
 
     def score(self, nets: dict[str, nn.Module]) -> Score:
-        """How two embeddings are compared; higher = the same person."""
+        """Return the function that compares two embeddings."""
         head = cast(SiameseNet, nets["net"]).head
         if head is None:
             return cosine
         return probability(head.weight[0].detach().float().cpu().numpy(), float(head.bias[0]))
 
     def scorer(self, nets: dict[str, nn.Module]) -> nn.Module:
-        """As `score`, as a module of two inputs, for an export."""
+        """Return `score` as a module of two inputs, for an export."""
         return PairScore(cast(SiameseNet, nets["net"]).head)
 
     def meters(self) -> dict[str, Meter]:
@@ -98,12 +100,13 @@ class Siamese(Task):
         meters["verification"].add(batch.ids.numpy(), embeddings=embeddings, identity=identity)
 
     def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        """Unit embeddings [n, d]; with `task.mirror` of the sum over a picture and its mirror image."""
-        found = nets["net"](images).float()
+        """Return unit embeddings [n, d]; with `task.mirror` of the sum over an image and its mirror image."""
+        embedding = nets["net"](images).float()
         if self.config.task["mirror"]:
-            found = F.normalize(found + nets["net"](images.flip(3)).float(), dim=1)
-        return {"embedding": found}
+            embedding = F.normalize(embedding + nets["net"](images.flip(3)).float(), dim=1)
+        return {"embedding": embedding}
 
 
 def build(config: Any) -> Siamese:
+    """Build the task; `hpc.task.build_task` calls it."""
     return Siamese(config)

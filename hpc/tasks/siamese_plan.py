@@ -1,4 +1,4 @@
-"""What the siamese job refuses, and what it counts for the plan. Imports no torch."""
+"""The refusals of the siamese job, and the sizes that `rostro submit` plans with. Imports no torch."""
 
 import itertools
 from collections.abc import Mapping
@@ -45,7 +45,8 @@ def check(config: Config) -> None:
         )
     if config.batch < 2 * config.data.group:
         raise UserError(
-            f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} pictures: "
+            f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} "
+            f"pictures: "
             f"use batch={2 * config.data.group} or more"
         )
 
@@ -57,13 +58,17 @@ def check_sets(config: Config, sets: Mapping[str, Any]) -> None:
         most = max(pictures, default=0)
         if len(pictures) < 2 or most < 2:
             raise UserError(
-                f"data.{split}={shards.folder} holds {len(pictures)} identities with at most {most} pictures each: "
+                f"data.{split}={shards.folder} holds {len(pictures)} identities with at most {most} pictures "
+                f"each: "
                 "it takes two identities, and one with two pictures; pack a set that has them"
             )
 
 
 def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
-    """(parameters of all networks, fp32 bytes that a picture keeps for backward), from the yaml's `memory`."""
+    """Return the parameters of all networks and the fp32 bytes that one image keeps for backward.
+
+    `memory` is the block of that name in the task's yaml.
+    """
     keys, trunk = config.task, memory[config.task["trunk"]]
     head = keys["embedding"] + 1 if keys["loss"] == "bce" else 0
     parameters = trunk["parameters"] + (trunk["features"] + 1) * keys["embedding"] + head
@@ -72,5 +77,5 @@ def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def core_rate(config: Config, memory: Mapping[str, Any]) -> float:
-    """Images a second that one CPU core trains, from the yaml's `memory`."""
+    """Return the images a second that one CPU core trains, from the yaml's `memory`."""
     return memory[config.task["trunk"]]["core_rate"] * (memory["reference_size"] / config.data.size) ** 2

@@ -1,11 +1,10 @@
-"""The forward and backward passes of one phase: micro batches, and gradient caching for losses that look at
-the whole global batch.
+"""The forward and backward passes of one phase: micro batches, and gradient caching for coupled losses.
 
-A per-sample loss is accumulated with the weight of each micro batch. A coupled loss over several micro
-batches runs twice (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited
-setup"): all outputs without a graph, the loss and its gradient with respect to the outputs, then each
-micro batch again with that gradient. Random numbers of a micro batch are drawn from a counted seed, so
-both passes see the same dropout.
+A per-sample loss is accumulated with the weight of each micro batch. A coupled loss looks at the whole global
+batch; over several micro batches it runs twice (Gao et al. 2021, "Scaling deep contrastive learning batch
+size under memory limited setup"): all outputs without a graph, the loss and its gradient with respect to the
+outputs, then each micro batch again with that gradient. A counted seed for each micro batch gives both passes
+the same dropout.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from hpc.task import Batch, Phase, Task
 
 
 class BackwardPass:
-    """What the passes of one phase share."""
+    """The passes of one phase over this rank's share of a batch."""
 
     def __init__(
         self,
@@ -34,18 +33,19 @@ class BackwardPass:
         autocast: Callable[[], AbstractContextManager],
         set_loss_weight: Callable[[float], None] = lambda share: None,
     ) -> None:
-        """`weigh` is told which share of the batch the next reported scalars speak of."""
+        """`set_loss_weight` receives the share of the batch that the next reported scalars stand for."""
         self.task, self.phase, self.clock, self.seed, self.autocast = task, phase, clock, seed, autocast
         self.set_loss_weight = set_loss_weight
         self.engine = engines[phase.player]
         if phase.second_order and not self.engine.second_order:
             raise UserError(
-                f"phase {phase.name} differentiates twice, which this engine gets wrong: use engine=flat"
+                f"phase {phase.name} differentiates twice, which this engine computes wrongly: use "
+                f"engine=flat"
             )
         self.raw: dict[str, nn.Module] = {name: engine.module for name, engine in engines.items()}
         self.nets = self.raw | {phase.player: self.engine.net}  # other players' networks are called unwrapped
         collect = not phase.second_order if phase.collect is None else phase.collect
-        # Of the phase's player alone: what others collected would be committed later than it is saved.
+        # Only the phase's own player collects: statistics of another would be committed after they are saved.
         self.layers = norms(self.engine.module) if collect else []
 
     def backward(self, batch: Batch, blocks: list[slice]) -> Tensor:
@@ -107,6 +107,6 @@ class BackwardPass:
 
 
 def blocks_of(count: int, micro: int) -> list[slice]:
-    """Consecutive slices of at most `micro` rows (0: one slice) that cover `count` rows."""
+    """Cover `count` rows with consecutive slices of at most `micro` rows (0 = one slice)."""
     size = micro or count
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]

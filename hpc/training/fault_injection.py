@@ -1,9 +1,10 @@
-"""Planned deaths, for audits and tests: `ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first
-step that ends at clock 640 or later; `ROSTRO_FAULT=save3@640` at the fourth write boundary of the first
-save at or after it; `savecommit@640` between its last write and its rename. `/R` at the end names the rank
-that dies (default 0). `ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume: an audit must notice. A job
-that SLURM requeued does not die again; ROSTRO_FAULT_INDEX=0 spares the other jobs of an array. Unset, as in every real
-run, nothing happens.
+"""Planned crashes for audits and tests, by environment variables that no real run sets.
+
+`ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first step that ends at clock 640 or later,
+`save3@640` at the fourth write boundary of the first save at or after it, `savecommit@640` between that
+save's last write and its rename. `/R` at the end names the rank that dies (default 0). A job that SLURM
+requeued does not die again, and ROSTRO_FAULT_INDEX=0 spares the other jobs of an array.
+`ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume.
 """
 
 import os
@@ -12,9 +13,7 @@ import signal
 
 
 def crash_point(place: str, clock: int, rank: int = 0) -> None:
-    """Die here if the environment says so. `place`: `step`, or `save<n>` for the nth write boundary of a
-    save.
-    """
+    """Kill this process if the environment says so. `place`: `step`, `savecommit` or `save<n>`."""
     plan = os.environ.get("ROSTRO_FAULT")
     if plan is None or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
         return
@@ -31,5 +30,5 @@ def crash_point(place: str, clock: int, rank: int = 0) -> None:
 
 
 def skip_restore(part: str) -> bool:
-    """Whether an audit's negative control asks to leave `part` (optim | ema | task) out of a resume."""
+    """Return whether a negative control leaves `part` (optim | ema | task) out of a resume."""
     return part in os.environ.get("ROSTRO_FORGET", "").split(",")

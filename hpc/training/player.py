@@ -1,4 +1,4 @@
-"""A player: what one optimizer updates, with its engine, its average and its batch norm layers."""
+"""A player: the network that one optimizer updates, with its engine, average and batch norm layers."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class PlayerState(NamedTuple):
 
     weights: dict[str, Tensor]
     optim: dict[str, Tensor]
-    ema: dict[str, Tensor] | None  # None: no average is kept
+    ema: dict[str, Tensor] | None  # None = no average is kept
 
 
 class Player:
@@ -28,11 +28,11 @@ class Player:
         self.name, self.config, self.comm = name, config, comm
         batch_norm.convert(module, mode=config.norm_stats, group=config.norm_group, comm=comm)
         module = module.to(comm.device)
-        if config.channels_last and config.engine.name != "deepspeed":  # which lays parameters out flat
+        if config.channels_last and config.engine.name != "deepspeed":  # DeepSpeed stores parameters flat
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() == 4:
                     tensor.data = _channels_last(tensor.data)
-        self.module = module  # each layer keeps its mode: what the task put into eval mode stays frozen
+        self.module = module  # each layer keeps its mode: one that the task put into eval mode stays frozen
         self.layers = batch_norm.norms(module)
         self._trainable = [p for p in module.parameters() if p.requires_grad]
         self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None
@@ -48,19 +48,19 @@ class Player:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The module that evaluations see: the average where one is kept. All ranks ask for it."""
+        """The module that evaluations use: the average where one is kept. All ranks ask for it."""
         if self.ema is None:
             return self.engine.whole()
         self.engine.sync_full(self.ema)
         return self.ema.module
 
     def receive_gradients(self, on: bool) -> None:
-        """Let passes leave gradients in the parameters, or not; those that the task froze never receive any."""
+        """Let passes leave gradients in the parameters, or not; parameters that the task froze get none."""
         for p in self._trainable:
             p.requires_grad_(on)
 
     def norm_of_gradient(self) -> Tensor:
-        """Euclidean norm over all gradients; see `engine.norm`."""
+        """Return the Euclidean norm over all gradients (`Flat.norm`)."""
         return self.engine.norm()
 
     def update(self, rate: float, gradient_norm: Tensor) -> None:
@@ -76,18 +76,19 @@ class Player:
             self.engine.average(self.ema, clock, batch)
 
     def forget_pass(self) -> None:
-        """Drop gradients and statistics of a pass that was only a warm-up."""
+        """Drop the gradients and statistics of a pass that was only a warm-up."""
         self.optimizer.zero_grad(set_to_none=True)
         batch_norm.discard(self.layers)
 
     def state(self) -> PlayerState:
-        """Return the whole state on rank 0, what this rank has on the others. All ranks call it."""
+        """Return the whole state on rank 0, and this rank's part of it elsewhere. All ranks call it."""
         weights, optim = self.engine.whole().state_dict(), self.engine.export_optim(self.optimizer)
         if self.ema:
             self.engine.sync_full(self.ema)
         return PlayerState(weights, optim, self.ema.state() if self.ema else None)
 
     def load_state(self, state: PlayerState) -> None:
+        """Restore what `state` returned, less the parts that a negative control leaves out."""
         self.engine.load(state.weights, f"player {self.name}")
         if not fault_injection.skip_restore("optim"):
             self.engine.import_optim(self.optimizer, state.optim)
@@ -95,7 +96,7 @@ class Player:
             self.ema.load_state(state.ema)
 
     def checksums(self) -> list[int]:
-        """One integer for each tensor of the module: equal on ranks that are in step."""
+        """Return one integer for each tensor of the module, equal on ranks that are in step."""
         sums = []
         for tensor in self.module.state_dict().values():
             raw = tensor.detach().contiguous().reshape(-1)
@@ -104,13 +105,14 @@ class Player:
         return torch.stack(sums).tolist()
 
     def tensor_names(self) -> list[str]:
+        """Return the names of the tensors behind `checksums`."""
         return [f"{self.name}.{name}" for name in self.module.state_dict()]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
-    """A copy whose strides say so, of a 1x1 kernel too.
+    """Return a copy with channels-last strides, those of a 1x1 kernel included.
 
-    `contiguous` leaves those as they are, since the memory is the same; their gradients have the other strides, and DDP
-    then warns and copies them piece by piece.
+    `contiguous` leaves a 1x1 kernel as it is, since its memory is the same in both layouts; its gradient has
+    the other strides, and DDP then warns and copies it piece by piece.
     """
     return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)

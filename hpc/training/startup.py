@@ -1,13 +1,10 @@
-"""What the trainer builds before its first step: the task, seeds, threads, loaders, the first lines of the
-log.
+"""Prepares a rank before its first step: the run's code, lock, config, threads, and the log's first lines.
 
-Everything here is called once (or once for each growth of the batch); the loop itself is in
-`hpc/train.py`.
+Everything here is called once; the loop itself is in `hpc/train.py`.
 """
 
 import contextlib
 import dataclasses
-import importlib
 import importlib.util
 import os
 import platform
@@ -19,7 +16,6 @@ import torch
 
 from data_shards.errors import UserError
 from data_shards.loading import loader
-from data_shards.loading.loader import RawBatch
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.cluster import slurm_env
 from hpc.config import held_out
@@ -30,30 +26,27 @@ from hpc.distributed.comm import Comm
 from hpc.runs import failures
 from hpc.runs.processes import mark
 from hpc.runs.run_dir import RunDir
-from hpc.task import Batch, Task
 from hpc.training.player import Player
 
 
 def refuse_foreign_code(run: RunDir) -> None:
-    """A rank runs the copy of the code that its run keeps; raise where another package of that name comes first."""
-    wanted = (run.path / "code").resolve()
+    """Refuse packages that do not come from the run's own copy of the code."""
+    code = (run.path / "code").resolve()
     for name in ("hpc", "models", "data_shards"):
-        found = importlib.util.find_spec(name)
-        if found is None or not found.origin:
-            raise UserError(
-                f"{name} cannot be imported, it belongs into {wanted}: start with `rostro resume`"
-            )
-        mine = Path(found.origin).resolve().parent.parent
-        if mine == wanted:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.origin:
+            raise UserError(f"{name} cannot be imported, it belongs into {code}: start with `rostro resume`")
+        folder = Path(spec.origin).resolve().parent.parent
+        if folder == code:
             continue
         remedy = "start it with `rostro resume`"
         if name != "hpc":
-            remedy = f"a foreign package named {name} lies first on the path: take {mine} off PYTHONPATH"
-        raise UserError(f"{name} was imported from {mine}, this run's code is {wanted}: {remedy}")
+            remedy = f"a foreign package named {name} is first on the path: take {folder} off PYTHONPATH"
+        raise UserError(f"{name} was imported from {folder}, this run's code is {code}: {remedy}")
 
 
 def bf16_hardware(comm: Comm) -> bool:
-    """Whether bf16 arithmetic is fast here."""
+    """Return whether bf16 arithmetic is fast on this rank's device."""
     if comm.device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if platform.machine() in ("x86_64", "AMD64") and Path("/proc/cpuinfo").exists():
@@ -63,9 +56,7 @@ def bf16_hardware(comm: Comm) -> bool:
 
 
 def resolved(run: RunDir, comm: Comm) -> Config:
-    """The run's config with every `auto` decided: by rank 0 of the first start, and kept in the run ever
-    after.
-    """
+    """Return the run's config with every `auto` decided, once, by rank 0 of the first start."""
     config = run.config()
     choice: dict[str, str] = {}
     if comm.main:
@@ -88,7 +79,7 @@ def check_world(config: Config, comm: Comm) -> None:
 
 
 def threads_and_algorithms(config: Config, comm: Comm) -> None:
-    """Share the cores among the ranks of this machine; deterministic kernels on a GPU where asked for."""
+    """Share the cores among the ranks of this machine; choose deterministic GPU kernels where asked for."""
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0))
         torch.set_num_threads(max(1, cores // max(1, config.procs)))
@@ -99,55 +90,44 @@ def threads_and_algorithms(config: Config, comm: Comm) -> None:
             torch.use_deterministic_algorithms(True)
 
 
-def task(config: Config) -> Task:
-    """The task of `hpc/tasks/<name>.py`: the file name is the registry."""
-    return importlib.import_module(f"hpc.tasks.{config.task['name']}").build(config)
-
-
-def to_batch(raw: RawBatch) -> Batch:
-    return Batch(raw.images, dict(raw.labels), raw.ids, raw.positions)
-
-
 def first_lines(
     config: Config, comm: Comm, players: dict[str, Player], sets: dict[str, ShardSet], clock: int
 ) -> str:
-    """What is active, for the head of the log."""
-    share = config.batch // comm.world
-    sizes = {name: player.size for name, player in players.items()}
+    """Compose the head of the log: everything that is active."""
+    data, share = config.data, config.batch // comm.world
+    parameters = ", ".join(f"{name} ({player.size:,} parameters)" for name, player in players.items())
     exact = "equal bit for bit"
-    if config.data.stream:
+    if data.stream:
         exact = "weaker with data.stream=true: see docs/resume.md"
     elif comm.device.type != "cpu" and not config.deterministic:
         exact = "not bit-equal on a GPU without deterministic=true"
-    pictures = ", ".join(f"{name} {len(found):,} pictures" for name, found in sets.items())
-    unchecked = [found.unchecked for found in sets.values() if found.unchecked]
-    return "\n".join(
-        [
-            f"task {config.task['name']}, players "
-            + ", ".join(f"{n} ({s:,} parameters)" for n, s in sizes.items()),
-            f"ranks {comm.world} on {comm.device.type}, engine {_engine(config)}, "
-            f"precision {config.precision}, norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
-            f"batch {config.batch} = {comm.world} x {share}, micro batch {config.micro_batch or share}, "
-            f"order {config.data.order}, backend {config.data.backend}{', stream' if config.data.stream else ''}",
-            f"data {pictures or config.data.train}{f', staged in {config.data.stage}' if config.data.stage else ''}",
-            *unchecked,
-            held_out.statement(config.data),
-            f"images {clock:,} of {config.images:,}; a resume is {exact}",
-        ]
-    )
+    counts = ", ".join(f"{name} {len(shards):,} pictures" for name, shards in sets.items())
+    staged = f", staged in {data.stage}" if data.stage else ""
+    lines = [
+        f"task {config.task['name']}, players {parameters}",
+        f"ranks {comm.world} on {comm.device.type}, engine {_engine(config)}, precision {config.precision}, "
+        f"norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
+        f"batch {config.batch} = {comm.world} x {share}, micro batch {config.micro_batch or share}, "
+        f"order {data.order}, backend {data.backend}{', stream' if data.stream else ''}",
+        f"data {counts or data.train}{staged}",
+        *(shards.unchecked for shards in sets.values() if shards.unchecked),
+        held_out.statement(data),
+        f"images {clock:,} of {config.images:,}; a resume is {exact}",
+    ]
+    return "\n".join(lines)
 
 
 def _engine(config: Config) -> str:
-    """The engine as the log names it, with what DeepSpeed splits."""
-    chosen = config.engine.deepspeed
+    """Name the engine for the log, with what DeepSpeed splits."""
+    deepspeed = config.engine.deepspeed
     if config.engine.name != "deepspeed":
         return config.engine.name
-    return f"deepspeed ZeRO {chosen.stage}{', offload' if chosen.offload else ''}"
+    return f"deepspeed ZeRO {deepspeed.stage}{', offload' if deepspeed.offload else ''}"
 
 
 @contextlib.contextmanager
 def locked(run: RunDir, comm: Comm) -> Iterator[None]:
-    """Hold the run's lock on rank 0; all ranks end where another living job has it."""
+    """Hold the run's lock on rank 0; end all ranks where another living job holds it."""
     error = ""
     if comm.main:
         try:

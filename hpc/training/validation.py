@@ -1,8 +1,7 @@
-"""The evaluation of a held-out set on all ranks: raw or averaged modules, no padding, no communication in the
-loop.
+"""Evaluates a held-out set on all ranks: raw or averaged modules, no padding, no communication in the loop.
 
 Each rank walks its own contiguous block of the set; rows meet once, by sample id, so any number of ranks
-gives the same figures. Rank 0 computes them and the others receive the scalars.
+gives the same figures. Rank 0 computes them, and the others receive the scalars.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from hpc.task import Batch, Report, Task
 
 @contextlib.contextmanager
 def in_eval_mode(nets: dict[str, nn.Module]) -> Iterator[None]:
-    """Put every network into eval mode; afterwards each of their layers has its own mode again."""
+    """Put every network into eval mode; restore the mode of each layer afterwards."""
     before = [(module, module.training) for net in nets.values() for module in net.modules()]
     for net in nets.values():
         net.eval()
@@ -38,11 +37,9 @@ def evaluate(
     channels_last: bool,
     thumbnails: int = 0,
 ) -> tuple[Report, tuple[Tensor, Tensor] | None]:
-    """Run `task` over this rank's `batches`; return the report of the whole set and a few pictures with their
-    ids.
+    """Run `task` over this rank's `batches`; return the report of the whole set, and thumbnails with ids.
 
-    Curves and embeddings of the report, and the thumbnails (uint8 [n, 3, h, w], ids [n]), are there on
-    rank 0 only.
+    Rank 0 alone has the curves and embeddings of the report and the thumbnails (uint8 [n, 3, h, w], ids [n]).
     """
     meters = task.meters()
     thumbs: list[Tensor] = []
@@ -68,6 +65,6 @@ def evaluate(
 
 @torch.no_grad()
 def pictures(task: Task, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-    """What the monitor shows of the task. Moves nothing, though without an average these networks are being trained."""
+    """Return the images that the monitor shows, and change nothing in networks that may be in training."""
     with in_eval_mode(nets):
         return task.pictures(nets, batch, clock)

@@ -1,0 +1,97 @@
+"""Players: the memory layout under DDP, and two with batch norm that pass through each other."""
+
+import contextlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hpc import train
+from hpc.checkpoints import store
+from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
+from hpc.distributed.comm import Comm
+from hpc.runs.run_dir import RunDir
+from hpc.task import Batch, Phase, Task
+from hpc.training.player import Player
+from tests.ranks import launch
+from tests.runs import make_run
+from tests.sets import pack_set
+
+
+def one_update(comm: Comm, pictures: int) -> tuple[list[str], list[str]]:
+    """Warnings of one update under DDP; parameters whose gradient has other strides."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 32, 1), nn.Conv2d(32, 32, 3, groups=32))
+    other: list[str] = []
+
+    def compare(name: str, p: Tensor, gradient: Tensor) -> None:
+        if gradient.stride() != p.stride():
+            other.append(name)
+
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        player = Player("net", net, Config(engine=Engine(name="ddp")), comm)
+        for name, p in net.named_parameters():
+            p.register_hook(lambda gradient, name=name, p=p: compare(name, p, gradient))
+        images = torch.randn(pictures, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+        for _ in range(2):
+            player.optimizer.zero_grad(set_to_none=True)
+            player.engine.net(images).square().mean().backward()
+            player.update(1e-3, player.norm_of_gradient())
+    return [str(warning.message) for warning in raised], other
+
+
+# With 16 pictures the kernels on a CPU are others than with fewer.
+@pytest.mark.parametrize("pictures", [4, 16])
+def test_gradients_have_the_strides_of_their_parameters(pictures: int) -> None:
+    assert launch(one_update, 2, pictures) == [([], [])] * 2
+
+
+class Rivals(Task):
+    """Two players with batch norm: each phase passes through both, and the pictures do so too."""
+
+    def players(self) -> dict[str, nn.Module]:
+        return {
+            "G": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1)),
+            "D": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)),
+        }
+
+    def phases(self, clock: int) -> list[Phase]:
+        return [Phase("make", "G"), Phase("judge", "D")]
+
+    def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        score = nets["D"](nets["G"](batch.images)).mean()
+        return (score - 1.0 if phase.player == "G" else score).square()
+
+    def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
+        nets["D"](nets["G"](batch.images))
+        return {}
+
+
+def test_two_players_with_batch_norm_resume_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "build_task", Rivals)
+    shards = pack_set(tmp_path, identities=8, each=4)
+    options: dict[str, Any] = {"images": 96, "engine": Engine(name="flat"), "ema": Ema()}
+    options |= {"save": Save(every=48), "eval": Evaluate(every=48, batch=16)}
+    straight, stopped = (make_run(tmp_path / name, shards, **options) for name in ("straight", "stopped"))
+    with contextlib.closing(train.Trainer(RunDir(straight), Comm())) as trainer:
+        trainer.fit()
+    with contextlib.closing(train.Trainer(RunDir(stopped), Comm())) as trainer:
+        while trainer.clock < 48:
+            before = trainer.clock
+            trainer.step()
+        trainer._interval_start = (0.0, 0, 0.0)
+        trainer._after_step(before)
+    with contextlib.closing(train.Trainer(RunDir(stopped), Comm())) as trainer:
+        assert trainer.clock == 48
+        trainer.fit()
+    one, other = (store.read(store.listing(run)[-1]).players for run in (straight, stopped))
+    assert one.keys() == other.keys() == {"G", "D"}
+    for name, tensors in one.items():
+        for key, tensor in tensors.items():
+            assert torch.equal(tensor, other[name][key]), f"{name}.{key}"

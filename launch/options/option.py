@@ -45,6 +45,8 @@ class Option:
             return f"{key}={self.placeholder}"
         if isinstance(self.default, int) and not isinstance(self.default, bool) and self.default >= 10_000:
             return f"{key}={self.default:_}"
+        if isinstance(self.default, float):
+            return f"{key}={self.default:g}"
         return f"{key}={written(self.default)}"
 
 

@@ -14,7 +14,7 @@ COMMANDS = {  # name: (module, one line)
     "pairs": ("launch.commands.pairs", "a pair list of a packed set, for `rostro evaluate pairs=`"),
     "submit": ("launch.submit", "start a training run; `python launch/submit.py` is the same"),
     "status": ("launch.commands.status", "list runs: state, images, rate, time left, last metrics"),
-    "logs": ("launch.commands.logs", "the end of a rank's log; rank=guilty is the one that ended the run"),
+    "logs": ("launch.commands.logs", "the end of a rank's log; rank=failed is the one that ended the run"),
     "stop": ("launch.commands.stop", "ask a run to save and leave"),
     "resume": ("launch.commands.resume", "go on with a run that stopped, in its directory and with its code"),
     "evaluate": (

@@ -17,7 +17,7 @@ from hpc.runs.run_dir import RunDir
 from launch import cli
 from tests.launch.judged import judged_run
 
-COMMANDS = ("status", "logs", "guilty", "stop", "resume", "evaluate", "verify", "export")
+COMMANDS = ("status", "logs", "failed", "stop", "resume", "evaluate", "verify", "export")
 
 
 class Field:
@@ -82,7 +82,7 @@ class Field:
         words = {
             "status": ["status", f"runs={self.run.path.parent}", "json=true"],
             "logs": ["logs", run],
-            "guilty": ["logs", run, "rank=guilty"],
+            "failed": ["logs", run, "rank=failed"],
             "evaluate": ["evaluate", run, "bootstrap=0"],
             "verify": ["verify", run, *self.pair, "json=true"],
             "export": ["export", run, f"out={self.folder / 'out'}", "onnx=false"],

@@ -37,7 +37,7 @@ def report_of(run: Path, name: str) -> dict:
 def test_it_judges_the_held_out_people_beside_two_baselines(run, shards, capsys):
     assert main(["evaluate", str(run), "bootstrap=50"]) == 0
     shown = capsys.readouterr().out
-    assert "48 pictures of 12 people, 72 genuine and 1,056 impostor pairs" in shown
+    assert "48 images of 12 people, 72 genuine and 1,056 impostor pairs" in shown
     report = report_of(run, "pictures-eval")
     assert [row["name"] for row in report["rows"]] == ["faces at 160 (ema)", "untrained network", PIXELS]
     assert all(row["name"] in shown for row in report["rows"])

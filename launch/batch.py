@@ -5,7 +5,7 @@
                                                    (a third word: the signal that came before the ranks were started)
 
 A requeue finds its run by the file $ROSTRO_BINDING, which holds the run's path, and resolves nothing: the words are
-not read again. `slurm/siamese.sh` names that file by the job, in a folder that depends on nothing else.
+not read again. `slurm/job.sh` names that file by the job, in a folder that depends on nothing else.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def _binding() -> Path:
     """The file that holds the path of this job's run."""
     named = os.environ.get("ROSTRO_BINDING")
     if not named:
-        raise UserError("ROSTRO_BINDING is not set: a job script must name it as slurm/siamese.sh does")
+        raise UserError("ROSTRO_BINDING is not set: start the job by slurm/job.sh, which sets it")
     return Path(named)
 
 

@@ -5,12 +5,13 @@ A command keeps a table `OPTIONS`, name -> Option. `key_value.parse` takes defau
 are not here: they are those of a run's config (hpc/config/schema.py).
 """
 
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpc.config.rules import Rule, written
+from hpc.config.types import shown
 
 WIDTH = 110  # columns of a help page
 
@@ -21,7 +22,7 @@ class Option:
 
     help: meaning, as it stands on the help page; a line break in it is kept
     choices: the values that may be typed (empty = any value of the type)
-    least, most: limits of a number, inclusive (None = no limit)
+    least, most: limits of a number, inclusive; most needs least (None = no limit)
     placeholder: what the page shows as the value of an option without a default, such as DIR
     """
 
@@ -33,11 +34,16 @@ class Option:
     placeholder: str = ""
 
     def fault(self, key: str, value: Any) -> str:
-        """Return why the option may not have this value and which it may have; empty if it may."""
-        if self.default in ("", None) and value == self.default:
+        """Return why the option may not have this value and what to type instead; empty if it may."""
+        if self.choices and value not in (*self.choices, self.default):
+            *first, last = self.choices
+            return f"{key}={value} is not known: use {', '.join(first)} or {last}"
+        low = -math.inf if self.least is None else self.least
+        high = math.inf if self.most is None else self.most
+        if low == -math.inf and high == math.inf or low <= value <= high:
             return ""
-        rule = Rule(self.help, one_of=self.choices, least=self.least, most=self.most)
-        return rule.fault(key, value, self.default)
+        limits = f"{low:_} or more" if high == math.inf else f"{low:_} to {high:_}"
+        return f"{key}={shown(value)} is not {limits}: type {self.typed(key)}"
 
     def typed(self, key: str) -> str:
         """Return `key=default` as the page shows it."""
@@ -47,7 +53,7 @@ class Option:
             return f"{key}={self.default:_}"
         if isinstance(self.default, float):
             return f"{key}={self.default:g}"
-        return f"{key}={written(self.default)}"
+        return f"{key}={shown(self.default)}"
 
 
 def option_lines(options: Mapping[str, Option], places: Mapping[str, str] | None = None) -> str:

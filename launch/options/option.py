@@ -40,7 +40,7 @@ class Option:
             return f"{key}={value} is not known: use {', '.join(first)} or {last}"
         low = -math.inf if self.least is None else self.least
         high = math.inf if self.most is None else self.most
-        if low == -math.inf and high == math.inf or low <= value <= high:
+        if (low == -math.inf and high == math.inf) or low <= value <= high:
             return ""
         limits = f"{low:_} or more" if high == math.inf else f"{low:_} to {high:_}"
         return f"{key}={shown(value)} is not {limits}: type {self.typed(key)}"

@@ -16,8 +16,8 @@ from hpc.config.parse import smoke_overrides
 from hpc.runs.run_dir import RunDir
 from launch import batch
 from launch.start import create
-from tests.launch.command import environment
 from tests.sets import pack_set
+from tests.support.command import environment
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from launch import cli
 from launch.commands.completion import candidates
 from launch.options.command_table import COMMANDS, load
 from launch.start import snapshot
-from tests.launch.command import ROOT, environment
+from tests.support.command import ROOT, environment
 
 WITHOUT_TORCH = """
 import sys

@@ -11,9 +11,9 @@ import pytest
 
 from hpc.config.parse import load_config, smoke_overrides
 from hpc.runs.run_dir import RunDir
-from tests.launch.command import ROOT, environment, refused, rostro
 from tests.runs import wait_for
 from tests.sets import pack_set
+from tests.support.command import ROOT, environment, refused, rostro
 from tests.support.modes import odd, shared_umask
 
 LONG = "images=50_000_000"

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from hpc.config.parse import load_config, smoke_overrides
-from tests.launch.command import ROOT, refused, rostro, script
 from tests.sets import pack_set
+from tests.support.command import ROOT, refused, rostro, script
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_submitting_imports_no_torch(tmp_path, shards):
     import subprocess
     import sys
 
-    from tests.launch.command import environment
+    from tests.support.command import environment
 
     found = subprocess.run(
         [sys.executable, "-c", code],

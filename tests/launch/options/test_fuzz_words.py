@@ -19,7 +19,7 @@ from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
 from launch.options.compose import composed, known_keys
 from launch.options.other_words import OURS
-from tests.launch.test_shell import HOSTILE, PATHS, WORDS, Shell, resolved, shell, with_value
+from tests.launch.start.test_shell import HOSTILE, PATHS, WORDS, Shell, resolved, shell, with_value
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, damage, damage_json
 
 __all__ = ["shell"]  # the fixture

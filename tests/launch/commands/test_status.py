@@ -15,7 +15,7 @@ from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from launch.terminal import Column, table
-from tests.launch.command import environment
+from tests.support.command import environment
 
 FIGURES = {"eer": 0.1234, "auc": 0.9456, "accuracy": 0.9012, "tar@1%": 0.5123}
 

@@ -9,7 +9,7 @@ from hpc.config.types import near
 from launch.options.command_table import COMMANDS
 from launch.options.key_value import parse
 from launch.options.option import WIDTH, Option, option_lines
-from tests.launch.command import refused, rostro
+from tests.support.command import refused, rostro
 
 OPTIONS = {
     "out": Option("", "folder of what is written", placeholder="DIR"),
@@ -112,7 +112,7 @@ def _python(code: str, cwd) -> str:
     import subprocess
     import sys
 
-    from tests.launch.command import environment
+    from tests.support.command import environment
 
     return subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, env=environment(), capture_output=True, text=True, check=True

@@ -9,7 +9,7 @@ from hpc.config import apex
 from launch.doctor import machine, site, slurm
 from launch.doctor.finding import Finding
 from launch.doctor.site import Need, Site
-from tests.launch.command import rostro
+from tests.support.command import rostro
 
 CPU = {"torch": "2.13.0+cpu", "cuda": None, "gpus": [], "nccl": None, "dali": None}
 GPU = {

@@ -143,7 +143,7 @@ def test_all_that_is_written_has_the_mode_that_the_umask_says(tmp_path):
         assert main(["export", str(run), "onnx=false"]) == 0
         assert main(["info", str(shards)]) == 0
         job = f"from launch.job import Job; from pathlib import Path; Job._log_to(None, Path({str(run)!r}, 'log'))"
-        subprocess.run([sys.executable, "-c", job], check=True, cwd=Path(__file__).parents[2])
+        subprocess.run([sys.executable, "-c", job], check=True, cwd=Path(__file__).parents[3])
     written = {path.name for path in tmp_path.rglob("*")}
     assert written >= {"model.safetensors", "roc.png", "report.json", "log"}
     assert odd(tmp_path) == {}

@@ -180,7 +180,7 @@ def test_people_of_the_training_are_refused_and_their_threshold_is_not_kept(tmp_
         (["checkpoint=77"], "checkpoint=77 is not in .*use best, last or one of 160, 320"),
         (["weights=mean"], "weights=mean is not known: use ema, raw or auto"),
         (["missing=maybe"], "missing=maybe is not known: use error or skip"),
-        (["bootstrap=-1"], "bootstrap=-1 is negative"),
+        (["bootstrap=-1"], "bootstrap=-1 is not 0 or more: type bootstrap=1000"),
         (["data=/nowhere"], "/nowhere: has no manifest.json"),
         (["pairs=/nowhere.txt"], "/nowhere.txt does not exist"),
         (["chekpoint=best"], "unknown key chekpoint .*checkpoint"),

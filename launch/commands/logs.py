@@ -12,7 +12,7 @@ from data_shards.errors import UserError
 from hpc.runs.run_dir import RunDir
 from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
-from launch.watch.log_files import _text, last_lines
+from launch.watch.log_files import last_lines, text_of
 
 OPTIONS = {
     "runs": Option("runs", "folder of the run directories"),
@@ -64,7 +64,7 @@ def _follow(run: RunDir, files: Mapping[int, IO[bytes]], heads: Mapping[int, str
         for rank, file in files.items():
             *lines, halves[rank] = (halves[rank] + file.read()).split(b"\n")
             for line in [*lines, *([halves[rank]] if halves[rank] and not living else [])]:
-                print(f"{heads[rank]}{_text(line)}")
+                print(f"{heads[rank]}{text_of(line)}")
         sys.stdout.flush()
         if living:
             time.sleep(POLL)

@@ -285,5 +285,5 @@ def test_ctrl_c_in_an_salloc_stops_the_ranks_and_frees_the_run(site):
     assert code == 130, errors
     assert site.calls("scancel") == ["scancel --signal=TERM 7.3"]
     run = RunDir(site.folder / "runs" / "a")
-    assert "to go on: rostro resume a" in errors
+    assert "to resume it: rostro resume a" in errors
     assert not run.lock.in_use()

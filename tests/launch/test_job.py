@@ -77,7 +77,7 @@ def test_a_run_that_gives_up_is_a_failed_job(tmp_path, monkeypatch, rank):
     run = make(tmp_path, "a")
     monkeypatch.setattr(requeue, "wanted", lambda *args, **more: (False, "it gives up"))
     with pytest.raises(SystemExit, match="it gives up"):
-        job.Job(str(run.path))._go_on(run)
+        job.Job(str(run.path))._requeue(run)
     assert run.status()["state"] == "failed"
 
 

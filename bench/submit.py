@@ -1,7 +1,7 @@
 """Measure `rostro submit` against `import hydra`, all as whole processes, interleaved; medians.
 
-A dry run, and a real submission to SLURM. The latter goes to a sandbox that lives as long as the bench (the jobs
-are held, so that none runs meanwhile); it is left out, with a message, if SLURM is not installed.
+A dry run, and a real submission to SLURM. The latter goes to a sandbox that lives as long as the bench (the
+jobs are held, so that none runs meanwhile); it is left out, with a message, if SLURM is not installed.
 
 usage: python bench/submit.py [rounds]
 """

@@ -1,11 +1,11 @@
-"""The part of `slurm/job.sh` in Python: `start` makes or finds the run of this job, `end` says what comes next.
+"""The Python part of `slurm/job.sh`: `start` makes or finds the run of this job, `end` says what is next.
 
-    python -m launch.batch start key=value ...     prints a plan: the run, what starts a rank, what comes before
-    python -m launch.batch end RUN EXIT_CODE       0: the job is over; 10: requeue it (the script does); else: failed
-                                                   (a third word: the signal that came before the ranks were started)
+    python -m launch.batch start key=value ...   print the run, the program of a rank, the lines before it
+    python -m launch.batch end RUN EXIT_CODE     exit code 0: the job is over; 10: requeue it; else: failed
+                                                 (third word: a signal that came before the ranks started)
 
-A requeue finds its run by the file $ROSTRO_BINDING, which holds the run's path, and resolves nothing: the words
-are not read again. `slurm/job.sh` names that file by the job, in a folder that depends on nothing else.
+A requeue finds its run by the file $ROSTRO_BINDING, which holds the run's path, and resolves nothing: the
+words are not read again. `slurm/job.sh` names that file by the job, in a folder that depends on nothing else.
 """
 
 import contextlib
@@ -123,7 +123,7 @@ def bound(binding: Path, job: str) -> RunDir | None:
 
 
 def shell_lines(run: RunDir, config: Config) -> list[str]:
-    """Return what the batch script reads: the run, srun's options, a rank's program, the lines before the ranks."""
+    """Return what the batch script reads: the run, srun's options, a rank's program, the lines before it."""
     from launch.start.shell import plan_lines
     from launch.start.slurm import program, setup_lines
 

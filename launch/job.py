@@ -52,7 +52,7 @@ class Job:
         return code
 
     def _begin(self, run: RunDir) -> None:
-        """Count this start; end the job if its starts save nothing or the run that it waits for has not finished."""
+        """Count this start; end the job if its starts save nothing or its `after` has not finished."""
         config = run.config()
         why = requeue.stuck(run, config.cluster.attempts)
         if not why and config.after and not slurm_env.restart_count():
@@ -100,7 +100,7 @@ class Job:
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
     def _share_machine(self, ranks: int) -> None:
-        """Limit threads if ranks share the cores, and restore the terminal's GPUs; torch is not loaded yet."""
+        """Limit threads if ranks share the cores, and restore the terminal's GPUs, before torch is loaded."""
         if ranks > 1:
             os.environ.setdefault("OMP_NUM_THREADS", "1")
         visible = os.environ.pop(VISIBLE, None)

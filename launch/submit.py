@@ -1,8 +1,8 @@
 """Start a training run: `python launch/submit.py task=siamese procs=2`, which is `rostro submit ...`.
 
-It resolves the config, refuses what cannot work, makes the run directory, starts the ranks and returns. Nothing
-here imports torch. Composition is in `launch/options/compose.py`, the plan in `launch/start/data.py`, the ranks in
-`launch/job.py`.
+It resolves the config, refuses what cannot work, makes the run directory, starts the ranks and returns.
+Nothing here imports torch. Composition is in `launch/options/compose.py`, the plan in `launch/start/data.py`,
+the ranks in `launch/job.py`.
 """
 
 import sys
@@ -60,7 +60,7 @@ def _sweep(words: Sequence[str]) -> int:
 
 
 def _one(config: Config, words: Sequence[str], *, called: str = "") -> int:
-    """Print, prepare or start one resolved config. called: the name of a run without a given one (empty = by date)."""
+    """Print, prepare or start one resolved config. called: name of a run without a given one."""
     if config.dry_run:
         from launch.start import dry_run
 

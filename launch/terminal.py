@@ -46,10 +46,10 @@ def wrapped(text: str, within: int) -> list[str]:
 
 
 def table(columns: Sequence[Column], within: int) -> list[str]:
-    """Return the lines: titles, a rule, rows. None is longer than `within`, except a first cell that alone is.
+    """Return the lines: titles, a rule, rows; at most `within` columns, except a longer first cell.
 
-    Empty columns are left out, then spare ones. A long first cell has a line of its own: it may be copied, so it
-    is never cut. The last column's cells are lists, cut at the end of the line: `loss 0.3, eer 0.1`.
+    Empty columns are left out, then spare ones. A long first cell has a line of its own: it may be copied, so
+    it is never cut. The last column's cells are lists, cut at the end of the line: `loss 0.3, eer 0.1`.
     """
     kept = [column for column in columns if column is columns[0] or any(column.cells)]
     kept[0].most = NAME

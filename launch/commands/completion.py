@@ -1,7 +1,7 @@
 """`rostro completion`: print what makes the TAB key complete commands, keys and values in bash and zsh.
 
-It imports neither torch nor Hydra, since it must be quick. The keys of `submit` and their values come from the
-rules of the config, those of other commands from their declared options.
+It imports neither torch nor Hydra, since it must be quick. The keys of `submit` and their values come from
+the rules of the config, those of other commands from their declared options.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """`rostro demo`, `make demo`: run a whole job by the real commands: pack, submit, evaluate.
 
-Without data it draws faces of people who do not exist and fails unless the network is at least twice as good as
-plain pixels on people that it has not seen. The figures are those of `rostro evaluate`.
+Without data it draws faces of people who do not exist and fails unless the network is at least twice as good
+as plain pixels on people that it has not seen. The figures are those of `rostro evaluate`.
 """
 
 import json
@@ -32,8 +32,8 @@ OPTIONS = {
 HELP = f"""
 usage: rostro demo [key=value ...]                            (the same: make demo, make demo DATA=FOLDER)
 
-Makes faces, packs them, trains the siamese network on them with 2 ranks, and judges it on people that it has not
-seen. A few minutes on 2 cores. Exit code 1 unless its equal error rate is at most half the pixels'.
+Makes faces, packs them, trains the siamese network on them with 2 ranks, and judges it on people that it has
+not seen. A few minutes on 2 cores. Exit code 1 unless its equal error rate is at most half the pixels'.
 
 {option_lines(OPTIONS)}
 
@@ -70,7 +70,7 @@ def pack(keys: SimpleNamespace) -> Path:
 
 
 def layout(folder: str) -> str:
-    """Return the source of this folder: `lfw` if it is LFW as unpacked, else `folder`. UserError without one."""
+    """Return the source of this folder: `lfw` if it is LFW as unpacked, else `folder`."""
     from data_shards.sources.base import folders_of
     from data_shards.sources.lfw import FOLDERS
 
@@ -148,7 +148,10 @@ def verdict(report: dict[str, Any]) -> int:
     network, pixels = report["rows"][0]["eer"], report["rows"][-1]["eer"]
     failed = ""
     if pixels < HARD_ENOUGH:
-        failed = f"the pixels' EER {pixels:.3f} is below {HARD_ENOUGH}: these faces prove nothing, draw more people"
+        failed = (
+            f"the pixels' EER {pixels:.3f} is below {HARD_ENOUGH}: these faces prove nothing, "
+            "draw more people"
+        )
     elif network > BETTER * pixels:
         failed = (
             f"the network's EER {network:.3f} is above half the pixels' {pixels:.3f}: "

@@ -1,6 +1,7 @@
 """`rostro doctor`: report what this machine and its SLURM have, what is missing, harmful, and what to type.
 
-Probes: `launch/doctor/machine.py`, `launch/doctor/slurm.py`, `launch/doctor/probe_job.py` (a job of a minute).
+Probes: `launch/doctor/machine.py`, `launch/doctor/slurm.py`, `launch/doctor/probe_job.py` (a job of a
+minute).
 """
 
 import dataclasses
@@ -35,9 +36,10 @@ OPTIONS = {
 HELP = f"""
 usage: rostro doctor [key=value ...]
 
-Looks at this machine (GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems) and at its SLURM (partitions,
-GPUs, KillWait, GraceTime, JobRequeue, PreemptMode, signals, accounting) and says, a line each, what is ok, worth a
-note, missing or harmful to runs that must outlive their allocations, and what to type or to ask of the admin.
+Looks at this machine (GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems) and at its SLURM
+(partitions, GPUs, KillWait, GraceTime, JobRequeue, PreemptMode, signals, accounting) and says, a line each, what is ok,
+worth a note, missing or harmful to runs that must outlive their allocations, and what to type or to ask of
+the admin.
 
 {option_lines(OPTIONS)}
 

@@ -32,9 +32,9 @@ HELP = f"""
 usage: rostro evaluate RUN [key=value ...]
 
 Judges the siamese network of a run on people it has not seen: EER and AUC with 95 % intervals, accuracy by
-LFW's 10-fold protocol, TAR at fixed FAR, beside the untrained network and plain pixels. Checkpoint and threshold
-are chosen on the run's data.val, data.eval is reported. Writes RUN/evaluations/<set>/report.json, roc.png and
-scores.png, and RUN/threshold.json for `rostro verify`.
+LFW's 10-fold protocol, TAR at fixed FAR, beside the untrained network and plain pixels. Checkpoint and
+threshold are chosen on the run's data.val, data.eval is reported. Writes RUN/evaluations/<set>/report.json,
+roc.png and scores.png, and RUN/threshold.json for `rostro verify`.
 
 {option_lines(OPTIONS, {"RUN": "a run directory, e.g. runs/faces"})}
 
@@ -133,7 +133,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def threshold_lines(report: dict[str, Any]) -> list[str]:
-    """Return the lines on the threshold: its origin, its effect here, and whether it was chosen on these people."""
+    """Return the lines on the threshold: its origin, its effect, and whether these people chose it."""
     from hpc.config.held_out import CHOSEN
 
     origin, rates = report["threshold_from"], report["at_threshold"]
@@ -170,7 +170,8 @@ def title(report: dict[str, Any]) -> str:
     text += f": {report['pictures']:,} images of {report['identities']:,} people, "
     text += f"{genuine:,} genuine and {impostors:,} impostor pairs{drawn}"
     if "listed" in trial:
-        text += f"; {trial['usable']:,} of {trial['listed']:,} pairs of {trial['file']} ({trial['format']}) are usable"
+        text += f"; {trial['usable']:,} of {trial['listed']:,} pairs of {trial['file']} "
+        text += f"({trial['format']}) are usable"
     return text
 
 

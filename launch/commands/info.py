@@ -10,7 +10,8 @@ from launch.options.option import Option, option_lines
 OPTIONS = {
     "out": Option(
         "",
-        "folder of the contact sheets (-2-contact.png for another set of that name); default: beside each set",
+        "folder of the contact sheets (-2-contact.png for another set of that name); default: beside each "
+        "set",
     )
 }
 HELP = f"""

@@ -25,8 +25,8 @@ OPTIONS = {
     ),
     "val": Option(
         0.0,
-        "and to OUT/val, which chooses checkpoint and threshold; the rest: OUT/train. A hash of each name decides, "
-        "so an identity never moves when others come or leave, and the shares are met about",
+        "and to OUT/val, which chooses checkpoint and threshold; the rest: OUT/train. A hash of each name "
+        "decides, so an identity never moves when others come or leave, and the shares are met about",
     ),
     "size": Option(
         0, "store squares of this side in pixels (centre, area filter, quality 95); 0 keeps the files"
@@ -44,8 +44,8 @@ HELP = f"""
 usage: rostro pack source=NAME src=DIR out=DIR [key=value ...]
 
 Packs the images of a data set into WebDataset tar shards with index, DALI index and manifest, below
-OUT/<split>. Files that are not usable images are listed with the reason in OUT/<split>/rejected.csv. Killed at
-any point, the same command continues where it stopped; repeated on a finished set, it changes nothing.
+OUT/<split>. Files that are not usable images are listed with the reason in OUT/<split>/rejected.csv. Killed
+at any point, the same command continues where it stopped; repeated on a finished set, it changes nothing.
 
 {option_lines(OPTIONS)}
 

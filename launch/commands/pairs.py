@@ -1,4 +1,4 @@
-"""`rostro pairs`: write a list of pairs of a packed set, which `rostro evaluate pairs=` and other programs read."""
+"""`rostro pairs`: write a list of pairs of a packed set, for `rostro evaluate pairs=` and other programs."""
 
 import re
 from pathlib import Path

@@ -66,8 +66,8 @@ def main(argv: list[str]) -> int:
     status = run.status()
     if status["state"] == "finished":
         raise UserError(
-            f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer one "
-            f"is another run, type `rostro submit images=...`"
+            f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer "
+            f"one is another run, type `rostro submit images=...`"
         )
     check_values(config)
     config = on_cluster(config)
@@ -94,7 +94,8 @@ def _again(words: list[str]) -> bool:
     for word in words:
         if word != "from=0":
             raise UserError(
-                f"{word}: a run resumes from its newest good checkpoint: leave it out, or type from=0 to start again"
+                f"{word}: a run resumes from its newest good checkpoint: leave it out, or type from=0 to "
+                "start again"
             )
     return bool(words)
 
@@ -147,7 +148,7 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
 
 
 def _follow(data: dict[str, Any], before: Data, given: Collection[str]) -> None:
-    """Find the held-out sets that moved with the training set: those that are gone and are beside it again."""
+    """Follow held-out sets that moved with the training set: they are gone and are beside it again."""
     new = Path(data["train"]).expanduser()
     for split in ("val", "eval"):
         old = Path(getattr(before, split, "") or "")
@@ -160,8 +161,8 @@ def _follow(data: dict[str, Any], before: Data, given: Collection[str]) -> None:
             continue
         if not (new.parent / old.name / "manifest.json").is_file():
             raise UserError(
-                f"data.train={new}: the run's data.{split}={old} is gone too, and {new.parent / old.name} is not "
-                f"a packed set: type data.train=FOLDER data.{split}=FOLDER"
+                f"data.train={new}: the run's data.{split}={old} is gone too, and {new.parent / old.name} is "
+                f"not a packed set: type data.train=FOLDER data.{split}=FOLDER"
             )
         data[split] = str(new.parent / old.name)
 

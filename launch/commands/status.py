@@ -32,10 +32,10 @@ Lists runs, the newest last: state, images seen, images a second, time left, tra
 {option_lines(OPTIONS, PLACES)}
 
 Goodput is the share of the allocated time spent on training that was kept and on evaluation, over all starts.
-States: queued (its SLURM job waits), prepared, starting, running, saving, requeueing (saved; its SLURM job puts
-itself back into the queue), stopped (saved; `rostro resume` resumes it), finished, failed, dead (its processes
-ended without a message; `rostro resume` resumes from the last checkpoint), damaged (one of its files cannot be
-read: the message names it and the remedy).
+States: queued (its SLURM job waits), prepared, starting, running, saving, requeueing (saved; its SLURM job
+puts itself back into the queue), stopped (saved; `rostro resume` resumes it), finished, failed, dead (its
+processes ended without a message; `rostro resume` resumes from the last checkpoint), damaged (one of its
+files cannot be read: the message names it and the remedy).
 Example: rostro status runs=/scratch/runs json=true
 """
 
@@ -73,7 +73,8 @@ def main(argv: list[str]) -> int:
         print(f"no run in {os.path.abspath(keys.runs)} is called {keys.name}: quote name='*' to see all")
     elif not rows:
         print(
-            f"no runs in {os.path.abspath(keys.runs)}: `rostro submit` starts one, runs=FOLDER looks elsewhere"
+            f"no runs in {os.path.abspath(keys.runs)}: `rostro submit` starts one, runs=FOLDER looks "
+            "elsewhere"
         )
     else:
         show(rows)

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 
 def stop(run: RunDir, *, timeout: float) -> None:
-    """Ask the ranks to leave and wait until they have. UserError if they cannot be asked or do not leave in time."""
+    """Ask the ranks to leave and wait until they have; UserError if they cannot be asked or are too slow."""
     if run.lock.job():
         stop_job(run, run.lock.job(), timeout=timeout)
         return

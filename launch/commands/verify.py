@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 
 def image(path: str) -> np.ndarray:
-    """Read a file as uint8 [h, w, 3] RGB, upright; UserError if it is not an image, not regular or too large."""
+    """Read a file as uint8 [h, w, 3] RGB, upright; UserError if it is not a usable image or too large."""
     from data_shards.errors import UserError
     from data_shards.files import read_bytes
     from data_shards.images.normalize import pixels
@@ -91,4 +91,5 @@ def sentence(answer: dict[str, Any]) -> str:
         return f"{shown} ({answer['why']})"
     said = "same person" if answer["same"] else "different people"
     people = " ".join(filter(None, (answer["set"], answer["split"])))
-    return f"{said}: {shown}, threshold {answer['threshold']:.4f} (chosen on {people}, EER {answer['eer']:.3f} there)"
+    threshold = f"threshold {answer['threshold']:.4f} (chosen on {people}, EER {answer['eer']:.3f} there)"
+    return f"{said}: {shown}, {threshold}"

@@ -1,6 +1,6 @@
 """Findings on this machine: GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems.
 
-torch and DALI are imported in a process of their own: a broken driver or library ends that one, not the report,
+torch and DALI are imported in a process of their own: a broken driver or library ends that, not the report,
 and a login node need not load them. Everything else is read without importing it.
 """
 
@@ -43,7 +43,8 @@ except Exception as error:
 print(json.dumps(found))
 """
 # Kinds of file systems that several nodes can share.
-SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "wekafs", "panfs", "fuse.", "afs", "cifs", "9p", "virtiofs")
+SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "wekafs", "panfs", "fuse.", "afs", "cifs", "9p")
+SHARED += ("virtiofs",)
 SLOWING = {  # variables left over from debugging: what they cost
     "NCCL_P2P_DISABLE": "GPUs of a node talk through host memory",
     "NCCL_IB_DISABLE": "nodes talk over TCP instead of InfiniBand",

@@ -32,8 +32,8 @@ def kill_wait(site: Site, need: Need) -> Finding:
             HARMFUL,
             "KillWait",
             f"{wait} s from TERM to KILL, a step and a save take {need.seconds:.0f} s "
-            f"({need.why}): scancel, `scontrol requeue` and preemption without a grace time lose what was trained "
-            "since the last save",
+            f"({need.why}): scancel, `scontrol requeue` and preemption without a grace time lose what was "
+            "trained since the last save",
             f"ask the admin: KillWait={_round(need.seconds)}; until then end runs with `rostro stop`, and "
             "save more often (save.every; save.mode=async makes that cheap)",
         )
@@ -85,7 +85,8 @@ def grace(name: str, mode: str, grace: int, site: Site, need: Need) -> list[Find
         found = Finding(
             HARMFUL,
             "PreemptMode",
-            f"{name}: preempted jobs are suspended: they keep their GPU memory, and their ranks lose each other",
+            f"{name}: preempted jobs are suspended: they keep their GPU memory, and their ranks lose each "
+            "other",
             f"ask the admin: PreemptMode=REQUEUE for {name}; until then another partition",
         )
         return [found]
@@ -118,8 +119,8 @@ def requeue(site: Site) -> Finding:
             NOTE,
             "JobRequeue",
             "0: a job that does not ask for it is not requeued after a preemption or a lost node",
-            "`rostro submit` and slurm/*.sh ask for it; put #SBATCH --requeue into scripts of your own, or ask "
-            "the admin: JobRequeue=1",
+            "`rostro submit` and slurm/*.sh ask for it; put #SBATCH --requeue into scripts of your own, or "
+            "ask the admin: JobRequeue=1",
         )
     return Finding(OK, "JobRequeue", "1: jobs go back into the queue after a preemption or a lost node")
 
@@ -133,8 +134,8 @@ def requeued_twice(site: Site) -> list[Finding]:
         Finding(
             HARMFUL,
             "RequeueExit",
-            f"{codes}: SLURM requeues every job that ends with these codes without end, also one that does not "
-            "advance",
+            f"{codes}: SLURM requeues every job that ends with these codes without end, also one that does "
+            "not advance",
             "ask the admin to leave RequeueExit empty: a run requeues itself, at most cluster.attempts times "
             "without progress",
         )

@@ -1,7 +1,7 @@
 """`rostro doctor trial=true`: submit a job of a minute that tests what configuration files do not tell.
 
-It tests whether the nodes see the runs' folder and this python, and whether signals reach the batch script and
-the ranks. Its folder is beside the runs, and is removed with the job.
+It tests whether the nodes see the runs' folder and this python, and whether signals reach the batch script
+and the ranks. Its folder is beside the runs, and is removed with the job.
 """
 
 import contextlib

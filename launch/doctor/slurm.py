@@ -1,8 +1,8 @@
 """Findings on a SLURM whose runs must outlive their allocations, from its own configuration.
 
 `judge` is pure: `scontrol show config`, partitions and nodes as dictionaries in, findings out; `look` of
-`launch/doctor/site.py` asks SLURM. Signals and preemption: `launch/doctor/preemption.py`. How runs are stopped and
-requeued: `hpc/runs/requeue.py`. What to ask of the admin, as a letter: docs/cluster.md.
+`launch/doctor/site.py` asks SLURM. Signals and preemption: `launch/doctor/preemption.py`. How runs are
+stopped and requeued: `hpc/runs/requeue.py`. What to ask of the admin, as a letter: docs/cluster.md.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The subcommands of `rostro`: the module of each, imported only when it is called, and its one line of help."""
+"""The subcommands of `rostro`: the module of each, imported only when called, and its one line of help."""
 
 import importlib
 from types import ModuleType

@@ -105,8 +105,8 @@ def known_keys(task: str) -> dict[str, Any]:
 def composed(words: Sequence[str]) -> Config:
     """Return the config that the words ask for, typed, not yet checked. UserError for what cannot be read.
 
-    What comes later wins: the defaults, the files of engine and cluster, the task's yaml, the file of a group that
-    was typed, the site file, the yaml's smoke block if smoke=true, the words.
+    What comes later wins: the defaults, the files of engine and cluster, the task's yaml, the file of a group
+    that was typed, the site file, the yaml's smoke block if smoke=true, the words.
     """
     groups = _check_words(words)
     task = groups["task"]
@@ -120,7 +120,7 @@ def composed(words: Sequence[str]) -> Config:
 
 @cache
 def _tree(groups: tuple[str, ...]) -> dict[str, Any]:
-    """Compose the files of these groups by Hydra. It is cached for the points of a sweep: do not change it."""
+    """Compose the files of these groups by Hydra. The result is cached for a sweep: do not change it."""
     register()
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
@@ -141,7 +141,7 @@ def smoke_asked(words: Sequence[str]) -> bool:
 
 
 def _typed_groups(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a typed engine=X or cluster=X: they win over a task's yaml, the default files do not."""
+    """Yield the keys of a typed engine=X or cluster=X: they win over a task's yaml, the defaults do not."""
     for word in words:
         group, _, choice = word.partition("=")
         if group in ("engine", "cluster"):
@@ -170,7 +170,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def finish(values: Mapping[str, Any], *, task: str) -> Config:
-    """Return the Config of a composed tree, without the blocks beside it; the defaults type the task's keys."""
+    """Return the Config of a composed tree without the blocks beside it; defaults type the task's keys."""
     config: Config = from_dict({key: value for key, value in values.items() if key not in BESIDE})
     config.task = as_typed_tree("task.", config.task, task_yaml(task).get("task", {}))
     return config

@@ -53,8 +53,8 @@ def parse(
 ) -> SimpleNamespace:
     """Read `argv` into a namespace with the keys of `options` and of `positional` (None if not given).
 
-    Words without `=` fill `positional` in order; each of them may also be written `key=value`. While a position is
-    free, a word that `is_place` fills it too. UserError names the key, the value and the remedy.
+    Words without `=` fill `positional` in order; each of them may also be written `key=value`. While a
+    position is free, a word that `is_place` fills it too. UserError names the key, the value and the remedy.
     """
     defaults = dict.fromkeys(positional) | {key: option.default for key, option in options.items()}
     values: dict[str, Any] = dict(defaults)

@@ -1,8 +1,8 @@
 """The options of a command, each declared once: its default, its help and its limits.
 
 A command keeps a table `OPTIONS`, name -> Option. `key_value.parse` takes defaults, types and limits from it,
-`option_lines` its part of the help page, and the completion of the shell its choices. The keys of `rostro submit`
-are not here: they are those of a run's config (hpc/config/schema.py).
+`option_lines` its part of the help page, and the completion of the shell its choices. The keys of `rostro
+submit` are not here: they are those of a run's config (hpc/config/schema.py).
 """
 
 import math
@@ -57,7 +57,7 @@ class Option:
 
 
 def option_lines(options: Mapping[str, Option], places: Mapping[str, str] | None = None) -> str:
-    """Return the lines of a help page: the words that have a place (`RUN`), then the options, aligned and wrapped.
+    """Return lines of a help page: the words that have a place (`RUN`), then the options, aligned.
 
     places: word -> meaning (None = the command takes options only)
     """

@@ -65,7 +65,7 @@ SAME |= {"total_steps": "steps", "train_batch_size": "batch_size", "log_dir": "o
 
 
 def answer(key: str, value: str, words: Sequence[str] = ()) -> str:
-    """Return what to type instead of a key of another program (empty = it is unknown). words: all that was typed."""
+    """Return what to type instead of a key of another program (empty = unknown). words: the whole line."""
     name = key.lower().replace("-", "_").lstrip("_")
     name = SAME.get(name, name)
     if name == "epochs":

@@ -1,4 +1,4 @@
-"""The help page of `rostro submit`: every key of the chosen task with its default, its values and its meaning."""
+"""The help page of `rostro submit`: every key of the chosen task with its default, values and meaning."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ Starts a run and returns at once; closing the terminal does not end the run.
   gpus=0 hours=24       SLURM: GPUs of a node; time limit of an allocation (the run resumes in the next one)
   after=RUN             SLURM: start when that run, or job, has ended well
   name=                 of the run directory runs/<name>; default <task>-<date>-<time>
-  data.train=FOLDER     packed shards (`rostro pack`); beside it, ../val chooses the checkpoint, ../eval is reported
+  data.train=FOLDER     packed set; ../val beside it chooses the checkpoint, ../eval is reported
   data.set=NAME         the same as data.train=$ROSTRO_SHARDS/NAME/train
   wait=true             follow the run to its end and return its exit code; Ctrl-C saves and stops it
   dry_run=true          print the plan: batches per rank, updates, memory, the sbatch text; start nothing

@@ -27,8 +27,8 @@ def points(words: Sequence[str]) -> list[list[str]]:
 def endings(points: Sequence[Sequence[str]]) -> list[str]:
     """Return an ending for the name of each point's run that tells it apart: `-loss=bce-seed=1`.
 
-    Each is part of a folder's name and needs no quotes in a shell. A number takes its place if it would be too
-    long, and is added to it if two would be equal.
+    Each is part of a folder's name and needs no quotes in a shell. A number takes its place if it would be
+    too long, and is added to it if two would be equal.
     """
     values = [dict(word.split("=", 1) for word in point if "=" in word) for point in points]
     differing = [key for key in values[0] if len({point.get(key) for point in values}) > 1 and key != "name"]

@@ -50,8 +50,8 @@ def resolve(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
         data.check_people(config, data.check_data(config))
         if config.name and (Path(config.runs) / config.name).exists():
             raise UserError(
-                f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume {config.name}`, "
-                "or use another name"
+                f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume "
+                f"{config.name}`, or use another name"
             )
     return config
 
@@ -71,8 +71,8 @@ def refuse_unused(config: Config, words: Sequence[str]) -> None:
         key = word.partition("=")[0]
         if key in SLURM_ONLY or (key.startswith("cluster.") and key != "cluster.name"):
             raise UserError(
-                f"{word} is a request to SLURM, but the run would start on this machine: leave it out, or type "
-                "cluster=slurm on a login node"
+                f"{word} is a request to SLURM, but the run would start on this machine: leave it out, or "
+                "type cluster=slurm on a login node"
             )
 
 
@@ -84,7 +84,7 @@ def make(
     job: str = "",
     claim: Callable[[Path], None] | None = None,
 ) -> RunDir:
-    """Create the run directory under a temporary name until it is complete, so that no part of it is ever seen.
+    """Create the run directory, under a temporary name until it is complete.
 
     called: its name if the config has none (empty = task and date)
     job: the SLURM job to which it belongs from its first instant (empty = none)

@@ -24,8 +24,8 @@ MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd":
 def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
     """Return the config with absolute folders of its sets, and DeepSpeed's file read in. No data is opened.
 
-    `data.set` stands for $ROSTRO_SHARDS/<set>/train, /val and /eval. Beside a given `data.train`, the existing ones
-    of the `siblings` ../val and ../eval (or ../test) are taken.
+    `data.set` stands for $ROSTRO_SHARDS/<set>/train, /val and /eval. Beside a given `data.train`, the
+    existing ones of the `siblings` ../val and ../eval (or ../test) are taken.
     """
     data = config.data
     train = data.train
@@ -173,14 +173,14 @@ def check_digests(run: RunDir, config: Config) -> None:
     for split, digest in digests(config).items():
         if split == "val" and before and split not in before:
             raise UserError(
-                f"data.val={config.data.val}: run {run.name} began without one, and its best checkpoint is that of "
-                "data.eval: leave the key out, or start another run"
+                f"data.val={config.data.val}: run {run.name} began without one, and its best checkpoint is "
+                "that of data.eval: leave the key out, or start another run"
             )
         if before.get(split, digest) != digest:
             folder = getattr(config.data, split)
             raise UserError(
-                f"data.{split}={folder} is not the set that run {run.name} began with (its manifest differs): "
-                "give that one, or start another run"
+                f"data.{split}={folder} is not the set that run {run.name} began with (its manifest "
+                "differs): give that one, or start another run"
             )
 
 

@@ -1,4 +1,4 @@
-"""The expected time of a run, for the plan: measured by a run like it in this folder, else typical of a CPU."""
+"""The expected time of a run, for the plan: measured by a similar run of this folder, or typical."""
 
 import os
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ FOREVER = 60 * 24 * 3650  # minutes: the local executor requires a limit
 
 
 def environment(run: RunDir) -> Mapping[str, str]:
-    """Return the variables of the ranks: the run's code first on the path, without those of an enclosing job."""
+    """Return the variables of the ranks: the run's code first on the path, none of an enclosing job."""
     kept = {name: value for name, value in slurm_env.outside(os.environ).items() if name not in FOREIGN}
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         kept[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]

@@ -1,7 +1,7 @@
 """Turn values into words of a shell script: quoted, as arguments, never inside text that is already quoted.
 
-Only a `Variable` is expanded by a node. What a value may hold is checked in `hpc/config/text.py` before a run is
-made, and here once more, since a path also comes from the folder in which a command is typed.
+Only a `Variable` is expanded by a node. What a value may hold is checked in `hpc/config/text.py` before a run
+is made, and here once more, since a path also comes from the folder in which a command is typed.
 """
 
 import re
@@ -53,7 +53,7 @@ def module_lines(modules: Sequence[str]) -> list[str]:
 
 
 def plan_lines(run: Path, ranks: Sequence[str], program: Sequence[Word], setup: Sequence[str]) -> list[str]:
-    """Return what `slurm/job.sh` reads, a kind and a value a line; only the lines of `setup` are evaluated."""
+    """Return what `slurm/job.sh` reads, a kind and a value a line; it evaluates only those of `setup`."""
     lines = [f"run {_on_a_line(str(run))}", *(f"ranks {_on_a_line(word)}" for word in ranks)]
     for word in program:
         lines.append(f"variable {word.name}" if isinstance(word, Variable) else f"program {_on_a_line(word)}")

@@ -1,6 +1,7 @@
 """Submit a run as a SLURM job through submitit: the options of sbatch, the submission, the dependency.
 
-The job holds the run's path and nothing else, so SLURM may start the same pickle again. Ranks: `launch/job.py`.
+The job holds the run's path and nothing else, so SLURM may start the same pickle again. Ranks:
+`launch/job.py`.
 """
 
 import contextlib
@@ -32,15 +33,15 @@ NO_SLURM = (
 
 
 def chosen(config: Config) -> str:
-    """Return `slurm` or `local`, which is what cluster=auto means here. UserError if cluster=slurm is impossible."""
+    """Return `slurm` or `local`, to decide cluster=auto. UserError if cluster=slurm is impossible."""
     import shutil
 
     name = config.cluster.name
     if name == "local" or (name == "auto" and not slurm.available()):
         if config.nodes > 1:
             raise UserError(
-                f"nodes={config.nodes}, but no SLURM answers here: type it on a login node of the cluster, or "
-                "nodes=1 procs=RANKS"
+                f"nodes={config.nodes}, but no SLURM answers here: type it on a login node of the cluster, "
+                "or nodes=1 procs=RANKS"
             )
         return "local"
     if shutil.which("sbatch") is None:
@@ -74,7 +75,7 @@ def dependency(after: str, runs: str) -> str:
 
 
 def setup_lines(run: RunDir, config: Config) -> list[str]:
-    """Return the shell lines before the ranks: the site's modules and lines, and the run's code on the path."""
+    """Return the shell lines before the ranks: the site's modules and lines, the run's code on the path."""
     code = quoted(str(run.code))
     return [
         *module_lines(config.cluster.modules),
@@ -106,8 +107,8 @@ def _bindable(folder: str) -> str:
     for mark in ":,":
         if mark in folder:
             raise UserError(
-                f"{folder} contains {mark}, which separates folders for Apptainer: use another folder, or leave "
-                "cluster.container out"
+                f"{folder} contains {mark}, which separates folders for Apptainer: use another folder, or "
+                "leave cluster.container out"
             )
     return folder
 

@@ -1,4 +1,4 @@
-"""A folder with two runs that have every file a run may have, one of them to be damaged, and the commands on them."""
+"""Two runs that have every file a run may have, one of them to be damaged, and the commands on them."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What the batch script is told at a job's first start, after a requeue, and where neither can be; without a SLURM."""
+"""The plan of the batch script at a job's first start, after a requeue, and without either; no SLURM."""
 
 import os
 import subprocess
@@ -249,7 +249,7 @@ def test_lines_of_the_site_that_end_the_script_end_in_the_runs_status(site):
 
 @pytest.mark.parametrize(("name", "level", "again"), [("USR1", TIME, True), ("TERM", STOP, False)])
 def test_a_signal_before_the_ranks_are_started(site, name, level, again):
-    """While Python resolves the words, or the site's lines run: nothing is to be saved, and the job is not lost."""
+    """While Python resolves the words or the site's lines run: nothing to save, and the job is not lost."""
     line = f"kill -{name} $$"
     code, errors = site.run("name=a", f"cluster.setup=[{line}]")
     assert code == 0, errors

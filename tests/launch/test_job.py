@@ -1,4 +1,4 @@
-"""What a rank does before it trains, and commands that somebody types inside a job of his own."""
+"""The steps of a rank before it trains, and commands that are typed inside another job."""
 
 import os
 from pathlib import Path

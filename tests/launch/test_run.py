@@ -95,7 +95,7 @@ def test_wait_returns_the_end_and_a_finished_run_stays_finished(tmp_path, shards
 
 
 def test_a_failure_comes_back(tmp_path, shards):
-    """A rank that is killed ends `wait=true` with 1; afterwards only the set that the run began with is taken."""
+    """A killed rank ends `wait=true` with 1; afterwards only the set that the run began with is accepted."""
     rostro("submit", *words(shards, "c", "prepare=true"), cwd=tmp_path)
     run = RunDir(tmp_path / "runs" / "c")
     text = run.config_file.read_text()

@@ -201,8 +201,9 @@ def test_submitting_imports_no_torch(tmp_path, shards):
     code = (
         "import sys; from launch.start import create; from launch.options.compose import composed\n"
         f"create.prepare(['data.train={shards / 'train'}', 'name=n'])\n"
-        "import launch.job, launch.watch.follow, launch.commands.status, launch.commands.stop, launch.commands.resume\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'nvidia')])"
+        "import launch.job, launch.watch.follow, launch.commands.status, launch.commands.stop, "
+        "launch.commands.resume\nprint([name for name in sys.modules if name.split('.')[0] in ('torch', "
+        "'nvidia')])"
     )
     import subprocess
     import sys

@@ -1,4 +1,4 @@
-"""A run with a damaged file: `status` shows it beside all others, the other commands name the file and the remedy."""
+"""A run with a damaged file: `status` lists it, the other commands name the file and the remedy."""
 
 import os
 

@@ -162,7 +162,8 @@ def test_people_of_the_training_are_refused_and_their_threshold_is_not_kept(tmp_
     assert main(["evaluate", str(run), train, "bootstrap=0"]) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(
-        r"error: data=.*: 12 of the 12 people to be judged are of the training, such as person0.*overlap=allow\n",
+        r"error: data=.*: 12 of the 12 people to be judged are of the training, such as person0"
+        r".*overlap=allow\n",
         error,
     )
     assert not (run / "threshold.json").exists()

@@ -1,7 +1,7 @@
 """Random damage of any file of a run, then the commands on it: the same answer, a warning, or one line that says why.
 
-Not noticed: another value of the right type in status.json, lock.json or the ledger. They have no hashes, since ranks
-of earlier versions write them too; no figure depends on them.
+Not noticed: another value of the right type in status.json, lock.json or the ledger. They have no hashes,
+since ranks of earlier versions write them too; no figure depends on them.
 """
 
 import json

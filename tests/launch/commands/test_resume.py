@@ -1,4 +1,4 @@
-"""`rostro resume` of runs whose checkpoints or data are gone: one line, or `from=0`; nothing is cut silently."""
+"""`rostro resume` of runs whose checkpoints or data are gone: one line, or `from=0`."""
 
 import dataclasses
 import json

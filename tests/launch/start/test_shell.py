@@ -131,7 +131,7 @@ def with_value(config: Config, key: str, value: Any) -> Config:
 
 
 def test_no_value_is_executed(shell: Shell) -> None:
-    """Each value in each key that reaches a shell; those that are not refused stand in the scripts together."""
+    """Put each value in each key that reaches a shell; those not refused are in the scripts together."""
     base = resolved()
     accepted = Counter()
     for value in HOSTILE:

@@ -35,10 +35,10 @@ class Field:
         assert self.call("evaluate")[0] == 0
         shutil.rmtree(whole)
         shutil.copytree(self.run.path, whole, symlinks=True)
+        paths = (path for path in whole.rglob("*") if path.suffix in (".json", ".yaml", ".jsonl", ".log"))
         self.files = sorted(
-            path.relative_to(whole) for path in whole.rglob("*") if path.suffix in (".json", ".yaml", ".jsonl", ".log")
-            and "code" not in path.relative_to(whole).parts
-        )  # fmt: skip
+            path for path in (p.relative_to(whole) for p in paths) if "code" not in path.parts
+        )
         self.baseline = {command: self.call(command) for command in COMMANDS}
 
     def _fill(self, run: RunDir) -> None:

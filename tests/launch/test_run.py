@@ -41,9 +41,8 @@ def test_start_list_stop_resume(tmp_path, shards):
         wait_for(lambda: run.status().get("clock", 0) > 0)
         ranks = run.ranks()
         assert len(ranks) == 2
-        assert all(
-            os.getsid(place[1]) != os.getsid(0) for place in ranks.values()
-        )  # closing the terminal ends nothing
+        # Closing the terminal does not end the ranks.
+        assert all(os.getsid(place[1]) != os.getsid(0) for place in ranks.values())
         (row,) = json.loads(rostro("status", "json=true", cwd=tmp_path).stdout)
         assert (row["state"], row["ranks"], row["images"]) == ("running", 2, 50_000_000)
         assert row["rate"] > 0

@@ -1,5 +1,6 @@
-"""Random words of the command line, random damage of site files and of a run's config, and shell text in every key that
-reaches a script: one line of refusal, or values of the declared types; nothing is executed.
+"""Random words of the command line, random damage of site files and configs, shell text in every key.
+
+The answer is one line of refusal, or values of the declared types; nothing is executed.
 """
 
 import dataclasses

@@ -1,5 +1,7 @@
-"""What a person types never becomes a command: the scripts of both ways into SLURM are run by bash, with commands of a
-SLURM that only write down how they were called, and with values that would call the command `fired`.
+"""Typed text never becomes a command.
+
+The scripts of both ways into SLURM are run by bash, with commands of a SLURM that only record how they were
+called, and with values that would call the command `fired`.
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""`rostro submit` against `import hydra`, all as whole processes, interleaved; medians.
+"""Measure `rostro submit` against `import hydra`, all as whole processes, interleaved; medians.
 
-A dry run, and a real submission to SLURM. The latter goes to a sandbox that lives as long as the bench (the jobs are
-held, so that none runs meanwhile); it is left out, and says so, where SLURM is not installed.
+A dry run, and a real submission to SLURM. The latter goes to a sandbox that lives as long as the bench (the
+jobs are held, so that none runs meanwhile); it is left out, with a message, if SLURM is not installed.
 
 usage: python bench/submit.py [rounds]
 """
@@ -27,7 +27,7 @@ LIMITS = {DRY: 3.0, QUEUED: 4.0}
 
 @contextmanager
 def sandbox(folder: Path) -> Iterator[Path]:
-    """The slurm.conf of a SLURM in `folder`."""
+    """Start a SLURM in `folder`; yield its slurm.conf."""
     folder /= "c"
     subprocess.run([*SANDBOX, "up", folder], check=True, stdout=subprocess.DEVNULL)
     try:
@@ -37,7 +37,7 @@ def sandbox(folder: Path) -> Iterator[Path]:
 
 
 def pack(folder: Path, environment: dict[str, str]) -> Path:
-    """A small packed set."""
+    """Pack a small set; return the folder of its training split."""
     words = ["source=procedural", f"out={folder}", "identities=20", "per_identity=4", "size=64"]
     command = [sys.executable, "-m", "launch.cli", "pack", *words]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -47,7 +47,7 @@ def pack(folder: Path, environment: dict[str, str]) -> Path:
 def measure(
     rounds: int, commands: dict[str, list[str]], environment: dict[str, str]
 ) -> dict[str, list[float]]:
-    """Seconds of each command in each round; the first round only fills caches."""
+    """Return the seconds of each command in each round; a first round only fills caches."""
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, command in commands.items():
@@ -61,7 +61,7 @@ def measure(
 
 
 def report(rounds: int, seconds: dict[str, list[float]]) -> bool:
-    """Print the table and the JSON line; whether all bars are met."""
+    """Print the table and the JSON line; return whether all limits are met."""
     median = {name: statistics.median(values) for name, values in seconds.items()}
     ratios = {name: median[name] / median["import hydra"] for name in LIMITS if name in median}
     print(f"{'command':<22}{'median':>9}{'fastest':>9}{'slowest':>9}{'ratio':>8}{'at most':>9}")
@@ -74,6 +74,7 @@ def report(rounds: int, seconds: dict[str, list[float]]) -> bool:
 
 
 def main() -> int:
+    """Run the bench; return 0 if all limits are met."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     left_out = ("SLURM_", "ROSTRO_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}

@@ -1,11 +1,11 @@
-"""What `slurm/job.sh` calls: `start` makes or finds the run directory of this job, `end` says what comes after it.
+"""The Python part of `slurm/job.sh`: `start` makes or finds the run of this job, `end` says what is next.
 
-    python -m launch.batch start key=value ...     prints a plan: the run, what starts a rank, what comes before
-    python -m launch.batch end RUN EXIT_CODE       0: the job is over; 10: requeue it (the script does); else: failed
-                                                   (a third word: the signal that came before the ranks were started)
+    python -m launch.batch start key=value ...   print the run, the program of a rank, the lines before it
+    python -m launch.batch end RUN EXIT_CODE     exit code 0: the job is over; 10: requeue it; else: failed
+                                                 (third word: a signal that came before the ranks started)
 
-A requeue finds its run by the file $ROSTRO_BINDING, which holds the run's path, and resolves nothing: the words are
-not read again. `slurm/siamese.sh` names that file by the job, in a folder that depends on nothing else.
+A requeue finds its run by the file $ROSTRO_BINDING, which holds the run's path, and resolves nothing: the
+words are not read again. `slurm/job.sh` names that file by the job, in a folder that depends on nothing else.
 """
 
 import contextlib
@@ -31,22 +31,17 @@ from hpc.runs.requeue import AGAIN
 from hpc.runs.run_dir import RunDir
 
 STOPPED = 11  # exit code of `start`: nothing is left to be done
-FORGOTTEN = 7 * 24 * 3600  # seconds after which a binding without a run is removed
-TOLD = {"INT": STOP, "TERM": STOP, "USR1": TIME}
-ONE_OFF = (
-    "wait",
-    "dry_run",
-    "prepare",
-    "after",
-    "cluster",
-    "hours",
-)  # keys of a submission, which sbatch made
+BINDING_AGE = 7 * 24 * 3600  # seconds after which a binding without a run is removed
+REASONS = {"INT": STOP, "TERM": STOP, "USR1": TIME}
+# Keys of a submission, which sbatch has made already.
+ONE_OFF = ("wait", "dry_run", "prepare", "after", "cluster", "hours")
 
 
 def main(argv: Sequence[str]) -> int:
+    """Run `start` or `end`; return its exit code."""
     what, words = (argv[0], list(argv[1:])) if argv else ("", [])
     if not slurm_env.job_id():
-        raise UserError("this is no job: type sbatch slurm/siamese.sh key=value, or salloc first")
+        raise UserError("this is not a SLURM job: type sbatch slurm/siamese.sh key=value, or salloc first")
     if what == "start":
         return start(words)
     if what == "end" and len(words) in (2, 3):
@@ -55,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def start(words: Sequence[str]) -> int:
-    """The run of this job, made at its first start. Prints what the batch script reads."""
+    """Make the run of this job, or find it at a requeue, and print what the batch script reads."""
     job, binding = slurm_env.job_id(), _binding()
     run = bound(binding, job) if slurm_env.restart_count() else None
     if run is None:
@@ -63,7 +58,7 @@ def start(words: Sequence[str]) -> int:
         try:
             requeue.begin(run)
             print("\n".join(shell_lines(run, run.config())))
-        except BaseException:  # no rank of it will start: its name is free again
+        except BaseException:  # no rank will start: free its name
             shutil.rmtree(run.path, ignore_errors=True)
             raise
         return 0
@@ -85,7 +80,7 @@ def start(words: Sequence[str]) -> int:
 
 
 def _check_owner(run: RunDir, job: str) -> None:
-    """UserError where the run was resumed in another way: this job has no part in it any more."""
+    """Raise UserError if the run was resumed in another way: it no longer belongs to this job."""
     owner = run.lock.read().get("job", job)
     if owner != job:
         now = f"job {owner}" if owner else "no job"
@@ -93,42 +88,42 @@ def _check_owner(run: RunDir, job: str) -> None:
 
 
 def _binding() -> Path:
-    """The file that holds the path of this job's run."""
-    named = os.environ.get("ROSTRO_BINDING")
-    if not named:
-        raise UserError("ROSTRO_BINDING is not set: a job script must name it as slurm/siamese.sh does")
-    return Path(named)
+    """Return the file that holds the path of this job's run."""
+    path = os.environ.get("ROSTRO_BINDING")
+    if not path:
+        raise UserError("ROSTRO_BINDING is not set: start the job by slurm/job.sh, which sets it")
+    return Path(path)
 
 
 def bind(binding: Path, run: Path) -> None:
-    """Write down where this job's run will lie. What other jobs wrote about runs that are gone is cleared away."""
+    """Write the path of this job's run into its binding; remove old bindings of runs that are gone."""
     try:
         binding.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(binding, f"{run}\n".encode())
     except OSError as error:
         raise UserError(
-            f"{binding} cannot be written ({error.strerror}): export XDG_STATE_HOME=FOLDER, one that all nodes see, "
-            "then sbatch"
+            f"{binding} cannot be written ({error.strerror}): export XDG_STATE_HOME=FOLDER, one that all "
+            "nodes see, then sbatch"
         ) from None
     for other in binding.parent.glob("[!.]*"):
         with contextlib.suppress(OSError):
-            old = time.time() - other.stat().st_mtime > FORGOTTEN
+            old = time.time() - other.stat().st_mtime > BINDING_AGE
             if old and not Path(other.read_text().strip()).exists():
                 other.unlink()
 
 
 def bound(binding: Path, job: str) -> RunDir | None:
-    """The run that an earlier start of this job made; None where it was ended before it had."""
+    """Return the run that an earlier start of this job made (None = it was killed before)."""
     try:
         run = RunDir(read_text(binding, remedy="delete it").strip())
-        made = read_json(run.git_file, {"job?": str}, remedy="restore it; `rostro submit` wrote it")
+        state = read_json(run.git_file, {"job?": str}, remedy="restore it; `rostro submit` wrote it")
     except MissingFile:
         return None
-    return run if made.get("job") == job else None
+    return run if state.get("job") == job else None
 
 
 def shell_lines(run: RunDir, config: Config) -> list[str]:
-    """For the batch script: the run, srun's options, the program of a rank, and the lines before the ranks."""
+    """Return what the batch script reads: the run, srun's options, a rank's program, the lines before it."""
     from launch.start.shell import plan_lines
     from launch.start.slurm import program, setup_lines
 
@@ -144,7 +139,7 @@ def _value(words: Sequence[str], key: str) -> str:
 
 
 def _make(words: Sequence[str], job: str, claim: Callable[[Path], None]) -> RunDir:
-    """Resolve the words and make the run directory, with the ranks that the allocation has."""
+    """Resolve the words and make the run directory, with the ranks of the allocation."""
     from launch.start import create
 
     index = os.environ.get("SLURM_ARRAY_TASK_ID", "")
@@ -163,7 +158,7 @@ def _make(words: Sequence[str], job: str, claim: Callable[[Path], None]) -> RunD
 
 
 def _allocation(words: Sequence[str]) -> tuple[int, int]:
-    """(nodes, ranks of each) of the allocation; UserError where the words say something else."""
+    """Return (nodes, ranks of each) of the allocation; UserError if the words ask for other numbers."""
     nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
     given = _value(words, "nodes")
     if given and given != str(nodes):
@@ -180,18 +175,20 @@ def _allocation(words: Sequence[str]) -> tuple[int, int]:
 
 
 def _same_place(words: Sequence[str]) -> list[str]:
-    """What sbatch was told, so that `rostro resume` asks for the same."""
+    """Return the options of sbatch as words, so that `rostro resume` asks for the same."""
     known = {"partition": "SLURM_JOB_PARTITION", "account": "SLURM_JOB_ACCOUNT", "qos": "SLURM_JOB_QOS"}
     known |= {"cpus": "SLURM_CPUS_PER_TASK"}
-    found = [f"cluster.{key}={os.environ[name]}" for key, name in known.items() if os.environ.get(name)]
+    words_of_job = [
+        f"cluster.{key}={os.environ[name]}" for key, name in known.items() if os.environ.get(name)
+    ]
     if os.environ.get("SLURM_MEM_PER_NODE"):
-        found.append(f"cluster.mem_gb={int(os.environ['SLURM_MEM_PER_NODE']) / 1024:g}")
+        words_of_job.append(f"cluster.mem_gb={int(os.environ['SLURM_MEM_PER_NODE']) / 1024:g}")
     limit = _hours(slurm.job_info(slurm_env.job_id()).get("TimeLimit", ""))
-    return [*found, f"gpus={_gpus(words)}", *([f"hours={limit}"] if limit else [])]
+    return [*words_of_job, f"gpus={_gpus(words)}", *([f"hours={limit}"] if limit else [])]
 
 
 def _gpus(words: Sequence[str]) -> int:
-    """GPUs of each node of the allocation; UserError where the words say something else."""
+    """Return the GPUs of each node of the allocation; UserError if the words ask for another number."""
     asked = os.environ.get("SLURM_GPUS_ON_NODE") or os.environ.get("SLURM_GPUS_PER_NODE") or "0"
     number = re.search(r"\d+$", asked)  # of `a100:2` too
     count, given = int(number.group()) if number else 0, _value(words, "gpus")
@@ -204,7 +201,7 @@ def _gpus(words: Sequence[str]) -> int:
 
 
 def _hours(text: str) -> float:
-    """`1-02:30:00` in hours; 0 for `UNLIMITED` and the like."""
+    """Return `1-02:30:00` in hours; 0 for `UNLIMITED` and the like."""
     days, _, clock = text.rpartition("-")
     parts = clock.split(":")
     if len(parts) != 3 or not all(part.isdigit() for part in (*parts, days or "0")):
@@ -214,7 +211,7 @@ def _hours(text: str) -> float:
 
 
 def _adapted(run: RunDir) -> Config:
-    """The run's config on the nodes that the requeued job has now: the one thing that may differ."""
+    """Return the run's config on the nodes that the requeued job has now, which may be others than before."""
     config, nodes = run.config(), int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
     if nodes == config.nodes:
         return config
@@ -222,24 +219,27 @@ def _adapted(run: RunDir) -> Config:
     try:
         check(changed)
     except UserError as error:
-        why = str(error).partition(": use ")[0]  # a remedy for a new run, not for this one
+        why = str(error).partition(": use ")[0]  # the remedy is for a new run
         raise UserError(
-            f"its job has {nodes} nodes now instead of {config.nodes}: {why}: `rostro resume {run.name}` asks for "
-            f"{config.nodes} nodes, nodes=... for others"
+            f"its job has {nodes} nodes now instead of {config.nodes}: {why}: `rostro resume {run.name}` "
+            f"asks for {config.nodes} nodes, nodes=... for others"
         ) from None
-    print(f"run {run.name} goes on with {nodes} nodes instead of {config.nodes}", file=sys.stderr)
+    print(f"run {run.name} resumes on {nodes} nodes instead of {config.nodes}", file=sys.stderr)
     save_config(changed, run.config_file)
     return changed
 
 
-def end(run: RunDir, code: int, told: str = "") -> int:
-    """Judge the end of the ranks: what the batch script does next. `told`: the signal before which they never ran."""
+def end(run: RunDir, code: int, signal: str = "") -> int:
+    """Judge the end of the ranks; return the exit code by which the batch script acts.
+
+    signal: the signal that came before the ranks were started (empty = they ran)
+    """
     job, attempts = slurm_env.job_id(), run.config().cluster.attempts
     _check_owner(run, job)
     goodput.ended(run)
-    if told:
-        run.write_status(state="stopped", asked=TOLD[told])
-    queued = requeue.known(job).get("BatchFlag", "1") != "0"  # in an salloc nobody can requeue
+    if signal:
+        run.write_status(state="stopped", asked=REASONS[signal])
+    queued = requeue.known(job).get("BatchFlag", "1") != "0"  # an salloc cannot be requeued
     again, why = requeue.wanted(
         run, crashed=code != 0, job=job, restart=slurm_env.restart_count(), attempts=attempts
     )
@@ -247,7 +247,7 @@ def end(run: RunDir, code: int, told: str = "") -> int:
         run.lock.transfer_to_job("")
         if run.status()["state"] != "finished":
             print(
-                f"to go on: rostro resume {run.name} runs={shlex.quote(str(run.path.parent))}",
+                f"to resume it: rostro resume {run.name} runs={shlex.quote(str(run.path.parent))}",
                 file=sys.stderr,
             )
         return code

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from launch.options.command_table import COMMANDS, load
 from launch.start.snapshot import version
 
-CUT_SHORT = 128 + 13  # exit code of a command whose reader left before it was done
+CUT_SHORT = 128 + 13  # exit code of a command whose reader left early
 
 
 def usage() -> str:
+    """Return the help page of `rostro` itself."""
     rows = "\n".join(f"  {name:<14}{text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: rostro COMMAND [key=value ...]\n\n"
@@ -26,18 +27,18 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; errors that a user can mend are one line on stderr.
+    """Run one command and return its exit code; errors that a user can fix are one line on stderr.
 
-    A reader that leaves early (`rostro status | head`) is not told anything; what it interrupts ends as by SIGPIPE.
+    A reader that leaves early (`rostro status | head`) gets no message; the command then ends as by SIGPIPE.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     code = CUT_SHORT
     try:
         code = _run(words)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, since a closed pipe is noise at the interpreter's end
+            sys.stdout.flush()  # here, since a closed pipe makes noise when the interpreter ends
     except BrokenPipeError:
-        for stream in (sys.stdout, sys.stderr):  # what is still buffered goes nowhere
+        for stream in (sys.stdout, sys.stderr):  # what is still buffered is dropped
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
@@ -72,7 +73,10 @@ def _run(words: Sequence[str]) -> int:
         raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}: free space or give rights there", file=sys.stderr)
+        print(
+            f"error: {where}{error.strerror or error}: free space there, or give yourself the rights",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return 130

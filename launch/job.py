@@ -1,6 +1,7 @@
-"""What a rank runs. The pickled object holds a path and nothing else. Its name and place are part of every pickle.
+"""The call of one rank, as submitit pickles it: it holds a path and nothing else.
 
-How ranks are started: `launch/start/local.py` on this machine, `launch/start/slurm.py` on a cluster.
+Its module and name are part of every pickle, so they never change. How ranks are started:
+`launch/start/local.py` on this machine, `launch/start/slurm.py` on a cluster.
 """
 
 import logging
@@ -14,9 +15,9 @@ from hpc.config.schema import Config
 from hpc.runs import requeue
 from hpc.runs.run_dir import RunDir
 
-# Variables of another job.
+# Variables that the job in which a command is typed may have set.
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ROSTRO_ATTEMPT")
-VISIBLE = "ROSTRO_VISIBLE_DEVICES"  # CUDA_VISIBLE_DEVICES of the terminal, which submitit would hide
+VISIBLE = "ROSTRO_VISIBLE_DEVICES"  # CUDA_VISIBLE_DEVICES of the terminal, which submitit overwrites
 
 
 class Job:
@@ -27,7 +28,7 @@ class Job:
 
     def __call__(self) -> int:
         run = RunDir(self.path)
-        logging.getLogger("submitit").setLevel(logging.ERROR)  # its remarks are no part of a training's log
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # its remarks do not belong in a training log
         if "SUBMITIT_LOCAL_GLOBALID" not in os.environ:
             return self._under_slurm(run)
         self._log_to(run.log(int(os.environ["SUBMITIT_LOCAL_GLOBALID"])))
@@ -35,7 +36,7 @@ class Job:
         return self._train()
 
     def _under_slurm(self, run: RunDir) -> int:
-        """As `srun` starts it: an exit code that is seen, and rank 0 as the owner of the requeue."""
+        """Run a rank that srun started: SLURM sees its exit code, and rank 0 owns the requeue."""
         place = slurm_env.rank_from_env()
         if place is None:
             raise RuntimeError("this job was made for srun: `rostro resume` starts its run")
@@ -45,14 +46,13 @@ class Job:
         code = self._train()
         if code:
             sys.exit(code)  # srun ends the other ranks
-        if (
-            place[0] == 0 and not run.config().cluster.container
-        ):  # else the batch script: launch/start/slurm.py
-            self._go_on(run)
+        # With a container the batch script requeues: owner_lines in launch/start/slurm.py.
+        if place[0] == 0 and not run.config().cluster.container:
+            self._requeue(run)
         return code
 
     def _begin(self, run: RunDir) -> None:
-        """Count this start. It ends here where starts that SLURM itself repeats bring nothing, or too early."""
+        """Count this start; end the job if its starts save nothing or its `after` has not finished."""
         config = run.config()
         why = requeue.stuck(run, config.cluster.attempts)
         if not why and config.after and not slurm_env.restart_count():
@@ -64,14 +64,14 @@ class Job:
             sys.exit(f"error: {why}")
         requeue.begin(run)
 
-    def _go_on(self, run: RunDir) -> None:
-        """All ranks have saved and left in order: back into the queue where the run is to go on."""
+    def _requeue(self, run: RunDir) -> None:
+        """Put the job back into the queue if the run must resume; all ranks have saved and left in order."""
         job, attempts = slurm_env.job_id(), run.config().cluster.attempts
         again, why = requeue.wanted(
             run, crashed=False, job=job, restart=slurm_env.restart_count(), attempts=attempts
         )
         if again and not requeue.requeue(job):
-            why = f"SLURM refused `scontrol requeue {job}`: `rostro resume {run.name}` goes on"
+            why = f"SLURM refused `scontrol requeue {job}`: type `rostro resume {run.name}`"
         if why:
             requeue.failed(run, why)
             sys.exit(f"error: {why}")
@@ -100,7 +100,7 @@ class Job:
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
     def _share_machine(self, ranks: int) -> None:
-        """Before torch is loaded: one thread a rank where ranks share the cores; the terminal's GPUs."""
+        """Limit threads if ranks share the cores, and restore the terminal's GPUs, before torch is loaded."""
         if ranks > 1:
             os.environ.setdefault("OMP_NUM_THREADS", "1")
         visible = os.environ.pop(VISIBLE, None)
@@ -111,15 +111,18 @@ class Job:
 
 
 def not_yet(config: Config) -> str:
-    """Why a run that waited for `after=RUN` must not start; empty where it may. A stopped run's job ends well, too."""
+    """Return why a run that waited for `after=RUN` must not start (empty = it may).
+
+    The job of a stopped run ends well too, so SLURM starts the job that waits for it.
+    """
     try:
         before = RunDir.open(config.after, runs=config.runs)
-    except UserError:  # the number of a job: SLURM knows no more of it
+    except UserError:  # the number of a job that SLURM has forgotten
         return ""
     state = before.status()["state"]
     if state == "finished":
         return ""
     return (
-        f"after={config.after}: that run is {state}: `rostro resume {config.after}`, and when it has finished "
-        f"`rostro resume {config.name}`"
+        f"after={config.after}: that run is {state}: `rostro resume {config.after}`, and when it has "
+        f"finished `rostro resume {config.name}`"
     )

@@ -1,8 +1,8 @@
 """Start a training run: `python launch/submit.py task=siamese procs=2`, which is `rostro submit ...`.
 
-Resolves the config, refuses what cannot work, makes the run directory, starts the ranks and returns. Nothing here
-imports torch. Composition is in `launch/options/compose.py`, the plan in `launch/start/data.py`, the ranks in
-`launch/job.py`.
+It resolves the config, refuses what cannot work, makes the run directory, starts the ranks and returns.
+Nothing here imports torch. Composition is in `launch/options/compose.py`, the plan in `launch/start/data.py`,
+the ranks in `launch/job.py`.
 """
 
 import sys
@@ -24,10 +24,11 @@ HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--in
 OWN_HELP = True  # with every key of the chosen task
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
-INTERRUPTED = 130  # exit code of a run that Ctrl-C stopped while we followed it
+INTERRUPTED = 130  # exit code of a followed run that Ctrl-C stopped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Start what the words ask for; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if any(word in HELP_FLAGS for word in words):
         from launch.options.submit_help import show
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sweep(words: Sequence[str]) -> int:
-    """One run for each point of a sweep; all points are checked before the first run starts."""
+    """Start a run for each point of a sweep; all points are checked before the first run starts."""
     from launch.options import sweep
     from launch.options.compose import chosen_task
 
@@ -59,7 +60,7 @@ def _sweep(words: Sequence[str]) -> int:
 
 
 def _one(config: Config, words: Sequence[str], *, called: str = "") -> int:
-    """Do with one resolved config what it asks for. `called`: the run's name where none was given."""
+    """Print, prepare or start one resolved config. called: name of a run without a given one."""
     if config.dry_run:
         from launch.start import dry_run
 
@@ -78,7 +79,7 @@ def _torchrun(run: RunDir, config: Config) -> str:
 
 
 def _hydra(words: Sequence[str]) -> int:
-    """Completion, --cfg and the like, by Hydra itself; none of them runs anything."""
+    """Answer --cfg and the like by Hydra itself; none of them runs anything."""
     import hydra
 
     from launch.options.compose import CONF, register

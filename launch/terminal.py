@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WIDTH = 100  # columns of a table that goes into a pipe or a file
-LAST = 24  # columns that the last column is given before any other is left out
-NAME = 34  # columns that the first column is given before, if it is that wide
-FIRST = 12  # columns of the first one at least
+LAST = 24  # least columns of the last column before another one is left out
+NAME = 34  # least columns of the first column before that, if it is as wide
+FIRST = 12  # least columns of the first column at all
 GAP = "  "
 
 
 @dataclass
 class Column:
-    """`spare`: the highest goes first where there is no room; 0 stays. `colours`: of each cell, by ANSI number."""
+    """A column of a table.
+
+    spare: the column with the highest number is left out first if there is no room (0 = it stays)
+    colours: ANSI number of each cell (empty = none)
+    most: longer cells do not widen the column
+    """
 
     title: str
     cells: Sequence[str]
@@ -26,25 +31,25 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of the title and of the cells that are not longer than `most`."""
+        """Width of the title and of the cells that are not longer than `most`."""
         return max(len(cell) for cell in ("", self.title, *self.cells) if len(cell) <= self.most)
 
 
 def width() -> int:
-    """Of the terminal, or 100 where stdout is none."""
+    """Return the columns of the terminal, or 100 if stdout is not a terminal."""
     return max(WIDTH // 2, shutil.get_terminal_size((WIDTH, 24)).columns) if os.isatty(1) else WIDTH
 
 
 def wrapped(text: str, within: int) -> list[str]:
-    """The lines of a message; paths in it stay whole."""
+    """Return the lines of a message; paths in it stay whole."""
     return textwrap.wrap(text, within, subsequent_indent=GAP, break_long_words=False, break_on_hyphens=False)
 
 
 def table(columns: Sequence[Column], within: int) -> list[str]:
-    """The lines: titles, a rule, rows; none is longer than `within`, but for a first cell that alone is.
+    """Return the lines: titles, a rule, rows; at most `within` columns, except a longer first cell.
 
-    Empty columns are left out, then spare ones. A long first cell has a line of its own: it may be copied, so it is
-    never cut. The last column's cells are lists that end where the line does: `loss 0.3, eer 0.1`.
+    Empty columns are left out, then spare ones. A long first cell has a line of its own: it may be copied, so
+    it is never cut. The last column's cells are lists, cut at the end of the line: `loss 0.3, eer 0.1`.
     """
     kept = [column for column in columns if column is columns[0] or any(column.cells)]
     kept[0].most = NAME
@@ -87,7 +92,7 @@ def _line(columns: Sequence[Column], cells: Sequence[str], number: int | None = 
 
 
 def duration(seconds: float | None) -> str:
-    """`42s`, `3m07s`, `2h05m`, `1d04h`; empty for None."""
+    """Return `42s`, `3m07s`, `2h05m` or `1d04h`; empty for None."""
     if seconds is None:
         return ""
     whole = int(min(seconds, 1e9))  # a damaged file may say anything

@@ -1,25 +1,27 @@
 #!/bin/bash
-# A real SLURM on this one machine, to try a site's settings at home: munge, slurmctld and several slurmd.
+# A real SLURM on one machine, to try a site's settings at home: munge, slurmctld and several slurmd.
 #
-#   slurm/sandbox.sh up DIR         start it (again: does nothing); everything it writes lies in DIR
+#   slurm/sandbox.sh up DIR         start it (again: does nothing); everything it writes is in DIR
 #   eval "$(slurm/sandbox.sh env DIR)"    let sbatch, srun, squeue ... of this shell talk to it
-#   slurm/sandbox.sh status DIR     what runs
-#   slurm/sandbox.sh down DIR       end jobs and daemons and remove what `up` wrote, and DIR if nothing else is in it
+#   slurm/sandbox.sh status DIR     show nodes and jobs
+#   slurm/sandbox.sh down DIR       end jobs and daemons, remove what `up` wrote, and DIR if it is empty then
 #
-# Partitions: main (the default, of higher tier) and preempt, whose jobs are requeued when main needs the nodes.
-# Settings are variables before `up`: NODES=4 CPUS=4 GPUS=2 (pretended) MEM=16000 PORT=27100 KILL_WAIT=5 GRACE_TIME=30
-# REQUEUE=1 PREEMPT_MODE=REQUEUE (CANCEL, SUSPEND, OFF) CRED_EXPIRE=5 SLURMD_TIMEOUT=15 EXTRA="a line of slurm.conf"
+# Partitions: main (the default, of higher tier) and preempt, whose jobs are requeued if main needs the nodes.
+# Settings are variables before `up`: NODES=4 CPUS=4 GPUS=2 (pretended) MEM=16000 PORT=27100 KILL_WAIT=5
+# GRACE_TIME=30 REQUEUE=1 PREEMPT_MODE=REQUEUE (CANCEL, SUSPEND, OFF) CRED_EXPIRE=5 SLURMD_TIMEOUT=15
+# EXTRA="a line of slurm.conf"
 # It needs Debian's packages slurmctld slurmd slurm-client munge, and no other rights than yours.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 DAEMONS=(munged slurmctld slurmd)
-WRITTEN='' # whether this call wrote slurm.conf: only then may it take everything away again
+WRITTEN='' # set if this call wrote slurm.conf: only then may it remove everything again
 
 fail() { echo "error: $*" >&2; exit 1; }
 
 settings() {
     NODES=${NODES:-4} CPUS=${CPUS:-4} GPUS=${GPUS:-2} MEM=${MEM:-16000} PORT=${PORT:-27100}
-    KILL_WAIT=${KILL_WAIT:-5} GRACE_TIME=${GRACE_TIME:-30} REQUEUE=${REQUEUE:-1} PREEMPT_MODE=${PREEMPT_MODE:-REQUEUE}
+    KILL_WAIT=${KILL_WAIT:-5} GRACE_TIME=${GRACE_TIME:-30} REQUEUE=${REQUEUE:-1}
+    PREEMPT_MODE=${PREEMPT_MODE:-REQUEUE}
     CRED_EXPIRE=${CRED_EXPIRE:-5} SLURMD_TIMEOUT=${SLURMD_TIMEOUT:-15} EXTRA=${EXTRA:-}
     LAST=$((NODES - 1)) HOST=$(hostname -s) ME=$(id -un)
     PREEMPT_TYPE=partition_prio GANG=
@@ -29,10 +31,11 @@ settings() {
     [ "$GPUS" -le ${#DEVICES[@]} ] || fail "GPUS=$GPUS: at most ${#DEVICES[@]} can be pretended"
 }
 
-# The process in a pid file, if it still is that daemon.
+# Print the process in a pid file, if it still is that daemon.
 pid_of() {
     local pid
-    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] && echo "$pid"
+    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] &&
+        [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] && echo "$pid"
 }
 
 # Job ids never repeat: submitit would take an older job's results for the new one's.
@@ -78,20 +81,23 @@ InactiveLimit=0
 SlurmctldTimeout=30
 SlurmdTimeout=$SLURMD_TIMEOUT
 $([ "$GPUS" -eq 0 ] || echo "GresTypes=gpu")
-NodeName=n[0-$LAST] NodeHostname=$HOST NodeAddr=127.0.0.1 Port=[$((PORT + 10))-$((PORT + 10 + LAST))] CPUs=$CPUS RealMemory=$MEM $([ "$GPUS" -eq 0 ] || echo "Gres=gpu:$GPUS") State=UNKNOWN
+NodeName=n[0-$LAST] NodeHostname=$HOST NodeAddr=127.0.0.1 Port=[$((PORT + 10))-$((PORT + 10 + LAST))] \
+CPUs=$CPUS RealMemory=$MEM $([ "$GPUS" -eq 0 ] || echo "Gres=gpu:$GPUS") State=UNKNOWN
 PartitionName=main Nodes=n[0-$LAST] Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=preempt Nodes=n[0-$LAST] MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=$PREEMPT_MODE GraceTime=$GRACE_TIME
+PartitionName=preempt Nodes=n[0-$LAST] MaxTime=INFINITE State=UP PriorityTier=1 \
+PreemptMode=$PREEMPT_MODE GraceTime=$GRACE_TIME
 $EXTRA
 CONF
     : >"$D/gres.conf"
     # SLURM wants character devices; nothing opens them. The flag makes it set CUDA_VISIBLE_DEVICES.
     [ "$GPUS" -eq 0 ] ||
-        echo "NodeName=n[0-$LAST] Name=gpu File=$(IFS=,; echo "${DEVICES[*]:0:$GPUS}") Flags=nvidia_gpu_env" >"$D/gres.conf"
+        echo "NodeName=n[0-$LAST] Name=gpu File=$(IFS=,; echo "${DEVICES[*]:0:$GPUS}") Flags=nvidia_gpu_env" \
+            >"$D/gres.conf"
 }
 
 start_munge() {
     mkdir -p "$D/munge"
-    chmod 755 "$D" "$D/munge" # munged refuses a socket that not everybody can reach
+    chmod 755 "$D" "$D/munge" # munged refuses a socket that others cannot reach
     if [ ! -s "$D/munge/key" ]; then
         (umask 077; head -c 1024 /dev/urandom >"$D/munge/key")
     fi
@@ -101,7 +107,7 @@ start_munge() {
         fail "munged did not start: see $D/munge/log"
 }
 
-ready() { # how many nodes may take jobs
+ready() { # print how many nodes may take jobs
     sinfo -h -p main -t idle,mix,alloc -o %D 2>/dev/null | awk '{n += $1} END {print n + 0}'
 }
 
@@ -117,10 +123,12 @@ up() {
     [ -s "$D/slurm.conf" ] && pid_of "$D/slurmctld.pid" slurmctld >/dev/null || write_conf
     NODES=$(awk -F '[][-]' '/^NodeName=/ {print $3 + 1}' "$D/slurm.conf") # of a sandbox that is up already
     start_munge
-    pid_of "$D/slurmctld.pid" slurmctld >/dev/null || slurmctld -f "$D/slurm.conf" || give_up "slurmctld refused its settings"
+    pid_of "$D/slurmctld.pid" slurmctld >/dev/null || slurmctld -f "$D/slurm.conf" ||
+        give_up "slurmctld refused its settings"
     for node in $(seq 0 $((NODES - 1))); do
         mkdir -p "$D/spool/n$node"
-        pid_of "$D/n$node.pid" slurmd >/dev/null || slurmd -f "$D/slurm.conf" -N "n$node" 2>>"$D/log/n$node.log"
+        pid_of "$D/n$node.pid" slurmd >/dev/null ||
+            slurmd -f "$D/slurm.conf" -N "n$node" 2>>"$D/log/n$node.log"
     done
     for _ in $(seq 150); do
         if [ "$(ready)" = "$NODES" ]; then
@@ -144,7 +152,7 @@ give_up() {
 
 is_sandbox() { [ -s "$D/slurm.conf" ] && grep -q '^ClusterName=sandbox$' "$D/slurm.conf"; }
 
-# Only what `up` wrote: somebody may have put files of his own beside it.
+# Remove only what `up` wrote: other files may be beside it.
 clear_away() {
     local name
     for name in slurm.conf gres.conf state log spool munge slurmctld.pid; do rm -rf "${D:?}/$name"; done
@@ -159,7 +167,7 @@ status() {
     squeue
 }
 
-# All are asked at once, and waited for together; munged last, since the others end by its help.
+# All are asked at once, and waited for together; munged last, since the others need it to end.
 stop_daemons() {
     local file pid all=
     for file in "$D"/n[0-9]*.pid; do
@@ -195,10 +203,11 @@ down() {
         done
     fi
     stop_daemons
-    # What a slurmd that was killed could not end: its step daemons and the processes of its jobs.
+    # A killed slurmd leaves its step daemons and the processes of its jobs.
     for file in $(grep -lzxF "SLURM_CONF=$D/slurm.conf" /proc/[0-9]*/environ 2>/dev/null || true); do
         pid=${file//[^0-9]/}
-        if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = slurmstepd ] || grep -qz '^SLURM_JOB_ID=' "$file" 2>/dev/null; then
+        if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = slurmstepd ] ||
+            grep -qz '^SLURM_JOB_ID=' "$file" 2>/dev/null; then
             [ "$pid" = $$ ] || kill -9 "$pid" 2>/dev/null || true
         fi
     done
@@ -213,6 +222,9 @@ case $1 in
 esac
 export SLURM_CONF=$D/slurm.conf
 case $1 in
-    env) [ -s "$D/slurm.conf" ] || fail "no SLURM runs in $D: type $0 up $D"; echo "export SLURM_CONF=$D/slurm.conf" ;;
+    env)
+        [ -s "$D/slurm.conf" ] || fail "no SLURM runs in $D: type $0 up $D"
+        echo "export SLURM_CONF=$D/slurm.conf"
+        ;;
     *) "$1" ;;
 esac

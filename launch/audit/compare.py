@@ -1,4 +1,4 @@
-"""Two runs side by side: files of their last checkpoints, their TensorBoard series, their metrics."""
+"""Compare two runs: the files of their last checkpoints, their TensorBoard series, their metrics."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,12 @@ WALL_CLOCK = "perf"  # the only group of scalars that may differ
 
 
 def last_checkpoint(run: Path) -> Path:
+    """Return the folder of the newest checkpoint."""
     return sorted(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())[-1]
 
 
 def series(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Scalars of the run's event files by tag: (images seen, value)."""
+    """Return the scalars of the run's event files by tag: (images seen, value)."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
@@ -24,13 +25,13 @@ def series(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl without the wall-clock ones."""
+    """Return the lines of metrics.jsonl without the wall-clock ones."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line.get("group") != WALL_CLOCK]
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What differs between two finished runs, in words; empty: equal bit for bit."""
+    """Return what differs between two finished runs, in words (empty = equal bit for bit)."""
     wrong = []
     first, second = last_checkpoint(one), last_checkpoint(other)
     if first.name != second.name:
@@ -52,38 +53,39 @@ def _first_tensor(one: Path, other: Path) -> str:
     if one.suffix == ".safetensors" and one.exists() and other.exists():
         from safetensors.numpy import load_file
 
-        mine, theirs = load_file(one), load_file(other)
-        for name in sorted(mine.keys() | theirs.keys()):
-            if name not in mine or name not in theirs:
+        first, second = load_file(one), load_file(other)
+        for name in sorted(first.keys() | second.keys()):
+            if name not in first or name not in second:
                 return f"{one.name}: {name} is in one of them only"
-            if mine[name].tobytes() != theirs[name].tobytes():
-                return f"{one.name}: {name} differs by up to {abs(mine[name] - theirs[name]).max():.2e}"
+            if first[name].tobytes() != second[name].tobytes():
+                return f"{one.name}: {name} differs by up to {abs(first[name] - second[name]).max():.2e}"
     return f"{one.name} differs"
 
 
-def _curve(tag: str, mine: list[tuple[int, float]], theirs: list[tuple[int, float]]) -> list[str]:
-    steps = [step for step, _ in theirs]
+def _curve(tag: str, one: list[tuple[int, float]], other: list[tuple[int, float]]) -> list[str]:
+    """Name the first point in which two series differ."""
+    steps = [step for step, _ in other]
     if steps != sorted(set(steps)):
         return [f"TensorBoard series {tag} is not single-valued"]
-    for a, b in zip(mine, theirs, strict=False):
+    for a, b in zip(one, other, strict=False):
         if a != b:
             return [f"TensorBoard series {tag} differs at {a[0]} images: {a[1]!r} and {b[1]!r}"]
-    return [f"TensorBoard series {tag} has {len(mine)} and {len(theirs)} points"] * (len(mine) != len(theirs))
+    return [f"TensorBoard series {tag} has {len(one)} and {len(other)} points"] * (len(one) != len(other))
 
 
 def state_parts(run: Path) -> set[str]:
-    """Which of optim, ema and task the last checkpoint holds anything of."""
+    """Return which of optim, ema and task have state in the last checkpoint."""
     from safetensors.numpy import load_file
 
     folder = last_checkpoint(run)
-    held = {path.name.partition("-")[0] for path in folder.glob("*-*.safetensors") if load_file(path)}
+    parts = {path.name.partition("-")[0] for path in folder.glob("*-*.safetensors") if load_file(path)}
     if json.loads((folder / "state.json").read_text())["task"] or load_file(folder / "task.safetensors"):
-        held.add("task")
-    return held & {"optim", "ema", "task"}
+        parts.add("task")
+    return parts & {"optim", "ema", "task"}
 
 
 def elastic_differences(one: Path, other: Path, tolerance: float) -> tuple[list[str], float]:
-    """Same sample ids at the same positions, and weights within `tolerance`; (what is wrong, distance)."""
+    """Compare sample ids by position, and weights within `tolerance`; return (what differs, distance)."""
     import numpy as np
     from safetensors.numpy import load_file
 
@@ -91,10 +93,8 @@ def elastic_differences(one: Path, other: Path, tolerance: float) -> tuple[list[
     wrong = [] if seen[0] and seen[0] == seen[1] else ["the runs saw other samples"]
     distance = 0.0
     for file in sorted(last_checkpoint(one).glob("player-*.safetensors")):
-        mine, theirs = load_file(file), load_file(last_checkpoint(other) / file.name)
-        flat = [
-            np.concatenate([t[name].astype("f8").ravel() for name in sorted(mine)]) for t in (mine, theirs)
-        ]
+        pair = load_file(file), load_file(last_checkpoint(other) / file.name)
+        flat = [np.concatenate([t[name].astype("f8").ravel() for name in sorted(pair[0])]) for t in pair]
         distance = max(distance, float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[0])))
     if distance > tolerance:
         wrong.append(f"weights differ by {distance:.1e}, allowed {tolerance:.0e}")

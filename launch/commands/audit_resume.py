@@ -25,23 +25,31 @@ from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config.check import checks_of
 from launch.audit.compare import differences, elastic_differences, state_parts
-from launch.options import key_value
+from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 
-HELP = """
+OPTIONS = {
+    "task": Option("siamese", "which job"),
+    "procs": Option("1,2", "ranks to try"),
+    "engine": Option("ddp,flat", "engines to try; deepspeed too"),
+    "stage": Option("1,2,3", "stages of ZeRO to try with engine=deepspeed"),
+    "backend": Option("host,dali", "decoders to try"),
+    "kills": Option(3, "how often the second run is killed, 1 to 3", least=1, most=3),
+    "controls": Option(
+        True, "also leave out optimizer, EMA and task state: each must be noticed, where there is any"
+    ),
+    "elastic": Option(
+        True, "also resume a run of 2 ranks on 1 (norm_stats=group): same samples, equal within 1e-3"
+    ),
+    "seed": Option(0, "draws the clocks of the kills"),
+    "keep": Option(None, "work there and keep the runs (default: a temporary folder)", placeholder="DIR"),
+}
+HELP = f"""
 usage: rostro audit-resume task=NAME [key=value ...]
 
 Trains the task's smoke run straight, and killed (SIGKILL) and resumed; compares both bit for bit.
 
-  task=siamese      which job
-  procs=1,2         ranks to try
-  engine=ddp,flat   engines to try; deepspeed too
-  stage=1,2,3       stages of ZeRO to try with engine=deepspeed
-  backend=host,dali decoders to try
-  kills=3           how often the second run is killed, 1 to 3
-  controls=true     also leave out optimizer, EMA and task state: each must be noticed, where there is any
-  elastic=true      also resume a run of 2 ranks on 1 (norm_stats=group): same samples, equal within 1e-3
-  seed=0            draws the clocks of the kills
-  keep=DIR          work there and keep the runs (default: a temporary folder)
+{option_lines(OPTIONS)}
 
 Exit code 0: all equal and all controls noticed; 1: a difference, which is named.
 Example: rostro audit-resume task=siamese procs=2 engine=ddp backend=host
@@ -58,7 +66,7 @@ class Case:
     procs: int
     engine: str
     backend: str
-    stage: int | None = None  # of DeepSpeed
+    stage: int | None = None  # of ZeRO
 
     @property
     def label(self) -> str:
@@ -67,13 +75,13 @@ class Case:
 
     @property
     def words(self) -> list[str]:
-        """How it is told to a run."""
+        """Return the case as words of `rostro submit`."""
         stage = [] if self.stage is None else [f"engine.deepspeed.stage={self.stage}"]
         return [f"procs={self.procs}", f"engine={self.engine}", *stage, f"data.backend={self.backend}"]
 
 
 def start_ranks(run: Path, procs: int, *, timeout: float = 300, **variables: str) -> list[int]:
-    """Run all ranks to their ends; exit codes by rank. Code and data are the run's own."""
+    """Run all ranks to their ends; return the exit codes by rank. Code and data are the run's own."""
     code = run / "code"
     attempt = f"audit-{os.getpid()}-{time.monotonic_ns()}"
     common = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1", "ROSTRO_ATTEMPT": attempt}
@@ -102,7 +110,7 @@ class Auditor:
         self.task, self.folder, self.seed = task, folder, seed
 
     def make_data(self) -> None:
-        """Procedural faces, packed; small enough for a smoke run."""
+        """Pack procedural faces, few enough for a smoke run."""
         if (self.folder / "shards" / "train" / "manifest.json").exists():
             return
         from data_shards.pack.pack import pack
@@ -119,7 +127,7 @@ class Auditor:
         )
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
-        """A prepared run directory of the smoke run."""
+        """Prepare the run directory of a smoke run; return its path."""
         from hpc.config.parse import smoke_overrides
         from launch.start import create
 
@@ -135,6 +143,7 @@ class Auditor:
         return create.prepare([*words, *extra]).path
 
     def straight(self, name: str, case: Case, *extra: str) -> Path:
+        """Train a run without interruption."""
         run = self.make_run(name, case, *extra)
         self._finish(run, case.procs)
         return run
@@ -142,7 +151,11 @@ class Auditor:
     def interrupted(
         self, name: str, case: Case, *extra: str, kills: int = 3, last_procs: int = 0, forget: str = ""
     ) -> Path:
-        """Killed at the last `kills` of the drawn places and resumed each time, at last on `last_procs` ranks."""
+        """Train a run that is killed at the last `kills` of the drawn places and resumed each time.
+
+        last_procs: ranks after the last kill (0 = those of the case)
+        forget: part of the state that the resumed run does not restore (empty = none)
+        """
         run = self.make_run(name, case, *extra)
         for fault in self.faults(case)[-kills:]:
             codes = start_ranks(run, case.procs, ROSTRO_FAULT=fault)
@@ -154,7 +167,7 @@ class Auditor:
         return run
 
     def faults(self, case: Case) -> list[str]:
-        """Drawn clocks: each kill comes after the last one's newest checkpoint."""
+        """Draw the places of the kills: each comes after the newest checkpoint of the one before."""
         from hpc.config.parse import smoke_overrides
 
         plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
@@ -174,49 +187,50 @@ class Auditor:
             )
 
 
-def _cases(found: SimpleNamespace) -> list[Case]:
+def _cases(keys: SimpleNamespace) -> list[Case]:
     numbers = {}
     for key in ("procs", "stage"):
         try:
-            numbers[key] = [int(word) for word in getattr(found, key).split(",")]
+            numbers[key] = [int(word) for word in getattr(keys, key).split(",")]
         except ValueError:
-            raise UserError(f"{key}={getattr(found, key)} is not a list of numbers: type {key}=1,2") from None
+            raise UserError(f"{key}={getattr(keys, key)} is not a list of numbers: type {key}=1,2") from None
     cases = []
-    for procs, engine in itertools.product(numbers["procs"], found.engine.split(",")):
+    for procs, engine in itertools.product(numbers["procs"], keys.engine.split(",")):
         stages = numbers["stage"] if engine == "deepspeed" else [None]
-        cases += [Case(procs, engine, *way) for way in itertools.product(found.backend.split(","), stages)]
+        cases += [Case(procs, engine, *way) for way in itertools.product(keys.backend.split(","), stages)]
     return cases
 
 
 def controls(task: str, straight: Path) -> dict[str, str]:
-    """The parts of the state to leave out -> why not; empty: it must be noticed.
+    """Return part of the state to leave out -> why it is skipped (empty = it must be noticed).
 
-    The module of the task's checks may name them in `controls`; else they are what the run's checkpoint holds.
+    The module of the task's checks may name the parts in `controls`; else they are what the run's checkpoint
+    holds.
     """
     named = getattr(checks_of(task), "controls", None)
-    held = state_parts(straight) if named is None else named
+    parts = state_parts(straight) if named is None else named
     absent = {
         "optim": "the optimizer keeps none",
         "ema": "the run keeps no average (ema.half_life=0)",
         "task": "the task has none: its state() is empty",
     }
-    return {part: "" if part in held else why for part, why in absent.items()}
+    return {part: "" if part in parts else why for part, why in absent.items()}
 
 
-def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
-    """Run every case and control, print a line for each; whether all came out as they must."""
+def audit(auditor: Auditor, keys: SimpleNamespace) -> bool:
+    """Run every case and control, print a line for each; return whether all came out as they must."""
     good = True
-    cases = _cases(found)
+    cases = _cases(keys)
     for number, case in enumerate(cases):
         started = time.monotonic()
         straight = auditor.straight(f"straight{number}", case)
-        killed = auditor.interrupted(f"killed{number}", case, kills=found.kills)
+        killed = auditor.interrupted(f"killed{number}", case, kills=keys.kills)
         wrong = differences(straight, killed)
         good &= not wrong
-        kills = ", ".join(auditor.faults(case)[-found.kills :])
+        kills = ", ".join(auditor.faults(case)[-keys.kills :])
         verdict = "equal bit for bit" if not wrong else f"DIFFERENT: {wrong[0]} (+{len(wrong) - 1} more)"
         print(f"{case.label}: {verdict}  [killed at {kills}; {time.monotonic() - started:.0f} s]", flush=True)
-        if number == 0 and found.controls:
+        if number == 0 and keys.controls:
             for part, why in controls(auditor.task, straight).items():
                 if why:
                     print(f"control, {part} state left out: skipped, {why}", flush=True)
@@ -226,7 +240,7 @@ def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
                 good &= bool(wrong)
                 verdict = f"noticed: {wrong[0]}" if wrong else "NOT NOTICED"
                 print(f"control, {part} state left out: {verdict}", flush=True)
-    if found.elastic:
+    if keys.elastic:
         case = dataclasses.replace(cases[0], procs=2)
         straight = auditor.straight("elastic-straight", case, "norm_stats=group")
         resumed = auditor.interrupted("elastic", case, "norm_stats=group", kills=1, last_procs=1)
@@ -238,24 +252,10 @@ def audit(auditor: Auditor, found: SimpleNamespace) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    spec = {
-        "task": "siamese",
-        "procs": "1,2",
-        "engine": "ddp,flat",
-        "stage": "1,2,3",
-        "backend": "host,dali",
-        "kills": 3,
-        "controls": True,
-        "elastic": True,
-        "seed": 0,
-        "keep": None,
-    }
-    found = key_value.parse(argv, spec)
-    if not 1 <= found.kills <= 3:
-        raise UserError(f"kills={found.kills} is not 1 to 3: type kills=3")
+    keys = parse(argv, OPTIONS)
     with tempfile.TemporaryDirectory(prefix="rostro-audit-") as temporary:
-        auditor = Auditor(found.task, Path(found.keep or temporary).resolve(), found.seed)
+        auditor = Auditor(keys.task, Path(keys.keep or temporary).resolve(), keys.seed)
         auditor.make_data()
-        good = audit(auditor, found)
+        good = audit(auditor, keys)
     print("audit passed" if good else "audit FAILED")
     return 0 if good else 1

@@ -1,29 +1,28 @@
-"""`rostro check`: hashes, structure and every picture of packed sets."""
+"""`rostro check`: verify hashes, structure and every image of packed sets."""
 
 from pathlib import Path
 
 from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 
-HELP = """
+OPTIONS = {"workers": Option(2, "processes", least=1)}
+HELP = f"""
 usage: rostro check DIR [workers=2]
 
 Compares every byte of a packed set (or of all sets in a folder) with its manifest and index, and decodes
-every picture. Each problem is one line: shard, member, reason. Exit code 1 if there is any, else 0.
+every image. Each problem is one line: shard, member, reason. Exit code 1 if there is any, else 0.
 
-  workers=2   processes
+{option_lines(OPTIONS, {"DIR": "a packed set, or a folder of them"})}
 
 example: rostro check shards/lfw
 """
 
 
 def main(argv: list[str]) -> int:
-    from data_shards.errors import UserError
     from data_shards.inspect.check import check_set, find_sets
     from data_shards.shard_format.manifest import read_manifest
 
-    args = parse(argv, {"workers": 2}, positional=("DIR",), required=("DIR",))
-    if args.workers < 1:
-        raise UserError(f"workers={args.workers}: type the number of processes, 1 or more")
+    args = parse(argv, OPTIONS, positional=("DIR",), required=("DIR",))
     bad = 0
     for folder in find_sets(Path(args.DIR)):
         problems = 0

@@ -1,6 +1,7 @@
-"""`rostro completion`: what the TAB key offers in bash and zsh. Imports neither torch nor Hydra: it must be quick.
+"""`rostro completion`: print what makes the TAB key complete commands, keys and values in bash and zsh.
 
-The keys of `submit` and what they may be come from their rules, those of other commands from their help pages.
+It imports neither torch nor Hydra, since it must be quick. The keys of `submit` and their values come from
+the rules of the config, those of other commands from their declared options.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from hpc.config.parse import CONF
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config
 from hpc.config.types import flatten
+from launch.options.option import Option
 
 HELP = """
 usage: rostro completion bash|zsh
@@ -36,11 +38,11 @@ complete -o bashdefault -o default -F _rostro rostro
 """
 ZSH = """
 _rostro() {
-    local -a found
-    found=(${(f)"$(rostro completion words zsh "$LBUFFER" 2>/dev/null)"})
-    if (( $#found )); then
-        compadd -S '' -- ${(M)found:#*=}
-        compadd -- ${found:#*=}
+    local -a offers
+    offers=(${(f)"$(rostro completion words zsh "$LBUFFER" 2>/dev/null)"})
+    if (( $#offers )); then
+        compadd -S '' -- ${(M)offers:#*=}
+        compadd -- ${offers:#*=}
     else
         compset -P '*='
         _files
@@ -49,16 +51,9 @@ _rostro() {
 compdef _rostro rostro
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH}
-RUN_COMMANDS = (
-    "status",
-    "logs",
-    "stop",
-    "resume",
-    "evaluate",
-    "verify",
-    "export",
-)  # their first word is a run
-NAME = re.compile(r"[\w.+=,@%-]+")  # what the shell takes as it stands
+# The commands whose first word is a run.
+RUN_COMMANDS = ("status", "logs", "stop", "resume", "evaluate", "verify", "export")
+NAME = re.compile(r"[\w.+=,@%-]+")  # a name that needs no quotes in a shell
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,28 +68,28 @@ def main(argv: Sequence[str]) -> int:
 
 def _offer(shell: str, line: str) -> int:
     words = line.split(" ")
-    found = sorted(set(candidates([word for word in words[1:-1] if word], words[-1])))
-    # bash takes what is behind the last = as a word of its own
+    offers = sorted(set(candidates([word for word in words[1:-1] if word], words[-1])))
+    # bash takes the text behind the last = as a word of its own
     cut = words[-1].rfind("=") + 1 if shell == "bash" else 0
-    sys.stdout.writelines(f"{word[cut:]}\n" for word in found)
+    sys.stdout.writelines(f"{word[cut:]}\n" for word in offers)
     return 0
 
 
 def candidates(before: Sequence[str], word: str) -> Iterable[str]:
-    """Whole words that may stand where `word` begins, behind the words `before` (without `rostro`)."""
+    """Return the words that may complete `word`, behind the words `before` (without `rostro`)."""
     from launch.options.command_table import COMMANDS
 
     if not before:
-        offered: Iterable[str] = [*COMMANDS, "--help", "--version"]
+        offers: Iterable[str] = [*COMMANDS, "--help", "--version"]
     elif before[0] == "submit":
-        offered = _of_run(before[1:], word)
+        offers = _of_run(before[1:], word)
     elif before[0] == "completion":
-        offered = SCRIPTS
+        offers = SCRIPTS
     elif before[0] in COMMANDS:
-        offered = _of_command(before[0], before[1:], word)
+        offers = _of_command(before[0], before[1:], word)
     else:
         return []
-    return [found for found in offered if found.startswith(word)]
+    return [offer for offer in offers if offer.startswith(word)]
 
 
 def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
@@ -132,33 +127,37 @@ def _choices(word: str, rule: Rule | None, default: object) -> list[str]:
 
 
 def _begun(word: str) -> str:
-    """What stays of a word: its key, and in a sweep the values before the last comma."""
+    """Return the part of a word that stays: its key, and in a sweep the values before the last comma."""
     return word[: max(word.rfind(","), word.find("=")) + 1]
 
 
 def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]:
-    """Keys of the help page, names of runs where one may stand, true and false."""
+    """Return the keys of a command, or the values of one key, and names of runs where one may stand."""
     from launch.options.command_table import load
 
-    page = load(command).HELP
-    keys = {found[1]: found[2] for found in re.finditer(r"^  ([a-z_.]+)=(\S*)", page, re.MULTILINE)}
+    options = getattr(load(command), "OPTIONS", {})
     key = word.partition("=")[0]
     if "=" in word:
-        if command == "resume" and key not in keys:
+        if command == "resume" and key not in options:
             return _of_run(["task=siamese", *before], word)
         if command == "pack" and key == "source":
             return [f"source={name}" for name in source_names()]
-        return [f"{key}=true", f"{key}=false"] if keys.get(key) in ("true", "false") else []
-    offered = [f"{name}=" for name in keys]
+        return _values(key, options[key]) if key in options else []
+    offers = [f"{name}=" for name in options]
     if command == "resume":
-        offered += [f"{name}=" for name in rules(Config) if is_free(name, Config()) and name not in keys]
-    if command in RUN_COMMANDS and not any("=" not in given for given in before):
-        offered += _runs(before)
-    return [*offered, "--help"]
+        offers += [f"{name}=" for name in rules(Config) if is_free(name, Config()) and name not in options]
+    if command in RUN_COMMANDS and not any("=" not in typed for typed in before):
+        offers += _runs(before)
+    return [*offers, "--help"]
+
+
+def _values(key: str, option: Option) -> list[str]:
+    choices = ("true", "false") if isinstance(option.default, bool) else option.choices
+    return [f"{key}={choice}" for choice in choices]
 
 
 def _runs(before: Sequence[str]) -> list[str]:
-    """Names of the runs in the folder that the line names."""
+    """Return the names of the runs in the folder that the line names."""
     folder = next((given[5:] for given in reversed(before) if given.startswith("runs=")), "runs")
-    found = Path(folder).expanduser().glob("[!.]*/config.yaml")
-    return [path.parent.name for path in found if NAME.fullmatch(path.parent.name)]
+    configs = Path(folder).expanduser().glob("[!.]*/config.yaml")
+    return [path.parent.name for path in configs if NAME.fullmatch(path.parent.name)]

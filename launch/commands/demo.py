@@ -1,7 +1,7 @@
-"""`rostro demo`, `make demo`: a whole job through the real commands: pack, submit, evaluate, and what came of it.
+"""`rostro demo`, `make demo`: run a whole job by the real commands: pack, submit, evaluate.
 
-Without data it draws faces of people who do not exist and fails unless the network is at least twice as good as
-plain pixels on people that it has not seen. The figures are those of `rostro evaluate`.
+Without data it draws faces of people who do not exist and fails unless the network is at least twice as good
+as plain pixels on people that it has not seen. The figures are those of `rostro evaluate`.
 """
 
 import json
@@ -15,41 +15,37 @@ from types import SimpleNamespace
 from typing import Any
 
 from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 
-HELP = """
+OPTIONS = {
+    "data": Option(
+        "", "folder of identity folders, or LFW as unpacked: the same on your images, without the verdict"
+    ),
+    "identities": Option(250, "people drawn: a tenth chooses checkpoint and threshold, a tenth is judged"),
+    "per_identity": Option(12, "images of each"),
+    "images": Option(32_000, "length of the training, in images seen"),
+    "procs": Option(2, "ranks"),
+    "seed": Option(0, "seed of the split and of the training"),
+    "out": Option("demo", "folder of the packed sets; a set that is there is used again"),
+    "runs": Option("runs", "folder of the run directories"),
+}
+HELP = f"""
 usage: rostro demo [key=value ...]                            (the same: make demo, make demo DATA=FOLDER)
 
-Makes faces, packs them, trains the siamese network on them with 2 ranks, and judges it on people that it has not
-seen. A few minutes on 2 cores. Exit code 1 unless its equal error rate is at most half the pixels'.
+Makes faces, packs them, trains the siamese network on them with 2 ranks, and judges it on people that it has
+not seen. A few minutes on 2 cores. Exit code 1 unless its equal error rate is at most half the pixels'.
 
-  data=               folder of identity folders, or LFW as unpacked: the same on your pictures, without the verdict
-  identities=250      people drawn: a tenth chooses checkpoint and threshold, a tenth is judged
-  per_identity=12     pictures of each
-  images=32_000       length of the training, in images seen
-  procs=2             ranks
-  seed=0              of who is held out, and of the training
-  out=demo            folder of the packed sets; a set that is there is used again
-  runs=runs           folder of the run directories
+{option_lines(OPTIONS)}
 
 example: rostro demo images=64_000
 """
-SPEC = {
-    "data": "",
-    "identities": 250,
-    "per_identity": 12,
-    "images": 32_000,
-    "procs": 2,
-    "seed": 0,
-    "out": "demo",
-    "runs": "runs",
-}
 HELD_OUT = ("holdout=0.1", "val=0.1")
 HARD_ENOUGH = 0.25  # EER of the pixels below which the faces would prove nothing
 BETTER = 0.5  # of the pixels' EER
 
 
 def main(argv: Sequence[str]) -> int:
-    keys = parse(argv, SPEC)
+    keys = parse(argv, OPTIONS)
     started = time.perf_counter()
     shards = pack(keys)
     trained, code = train(keys, shards)
@@ -61,20 +57,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def pack(keys: SimpleNamespace) -> Path:
-    """The folder of the packed train, val and eval sets."""
+    """Pack the data; return the folder of the train, val and eval sets."""
     if keys.data:
         out = Path(keys.out) / Path(keys.data).resolve().name
         words = [f"source={layout(keys.data)}", f"src={keys.data}"]
     else:
         out = Path(keys.out) / f"faces-{keys.identities}x{keys.per_identity}"
         words = ["source=procedural", f"identities={keys.identities}", f"per_identity={keys.per_identity}"]
-    step(f"pack: {'pictures of ' + keys.data if keys.data else 'draw faces'}")
+    step(f"pack: {'images of ' + keys.data if keys.data else 'draw faces'}")
     rostro("pack", *words, f"out={out}", "size=112", *HELD_OUT, f"seed={keys.seed}")
     return out
 
 
 def layout(folder: str) -> str:
-    """The source that reads this folder: `lfw` where it is LFW as unpacked, else `folder`. UserError without one."""
+    """Return the source of this folder: `lfw` if it is LFW as unpacked, else `folder`."""
     from data_shards.sources.base import folders_of
     from data_shards.sources.lfw import FOLDERS
 
@@ -83,7 +79,7 @@ def layout(folder: str) -> str:
 
 
 def train(keys: SimpleNamespace, shards: Path) -> tuple[Path, int]:
-    """The run directory, and the exit code of `launch/submit.py`."""
+    """Train; return the run directory and the exit code of `launch/submit.py`."""
     name = f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     step(f"train: the siamese network, {keys.procs} ranks, {keys.images:,} images")
     words = [
@@ -107,11 +103,11 @@ def train(keys: SimpleNamespace, shards: Path) -> tuple[Path, int]:
     while True:
         try:
             return Path(keys.runs) / name, child.wait()
-        except KeyboardInterrupt:  # submit.py got it too: it stops the run, which saves, and then ends
+        except KeyboardInterrupt:  # submit.py received it too: the run saves, then it ends
             continue
 
 
-# Small pictures and a hot softmax: what learns most in a few minutes on two cores.
+# Small images and a hot softmax: what learns most in a few minutes on two cores.
 RECIPE = (
     "batch=64",
     "data.size=64",
@@ -125,15 +121,15 @@ RECIPE = (
 
 
 def evaluate(run: Path) -> dict[str, Any]:
-    """What `rostro evaluate` writes about the people of `eval`."""
-    step("evaluate: on people that it has not seen, and by whom nothing was chosen")
+    """Run `rostro evaluate` on the people of `eval` and return its report."""
+    step("evaluate: on people that it has not seen, and on whom nothing was chosen")
     rostro("evaluate", str(run))
     reports = (run / "evaluations").glob("*/report.json")
     return json.loads(max(reports, key=lambda path: path.stat().st_mtime).read_text())
 
 
 def summary(report: dict[str, Any], run: Path, seconds: float) -> str:
-    """The figures that count, side by side, and where to look next."""
+    """Return the figures that count, side by side, and where to look next."""
     names = ["on held-out people", *(f"  {row['name']}" for row in report["rows"])]
     figures = ["    EER     AUC", *(f"{row['eer']:>7.3f} {row['auc']:>7.3f}" for row in report["rows"])]
     wide = max(map(len, names))
@@ -148,13 +144,19 @@ def summary(report: dict[str, Any], run: Path, seconds: float) -> str:
 
 
 def verdict(report: dict[str, Any]) -> int:
-    """Exit code: 0 if the network beats the pixels by far, and pixels alone do not solve it."""
+    """Return 0 if the network beats the pixels by far and pixels alone do not solve it, else 1."""
     network, pixels = report["rows"][0]["eer"], report["rows"][-1]["eer"]
     failed = ""
     if pixels < HARD_ENOUGH:
-        failed = f"the pixels' EER {pixels:.3f} is below {HARD_ENOUGH}: these faces prove nothing, draw more people"
+        failed = (
+            f"the pixels' EER {pixels:.3f} is below {HARD_ENOUGH}: these faces prove nothing, "
+            "draw more people"
+        )
     elif network > BETTER * pixels:
-        failed = f"the network's EER {network:.3f} is above half the pixels' {pixels:.3f}: train longer, images=64_000"
+        failed = (
+            f"the network's EER {network:.3f} is above half the pixels' {pixels:.3f}: "
+            "train longer, images=64_000"
+        )
     if failed:
         print(f"error: {failed}", file=sys.stderr)
         return 1
@@ -163,7 +165,7 @@ def verdict(report: dict[str, Any]) -> int:
 
 
 def rostro(*words: str) -> None:
-    """Run a command as a user would; what it refuses ends the demo."""
+    """Run a command as a user would; a refusal ends the demo."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     code = subprocess.call(

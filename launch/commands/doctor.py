@@ -1,6 +1,7 @@
-"""`rostro doctor`: what this machine and its SLURM have, what is missing or harmful, and what to type about it.
+"""`rostro doctor`: report what this machine and its SLURM have, what is missing, harmful, and what to type.
 
-Probes: `launch/doctor/machine.py`, `launch/doctor/slurm.py`, `launch/doctor/probe_job.py` (a job of a minute).
+Probes: `launch/doctor/machine.py`, `launch/doctor/slurm.py`, `launch/doctor/probe_job.py` (a job of a
+minute).
 """
 
 import dataclasses
@@ -17,65 +18,64 @@ from hpc.runs.run_dir import RunDir
 from launch.doctor import machine, probe_job, slurm
 from launch.doctor.finding import HARMFUL, MISSING, OK, Finding
 from launch.doctor.site import Need, Site, look
-from launch.options import key_value
+from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 from launch.options.site import site_file, site_values
 
-HELP = """
+OPTIONS = {
+    "run": Option("", "judge times by what a step and a save of this run took", placeholder="RUN"),
+    "save_seconds": Option(60.0, "the same by hand; run= overrides it where the run has saved"),
+    "only": Option("", "machine or slurm: only that half", choices=("machine", "slurm")),
+    "trial": Option(False, "submit a job of a minute: do the nodes see the runs' folder, do signals arrive?"),
+    "nodes": Option(2, "nodes of that job"),
+    "partition": Option("", "its partition (empty = the default one)"),
+    "seconds": Option(120.0, "how long it may wait in the queue"),
+    "runs": Option("", "folder of the run directories (empty = that of the site file, else runs)"),
+    "json": Option(False, "one JSON list instead of lines"),
+}
+HELP = f"""
 usage: rostro doctor [key=value ...]
 
-Looks at this machine (GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems) and at its SLURM (partitions,
-GPUs, KillWait, GraceTime, JobRequeue, PreemptMode, signals, accounting) and says, a line each, what is ok, worth a
-note, missing or harmful to runs that must outlive their allocations, and what to type or to ask of the admin.
+Looks at this machine (GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems) and at its SLURM
+(partitions, GPUs, KillWait, GraceTime, JobRequeue, PreemptMode, signals, accounting) and says, a line each, what is ok,
+worth a note, missing or harmful to runs that must outlive their allocations, and what to type or to ask of
+the admin.
 
-  run=RUN            judge times by what a step and a save of this run took
-  save_seconds=60    the same by hand; run= overrides it where the run has saved
-  only=              machine or slurm: only that half
-  trial=false        submit a job of a minute: do the nodes see the runs' folder, do signals arrive?
-  nodes=2            nodes of that job
-  partition=         its partition; empty: the default one
-  seconds=120        how long it may wait in the queue
-  runs=runs          folder of the run directories
-  json=false         one JSON list instead of lines
+{option_lines(OPTIONS)}
 
 Exit code: 0, or 1 where something is harmful.
 Example: rostro doctor run=lfw-1 trial=true
 """
 
-KEYS = {
-    "run": "", "save_seconds": 60.0, "only": "", "trial": False, "nodes": 2, "partition": "", "seconds": 120.0,
-    "runs": "", "json": False,
-}  # fmt: skip
 COLOURS = {"ok": "green", "note": "cyan", "missing": "yellow", "harmful": "bold red"}
 
 
 def main(argv: list[str]) -> int:
-    keys = key_value.parse(argv, KEYS)
-    if keys.only not in ("", "machine", "slurm"):
-        raise UserError(f"only={keys.only} is not known: type only=machine or only=slurm, or leave it out")
+    keys = parse(argv, OPTIONS)
     values = site_values()
     runs = Path(keys.runs or values.get("runs") or "runs").absolute()
     need = _need(keys, values, runs)
-    found: list[Finding] = []
+    findings: list[Finding] = []
     site = look()
     if keys.only != "slurm":
-        found += _machine(runs, site)
+        findings += _machine(runs, site)
     if keys.only != "machine":
-        found += slurm.judge(site, need) if site else [_no_slurm()]
-        found += _site(values)
+        findings += slurm.judge(site, need) if site else [_no_slurm()]
+        findings += _site(values)
     if keys.trial:
         if site is None:
             raise UserError("trial=true needs a SLURM that answers: type it on a login node, or leave it out")
         partition = keys.partition or values.get("cluster.partition", "")
-        found += probe_job.run(runs, nodes=keys.nodes, partition=partition, queue=keys.seconds)
+        findings += probe_job.run(runs, nodes=keys.nodes, partition=partition, queue=keys.seconds)
     if keys.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in found]))
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
     else:
-        _show(found)
-    return int(any(finding.level == HARMFUL for finding in found))
+        _show(findings)
+    return int(any(finding.level == HARMFUL for finding in findings))
 
 
 def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> Need:
-    """Seconds that a run needs to end well: measured where `run=` has saved, else save_seconds."""
+    """Return the seconds that a run needs to end well: measured if `run=` has saved, else save_seconds."""
     config, seconds, why = Config(task={}), keys.save_seconds, f"save_seconds={keys.save_seconds:g}"
     warning, hours = config.cluster.warning, config.hours
     warning = int(str(values.get("cluster.warning", warning)))
@@ -94,9 +94,9 @@ def _need(keys: SimpleNamespace, values: dict[str, object], runs: Path) -> Need:
 
 
 def longest_save(run: RunDir) -> float | None:
-    """Most seconds of saving between two lines of the run's ledger; None where it has not saved.
+    """Return the most seconds of saving between two lines of the run's ledger; None if it has not saved.
 
-    With save.mode=async the one that is being written must end before another one: twice what it takes.
+    With save.mode=async the save that is being written must end before another begins: twice its time.
     """
     longest, last, start = 0.0, 0.0, None
     for line in goodput.lines(run)[0]:
@@ -124,7 +124,7 @@ def _no_slurm() -> Finding:
     return Finding(
         MISSING,
         "SLURM",
-        "none answers here: runs start on this machine (cluster=local)",
+        "no controller answers here: runs start on this machine (cluster=local)",
         "log in to the cluster, or try one at home: slurm/sandbox.sh up DIR",
     )
 
@@ -138,17 +138,17 @@ def _site(values: dict[str, object]) -> list[Finding]:
     ]
 
 
-def _show(found: list[Finding]) -> None:
+def _show(findings: list[Finding]) -> None:
     from rich.console import Console
     from rich.text import Text
 
     console = Console(soft_wrap=True)
-    width = max(len(finding.what) for finding in found)
-    for finding in found:
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
         line = Text(f"{finding.level:<9}", style=COLOURS[finding.level])
         line.append(f"{finding.what:<{width}}  {finding.text}", style="default")
         console.print(line)
         if finding.advice:
             console.print(Text(f"{'':<9}{'':<{width}}  -> {finding.advice}"))
-    counts = {level: sum(finding.level == level for finding in found) for level in COLOURS}
+    counts = {level: sum(finding.level == level for finding in findings) for level in COLOURS}
     console.print(", ".join(f"{count} {level}" for level, count in counts.items()))

@@ -1,69 +1,65 @@
-"""`rostro evaluate`: the figures of a run on held-out people or a pair list, beside two baselines."""
+"""`rostro evaluate`: compute the figures of a run on held-out people or a pair list, beside two baselines."""
 
 from pathlib import Path
 from typing import Any
 
 from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 from launch.start import data as plan
 
-HELP = """
+OPTIONS = {
+    "data": Option("", "a packed set (default: the run's data.eval)", placeholder="DIR"),
+    "pairs": Option(
+        "",
+        "a pair list: LFW's formats, lines `person/image person/image 0|1`, or those as CSV;\n"
+        "`rostro pairs` makes one (default: all pairs of the set)",
+        placeholder="FILE",
+    ),
+    "missing": Option(
+        "error", "skip: leave out listed pairs whose images are not in the set", choices=("error", "skip")
+    ),
+    "overlap": Option("refuse", "allow: judge people of the training set too", choices=("refuse", "allow")),
+    "keep": Option(
+        False, "true: keep the threshold of these pairs for `rostro verify`, in place of data.val's"
+    ),
+    "checkpoint": Option("best", "best | last | a clock"),
+    "weights": Option(
+        "auto", "ema | raw | auto: the average where the run kept one", choices=("ema", "raw", "auto")
+    ),
+    "bootstrap": Option(1000, "rounds of the intervals (0 = none)", least=0),
+}
+HELP = f"""
 usage: rostro evaluate RUN [key=value ...]
 
 Judges the siamese network of a run on people it has not seen: EER and AUC with 95 % intervals, accuracy by
-LFW's 10-fold protocol, TAR at fixed FAR, beside the untrained network and plain pixels. Checkpoint and threshold
-are chosen on the run's data.val, data.eval is reported. Writes RUN/evaluations/<set>/report.json, roc.png and
-scores.png, and RUN/threshold.json for `rostro verify`.
+LFW's 10-fold protocol, TAR at fixed FAR, beside the untrained network and plain pixels. Checkpoint and
+threshold are chosen on the run's data.val, data.eval is reported. Writes RUN/evaluations/<set>/report.json,
+roc.png and scores.png, and RUN/threshold.json for `rostro verify`.
 
-  RUN                 a run directory, e.g. runs/faces
-  data=DIR            a packed set                                (default: the run's data.eval)
-  pairs=FILE          a pair list: LFW's formats, lines `person/picture person/picture 0|1`, or those as CSV;
-                      `rostro pairs` makes one                    (default: all pairs of the set)
-  missing=error       skip: leave out listed pairs whose pictures are not in the set
-  overlap=refuse      allow: judge people of the training set too
-  keep=false          true: keep the threshold of these pairs for `rostro verify`, in place of data.val's
-  checkpoint=best     best | last | a clock
-  weights=auto        ema | raw | auto: the average where the run kept one
-  bootstrap=1000      rounds of the intervals; 0: none
+{option_lines(OPTIONS, {"RUN": "a run directory, e.g. runs/faces"})}
 
 example: rostro evaluate runs/faces
          rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip
 """
-SPEC = {
-    "data": "",
-    "pairs": "",
-    "missing": "error",
-    "overlap": "refuse",
-    "keep": False,
-    "checkpoint": "best",
-    "weights": "auto",
-    "bootstrap": 1000,
-}
 
 
 def main(argv: list[str]) -> int:
-    keys = parse(argv, SPEC, positional=("run",), required=("run",))
+    keys = parse(argv, OPTIONS, positional=("run",), required=("run",))
     from data_shards.errors import UserError
-
-    if keys.missing not in ("error", "skip"):
-        raise UserError(f"missing={keys.missing} is not known: use error or skip")
-    if keys.overlap not in ("refuse", "allow"):
-        raise UserError(f"overlap={keys.overlap} is not known: use refuse or allow")
-    if keys.bootstrap < 0:
-        raise UserError(f"bootstrap={keys.bootstrap} is negative: use 0 for no intervals, or 1000")
     from data_shards.shard_format.shard_set import ShardSet
     from hpc.evaluation.verification import assess
     from hpc.inference.predictor import load_run
     from hpc.runs.run_dir import RunDir
 
     data = RunDir.open(keys.run).config().data
-    judged = keys.data or data.eval or data.val
-    if not judged:
+    folder = keys.data or data.eval or data.val
+    if not folder:
         raise UserError(f"data is missing: {keys.run} held no people out; add data=DIR, a packed set")
-    if not keys.data and not Path(judged, "manifest.json").is_file():
+    if not keys.data and not Path(folder, "manifest.json").is_file():
         raise UserError(
-            f"{judged}, the held-out set of {keys.run}, lies there no more: give data=DIR, where it is now"
+            f"{folder}, the held-out set of {keys.run}, is not there any more: give data=DIR, where it is now"
         )
-    shards = ShardSet.open(judged, fields=("identity",))
+    shards = ShardSet.open(folder, fields=("identity",))
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     report = assess(
         model,
@@ -80,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 
 def choice(run: Any, *, anew: bool, keep: bool) -> Any:
-    """Who chooses the threshold of a run's evaluation, and who chose its checkpoint."""
+    """Return who chooses the threshold of a run's evaluation, and who chose its checkpoint."""
     from data_shards.shard_format.shard_set import ShardSet
     from hpc.config import held_out
     from hpc.data import known_people
@@ -91,15 +87,15 @@ def choice(run: Any, *, anew: bool, keep: bool) -> Any:
     if not split:
         return Choice(keep=keep)
     folder = Path(getattr(data, split))
-    here = ShardSet.open(folder, fields=("identity",)) if folder.is_dir() else None
-    if here and plan.recorded(run).get(split, here.digest) != here.digest:
-        here = None  # another set lies there now
+    shards = ShardSet.open(folder, fields=("identity",)) if folder.is_dir() else None
+    if shards and plan.recorded(run).get(split, shards.digest) != shards.digest:
+        shards = None  # the folder holds another set now
     people = known_people.read(run.path, str(folder), role=known_people.CHOSEN)
-    return Choice(here, people, unknown=people is None, anew=anew, keep=keep)
+    return Choice(shards, people, unknown=people is None, anew=anew, keep=keep)
 
 
 def progress(text: str, blocks: Any) -> Any:
-    """A bar on stderr where a person looks on."""
+    """Return the blocks, with a progress bar on stderr if that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -137,7 +133,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def threshold_lines(report: dict[str, Any]) -> list[str]:
-    """Which threshold, from where, what it does here, and whether the figures are those of a choice."""
+    """Return the lines on the threshold: its origin, its effect, and whether these people chose it."""
     from hpc.config.held_out import CHOSEN
 
     origin, rates = report["threshold_from"], report["at_threshold"]
@@ -155,32 +151,38 @@ def threshold_lines(report: dict[str, Any]) -> list[str]:
         some = report["people_of_validation"], report["identities"]
         lines.append(f"note: {CHOSEN}" + (f" ({some[0]} of {some[1]})" if some[0] < some[1] else ""))
     if report["chosen_on_these_people"] is None:
-        lines.append("note: nobody knows who chose checkpoint and threshold: they may be among these people")
+        lines.append(
+            "note: it is not known who chose checkpoint and threshold: they may be among these people"
+        )
     if report["people_of_training"]:
-        lines.append(f"note: {report['people_of_training']} of these people are of the training")
+        lines.append(f"note: {report['people_of_training']} of these people are in the training set")
     if report["people_of_training"] is None:
-        lines.append("note: nobody knows whom this run was trained on: its people could not be compared")
+        lines.append("note: it is not known whom this run was trained on: its people could not be compared")
     return lines
 
 
 def title(report: dict[str, Any]) -> str:
+    """Return the first line of the report: the set, its people and its pairs."""
     trial = report["trial"]
     genuine, impostors = trial["genuine"], trial["impostors"]
     drawn = f" drawn of {trial['impostors_in_all']:,}" if trial["impostors_in_all"] > impostors else ""
     text = f"{report['set']} {report['split'] or ''}".strip()
-    text += f": {report['pictures']:,} pictures of {report['identities']:,} people, "
+    text += f": {report['pictures']:,} images of {report['identities']:,} people, "
     text += f"{genuine:,} genuine and {impostors:,} impostor pairs{drawn}"
     if "listed" in trial:
-        text += f"; {trial['usable']:,} of {trial['listed']:,} pairs of {trial['file']} ({trial['format']}) are usable"
+        text += f"; {trial['usable']:,} of {trial['listed']:,} pairs of {trial['file']} "
+        text += f"({trial['format']}) are usable"
     return text
 
 
 def figure(row: dict[str, Any], name: str) -> str:
+    """Return a figure with its interval."""
     interval = row["intervals_95"].get(name)
     spread = f" \\[{interval[0]:.3f} {interval[1]:.3f}]" if interval else ""
     return f"{row[name]:.3f}{spread}"
 
 
 def accuracy(row: dict[str, Any]) -> str:
-    found = row["accuracy"]
-    return f"{found['mean']:.3f} ± {found['std']:.3f}" if found else "-"
+    """Return the mean accuracy of the folds and its deviation."""
+    folds = row["accuracy"]
+    return f"{folds['mean']:.3f} ± {folds['std']:.3f}" if folds else "-"

@@ -1,30 +1,34 @@
-"""`rostro export`: the network of a run as safetensors, a JSON card, and ONNX."""
+"""`rostro export`: write the network of a run as safetensors, a JSON card, and ONNX."""
 
 import sys
 from pathlib import Path
 
 from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 
-HELP = """
+OPTIONS = {
+    "out": Option("", "folder to write (default: RUN/export)", placeholder="DIR"),
+    "checkpoint": Option("best", "best | last | a clock"),
+    "weights": Option(
+        "auto", "ema | raw | auto: the average where the run kept one", choices=("ema", "raw", "auto")
+    ),
+    "onnx": Option(True, "false: no ONNX files, no example (they need `pip install 'rostro[onnx]'`)"),
+}
+HELP = f"""
 usage: rostro export RUN [key=value ...]
 
 Writes model.safetensors (weights by name), model.json (task, preprocessing, metrics, threshold, the training
-data's manifest hash and licence note), model.onnx (picture -> embedding, any batch size), score.onnx (two
-embeddings -> score) and example.py, which gives the score of `rostro verify` by them alone.
+data's manifest hash and licence note), model.onnx (image -> embedding, any batch size), score.onnx (two
+embeddings -> score) and example.py, which computes the score of `rostro verify` from them alone.
 
-  RUN                 a run directory
-  out=DIR             where to                                    (default: RUN/export)
-  checkpoint=best     best | last | a clock
-  weights=auto        ema | raw | auto: the average where the run kept one
-  onnx=true           false: no ONNX files, no example (they need `pip install 'rostro[onnx]'`)
+{option_lines(OPTIONS, {"RUN": "a run directory"})}
 
 example: rostro export runs/faces out=faces-net
 """
-SPEC = {"out": "", "checkpoint": "best", "weights": "auto", "onnx": True}
 
 
 def main(argv: list[str]) -> int:
-    keys = parse(argv, SPEC, positional=("run",), required=("run",))
+    keys = parse(argv, OPTIONS, positional=("run",), required=("run",))
     from data_shards.files import read_json
     from hpc.inference.export import export
     from hpc.inference.predictor import load_run

@@ -1,19 +1,27 @@
-"""`rostro info`: what packed sets hold, and a contact sheet of each."""
+"""`rostro info`: print what packed sets hold, and write a contact sheet of each."""
 
 import sys
 from collections import Counter
 from pathlib import Path
 
 from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 
-HELP = """
+OPTIONS = {
+    "out": Option(
+        "",
+        "folder of the contact sheets (-2-contact.png for another set of that name); default: beside each "
+        "set",
+    )
+}
+HELP = f"""
 usage: rostro info DIR [out=FOLDER]
 
-Prints what a packed set (or each set in a folder) holds, and writes a contact sheet of its pictures, one row
-an identity, beside the set: <name>-<split>-contact.png. They are pictures of people: mind where out= puts them.
-A set that cannot be opened and damaged pictures are an error each: exit code 1, after all other sets.
+Prints what a packed set (or each set in a folder) holds, and writes a contact sheet of its images, one row
+an identity, beside the set: <name>-<split>-contact.png. They are images of people: mind where out= puts them.
+A set that cannot be opened and damaged images are an error each: exit code 1, after all other sets.
 
-  out=    folder of the contact sheets (-2-contact.png for another set of that name); default: beside each set
+{option_lines(OPTIONS, {"DIR": "a packed set, or a folder of them"})}
 
 example: rostro info shards/lfw
 """
@@ -28,9 +36,9 @@ def main(argv: list[str]) -> int:
     from data_shards.inspect.summary import contact_sheet, facts, write_png
     from data_shards.shard_format.shard_set import ShardSet
 
-    args = parse(argv, {"out": ""}, positional=("DIR",), required=("DIR",))
+    args = parse(argv, OPTIONS, positional=("DIR",), required=("DIR",))
     if args.out and not Path(args.out).is_dir():
-        raise UserError(f"out={args.out}: no such folder; make it or choose another")
+        raise UserError(f"out={args.out} does not exist: make the folder, or choose another")
     console, taken, bad = Console(), Counter[Path](), 0
     for folder in find_sets(Path(args.DIR)):
         try:
@@ -56,6 +64,6 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{sheet} cannot be written ({error.strerror}): type out=FOLDER") from None
         console.print(f"contact sheet: {sheet}", soft_wrap=True)
         if damaged:
-            print(f"error: {folder}: damaged pictures: type rostro check {folder}", file=sys.stderr)
+            print(f"error: {folder}: damaged images: type rostro check {folder}", file=sys.stderr)
             bad += 1
     return 1 if bad else 0

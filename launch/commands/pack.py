@@ -1,4 +1,4 @@
-"""`rostro pack`: a data set in its original layout -> tar shards with index and manifest."""
+"""`rostro pack`: pack a data set in its original layout into tar shards with index and manifest."""
 
 import sys
 from contextlib import contextmanager
@@ -7,55 +7,54 @@ from typing import TYPE_CHECKING
 
 from data_shards.errors import UserError
 from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from data_shards.pack.pack import Packed, Progress
 
-HELP = """
+OPTIONS = {
+    "source": Option(
+        "", "vggface2 | lfw | orl | folder (one for each identity or class) | procedural (from nothing)"
+    ),
+    "src": Option("", "folder of the data set as published"),
+    "out": Option("", "folder of the packed sets"),
+    "holdout": Option(
+        0.0, "share of the identities, never of the images, that goes to OUT/eval: reported once, at the end"
+    ),
+    "val": Option(
+        0.0,
+        "and to OUT/val, which chooses checkpoint and threshold; the rest: OUT/train. A hash of each name "
+        "decides, so an identity never moves when others come or leave, and the shares are met about",
+    ),
+    "size": Option(
+        0, "store squares of this side in pixels (centre, area filter, quality 95); 0 keeps the files"
+    ),
+    "split": Option(
+        "train", "split of the source (vggface2: train or test); names the set where nothing is held out"
+    ),
+    "shard_mb": Option(100.0, "about the largest shard; small sets are cut into up to 8 even shards"),
+    "workers": Option(2, "processes; they do not change a byte"),
+    "verify": Option("decode", "decode every image once; none only copies"),
+    "seed": Option(0, "seed of the order of the identities and of the split"),
+    "name": Option("", "name of the set and its files (empty = the source's)"),
+}
+HELP = f"""
 usage: rostro pack source=NAME src=DIR out=DIR [key=value ...]
 
-Packs the pictures of a data set into WebDataset tar shards with index, DALI index and manifest, below
-OUT/<split>. What is no usable picture is listed with its reason in OUT/<split>/rejected.csv. Killed at any
-point, the same command goes on where it stopped; given again on a finished set, it changes nothing.
+Packs the images of a data set into WebDataset tar shards with index, DALI index and manifest, below
+OUT/<split>. Files that are not usable images are listed with the reason in OUT/<split>/rejected.csv. Killed
+at any point, the same command continues where it stopped; repeated on a finished set, it changes nothing.
 
-  source=          vggface2 | lfw | orl | folder (one for each identity or class) | procedural (from nothing)
-  src=             folder of the data set as published
-  out=             folder of the packed sets
-  holdout=0        share of the identities, never of the pictures, that goes to OUT/eval: reported once, at the end
-  val=0            and to OUT/val, which chooses checkpoint and threshold; the rest: OUT/train. A hash of each name
-                   decides, so nobody moves when others come or go, and the shares are met about
-  size=0           store squares of this side in pixels (centre, area filter, quality 95); 0 keeps the files
-  split=train      split of the source (vggface2: train or test); names the set where nothing is held out
-  shard_mb=100     about the largest shard; small sets are cut into up to 8 even shards
-  workers=2        processes; they do not change a byte
-  verify=decode    decode every picture once; none only copies
-  seed=0           of the order of the identities and of who is held out
-  name=            of the set and its files; default: the source's
+{option_lines(OPTIONS)}
 
 A source may have keys of its own, as vggface2 has crop=true (cut the boxes of loose_bb_<split>.csv) and lfw
-crop=150 (pixels of the centre square that holds the face; up to 1 a share of the side; crop=1 is the whole picture):
-`rostro pack source=NAME --help` lists them.
+crop=150 (pixels of the centre square that holds the face; up to 1 a share of the side; crop=1 is the whole
+image): `rostro pack source=NAME --help` lists them.
 
 example: rostro pack source=lfw src=data/lfw out=shards/lfw size=112 holdout=0.1 val=0.1
 """
-
-SPEC = {
-    "source": "",
-    "src": "",
-    "out": "",
-    "split": "train",
-    "size": 0,
-    "holdout": 0.0,
-    "val": 0.0,
-    "shard_mb": 100.0,
-    "workers": 2,
-    "verify": "decode",
-    "seed": 0,
-    "name": "",
-}
-
 
 HELD_OUT = {"val": "val", "eval": "holdout"}  # split: the key of its share
 FEW = 10  # people of a held-out split, below which packing says so
@@ -79,9 +78,9 @@ def main(argv: list[str]) -> int:
         print(HELP.strip(), f"\nKeys of source={named}:", *_lines(module.OPTIONS), sep="\n")
         return 0
     needs_folder = getattr(module, "NEEDS_SRC", True)
-    args = parse(
-        argv, {**module.OPTIONS, **SPEC}, required=("source", "out", *(("src",) if needs_folder else ()))
-    )
+    own = {key: Option(default, "") for key, default in module.OPTIONS.items()}
+    required = ("source", "out", *(("src",) if needs_folder else ()))
+    args = parse(argv, own | OPTIONS, required=required)
     options = {key: getattr(args, key) for key in module.OPTIONS}
     out = Path(args.out)
     if needs_folder and Path(args.src).resolve() in (out.resolve(), *out.resolve().parents):
@@ -133,7 +132,7 @@ def _summary(made: "Packed") -> str:
 
 @contextmanager
 def _progress() -> "Iterator[Progress | None]":
-    """A progress bar on a terminal, nothing elsewhere."""
+    """Show a progress bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield None
         return

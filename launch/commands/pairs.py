@@ -1,31 +1,37 @@
-"""`rostro pairs`: a list of pairs of a packed set, which `rostro evaluate pairs=` and other programs read."""
+"""`rostro pairs`: write a list of pairs of a packed set, for `rostro evaluate pairs=` and other programs."""
 
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 
 if TYPE_CHECKING:
     import numpy as np
 
     from data_shards.shard_format.shard_set import ShardSet
 
-HELP = """
+OPTIONS = {
+    "out": Option("", "file of the list"),
+    "n": Option(500, "pairs of each kind", least=1, most=1_000_000),
+    "seed": Option(0, "seed of the draw"),
+    "format": Option(
+        "lfw",
+        "LFW's pairsDevTest (`n`, then `Name n1 n2` and `Name1 n1 Name2 n2`); or paths: `a/1 b/2 0|1`",
+        choices=("lfw", "paths"),
+    ),
+}
+HELP = f"""
 usage: rostro pairs SET out=FILE [key=value ...]
 
-Draws pairs of pictures of one person and of two people, as many of each. People are drawn first, then their
-pictures, so that nobody counts more for having more pictures. The same set and keys give the same list.
+Draws pairs of images of one person and of two people, as many of each. People are drawn first, then their
+images, so that a person with more images does not count more. The same set and keys give the same list.
 
-  SET          a packed set, e.g. shards/people/eval
-  out=         file of the list
-  n=500        pairs of each kind
-  seed=0       of the draw
-  format=lfw   LFW's pairsDevTest (`n`, then `Name n1 n2` and `Name1 n1 Name2 n2`); or paths: `a/1 b/2 0|1`
+{option_lines(OPTIONS, {"SET": "a packed set, e.g. shards/people/eval"})}
 
 example: rostro pairs shards/lfw/eval out=pairs.txt n=300
 """
-SPEC = {"out": "", "n": 500, "seed": 0, "format": "lfw"}
 TRIES = 100  # draws for each pair before the set is called too small
 
 
@@ -34,11 +40,7 @@ def main(argv: list[str]) -> int:
     from data_shards.files import write_bytes
     from data_shards.shard_format.shard_set import ShardSet
 
-    keys = parse(argv, SPEC, positional=("set",), required=("set", "out"))
-    if keys.format not in ("lfw", "paths"):
-        raise UserError(f"format={keys.format} is not known: use lfw or paths")
-    if not 1 <= keys.n <= 1_000_000:
-        raise UserError(f"n={keys.n}: type 1 to 1,000,000 pairs of each kind")
+    keys = parse(argv, OPTIONS, positional=("set",), required=("set", "out"))
     out = Path(keys.out)
     if out.exists():
         raise UserError(f"out={out} exists: remove it, or choose another name")
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
 
 
 def lines_of(shards: "ShardSet", *, n: int, seed: int, lfw: bool) -> list[str]:
-    """The lines of the list, sorted within each kind."""
+    """Return the lines of the list, sorted within each kind."""
     genuine, impostors = draw(shards, n=n, seed=seed, same=True), draw(shards, n=n, seed=seed, same=False)
     if not lfw:
         named = [(pair, 1) for pair in genuine] + [(pair, 0) for pair in impostors]
@@ -66,7 +68,7 @@ def lines_of(shards: "ShardSet", *, n: int, seed: int, lfw: bool) -> list[str]:
 
 
 def draw(shards: "ShardSet", *, n: int, seed: int, same: bool) -> list[tuple[int, int]]:
-    """n different pairs of rows: of one person, or of two."""
+    """Draw n different pairs of rows: of one person, or of two."""
     import numpy as np
 
     from data_shards import counter_rng
@@ -75,7 +77,7 @@ def draw(shards: "ShardSet", *, n: int, seed: int, same: bool) -> list[tuple[int
     start = np.asarray(shards.identity_start).astype(np.int64)
     sizes = np.diff(start)
     people = np.flatnonzero(sizes >= (2 if same else 1))
-    found: set[tuple[int, int]] = set()
+    pairs: set[tuple[int, int]] = set()
     stream = counter_rng.key(seed, "genuine list" if same else "impostor list")
     for number in range(TRIES * n if len(people) >= (1 if same else 2) else 0):
         drawn = counter_rng.uniform(stream, np.array([number]), 4)[0]
@@ -83,12 +85,12 @@ def draw(shards: "ShardSet", *, n: int, seed: int, same: bool) -> list[tuple[int
         two = one if same else _pick(people[people != one], drawn[1])
         a = int(drawn[2] * sizes[one])
         b = int(drawn[3] * (sizes[two] - same))
-        b += same and b >= a  # another picture of the same person
-        found.add(tuple(sorted((int(start[one]) + a, int(start[two]) + b))))  # type: ignore[arg-type]
-        if len(found) == n:
-            return sorted(found)
+        b += same and b >= a  # another image of the same person
+        pairs.add(tuple(sorted((int(start[one]) + a, int(start[two]) + b))))  # type: ignore[arg-type]
+        if len(pairs) == n:
+            return sorted(pairs)
     what = "of one person" if same else "of two people"
-    raise UserError(f"n={n}: {shards.folder} gave only {len(found)} pairs {what}: type a smaller n=")
+    raise UserError(f"n={n}: {shards.folder} gave only {len(pairs)} pairs {what}: type a smaller n=")
 
 
 def _pick(people: "np.ndarray", share: float) -> int:
@@ -105,7 +107,7 @@ def _path(shards: "ShardSet", row: int) -> str:
 
 
 def _numbered(shards: "ShardSet", row: int) -> tuple[str, str]:
-    """(name, number) of a picture that is called `<name>_<number>`, as LFW's are."""
+    """Return (name, number) of an image that is called `<name>_<number>`, as LFW's are."""
     from data_shards.errors import UserError
     from data_shards.shard_format.keys import member_key
 

@@ -1,4 +1,4 @@
-"""`rostro resume`: go on with a run in its directory, with the code that it keeps."""
+"""`rostro resume`: resume a run in its directory, with the code that it keeps."""
 
 import dataclasses
 from collections.abc import Collection
@@ -17,23 +17,30 @@ from hpc.config.types import flatten, near
 from hpc.runs import requeue, restart
 from hpc.runs.run_dir import RunDir
 from launch.options import key_value
+from launch.options.option import Option, option_lines
 from launch.start import data as plan
 from launch.start.create import on_cluster, refuse_unused
 from launch.start.undo import OldRun
 
-HELP = """
+OPTIONS = {
+    "runs": Option("runs", "folder of the run directories"),
+    "wait": Option(False, "follow the run to its end"),
+    "from": Option(
+        "",
+        "from=0 starts again from 0 images: what the run has made so far is moved to RUN/before-1",
+        placeholder="0",
+    ),
+}
+HELP = f"""
 usage: rostro resume RUN [key=value ...]
 
-Goes on from the newest good checkpoint. The run keeps its code; edits in the checkout do not reach it.
+Resumes a run from its newest good checkpoint. The run keeps its code; edits in the checkout do not reach it.
 
-  RUN          a name or a run directory
-  runs=runs    folder of the run directories
-  wait=false   follow the run to its end
-  from=0       start again from 0 images: what the run has made so far is moved to RUN/before-1
+{option_lines(OPTIONS, {"RUN": "a name or a run directory"})}
 
-Keys that change no numbers may be given a new value, and keep it: nodes, procs, hours, cluster, engine.name, log.every,
-save.last, data.train (the same set at another place; the held-out one beside it is taken too), ... All others are
-refused by name.
+Keys that change no numbers may be given a new value, and keep it: nodes, procs, hours, cluster, engine.name,
+log.every, save.last, data.train (the same set at another place; the held-out one beside it is taken too), ...
+All others are refused by name.
 Example: rostro resume siamese-20260101-120000 procs=4 wait=true
 """
 ONE_OFF = {"wait": False, "dry_run": False, "prepare": False}  # of one start, not of the run
@@ -46,21 +53,21 @@ def main(argv: list[str]) -> int:
     words = [word for word in argv if word not in place and not word.startswith("from=")]
     if not words or not key_value.is_place(words[0]):
         raise UserError("RUN is missing: type rostro resume RUN; `rostro status` lists them")
-    run = RunDir.open(words[0], runs=place[-1][5:] if place else "runs")
+    run = RunDir.open(words[0], runs=place[-1][5:] if place else OPTIONS["runs"].default)
     again = _again([word for word in argv if word.startswith("from=")])
     before = run.config()
     manifest.check_config(run.path, before)
     run.resolved()  # its ranks could not read it either
     config = changed_config(run, before, words[1:])
     if requeue.newest(run) >= 0 and not any(word.startswith("after=") for word in words):
-        config = dataclasses.replace(config, after="")  # what it waited for has ended
+        config = dataclasses.replace(config, after="")  # the run it waited for has ended
     if run.lock.in_use():
         raise UserError(run.lock.refusal())
     status = run.status()
     if status["state"] == "finished":
         raise UserError(
-            f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer one is "
-            f"another run, type `rostro submit images=...`"
+            f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer "
+            f"one is another run, type `rostro submit images=...`"
         )
     check_values(config)
     config = on_cluster(config)
@@ -83,11 +90,12 @@ def main(argv: list[str]) -> int:
 
 
 def _again(words: list[str]) -> bool:
-    """Whether `from=0` was typed."""
+    """Return whether `from=0` was typed."""
     for word in words:
         if word != "from=0":
             raise UserError(
-                f"{word}: a run resumes from its newest good checkpoint, type nothing for it, or from=0 to start again"
+                f"{word}: a run resumes from its newest good checkpoint: leave it out, or type from=0 to "
+                "start again"
             )
     return bool(words)
 
@@ -99,13 +107,13 @@ def _set_aside(run: RunDir) -> None:
     except BaseException:
         run.lock.release()
         raise
-    print(f"run {run.name} starts again from 0; what it had is in {folder}", flush=True)
+    print(f"run {run.name} starts again from 0; what it had made is in {folder}", flush=True)
 
 
 def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
-    """The run's config with the given free keys changed; UserError for any other key."""
+    """Return the run's config with the given free keys changed; UserError for any other key."""
     values = dataclasses.asdict(before) | ONE_OFF
-    known = flatten(values) | {"cluster.sbatch": before.cluster.sbatch}  # one key, however many are in it
+    known = flatten(values) | {"cluster.sbatch": before.cluster.sbatch}  # a table is one key
     for word in words:
         key, equals, text = word.partition("=")
         key = {"engine": "engine.name", "cluster": "cluster.name"}.get(key, key)
@@ -113,8 +121,8 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
             raise UserError(f"{word}: one word too many: keys are typed key=value")
         if key in ("name", "runs") or (key in known and not is_free(key, before)):
             raise UserError(
-                f"{word} would change run {run.name}, where it is {key}={known[key]}: leave it out, or start another "
-                "run by `rostro submit`"
+                f"{word} would change run {run.name}, where it is {key}={known[key]}: leave it out, or start "
+                "another run by `rostro submit`"
             )
         if key not in known:
             raise UserError(f"unknown key {key} in {word}: {near(key, known)}")
@@ -123,17 +131,14 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
         table = isinstance(known[key], dict)
         _put(values, key, _table(key, text) if table else key_value.convert(key, text, known[key]))
     given = {word.partition("=")[0] for word in words}
-    if values["engine"]["name"] != "deepspeed":  # what it was told before says nothing to another engine
+    if values["engine"]["name"] != "deepspeed":  # another engine does not know the settings of DeepSpeed
         plain = dataclasses.asdict(DeepSpeed())
         typed = {
             key: values["engine"]["deepspeed"][key] for key in plain if f"engine.deepspeed.{key}" in given
         }
         values["engine"]["deepspeed"] = plain | typed
-    for key in (
-        "train",
-        "val",
-        "eval",
-    ):  # another set takes the place of the folders that the old one stood for
+    # Another set takes the place of the folders that the old one stood for.
+    for key in ("train", "val", "eval"):
         if "data.set" in given and f"data.{key}" not in given:
             values["data"][key] = ""
     if "data.train" in given:
@@ -143,7 +148,7 @@ def changed_config(run: RunDir, before: Config, words: list[str]) -> Config:
 
 
 def _follow(data: dict[str, Any], before: Data, given: Collection[str]) -> None:
-    """Held-out sets that lay beside the training set and are gone moved with it, where they are beside it again."""
+    """Follow held-out sets that moved with the training set: they are gone and are beside it again."""
     new = Path(data["train"]).expanduser()
     for split in ("val", "eval"):
         old = Path(getattr(before, split, "") or "")
@@ -156,21 +161,21 @@ def _follow(data: dict[str, Any], before: Data, given: Collection[str]) -> None:
             continue
         if not (new.parent / old.name / "manifest.json").is_file():
             raise UserError(
-                f"data.train={new}: the run's data.{split}={old} is gone too, and {new.parent / old.name} is not a "
-                f"packed set: type data.train=FOLDER data.{split}=FOLDER"
+                f"data.train={new}: the run's data.{split}={old} is gone too, and {new.parent / old.name} is "
+                f"not a packed set: type data.train=FOLDER data.{split}=FOLDER"
             )
         data[split] = str(new.parent / old.name)
 
 
 def _table(key: str, text: str) -> dict[str, Any]:
-    """`{hold: true}` as a dict."""
+    """Return `{hold: true}` as a dict."""
     try:
-        found = yaml.safe_load(text)
+        table = yaml.safe_load(text)
     except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict):
+        table = None
+    if not isinstance(table, dict):
         raise UserError(f"{key}={text} is not a table: type for example {key}='{{exclusive: true}}'")
-    return found
+    return table
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

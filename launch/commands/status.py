@@ -1,4 +1,4 @@
-"""`rostro status`: the runs of a folder, from their status files; a run whose processes are gone is dead."""
+"""`rostro status`: list the runs of a folder from their status files; a run without its processes is dead."""
 
 import dataclasses
 import fnmatch
@@ -11,31 +11,37 @@ from data_shards.errors import UserError
 from hpc.cluster import slurm
 from hpc.runs import failures, goodput
 from hpc.runs.run_dir import ACTIVE, RunDir, list_runs
-from launch.options import key_value
+from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 from launch.terminal import Column, duration, table, width, wrapped
 
-HELP = """
+OPTIONS = {
+    "runs": Option("runs", "folder of the run directories"),
+    "last": Option(0, "only so many of the newest (0 = all)", least=0),
+    "name": Option("", "only runs with such a name: name='siamese-*seed=1'"),
+    "json": Option(False, "one JSON list instead of a table"),
+}
+PLACES = {
+    "RUN": "only this run, with its account of time and, if it failed, the end of the failed rank's log"
+}
+HELP = f"""
 usage: rostro status [RUN] [key=value ...]
 
-Lists runs, the newest last: state, images seen, images a second, time left, the loss that is trained, last metrics.
+Lists runs, the newest last: state, images seen, images a second, time left, training loss, last metrics.
 
-  RUN          only this one, with its account of time and, if it failed, the end of the guilty rank's log
-  runs=runs    folder of the run directories
-  last=0       only so many of the newest; 0: all
-  name=        only runs of such names: name='siamese-*seed=1'
-  json=false   one JSON list instead of a table
+{option_lines(OPTIONS, PLACES)}
 
 Goodput is the share of the allocated time spent on training that was kept and on evaluation, over all starts.
-States: queued (its SLURM job waits), prepared, starting, running, saving, requeueing (saved; its SLURM job puts itself
-back into the queue), stopped (saved, `rostro resume` goes on), finished, failed, dead (its processes are gone without
-a word: `rostro resume` goes on from the last checkpoint), damaged (one of its files cannot be read: the message names
-it and the remedy).
+States: queued (its SLURM job waits), prepared, starting, running, saving, requeueing (saved; its SLURM job
+puts itself back into the queue), stopped (saved; `rostro resume` resumes it), finished, failed, dead (its
+processes ended without a message; `rostro resume` resumes from the last checkpoint), damaged (one of its
+files cannot be read: the message names it and the remedy).
 Example: rostro status runs=/scratch/runs json=true
 """
 
 GREEN, CYAN, RED = 32, 36, 31
 COLOURS = {"running": GREEN, "saving": GREEN, "starting": CYAN, "dead": RED, "failed": RED, "damaged": RED}
-OVER = ("failed", "dead")  # what was not saved is lost
+OVER = ("failed", "dead")  # states in which unsaved work is lost
 METRICS = 4  # figures shown in the table
 WRONG = ("failed", "damaged")  # states that have a message
 KNOWN = (
@@ -52,42 +58,39 @@ KNOWN = (
     "job",
     "updated",
 )
-BLANK: dict[str, Any] = dict.fromkeys(KNOWN) | {
-    "metrics": {},
-    "message": "",
-}  # all that is known of a damaged run
-TAIL = 12  # lines of the guilty rank's log
+# The row of a damaged run, of which only name, state and message are known.
+BLANK: dict[str, Any] = dict.fromkeys(KNOWN) | {"metrics": {}, "message": ""}
+TAIL = 12  # lines of the failed rank's log
 
 
 def main(argv: list[str]) -> int:
-    keys = key_value.parse(argv, {"runs": "runs", "json": False, "last": 0, "name": ""}, positional=("run",))
-    if keys.last < 0:
-        raise UserError(f"last={keys.last} is negative: use last=10, or 0 for all runs")
-    runs = [RunDir.open(keys.run, runs=keys.runs)] if keys.run else chosen(keys.runs, keys.name, keys.last)
-    found = [describe(run) for run in runs]
+    keys = parse(argv, OPTIONS, positional=("run",))
+    runs = [RunDir.open(keys.run, runs=keys.runs)] if keys.run else matching(keys.runs, keys.name, keys.last)
+    rows = [describe(run) for run in runs]
     if keys.json:
-        print(json.dumps(found))
-    elif not found and keys.name:
+        print(json.dumps(rows))
+    elif not rows and keys.name:
         print(f"no run in {os.path.abspath(keys.runs)} is called {keys.name}: quote name='*' to see all")
-    elif not found:
+    elif not rows:
         print(
-            f"no runs in {os.path.abspath(keys.runs)}: `rostro submit` starts one, runs=FOLDER looks elsewhere"
+            f"no runs in {os.path.abspath(keys.runs)}: `rostro submit` starts one, runs=FOLDER looks "
+            "elsewhere"
         )
     else:
-        show(found)
+        show(rows)
         if keys.run:
-            show_more(runs[0], found[0])
+            show_more(runs[0], rows[0])
     return 0
 
 
-def chosen(runs: str, name: str, last: int) -> list[RunDir]:
-    """The runs of a folder that are called like `name`, oldest first; of these the `last`, unless it is 0."""
-    found = [run for run in list_runs(runs) if not name or fnmatch.fnmatchcase(run.name, name)]
-    return found[-last:] if last else found
+def matching(runs: str, name: str, last: int) -> list[RunDir]:
+    """Return the runs of a folder whose name matches `name`, oldest first; of these the `last` (0 = all)."""
+    matches = [run for run in list_runs(runs) if not name or fnmatch.fnmatchcase(run.name, name)]
+    return matches[-last:] if last else matches
 
 
 def describe(run: RunDir) -> dict[str, Any]:
-    """One run's row, in plain values; of a run with a file that cannot be read only which file that is."""
+    """Return one run's row in plain values; if a file cannot be read, only the message that names it."""
     try:
         return _described(run)
     except (UserError, OSError) as error:
@@ -132,7 +135,7 @@ def _described(run: RunDir) -> dict[str, Any]:
 
 
 def show_more(run: RunDir, row: dict[str, Any]) -> None:
-    """Where a run's time went and, if it failed, what its guilty rank last said."""
+    """Print where a run's time went and, if it failed, the last lines of the failed rank."""
     from launch.watch.log_files import last_lines
 
     if row.get("allocated"):
@@ -151,9 +154,9 @@ def show_more(run: RunDir, row: dict[str, Any]) -> None:
                 print("\n".join(f"  {line}" for line in last_lines(file, TAIL)))
 
 
-def show(found: list[dict[str, Any]]) -> None:
-    """The table, and below it why runs failed. What all runs have in common is shown where there is room for it."""
-    rows = [BLANK | row for row in found]
+def show(runs: list[dict[str, Any]]) -> None:
+    """Print the table, and below it why runs failed. Columns equal in all runs are shown if there is room."""
+    rows = [BLANK | row for row in runs]
     jobs = [f"{row['job']} {row['slurm']}".strip() if row["job"] else "" for row in rows]
     columns = [
         Column("run", [row["run"] for row in rows]),
@@ -181,7 +184,7 @@ def show(found: list[dict[str, Any]]) -> None:
 
 
 def _setting(key: str, rows: list[dict[str, Any]], *, right: bool = False) -> Column:
-    """A key of the config, which stays if the runs differ in it."""
+    """Return the column of a config key, which stays if the runs differ in it."""
     cells = ["" if row[key] is None else str(row[key]) for row in rows]
     return Column(key, cells, right=right, spare=0 if len({cell for cell in cells if cell}) > 1 else 5)
 

@@ -7,24 +7,27 @@ from data_shards.errors import UserError
 from hpc.cluster import slurm
 from hpc.runs.processes import alive
 from hpc.runs.run_dir import RunDir
-from launch.options import key_value
+from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
 from launch.watch.stopping import ask_job_to_stop, ask_to_stop, living_ranks
 
-HELP = """
+OPTIONS = {
+    "runs": Option("runs", "folder of the run directories"),
+    "timeout": Option(600.0, "seconds to wait for the ranks"),
+}
+HELP = f"""
 usage: rostro stop RUN [key=value ...]
 
-The ranks save at the end of their step and leave; `rostro resume RUN` goes on from there.
+The ranks save at the end of their step and leave; `rostro resume RUN` resumes from there.
 
-  RUN           a name or a run directory
-  runs=runs     folder of the run directories
-  timeout=600   seconds to wait for the ranks
+{option_lines(OPTIONS, {"RUN": "a name or a run directory"})}
 
 Example: rostro stop siamese-20260101-120000
 """
 
 
 def main(argv: list[str]) -> int:
-    keys = key_value.parse(argv, {"runs": "runs", "timeout": 600.0}, positional=("run",), required=("run",))
+    keys = parse(argv, OPTIONS, positional=("run",), required=("run",))
     run = RunDir.open(keys.run, runs=keys.runs)
     if not run.lock.in_use():
         state = run.status()["state"]
@@ -36,12 +39,12 @@ def main(argv: list[str]) -> int:
     )
     if status["state"] in ("stopped", "finished"):
         return 0
-    print(f"error: {status.get('message') or f'it left no word, see {run.logs}'}", file=sys.stderr)
+    print(f"error: {status.get('message') or f'it left no message, see {run.logs}'}", file=sys.stderr)
     return 1
 
 
 def stop(run: RunDir, *, timeout: float) -> None:
-    """Ask, and wait until nobody is left. UserError where nobody can be asked, or nobody leaves in time."""
+    """Ask the ranks to leave and wait until they have; UserError if they cannot be asked or are too slow."""
     if run.lock.job():
         stop_job(run, run.lock.job(), timeout=timeout)
         return
@@ -59,25 +62,25 @@ def stop(run: RunDir, *, timeout: float) -> None:
                 f"run {run.name} did not leave in timeout={timeout:g} seconds: type kill -9 {pids}"
             )
         if run.status()["state"] in ("starting", "prepared") and time.monotonic() > asked + 1:
-            ask_to_stop(run, owner)  # ranks that load their libraries do not listen yet
+            ask_to_stop(run, owner)  # ranks that load their libraries ignore the signal
             asked = time.monotonic()
         time.sleep(0.1)
 
 
 def stop_job(run: RunDir, job: str, *, timeout: float) -> None:
-    """As `stop`, for a job of SLURM. One that waits in the queue leaves it."""
+    """Stop a run that is a SLURM job. A job that waits in the queue leaves it."""
     queued = run.status()["state"] == "queued"
     ask_job_to_stop(run, job)
     if slurm.job_state(job) is None and not slurm.answers():
         raise UserError(
-            f"run {run.name} belongs to job {job}, and no SLURM answers here: type `rostro stop {run.path}` where one "
-            f"does; if that cluster is gone, delete {run.lock_file}"
+            f"run {run.name} belongs to job {job}, and no SLURM answers here: type `rostro stop {run.path}` "
+            f"where one does; if that cluster is gone, delete {run.lock_file}"
         )
     end, asked = time.monotonic() + timeout, time.monotonic()
     while run.lock.in_use():
         if time.monotonic() > end:
             raise UserError(f"job {job} did not leave in timeout={timeout:g} seconds: type scancel {job}")
-        if time.monotonic() > asked + 5:  # a step that was just being launched heard nothing
+        if time.monotonic() > asked + 5:  # a step that was just being launched received nothing
             ask_job_to_stop(run, job)
             asked = time.monotonic()
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""One line of `rostro doctor`: what was looked at, whether it serves, and what to type or to ask of the admin."""
+"""One line of `rostro doctor`: the subject, its state, and what to type or to ask of the admin."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,10 @@ OK, NOTE, MISSING, HARMFUL = "ok", "note", "missing", "harmful"
 
 @dataclass(frozen=True)
 class Finding:
-    """`level`: ok; note (works, worth knowing); missing (a feature is not there); harmful (runs lose work or stop)."""
+    """A finding.
+
+    level: ok; note (works, worth knowing); missing (a feature is absent); harmful (runs lose work or stop)
+    """
 
     level: str
     what: str  # name of the setting or the part

@@ -1,7 +1,7 @@
-"""What this machine has: GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems.
+"""Findings on this machine: GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems.
 
-torch and DALI are imported in a process of their own: a broken driver or library ends that one, not the report, and
-a login node need not load them. Everything else is read without importing it.
+torch and DALI are imported in a process of their own: a broken driver or library ends that, not the report,
+and a login node need not load them. Everything else is read without importing it.
 """
 
 import importlib.metadata
@@ -42,21 +42,10 @@ except Exception as error:
     found["dali_error"] = " ".join(str(error).split())[:200]
 print(json.dumps(found))
 """
-SHARED = (
-    "nfs",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "wekafs",
-    "panfs",
-    "fuse.",
-    "afs",
-    "cifs",
-    "9p",
-    "virtiofs",
-)
-SLOWING = {  # variables left over from a search for an error: what they cost
+# Kinds of file systems that several nodes can share.
+SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "wekafs", "panfs", "fuse.", "afs", "cifs", "9p")
+SHARED += ("virtiofs",)
+SLOWING = {  # variables left over from debugging: what they cost
     "NCCL_P2P_DISABLE": "GPUs of a node talk through host memory",
     "NCCL_IB_DISABLE": "nodes talk over TCP instead of InfiniBand",
     "NCCL_SHM_DISABLE": "ranks of a node talk over the network",
@@ -65,7 +54,7 @@ SLOWING = {  # variables left over from a search for an error: what they cost
 
 
 def imported() -> dict[str, Any]:
-    """What torch and DALI say of themselves."""
+    """Return what torch and DALI report of themselves, or the error of their import."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", PROBE],
@@ -83,7 +72,7 @@ def imported() -> dict[str, Any]:
 
 
 def judge(found: dict[str, Any], *, slurm: bool) -> list[Finding]:
-    """Findings on the libraries; `slurm`: this may be a login node, whose GPUs are elsewhere."""
+    """Return findings on the libraries. slurm: this may be a login node, whose GPUs are elsewhere."""
     if "torch" not in found:
         why = found.get("error", "it is not installed")
         return [Finding(HARMFUL, "torch", why, "pip install -e . in the checkout, with this python")]
@@ -96,7 +85,7 @@ def _gpu(found: dict[str, Any], slurm: bool) -> list[Finding]:
         names = ", ".join(sorted({f"{name} ({memory} GiB)" for name, memory in found["gpus"]}))
         lines = [Finding(OK, "GPU", f"{len(found['gpus'])} x {names}, {torch}")]
         if not found.get("bf16"):
-            text = "this GPU computes no bf16: precision=auto means fp32"
+            text = "this GPU does not compute bf16: precision=auto means fp32"
             lines.append(Finding(NOTE, "bf16", text))
         if found["nccl"]:
             return [*lines, Finding(OK, "NCCL", found["nccl"])]
@@ -109,7 +98,9 @@ def _gpu(found: dict[str, Any], slurm: bool) -> list[Finding]:
         text = f"there is one, but torch cannot use it ({torch}, CUDA {cuda})"
         return [Finding(HARMFUL, "GPU", text, f"{TORCH}, or ask the admin for a newer driver")]
     if slurm:
-        advice = "on a login node that is right; for a node with one: srun --gpus-per-node=1 rostro doctor only=machine"
+        advice = (
+            "a login node needs none; for a node with one: srun --gpus-per-node=1 rostro doctor only=machine"
+        )
         lines = [Finding(NOTE, "GPU", f"none on this machine, {torch}", advice)]
     else:
         lines = [Finding(MISSING, "GPU", f"none, {torch}: runs train on the CPU, ranks talk over gloo")]
@@ -137,7 +128,7 @@ def _dali(found: dict[str, Any]) -> Finding:
             MISSING, "DALI", f"it cannot be imported: {found['dali_error']}", "data.backend=host works"
         )
     advice = "pip install nvidia-dali-cuda130; data.backend=host works without it"
-    return Finding(MISSING, "DALI", "not installed: pictures are decoded on the CPU", advice)
+    return Finding(MISSING, "DALI", "not installed: images are decoded on the CPU", advice)
 
 
 def _apex(gpu: bool) -> Finding:
@@ -175,7 +166,7 @@ def _variables() -> list[Finding]:
 
 
 def network() -> list[Finding]:
-    """How ranks of several nodes would reach each other from here."""
+    """Return findings on how ranks of several nodes would reach each other from here."""
     root = Path("/sys/class")
     cards = sorted(path.name for path in (root / "infiniband").glob("*"))
     lines = []
@@ -194,7 +185,7 @@ def network() -> list[Finding]:
 
 
 def _is_network(path: Path) -> bool:
-    """A real link that is up: not loopback, a bridge of containers or a tunnel."""
+    """Return whether a link is real and up: not loopback, a bridge of containers or a tunnel."""
     try:
         up = (path / "operstate").read_text().strip() in ("up", "unknown")
     except OSError:
@@ -208,7 +199,7 @@ def _locked_memory() -> list[Finding]:
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     if limit == resource.RLIM_INFINITY:
         return []
-    text = f"at most {limit >> 10} KiB of locked memory: InfiniBand needs it unlimited, and jobs inherit the limit"
+    text = f"at most {limit >> 10} KiB of locked memory: InfiniBand needs no limit, and jobs inherit this one"
     return [
         Finding(
             HARMFUL,
@@ -220,7 +211,7 @@ def _locked_memory() -> list[Finding]:
 
 
 def folders(places: dict[str, Path], *, elsewhere: bool) -> list[Finding]:
-    """File systems of the folders that a job uses; `elsewhere`: its nodes are other machines than this one."""
+    """Return findings on the file systems of a job's folders. elsewhere: its nodes are other machines."""
     mounts = _mounts()
     found = []
     for what, path in places.items():
@@ -233,7 +224,7 @@ def folders(places: dict[str, Path], *, elsewhere: bool) -> list[Finding]:
                     HARMFUL,
                     what,
                     f"{text}: other nodes do not see it",
-                    "put it on a file system that all nodes share; rostro doctor trial=true shows whether they see it",
+                    "put it on a file system that all nodes share; rostro doctor trial=true tests it",
                 )
             )
         elif free < 5:
@@ -250,7 +241,7 @@ def _existing(path: Path) -> Path:
 
 
 def _mounts() -> list[tuple[str, str]]:
-    """(mount point, kind), the longest first; none where the system does not say."""
+    """Return (mount point, kind), the longest first; empty if the system does not tell."""
     try:
         rows = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

@@ -1,7 +1,7 @@
-"""`rostro doctor trial=true`: a job of a minute that shows what configuration files cannot.
+"""`rostro doctor trial=true`: submit a job of a minute that tests what configuration files do not tell.
 
-It shows whether the nodes see the runs' folder and this python, and whether signals reach the batch script and the
-ranks. Its folder lies beside the runs, and is removed with the job.
+It tests whether the nodes see the runs' folder and this python, and whether signals reach the batch script
+and the ranks. Its folder is beside the runs, and is removed with the job.
 """
 
 import contextlib
@@ -28,11 +28,12 @@ pid=$!
 while kill -0 $pid 2>/dev/null; do wait $pid; done
 """
 POLL = 0.5  # seconds
-HOPELESS = ("Partition", "BadConstraints", "Assoc", "QOS", "Invalid")  # reasons that waiting rarely changes
+# Reasons of a waiting job that time rarely changes.
+HOPELESS = ("Partition", "BadConstraints", "Assoc", "QOS", "Invalid")
 
 
 def run(runs: Path, *, nodes: int, partition: str, queue: float) -> list[Finding]:
-    """Submit the job, wait for at most `queue` seconds until it runs, watch it, end it."""
+    """Submit the job, wait at most `queue` seconds until it runs, watch it, end it; return the findings."""
     runs.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".trial-", dir=runs)).absolute()
     job = ""
@@ -53,7 +54,7 @@ def run(runs: Path, *, nodes: int, partition: str, queue: float) -> list[Finding
         if not job:
             raise UserError(
                 f"trial=true: sbatch refused a job of {nodes} nodes: try nodes=1 or partition=NAME, or "
-                f"see what it says: sbatch --nodes={nodes} --wrap=hostname"
+                f"read its message: sbatch --nodes={nodes} --wrap=hostname"
             )
         return _watch(folder, job, nodes, queue)
     finally:
@@ -66,7 +67,9 @@ def run(runs: Path, *, nodes: int, partition: str, queue: float) -> list[Finding
 
 def _quoted(path: Path | str) -> str:
     if "'" in str(path) or '"' in str(path):
-        raise UserError(f"{path}: a path with quotes cannot be tried: choose another folder of runs")
+        raise UserError(
+            f"{path} contains a quote, which the trial job cannot use: choose another folder of runs"
+        )
     return f'"{path}"'
 
 
@@ -111,12 +114,12 @@ def _watch(folder: Path, job: str, nodes: int, queue: float) -> list[Finding]:
     slurm.ask("scancel", "--signal=USR1", job)
     ranks = _until(lambda: count("rank-signalled") == nodes, 20)
     batch = _until((folder / "batch-signalled").exists, 20)
-    for what, heard in (("ranks", ranks), ("batch script", batch)):
-        text = f"USR1 {'reaches' if heard else 'does not reach'} the {what}"
+    for what, reached in (("ranks", ranks), ("batch script", batch)):
+        text = f"USR1 {'reaches' if reached else 'does not reach'} the {what}"
         advice = (
             ""
-            if heard
+            if reached
             else "ask the admin which task prolog, job_submit or container plugin swallows signals"
         )
-        found.append(Finding(OK if heard else HARMFUL, "signals", text, advice))
+        found.append(Finding(OK if reached else HARMFUL, "signals", text, advice))
     return found

@@ -1,4 +1,4 @@
-"""What a SLURM says of itself: its configuration, partitions and nodes, and what a run needs of them."""
+"""The configuration, partitions and nodes of a SLURM as it reports them, and what a run needs of them."""
 
 import re
 from dataclasses import dataclass, field
@@ -7,13 +7,12 @@ from hpc.cluster import slurm
 
 Fields = dict[str, str]
 
-
 NONE = ("", "(null)", "none", "N/A", "NONE")
 
 
 @dataclass
 class Site:
-    """What SLURM says of itself."""
+    """What SLURM reports of itself."""
 
     config: Fields
     partitions: list[Fields] = field(default_factory=list)
@@ -23,7 +22,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Need:
-    """What a run needs to end well: seconds for a step and a save, and how it was known."""
+    """What a run needs to end well: seconds for a step and a save, and how they are known."""
 
     seconds: float
     why: str  # "save_seconds=60"
@@ -34,7 +33,7 @@ class Need:
 
 
 def look() -> Site | None:
-    """Ask the controller; None where none answers."""
+    """Ask the controller; None if none answers."""
     if not slurm.answers():
         return None
     text = slurm.ask("scontrol", "show", "config") or ""
@@ -42,8 +41,8 @@ def look() -> Site | None:
     site = Site(config, _lines("partition"), _lines("node"))
     if config.get("AccountingStorageType", "").endswith("slurmdbd"):
         names = ("Name", "PreemptMode", "GraceTime", "Preempt")
-        found = slurm.ask("sacctmgr", "-nP", "show", "qos", f"format={','.join(names)}") or ""
-        site.qos = [dict(zip(names, line.split("|"), strict=False)) for line in found.splitlines()]
+        rows = slurm.ask("sacctmgr", "-nP", "show", "qos", f"format={','.join(names)}") or ""
+        site.qos = [dict(zip(names, line.split("|"), strict=False)) for line in rows.splitlines()]
     return site
 
 
@@ -52,7 +51,7 @@ def _lines(what: str) -> list[Fields]:
 
 
 def seconds(text: str) -> int:
-    """`30 sec`, `5 min`, `00:01:30`, `1-00:00:00` or a bare number as seconds; -1: not limited."""
+    """Return `30 sec`, `5 min`, `00:01:30`, `1-00:00:00` or a bare number in seconds; -1 = no limit."""
     if text.upper() in ("UNLIMITED", "INFINITE"):
         return -1
     days, _, rest = text.partition(" ")[0].rpartition("-")

@@ -1,7 +1,8 @@
-"""What a SLURM does to runs that must outlive their allocations: judged from its own configuration.
+"""Findings on a SLURM whose runs must outlive their allocations, from its own configuration.
 
-`judge` is pure: `scontrol show config`, partitions and nodes as dictionaries in, findings out. `look` asks SLURM.
-How runs are stopped and requeued: `hpc/runs/requeue.py`. What to ask of the admin, as a letter: docs/cluster.md.
+`judge` is pure: `scontrol show config`, partitions and nodes as dictionaries in, findings out; `look` of
+`launch/doctor/site.py` asks SLURM. Signals and preemption: `launch/doctor/preemption.py`. How runs are
+stopped and requeued: `hpc/runs/requeue.py`. What to ask of the admin, as a letter: docs/cluster.md.
 """
 
 import re
@@ -22,7 +23,7 @@ from launch.doctor.site import Need, Site, seconds
 
 
 def judge(site: Site, need: Need) -> list[Finding]:
-    """All findings, in the order of a job's life."""
+    """Return all findings, in the order of a job's life."""
     return [
         *_partitions(site, need),
         *_nodes(site),
@@ -54,13 +55,13 @@ def _partitions(site: Site, need: Need) -> list[Finding]:
     for part in site.partitions:
         limit = seconds(part.get("MaxTime", "UNLIMITED"))
         if 0 <= limit < need.hours * 3600:
-            chosen = part["PartitionName"] == need.partition or (
+            used = part["PartitionName"] == need.partition or (
                 not need.partition and part.get("Default") == "YES"
             )
             text = f"{part['PartitionName']} allows {limit / 3600:.4g} hours, a run asks for {need.hours:g}"
-            where = "(or in the site file)" if chosen else "for runs there"
+            where = "(or in the site file)" if used else "for runs there"
             advice = f"hours={int(limit / 3.6) / 1000:g} {where}"
-            found.append(Finding(HARMFUL if chosen else NOTE, "MaxTime", text, advice))
+            found.append(Finding(HARMFUL if used else NOTE, "MaxTime", text, advice))
     return found
 
 
@@ -83,7 +84,7 @@ def _gpus(site: Site, need: Need) -> Finding:
         return Finding(
             MISSING,
             "GPU plugin",
-            "GresTypes names no gpu: SLURM hands out no GPUs, and gpus= is refused",
+            "GresTypes does not name gpu: SLURM hands out no GPUs, and gpus= is refused",
             "ask the admin: GresTypes=gpu, Gres=gpu:N for the nodes and a gres.conf; until then gpus=0 and "
             "cluster.sbatch={exclusive: true}",
         )
@@ -98,7 +99,7 @@ def _gpus(site: Site, need: Need) -> Finding:
         return Finding(
             HARMFUL,
             "GPU plugin",
-            f"{', '.join(kinds)}, but SelectType={site.config['SelectType']} knows no --gpus-per-node",
+            f"{', '.join(kinds)}, but SelectType={site.config['SelectType']} does not know --gpus-per-node",
             "ask the admin: SelectType=select/cons_tres",
         )
     return Finding(OK, "GPU plugin", f"{', '.join(kinds)} a node: gpus=N asks for them")
@@ -112,7 +113,7 @@ def _accounting(site: Site) -> list[Finding]:
             Finding(
                 MISSING,
                 "accounting",
-                f"off: sacct knows nothing, and the controller forgets a job {keep} s after its end",
+                f"off: sacct has no records, and the controller forgets a job {keep} s after its end",
                 "leave cluster.account out; `rostro status` asks scontrol, and a run keeps its own account",
             )
         ]
@@ -130,6 +131,6 @@ def _accounting(site: Site) -> list[Finding]:
 
 
 def elsewhere(site: Site) -> bool:
-    """Whether a node of SLURM is another machine than this one, so that folders must be shared."""
+    """Return whether a node of SLURM is another machine than this one, so that folders must be shared."""
     here = {socket.gethostname(), socket.gethostname().partition(".")[0]}
     return any(node.get("NodeHostName", "") not in here for node in site.nodes)

@@ -1,6 +1,6 @@
-"""Words of the command line -> a checked Config. Hydra composes; the messages are ours, one line each.
+"""Compose the words of the command line into a checked Config, by Hydra; each error is one line of ours.
 
-The blocks `smoke` and `memory` of a task's yaml are no part of a run's config.
+The blocks `smoke` and `memory` of a task's yaml are not part of a run's config.
 """
 
 import copy
@@ -30,7 +30,7 @@ from launch.options.other_words import answer
 from launch.options.site import site_values
 
 GROUPS = ("task", "engine", "cluster")
-BESIDE = ("smoke", "memory")  # blocks of a task's yaml that are no keys of the run
+BESIDE = ("smoke", "memory")  # blocks of a task's yaml that are not keys of the run
 LONGEST = 10_000  # characters of a word
 NEXT = {
     "cluster": "use cluster=auto, cluster=slurm or cluster=local",
@@ -40,7 +40,7 @@ NEXT = {
 
 @dataclass
 class Schema(Config):
-    """What a task's yaml may hold: the config of a run, and the blocks beside it."""
+    """The content of a task's yaml: the config of a run, and the blocks beside it."""
 
     smoke: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
@@ -52,13 +52,13 @@ def register() -> None:
 
 
 def choices(group: str) -> list[str]:
-    """What may be written after `task=`, `engine=` or `cluster=`."""
+    """Return the values of `task=`, `engine=` or `cluster=`."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @cache
 def task_yaml(task: str) -> dict[str, Any]:
-    """The content of conf/task/<task>.yaml, as it stands. Read only: the answer is kept."""
+    """Return the content of conf/task/<task>.yaml as it stands. It is cached: do not change it."""
     _known("task", task)
     path = CONF / "task" / f"{task}.yaml"
     content = _plain(path)
@@ -76,7 +76,7 @@ def task_yaml(task: str) -> dict[str, Any]:
 
 
 def _plain(path: Path) -> dict[str, Any]:
-    """The content of a yaml of ours, in plain values."""
+    """Return the content of a yaml file of ours, in plain values."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
@@ -89,12 +89,12 @@ def _plain(path: Path) -> dict[str, Any]:
 
 
 def chosen_task(words: Sequence[str]) -> str:
-    """The task that the words name."""
+    """Return the task that the words name."""
     return next((word[5:] for word in reversed(words) if word.startswith("task=")), "siamese")
 
 
 def known_keys(task: str) -> dict[str, Any]:
-    """Every dotted key that may be typed for this task, with its default."""
+    """Return every dotted key that may be typed for this task, with its default."""
     plain = (
         flatten(dataclasses.asdict(Config(task={}))) | {"cluster.sbatch": {}} | dict.fromkeys(WORDS, False)
     )
@@ -103,15 +103,15 @@ def known_keys(task: str) -> dict[str, Any]:
 
 
 def composed(words: Sequence[str]) -> Config:
-    """The config that the words ask for, typed, not yet checked for sense. UserError for what cannot be read.
+    """Return the config that the words ask for, typed, not yet checked. UserError for what cannot be read.
 
-    What comes later wins: the defaults, the files of engine and cluster, the task's yaml, the file of a group that was
-    typed, the site file, the yaml's smoke block where smoke=true, the words.
+    What comes later wins: the defaults, the files of engine and cluster, the task's yaml, the file of a group
+    that was typed, the site file, the yaml's smoke block if smoke=true, the words.
     """
-    chosen = _check_words(words)
-    task = chosen["task"]
+    groups = _check_words(words)
+    task = groups["task"]
     known = known_keys(task)
-    values = copy.deepcopy(_tree(tuple(f"{group}={choice}" for group, choice in chosen.items())))
+    values = copy.deepcopy(_tree(tuple(f"{group}={choice}" for group, choice in groups.items())))
     smoke = smoke_overrides(task) if smoke_asked(words) else []
     for key, value in [*_typed_groups(words), *_site(words), *_typed([*smoke, *words], known)]:
         _put(values, key, value)
@@ -120,7 +120,7 @@ def composed(words: Sequence[str]) -> Config:
 
 @cache
 def _tree(groups: tuple[str, ...]) -> dict[str, Any]:
-    """What Hydra composes of the files of these groups. Read only: the answer is kept for the points of a sweep."""
+    """Compose the files of these groups by Hydra. The result is cached for a sweep: do not change it."""
     register()
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
@@ -133,7 +133,7 @@ def _tree(groups: tuple[str, ...]) -> dict[str, Any]:
 
 
 def smoke_asked(words: Sequence[str]) -> bool:
-    """Whether the last `smoke=` of the words is true."""
+    """Return whether the last `smoke=` of the words is true."""
     last = next((word[6:] for word in reversed(words) if word.startswith("smoke=")), "false")
     if last not in ("true", "false"):
         raise UserError(f"smoke={last} is not true or false: type for example smoke=true")
@@ -141,7 +141,7 @@ def smoke_asked(words: Sequence[str]) -> bool:
 
 
 def _typed_groups(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """The keys of engine=X and cluster=X where they were typed: they win over a task's yaml, the defaults do not."""
+    """Yield the keys of a typed engine=X or cluster=X: they win over a task's yaml, the defaults do not."""
     for word in words:
         group, _, choice = word.partition("=")
         if group in ("engine", "cluster"):
@@ -170,15 +170,15 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def finish(values: Mapping[str, Any], *, task: str) -> Config:
-    """The Config of a composed tree: without the blocks beside it, the task's keys typed by their defaults."""
+    """Return the Config of a composed tree without the blocks beside it; defaults type the task's keys."""
     config: Config = from_dict({key: value for key, value in values.items() if key not in BESIDE})
     config.task = as_typed_tree("task.", config.task, task_yaml(task).get("task", {}))
     return config
 
 
 def _check_words(words: Sequence[str]) -> dict[str, str]:
-    """Refuse what is not `key=value` of a known key; returns the choice of every group."""
-    chosen = {"engine": "ddp", "cluster": "auto", "task": "siamese"}
+    """Refuse what is not `key=value` of a known key; return the choice of every group."""
+    choice_of = {"engine": "ddp", "cluster": "auto", "task": "siamese"}
     for word in words:
         key, equals, value = word.partition("=")
         check_word(key, value)
@@ -188,8 +188,8 @@ def _check_words(words: Sequence[str]) -> dict[str, str]:
             raise UserError(f"{key} has {len(word):,} characters: use at most {LONGEST:,}")
         if key in GROUPS:
             _known(key, value)
-            chosen[key] = value
-    known = known_keys(chosen["task"])
+            choice_of[key] = value
+    known = known_keys(choice_of["task"])
     groups = {".".join(name.split(".")[:depth]) for name in known for depth in range(1, name.count(".") + 1)}
     for word in words:
         key, _, value = word.partition("=")
@@ -206,7 +206,7 @@ def _check_words(words: Sequence[str]) -> dict[str, str]:
             )
         remedy = answer(key, value, words) or near(key, [*known, *GROUPS])
         raise UserError(f"unknown key {key} in {shown(word)}: {remedy}")
-    return chosen
+    return choice_of
 
 
 def _known(group: str, choice: str) -> None:
@@ -226,7 +226,7 @@ def _parser() -> OverridesParser:
 
 
 def typed_value(word: str, like: Any) -> Any:
-    """The value of `key=value` by Hydra's grammar; text is taken as it stands, since a path may hold anything."""
+    """Return the value of `key=value` by Hydra's grammar; text is kept as it is, a path may hold anything."""
     key, _, text = word.partition("=")
     if isinstance(like, str) and text[:1] not in ("'", '"'):
         return text

@@ -1,6 +1,7 @@
-"""Words of other training programs, answered with ours: `epochs=10` is not a spelling mistake.
+"""Answers to the keys of other training programs: `epochs=10` is not a spelling mistake.
 
-The answers are whole lines to type. Nothing is translated silently: a number means something else in another unit.
+The answers are whole lines to type. Nothing is translated silently: a number means something else in another
+unit.
 """
 
 import os
@@ -12,7 +13,7 @@ from data_shards.files import read_json
 
 GUESS = 50_000  # images of a set whose size is not known
 
-OURS = {  # what is typed elsewhere: what is typed here
+OURS = {  # key of another program: what to type here
     "accumulate_grad_batches": "micro_batch=16, the images of a rank at a time; accumulation follows from it",
     "accelerator": "procs=RANKS, and gpus=N on a cluster",
     "amp": "precision=bf16",
@@ -26,7 +27,7 @@ OURS = {  # what is typed elsewhere: what is typed here
     "fp16": "precision=bf16",
     "gpus_per_node": "gpus=N, on a cluster",
     "grad_clip": "optim.clip=1.0",
-    "gradient_accumulation_steps": "micro_batch=16, the images of a rank at a time; accumulation follows from it",
+    "gradient_accumulation_steps": "micro_batch=16, the images of a rank at a time; accumulation follows",
     "gradient_clip_val": "optim.clip=1.0",
     "img_size": "data.size=112",
     "image_size": "data.size=112",
@@ -64,7 +65,7 @@ SAME |= {"total_steps": "steps", "train_batch_size": "batch_size", "log_dir": "o
 
 
 def answer(key: str, value: str, words: Sequence[str] = ()) -> str:
-    """What to type instead of a key of another program; empty where it is none. `words`: all that was typed."""
+    """Return what to type instead of a key of another program (empty = unknown). words: the whole line."""
     name = key.lower().replace("-", "_").lstrip("_")
     name = SAME.get(name, name)
     if name == "epochs":
@@ -80,21 +81,22 @@ def _epochs(value: str, words: Sequence[str]) -> str:
     )
     size = _set_size(words)
     if size:
-        return (
-            f"lengths are in images: images={count * size:_} is {count} epochs of this set of {size:,} images"
-        )
-    return f"lengths are in images: images={count * GUESS:_} is about {count} epochs of a set of {GUESS:,} images"
+        epochs = f"{count} epochs of this set of {size:,} images"
+        return f"lengths are in images: images={count * size:_} is {epochs}"
+    epochs = f"about {count} epochs of a set of {GUESS:,} images"
+    return f"lengths are in images: images={count * GUESS:_} is {epochs}"
 
 
 def _steps(value: str, words: Sequence[str]) -> str:
     count = int(value) if value.isascii() and value.isdigit() and 0 < len(value) < 9 else 1000
     typed = _last(words, "batch")
     batch = int(typed) if typed.isascii() and typed.isdigit() and 0 < len(typed) < 7 else 64
-    return f"lengths are in images: images={max(1, count) * batch:_} is {max(1, count):,} updates of batch={batch}"
+    updates = f"{max(1, count):,} updates of batch={batch}"
+    return f"lengths are in images: images={max(1, count) * batch:_} is {updates}"
 
 
 def _set_size(words: Sequence[str]) -> int:
-    """Images of the set that the words name; 0 where they name none that is there."""
+    """Return the number of images of the set that the words name; 0 if there is no such set."""
     folder = _last(words, "data.train")
     if not folder and os.environ.get("ROSTRO_SHARDS"):
         folder = os.path.join(os.environ["ROSTRO_SHARDS"], _last(words, "data.set"), "train")

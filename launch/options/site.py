@@ -1,7 +1,7 @@
-"""The site file: what is true of a cluster and of no run, kept outside of the checkout.
+"""The site file: the facts of a cluster that hold for every run, kept outside of the checkout.
 
-$ROSTRO_SITE, or ~/.config/rostro/site.yaml. It gives defaults to keys of `cluster`, and to gpus, hours and runs; the
-command line overrides it. An unknown key is refused.
+$ROSTRO_SITE, or ~/.config/rostro/site.yaml. It gives defaults to keys of `cluster`, and to gpus, hours and
+runs; the command line overrides it. An unknown key is refused.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ BESIDE = ("gpus", "hours", "procs", "runs", "hang_timeout", "data.stage")  # key
 
 
 def site_file() -> Path | None:
-    """The file, or None where there is none. A file that $ROSTRO_SITE names must be there."""
+    """Return the site file (None = there is none). A file that $ROSTRO_SITE names must exist."""
     named = os.environ.get("ROSTRO_SITE")
     if named:
         path = Path(named).expanduser()
         if not path.is_file():
             raise UserError(
-                f"ROSTRO_SITE={named} is no file: write it (docs/cluster.md), or unset ROSTRO_SITE"
+                f"ROSTRO_SITE={named} is not a file: write it (docs/cluster.md), or unset ROSTRO_SITE"
             )
         return path
     path = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "rostro" / "site.yaml"
@@ -34,7 +34,7 @@ def site_file() -> Path | None:
 
 
 def site_values() -> dict[str, Any]:
-    """Dotted keys of the site file with their values, checked for name and type."""
+    """Return the dotted keys of the site file with their values, checked for name and type."""
     path = site_file()
     if path is None:
         return {}
@@ -58,24 +58,24 @@ def site_values() -> dict[str, Any]:
     known = {f"cluster.{item.name}": getattr(Cluster(), item.name) for item in dataclasses.fields(Cluster)}
     plain = Config(task={})
     known |= {key: getattr(plain, key) for key in BESIDE if "." not in key} | {"data.stage": plain.data.stage}
-    found = {f"cluster.{key}": value for key, value in cluster.items()} | content
-    for key, value in found.items():
+    values = {f"cluster.{key}": value for key, value in cluster.items()} | content
+    for key, value in values.items():
         if key not in known:
             raise UserError(f"{path}: unknown key {shown(key)}: {near(key, known)}")
         try:
-            found[key] = as_type(key, value, known[key])
+            values[key] = as_type(key, value, known[key])
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     try:
-        check_text(_with(plain, found))
+        check_text(_with(plain, values))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return found
+    return values
 
 
-def _with(plain: Config, found: Mapping[str, Any]) -> Config:
-    """A config that holds what the file says."""
-    for key, value in found.items():
+def _with(plain: Config, values: Mapping[str, Any]) -> Config:
+    """Return the config with the values of the file in it."""
+    for key, value in values.items():
         group, _, last = key.rpartition(".")
         setattr(getattr(plain, group) if group else plain, last, value)
     return plain

@@ -1,4 +1,4 @@
-"""The help page of `rostro submit`: what may be typed, with every key of the chosen task, its default and meaning."""
+"""The help page of `rostro submit`: every key of the chosen task with its default, values and meaning."""
 
 import os
 import shutil
@@ -11,16 +11,16 @@ from hpc.config.rules import Rule, written
 HELP = """
 usage: rostro submit [task=NAME] [key=value ...]        (the same: python launch/submit.py ...)
 
-Starts a run and returns at once; the run goes on when the terminal closes.
+Starts a run and returns at once; closing the terminal does not end the run.
 
   task=siamese          what to train: {tasks}
   engine=ddp            how ranks share gradients: {engines}
   cluster=auto          where: {clusters}; auto is slurm where one answers, else local
   nodes=1 procs=1       nodes, and ranks on each of them
-  gpus=0 hours=24       SLURM: GPUs of a node; time limit of an allocation (the run goes on in the next one)
+  gpus=0 hours=24       SLURM: GPUs of a node; time limit of an allocation (the run resumes in the next one)
   after=RUN             SLURM: start when that run, or job, has ended well
   name=                 of the run directory runs/<name>; default <task>-<date>-<time>
-  data.train=FOLDER     packed shards (`rostro pack`); beside it, ../val chooses the checkpoint, ../eval is reported
+  data.train=FOLDER     packed set; ../val beside it chooses the checkpoint, ../eval is reported
   data.set=NAME         the same as data.train=$ROSTRO_SHARDS/NAME/train
   wait=true             follow the run to its end and return its exit code; Ctrl-C saves and stops it
   dry_run=true          print the plan: batches per rank, updates, memory, the sbatch text; start nothing
@@ -42,7 +42,7 @@ COLUMN = 32  # where the explanation of a key begins
 
 
 def show(words: Sequence[str]) -> int:
-    """Our own page; Hydra's flags are behind `--hydra-help`."""
+    """Print our own page; Hydra's flags are behind `--hydra-help`."""
     from hpc.config.check import all_rules
     from launch.options.compose import choices, chosen_task, known_keys
 
@@ -60,7 +60,7 @@ def show(words: Sequence[str]) -> int:
 
 
 def line(key: str, default: Any, rule: Rule | None, width: int) -> str:
-    """`  key=default    values; meaning`, wrapped below the meaning's column."""
+    """Return `  key=default    values; meaning`, wrapped below the meaning's column."""
     typed = f"  {key}={written(default)}"
     if rule is None:
         return typed

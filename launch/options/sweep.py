@@ -7,13 +7,12 @@ from data_shards.errors import UserError
 
 LONGEST = 120  # characters of a name; logs and jobs are named after it
 VALUE = 32  # characters of one value in it
-UNSAFE = re.compile(
-    r"[^A-Za-z0-9._+-]+"
-)  # what a shell, SLURM or a file system would take for more than text
+# What a shell, SLURM or a file system would take for more than text.
+UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 def points(words: Sequence[str]) -> list[list[str]]:
-    """The words of each point of a sweep, by Hydra's grammar: a,b  range(1,4)  glob(*)."""
+    """Return the words of each point of a sweep, by Hydra's grammar: a,b  range(1,4)  glob(*)."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -25,13 +24,13 @@ def points(words: Sequence[str]) -> list[list[str]]:
         raise UserError(f"{' '.join(words)}: {' '.join(str(error).split())[:200]}") from None
 
 
-def endings(found: Sequence[Sequence[str]]) -> list[str]:
-    """What tells the runs of the points apart, for the end of their names: `-loss=bce-seed=1`.
+def endings(points: Sequence[Sequence[str]]) -> list[str]:
+    """Return an ending for the name of each point's run that tells it apart: `-loss=bce-seed=1`.
 
-    Each is part of a folder's name and needs no quotes in a shell. Numbers take its place where it would be too long,
-    and come behind it where two would be equal.
+    Each is part of a folder's name and needs no quotes in a shell. A number takes its place if it would be
+    too long, and is added to it if two would be equal.
     """
-    values = [dict(word.split("=", 1) for word in point if "=" in word) for point in found]
+    values = [dict(word.split("=", 1) for word in point if "=" in word) for point in points]
     differing = [key for key in values[0] if len({point.get(key) for point in values}) > 1 and key != "name"]
     if len({point.get("name") for point in values}) == len(values) > 1:
         return [""] * len(values)
@@ -45,7 +44,7 @@ def endings(found: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
-    """The last part of each key, or the whole key where two end alike."""
+    """Return the last part of each key, or the whole key if two end alike."""
     last = [key.rsplit(".", 1)[-1] for key in keys]
     return {key: end if last.count(end) == 1 else key for key, end in zip(keys, last, strict=True)}
 

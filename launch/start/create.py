@@ -1,4 +1,4 @@
-"""A run directory from typed words: resolved, checked, made whole under a temporary name, then renamed."""
+"""Make a run directory from typed words: resolve, check, fill it under a temporary name, then rename it."""
 
 import dataclasses
 import itertools
@@ -22,12 +22,16 @@ SLURM_ONLY = ("gpus", "hours")  # and all of cluster.*; `after` has a refusal of
 
 
 def prepare(words: Sequence[str], *, job: str = "", claim: Callable[[Path], None] | None = None) -> RunDir:
-    """Make the run directory that the words ask for, and start nothing. `job`, `claim`: see `make`."""
+    """Make the run directory that the words ask for, and start nothing. job, claim: see `make`."""
     return make(resolve(words, job=job), words, job=job, claim=claim)
 
 
 def resolve(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
-    """The checked config; its data are located, and opened unless this is a dry run. `suffix` ends a given name."""
+    """Return the checked config; its data are located, and opened unless this is a dry run.
+
+    suffix: ending of a given name (empty = none)
+    job: the SLURM job in which this runs (empty = none)
+    """
     from launch.options.compose import composed
     from launch.start import data, slurm
 
@@ -35,7 +39,7 @@ def resolve(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
     name = config.name + suffix if config.name else ""
     config = dataclasses.replace(config, name=name, runs=str(Path(config.runs).expanduser()))
     check_values(config)
-    config = config if job else on_cluster(config)  # inside of a job there is nothing to choose
+    config = config if job else on_cluster(config)  # a job has its cluster
     refuse_unused(config, words)
     check(config)
     config = data.locate_data(config)
@@ -46,29 +50,29 @@ def resolve(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
         data.check_people(config, data.check_data(config))
         if config.name and (Path(config.runs) / config.name).exists():
             raise UserError(
-                f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume {config.name}` "
-                "to go on with it, or another name"
+                f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume "
+                f"{config.name}`, or use another name"
             )
     return config
 
 
 def on_cluster(config: Config) -> Config:
-    """The config with `cluster=auto` decided."""
+    """Return the config with `cluster=auto` decided."""
     from launch.start import slurm
 
     return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen(config)))
 
 
 def refuse_unused(config: Config, words: Sequence[str]) -> None:
-    """UserError for a typed key that only a SLURM can fulfil, where the run starts on this machine."""
+    """Raise UserError for a typed key that only SLURM can fulfil, if the run starts on this machine."""
     if config.cluster.name != "local":
         return
     for word in words:
         key = word.partition("=")[0]
         if key in SLURM_ONLY or (key.startswith("cluster.") and key != "cluster.name"):
             raise UserError(
-                f"{word} is asked of a SLURM, and the run would start on this machine: leave it out, or type "
-                "cluster=slurm on a login node"
+                f"{word} is a request to SLURM, but the run would start on this machine: leave it out, or "
+                "type cluster=slurm on a login node"
             )
 
 
@@ -80,9 +84,11 @@ def make(
     job: str = "",
     claim: Callable[[Path], None] | None = None,
 ) -> RunDir:
-    """Create the run directory: under a temporary name until it is whole, so that no half one is ever seen.
+    """Create the run directory, under a temporary name until it is complete.
 
-    `job`: it belongs to that job of SLURM from its first instant. `claim` hears where it will lie, just before it does.
+    called: its name if the config has none (empty = task and date)
+    job: the SLURM job to which it belongs from its first instant (empty = none)
+    claim: called with its path just before it exists
     """
     from launch.options.compose import chosen_task
 
@@ -105,8 +111,9 @@ def make(
                     raise
                 if config.name:
                     raise UserError(
-                        f"name={name}: {runs / name} was made this moment by somebody else: use another name"
-                    ) from None  # without a name the next one is tried: several may start in one second
+                        f"name={name}: another process has just made {runs / name}: use another name"
+                    ) from None
+                # Without a given name the next one is tried: several runs may start in one second.
     except OSError as error:
         raise UserError(f"{runs / first} cannot be made ({error.strerror}): use runs=FOLDER") from None
     finally:
@@ -116,7 +123,7 @@ def make(
 
 
 def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None:
-    """Everything that a run directory holds from its first instant, but its config."""
+    """Write everything that a run directory holds from its first instant, except its config."""
     from launch.start import data, snapshot
 
     draft.logs.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Where a run's data lies and what the run will do: the checks before anything is made, and the table of `dry_run`."""
+"""The data of a run and its plan: the checks before anything is made, and the table of `dry_run`."""
 
 import dataclasses
 import os
@@ -22,10 +22,10 @@ MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd":
 
 
 def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
-    """The config with absolute folders of its sets, and DeepSpeed's file read in. No data is opened.
+    """Return the config with absolute folders of its sets, and DeepSpeed's file read in. No data is opened.
 
-    `data.set` stands for $ROSTRO_SHARDS/<set>/train, /val and /eval; beside a given `data.train`, those of the
-    `siblings` ../val and ../eval (or ../test) are taken that are there.
+    `data.set` stands for $ROSTRO_SHARDS/<set>/train, /val and /eval. Beside a given `data.train`, the
+    existing ones of the `siblings` ../val and ../eval (or ../test) are taken.
     """
     data = config.data
     train = data.train
@@ -41,19 +41,19 @@ def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) ->
         if not folder and plain and split in siblings:
             names = (split, "test") if split == "eval" else (split,)  # `test`: as published, of split=test
             beside = [str(Path(train).parent / name) for name in names]
-            folder = next((other for other in beside if _tells(other) and other != train), "")
+            folder = next((other for other in beside if _names_people(other) and other != train), "")
         folders[split] = folder
     located = dataclasses.replace(config, data=dataclasses.replace(data, **folders))
     return deepspeed.inlined(located)
 
 
 def check_place(config: Config) -> None:
-    """UserError where the folder in which the command is typed, with which paths begin, has a name of no use."""
+    """Raise UserError if the current folder, with which paths begin, has a name that a job cannot use."""
     runs = os.path.abspath(config.runs)
     check_text(dataclasses.replace(config, runs=runs))
     if ":" in runs:
         raise UserError(
-            f"runs={runs} holds :, by which PYTHONPATH separates folders: use runs=FOLDER without it"
+            f"runs={runs} contains :, which separates folders in PYTHONPATH: use runs=FOLDER without it"
         )
 
 
@@ -75,7 +75,7 @@ def check_data(config: Config) -> dict[str, Any]:
     from data_shards.shard_format.shard_set import ShardSet  # numpy: not needed for a plan without data
 
     module = task_checks(config)
-    wanted = tuple(getattr(module, "fields", ()))
+    fields = tuple(getattr(module, "fields", ()))
     sets: dict[str, Any] = {}
     for split, folder in _folders(config).items():
         if not folder or (split == "train" and data.stream):
@@ -87,7 +87,7 @@ def check_data(config: Config) -> dict[str, Any]:
         if not os.listdir(folder):
             raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
         try:
-            sets[split] = ShardSet.open(folder, fields=wanted)
+            sets[split] = ShardSet.open(folder, fields=fields)
         except UserError as error:
             raise UserError(f"data.{split}={error}") from None
         samples = len(sets[split])
@@ -95,8 +95,8 @@ def check_data(config: Config) -> dict[str, Any]:
             raise UserError(f"data.{split}={folder} holds no samples: pack it again")
         if split == "train" and samples < world:
             raise UserError(
-                f"procs={config.procs} x nodes={config.nodes} = {world} ranks, but {folder} holds {samples} samples: "
-                f"use at most {samples} ranks"
+                f"procs={config.procs} x nodes={config.nodes} = {world} ranks, but {folder} holds {samples} "
+                f"samples: use at most {samples} ranks"
             )
     if hasattr(module, "check_sets"):
         module.check_sets(config, sets)
@@ -104,9 +104,9 @@ def check_data(config: Config) -> dict[str, Any]:
 
 
 def check_people(config: Config, sets: Mapping[str, Any]) -> None:
-    """Refuse opened sets that share people, unless data.allow_shared says that they may.
+    """Refuse opened sets that share people, unless data.allow_shared permits it.
 
-    A stream is compared, too, where it is the folder of a packed set; a warning where it is not.
+    A stream is compared too if it is the folder of a packed set; else a warning is printed.
     """
     if config.data.allow_shared:
         return
@@ -114,10 +114,10 @@ def check_people(config: Config, sets: Mapping[str, Any]) -> None:
 
     data = config.data
     if data.stream and (data.val or data.eval):
-        if not _tells(data.train):
+        if not _names_people(data.train):
             print(
-                f"warning: data.train={data.train} is read as a stream: whether people of data.val and data.eval "
-                "are in it, nobody can tell",
+                f"warning: data.train={data.train} is read as a stream: it cannot be checked whether people "
+                "of data.val and data.eval are in it",
                 file=sys.stderr,
             )
         else:
@@ -127,13 +127,13 @@ def check_people(config: Config, sets: Mapping[str, Any]) -> None:
     refuse_shared(dict(sets))
 
 
-def _tells(source: str) -> bool:
-    """Whether a training source says who is in it."""
+def _names_people(source: str) -> bool:
+    """Return whether a training source states its people."""
     return os.path.isfile(os.path.join(source, "manifest.json"))
 
 
 def digests(config: Config) -> dict[str, str]:
-    """What the sets of a located config are, wherever they lie: sha256 of their manifests."""
+    """Return the identity of the sets of a located config, wherever they are: sha256 of their manifests."""
     from data_shards.shard_format.manifest import read_manifest
 
     folders = _folders(config) | ({"train": ""} if config.data.stream else {})
@@ -145,47 +145,47 @@ def _folders(config: Config) -> dict[str, str]:
 
 
 def keep_people(run: RunDir, config: Config) -> None:
-    """Write down in the run whom it is trained on and who chooses its checkpoint, by hashes; a stream does not say."""
+    """Record in the run the people of its training and validation sets, by hashes; a stream states none."""
     from data_shards.shard_format.shard_set import ShardSet
     from hpc.data import known_people
 
-    if _tells(config.data.train):
+    if _names_people(config.data.train):
         known_people.write(run.path, known_people.people_of(ShardSet.open(config.data.train)))
     if split := held_out.validation(config.data):
-        chosen = known_people.people_of(ShardSet.open(getattr(config.data, split)))
-        known_people.write(run.path, chosen, role=known_people.CHOSEN)
+        people = known_people.people_of(ShardSet.open(getattr(config.data, split)))
+        known_people.write(run.path, people, role=known_people.CHOSEN)
 
 
 def recorded(run: RunDir) -> dict[str, str]:
-    """The digests of the sets that a run began with, by split; {} for a run of an earlier version."""
+    """Return the digests of the sets that a run began with, by split; {} for a run of an earlier version."""
     try:
-        found: dict[str, str] = read_json(
+        recorded_digests: dict[str, str] = read_json(
             run.data_file, {str: str}, remedy="restore it; the sets are known by it"
         )
     except MissingFile:
         return {}
-    return found
+    return recorded_digests
 
 
 def check_digests(run: RunDir, config: Config) -> None:
-    """Refuse to go on with other pictures than the run began with."""
+    """Refuse other sets than the run began with."""
     before = recorded(run)
     for split, digest in digests(config).items():
         if split == "val" and before and split not in before:
             raise UserError(
-                f"data.val={config.data.val}: run {run.name} began without one, its best checkpoint is that of "
-                "data.eval: leave the key out, or start another run"
+                f"data.val={config.data.val}: run {run.name} began without one, and its best checkpoint is "
+                "that of data.eval: leave the key out, or start another run"
             )
         if before.get(split, digest) != digest:
             folder = getattr(config.data, split)
             raise UserError(
-                f"data.{split}={folder} is not the set that run {run.name} began with (its manifest differs): give "
-                "that one, or start another run"
+                f"data.{split}={folder} is not the set that run {run.name} began with (its manifest "
+                "differs): give that one, or start another run"
             )
 
 
 def memory(config: Config, counts: Mapping[str, Any]) -> dict[str, float]:
-    """Estimated bytes of one rank by what holds them, from the counts of the task's yaml. {} where it has none."""
+    """Estimate the bytes of one rank by their use, from the counts of the task's yaml; {} if it has none."""
     module = task_checks(config)
     if module is None or not counts:
         return {}
@@ -198,23 +198,23 @@ def memory(config: Config, counts: Mapping[str, Any]) -> dict[str, float]:
     return {
         "weights": copy,
         "gradients": copy,
-        "gradients on their way": copy if world > 1 and config.engine.name == "flat" else 0.0,
+        "gradients in transit": copy if world > 1 and config.engine.name == "flat" else 0.0,
         "optimizer": copy * moments,
         "EMA": copy if config.ema.half_life else 0.0,
         "activations": picture * half * sizes(config).micro[0],
     }
 
 
-def micro_text(found: Sizes) -> str:
-    """`16 + 16 + 8` or `40 x 16`."""
-    first, last, count = found.micro[0], found.micro[-1], len(found.micro)
+def micro_text(plan: Sizes) -> str:
+    """Return the micro batches as `16 + 16 + 8` or `40 x 16`."""
+    first, last, count = plan.micro[0], plan.micro[-1], len(plan.micro)
     if count == 1:
         return str(first)
     return f"{count} x {first}" if first == last else f"{count - 1} x {first} + {last}"
 
 
 def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The resolved plan as (what, text)."""
+    """Return the resolved plan as (subject, text)."""
     found, data = sizes(config), config.data
     held = memory(config, counts)
     parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in held.items() if size)

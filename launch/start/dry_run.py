@@ -1,4 +1,4 @@
-"""What `dry_run=true` prints: the plan, warnings, and the text for sbatch. Nothing is made."""
+"""The output of `dry_run=true`: the plan, warnings, and the text for sbatch. Nothing is made."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from launch.start import data, forecast
 
 
 def show(config: Config, words: Sequence[str]) -> int:
-    """Print the plan of the run that the words ask for; returns the exit code."""
+    """Print the plan of the run that the words ask for; return the exit code."""
     sets: dict[str, Any] = {}
     try:
         sets = data.check_data(config)
@@ -30,7 +30,7 @@ def show(config: Config, words: Sequence[str]) -> int:
 
 
 def _show_job(config: Config) -> None:
-    """The sbatch text, and how many allocations the run will need where its rate is known."""
+    """Print the sbatch text, and how many allocations the run will need if its rate is known."""
     from launch.start import slurm
 
     run = RunDir(Path(config.runs) / (config.name or f"{config.task['name']}-<date>-<time>"))
@@ -42,6 +42,7 @@ def _show_job(config: Config) -> None:
     else:
         need = config.images / (config.hours * 3600)
         print(
-            f"allocations  1 of {config.hours:g} hours from {need:,.1f} images/s on; this run has no measured rate yet"
+            f"allocations  1 of {config.hours:g} hours from {need:,.1f} images/s on; "
+            "this run has no measured rate yet"
         )
     print(f"\n{slurm.sbatch_text(run, config)}")

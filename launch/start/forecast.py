@@ -1,4 +1,4 @@
-"""How long a run will take, for the plan: by a run like it that this folder holds, else by what is typical of a CPU."""
+"""The expected time of a run, for the plan: measured by a similar run of this folder, or typical."""
 
 import os
 from collections.abc import Mapping
@@ -11,23 +11,25 @@ from hpc.config.schema import Config
 from hpc.runs.run_dir import list_runs
 from launch.terminal import duration
 
-DAY = 86_400  # seconds; a longer run is worth a question
+DAY = 86_400  # seconds; a longer run is worth a warning
 LOOKED_AT = 50  # of the newest runs
 ALIKE = ("procs", "nodes", "gpus", "precision")
 
 
 class Rate(NamedTuple):
+    """A rate and where it comes from."""
+
     images_per_s: float
-    source: str  # where it comes from, in words
+    source: str  # in words
 
 
 def rate(config: Config, counts: Mapping[str, Any]) -> Rate | None:
-    """The rate to expect; None where nothing is known. `counts`: the block `memory` of the task's yaml."""
+    """Return the rate to expect (None = unknown). counts: the block `memory` of the task's yaml."""
     return _measured(config) or _typical(config, counts)
 
 
 def text(config: Config, found: Rate | None) -> str:
-    """The plan's words for the time that the run takes."""
+    """Return the plan's line on the time that the run takes."""
     if found is None:
         return "unknown: no run like it has been measured here"
     images_per_s, source = found
@@ -36,22 +38,22 @@ def text(config: Config, found: Rate | None) -> str:
 
 
 def warning(config: Config, found: Rate | None) -> str:
-    """A line about a run of more than a day; empty for others."""
+    """Return a warning for a run of more than a day; empty for others."""
     if found is None or config.images / found.images_per_s <= DAY:
         return ""
     day = float(f"{found.images_per_s * DAY:.1g}")
     return (
-        f"images={config.images:_} takes {text(config, found)}: that is more than a day, which is enough for about "
-        f"images={day:_.0f}; a smaller data.size= and more ranks or GPUs are faster"
+        f"images={config.images:_} takes {text(config, found)}: that is more than a day, which is enough "
+        f"for about images={day:_.0f}; a smaller data.size= and more ranks or GPUs are faster"
     )
 
 
 def _measured(config: Config) -> Rate | None:
-    """The rate of the newest run of the same network, size and ranks."""
+    """Return the rate of the newest run of the same network, size and ranks."""
     for run in reversed(list_runs(Path(config.runs))[-LOOKED_AT:]):
         try:
             other, measured = run.config(), float(run.status().get("rate") or 0.0)
-        except (UserError, ValueError, TypeError):  # a damaged run says nothing
+        except (UserError, ValueError, TypeError):  # a damaged run is skipped
             continue
         if measured > 0 and _speed_keys(other) == _speed_keys(config):
             return Rate(measured, f"as run {run.name} did")
@@ -65,7 +67,7 @@ def _speed_keys(config: Config) -> list[Any]:
 
 
 def _typical(config: Config, counts: Mapping[str, Any]) -> Rate | None:
-    """By the cores that the ranks have; None for GPUs, whose rates differ too much."""
+    """Return the rate by the cores of the ranks; None for GPUs, whose rates differ too much."""
     module = task_checks(config)
     if not counts or not hasattr(module, "core_rate") or config.gpus or _has_gpu(config):
         return None

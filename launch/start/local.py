@@ -1,4 +1,4 @@
-"""Ranks started on this machine, by submitit's local executor.
+"""Start ranks on this machine, by submitit's local executor.
 
 The job outlives the terminal: it has its own session, its output goes to RUN/logs, and its code is RUN/code.
 """
@@ -10,11 +10,11 @@ from hpc.cluster import slurm_env
 from hpc.runs.run_dir import RunDir
 from launch.job import FOREIGN, VISIBLE, Job
 
-FOREVER = 60 * 24 * 3650  # minutes: the local executor wants a limit
+FOREVER = 60 * 24 * 3650  # minutes: the local executor requires a limit
 
 
 def environment(run: RunDir) -> Mapping[str, str]:
-    """Variables of the ranks: their code first on the path, nothing of another job's place."""
+    """Return the variables of the ranks: the run's code first on the path, none of an enclosing job."""
     kept = {name: value for name, value in slurm_env.outside(os.environ).items() if name not in FOREIGN}
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         kept[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
@@ -23,11 +23,11 @@ def environment(run: RunDir) -> Mapping[str, str]:
 
 
 def start_ranks(run: RunDir, procs: int) -> int:
-    """Start the ranks by submitit's local executor; the pid of the process that watches over them.
+    """Start the ranks; return the pid of the process that supervises them.
 
-    A child with a session of its own submits, so that closing the terminal ends nothing.
+    A child with a session of its own submits, so that closing the terminal does not end them.
     """
-    for left in run.path.glob(".rendezvous-*"):  # of a start that died; the lock is ours
+    for left in run.path.glob(".rendezvous-*"):  # left by a start that died; this process has the lock
         left.unlink()
     run.submitit.mkdir(exist_ok=True)
     reader, writer = os.pipe()
@@ -38,7 +38,7 @@ def start_ranks(run: RunDir, procs: int) -> int:
             os.close(reader)
             os.write(writer, str(_submit(run, procs)).encode())
             code = 0
-        except BaseException as error:  # this is a fork: nothing may run on into the caller's code
+        except BaseException as error:  # a fork must never return into the caller's code
             os.write(writer, f"error: {error}".encode())
         finally:
             os._exit(code)

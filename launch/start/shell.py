@@ -1,7 +1,7 @@
-"""How values become words of a shell script: quoted, as arguments, never inside text that is already quoted.
+"""Turn values into words of a shell script: quoted, as arguments, never inside text that is already quoted.
 
-`Variable` is the one thing that a node expands. What a value may hold is checked in `hpc/config/text.py`, before a run
-is made; here it is refused once more, since a path also comes from the folder in which a command is typed.
+Only a `Variable` is expanded by a node. What a value may hold is checked in `hpc/config/text.py` before a run
+is made, and here once more, since a path also comes from the folder in which a command is typed.
 """
 
 import re
@@ -36,24 +36,24 @@ Word = str | Variable
 
 
 def quoted(word: Word) -> str:
-    """One word of a script; UserError for a character that would end its line."""
+    """Return one word of a script; UserError for a character that would end its line."""
     if isinstance(word, Variable):
         return f'"${{{word.name}}}"'
     return shlex.quote(_on_a_line(word))
 
 
 def joined(words: Sequence[Word]) -> str:
-    """Words of a script, separated by blanks."""
+    """Return words of a script, separated by blanks."""
     return " ".join(map(quoted, words))
 
 
 def module_lines(modules: Sequence[str]) -> list[str]:
-    """Lines that load the modules in turn and end the script at the first that fails."""
+    """Return lines that load the modules in turn and end the script at the first failure."""
     return [LOADER, *(f"rostro_module {quoted(module)}" for module in modules)] if modules else []
 
 
 def plan_lines(run: Path, ranks: Sequence[str], program: Sequence[Word], setup: Sequence[str]) -> list[str]:
-    """What `slurm/job.sh` reads, a kind and a value a line; it evaluates nothing but the lines of `setup`."""
+    """Return what `slurm/job.sh` reads, a kind and a value a line; it evaluates only those of `setup`."""
     lines = [f"run {_on_a_line(str(run))}", *(f"ranks {_on_a_line(word)}" for word in ranks)]
     for word in program:
         lines.append(f"variable {word.name}" if isinstance(word, Variable) else f"program {_on_a_line(word)}")

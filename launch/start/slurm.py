@@ -1,6 +1,7 @@
-"""A run as a SLURM job, through submitit: what is asked of sbatch, how the job is submitted, what it depends on.
+"""Submit a run as a SLURM job through submitit: the options of sbatch, the submission, the dependency.
 
-The job holds the run's path and nothing else, so SLURM may start the same pickle again. Ranks: `launch/job.py`.
+The job holds the run's path and nothing else, so SLURM may start the same pickle again. Ranks:
+`launch/job.py`.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from hpc.runs.run_dir import RunDir
 from launch import job
 from launch.start.shell import Variable, Word, joined, module_lines, quoted
 
-# Minutes: an hour with four digits must not become a minute over the partition's limit.
+# Minutes: rounding an hour of four digits must not exceed the partition's limit by a minute.
 ROUNDED = 0.01
 NO_SLURM = (
     "cluster=slurm: {why}: type it on a login node of the cluster, or cluster=local for this machine "
@@ -32,15 +33,15 @@ NO_SLURM = (
 
 
 def chosen(config: Config) -> str:
-    """`slurm` or `local`: what cluster=auto is here. UserError where cluster=slurm cannot be."""
+    """Return `slurm` or `local`, to decide cluster=auto. UserError if cluster=slurm is impossible."""
     import shutil
 
     name = config.cluster.name
     if name == "local" or (name == "auto" and not slurm.available()):
         if config.nodes > 1:
             raise UserError(
-                f"nodes={config.nodes}, but no SLURM answers here: type it on a login node of the cluster, or "
-                "nodes=1 procs=RANKS"
+                f"nodes={config.nodes}, but no SLURM answers here: type it on a login node of the cluster, "
+                "or nodes=1 procs=RANKS"
             )
         return "local"
     if shutil.which("sbatch") is None:
@@ -51,7 +52,7 @@ def chosen(config: Config) -> str:
 
 
 def dependency(after: str, runs: str) -> str:
-    """sbatch's --dependency for `after=RUN` or `after=JOB`; empty where that run has ended well already."""
+    """Return sbatch's --dependency for `after=RUN` or `after=JOB`; empty if that run has finished already."""
     if not after:
         return ""
     if (
@@ -67,14 +68,14 @@ def dependency(after: str, runs: str) -> str:
         return ""
     if not run.lock.job() or not run.lock.in_use():
         raise UserError(
-            f"after={after}: that run is {run.status()['state']} and no job of it is left: `rostro resume {after}` "
-            "first, or leave after= out"
+            f"after={after}: that run is {run.status()['state']} and no job of it is left: type "
+            f"`rostro resume {after}` first, or leave after= out"
         )
     return f"afterok:{run.lock.job()}"
 
 
 def setup_lines(run: RunDir, config: Config) -> list[str]:
-    """Shell lines before the ranks start: the site's modules and lines, then the run's own code first on the path."""
+    """Return the shell lines before the ranks: the site's modules and lines, the run's code on the path."""
     code = quoted(str(run.code))
     return [
         *module_lines(config.cluster.modules),
@@ -85,7 +86,7 @@ def setup_lines(run: RunDir, config: Config) -> list[str]:
 
 
 def program(run: RunDir, config: Config) -> list[Word]:
-    """The Python that runs a rank, as the words of a shell: this one, or the container's."""
+    """Return the Python that runs a rank as words of a shell: this one, or the container's."""
     image = config.cluster.container
     if not image:
         return [sys.executable]
@@ -94,7 +95,7 @@ def program(run: RunDir, config: Config) -> list[Word]:
     words: list[Word] = ["apptainer", "exec", *(["--nv"] if config.gpus else [])]
     for folder in sorted(filter(os.path.isabs, folders)):
         words += ["--bind", _bindable(folder)]
-    # The first part of data.stage is there on every node: /scratch, or $TMPDIR, which the node expands.
+    # The first part of data.stage exists on every node: /scratch, or $TMPDIR, which the node expands.
     stage = re.match(rf"\$\{{?({VARIABLE})|/+[^/]+", config.data.stage, re.ASCII)
     if stage:
         words += ["--bind", Variable(stage[1]) if stage[1] else _bindable(stage[0])]
@@ -102,18 +103,18 @@ def program(run: RunDir, config: Config) -> list[Word]:
 
 
 def _bindable(folder: str) -> str:
-    """The folder, as `--bind` takes it; UserError where it would be read as several."""
+    """Return the folder as `--bind` takes it; UserError if it would be read as several."""
     for mark in ":,":
         if mark in folder:
             raise UserError(
-                f"{folder} holds {mark}, by which Apptainer separates folders: use another folder, or leave "
-                "cluster.container out"
+                f"{folder} contains {mark}, which separates folders for Apptainer: use another folder, or "
+                "leave cluster.container out"
             )
     return folder
 
 
 def preflight(config: Config) -> None:
-    """UserError for what would keep the job of a run that does not exist yet from being written or queued."""
+    """Raise UserError if the job of a run that does not exist yet could not be written or queued."""
     dependency(config.after, config.runs)
     run = RunDir(os.path.join(config.runs, config.name or "run"))
     joined(program(run, config))
@@ -121,7 +122,7 @@ def preflight(config: Config) -> None:
 
 
 def owner_lines(run: RunDir, config: Config) -> list[str]:
-    """With a container: what puts the job back into the queue, in the batch shell. The image has no scontrol."""
+    """Return the batch lines that requeue a job with a container, whose image has no scontrol; else none."""
     if not config.cluster.container:
         return []
     path, python = f"PYTHONPATH={quoted(str(run.code))} PYTHONSAFEPATH=1", quoted(sys.executable)
@@ -140,9 +141,9 @@ def owner_lines(run: RunDir, config: Config) -> list[str]:
 
 
 def parameters(run: RunDir, config: Config) -> dict[str, Any]:
-    """What submitit's executor is told."""
+    """Return the parameters of submitit's executor."""
     cluster = config.cluster
-    wanted: dict[str, Any] = {
+    options: dict[str, Any] = {
         "job_name": run.name,
         "nodes": config.nodes,
         "ntasks_per_node": config.procs,
@@ -153,24 +154,24 @@ def parameters(run: RunDir, config: Config) -> dict[str, Any]:
         "stderr_to_stdout": True,
     }
     if config.gpus:
-        wanted["gpus_per_node"] = config.gpus
+        options["gpus_per_node"] = config.gpus
     if cluster.cpus:
-        wanted["cpus_per_task"] = cluster.cpus
-        wanted["srun_args"].append(f"--cpus-per-task={cluster.cpus}")  # srun does not take it from sbatch
+        options["cpus_per_task"] = cluster.cpus
+        options["srun_args"].append(f"--cpus-per-task={cluster.cpus}")  # srun does not take it from sbatch
     if cluster.mem_gb:
-        wanted["mem"] = f"{math.ceil(cluster.mem_gb * 1024)}MB"
+        options["mem"] = f"{math.ceil(cluster.mem_gb * 1024)}MB"
     for key in ("partition", "account", "qos", "constraint"):
         if getattr(cluster, key):
-            wanted[key] = getattr(cluster, key)
+            options[key] = getattr(cluster, key)
     depends = dependency(config.after, config.runs)
     if depends:
-        wanted["dependency"] = depends
-    wanted["additional_parameters"] = {"requeue": True, **cluster.sbatch}
-    return wanted
+        options["dependency"] = depends
+    options["additional_parameters"] = {"requeue": True, **cluster.sbatch}
+    return options
 
 
 def executor(run: RunDir, config: Config) -> Any:
-    """submitit's executor of this run."""
+    """Return submitit's executor of this run."""
     import submitit
 
     made = submitit.SlurmExecutor(folder=run.submitit, python=joined(program(run, config)))
@@ -179,27 +180,27 @@ def executor(run: RunDir, config: Config) -> Any:
 
 
 def sbatch_text(run: RunDir, config: Config) -> str:
-    """The script that `submit` hands to sbatch."""
+    """Return the script that `submit` passes to sbatch."""
     made = executor(run, config)
     return str(made._make_submission_file_text(made._submitit_command_str, "dry_run"))
 
 
 def allocations(config: Config, images_left: int, rate: float) -> int:
-    """How many allocations of `hours` the images need at `rate` images a second; the warning time is lost."""
+    """Return how many allocations of `hours` the images need at `rate` images/s; the warning time is lost."""
     useful = max(60.0, config.hours * 3600 - config.cluster.warning)
     return max(1, math.ceil(images_left / rate / useful))
 
 
 def submit(run: RunDir, config: Config) -> str:
-    """Queue the run; the job's id. The caller owns the lock, which the job gets."""
+    """Queue the run and return the job's id. The caller owns the lock, which passes to the job."""
     run.submitit.mkdir(exist_ok=True)
     made = executor(run, config)
-    # On stderr submitit repeats what sbatch says.
+    # submitit repeats the messages of sbatch on stderr.
     with _variables(run), contextlib.redirect_stderr(io.StringIO()):
         try:
             queued = made.submit(job.Job(str(run.path)))
         except BaseException as error:
-            _cancel_unheard(run)
+            _cancel_unknown(run)
             if not isinstance(error, Exception):
                 raise
             lines = str(getattr(error, "output", "") or error).strip().splitlines() or [type(error).__name__]
@@ -209,14 +210,14 @@ def submit(run: RunDir, config: Config) -> str:
     number = str(queued.job_id)
     try:
         run.lock.transfer_to_job(number)
-    except BaseException:  # the disk is full: what is queued would find no run
+    except BaseException:  # the disk is full: the queued job would find no run
         slurm.ask("scancel", number)
         raise
     return number
 
 
-def _cancel_unheard(run: RunDir) -> None:
-    """Cancel a job that SLURM may have taken although its number was not heard: it would find no run."""
+def _cancel_unknown(run: RunDir) -> None:
+    """Cancel a job that SLURM may have queued although its number did not arrive: it would find no run."""
     queue = slurm.ask("squeue", "--me", "--noheader", "--format", "%A|%o") or ""
     for line in queue.splitlines():
         number, _, script = line.partition("|")
@@ -226,7 +227,7 @@ def _cancel_unheard(run: RunDir) -> None:
 
 @contextlib.contextmanager
 def _variables(run: RunDir) -> Iterator[None]:
-    """The environment that sbatch hands to the job: nothing of the job in which this may be typed."""
+    """Set the environment that sbatch passes to the job, without the enclosing job's variables."""
     before = dict(os.environ)
     kept = slurm_env.outside(before)
     for name in job.FOREIGN:
@@ -241,5 +242,5 @@ def _variables(run: RunDir) -> Iterator[None]:
 
 
 def submitting(run: RunDir) -> None:
-    """Take the run for a job that has no id yet."""
+    """Lock the run for a job that has no id yet."""
     run.lock.acquire(job=SUBMITTING)

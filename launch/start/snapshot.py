@@ -1,6 +1,6 @@
-"""The copy of the code that a run keeps and runs: our packages as they are now, committed or not.
+"""The copy of the code that a run keeps and executes: our packages as they are now, committed or not.
 
-An edit in the checkout, or a checkout of another commit, changes nothing in a run that stands.
+An edit in the checkout, or a checkout of another commit, does not change an existing run.
 """
 
 import hashlib
@@ -15,35 +15,35 @@ SKIPPED = ("__pycache__", ".pyc", ".so", ".egg-info")
 
 
 def git(*words: str) -> str | None:
-    """Output of a git command in the checkout; None where there is no git or no repository."""
+    """Return the output of a git command in the checkout; None without git or a repository."""
     try:
-        command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]  # never in the way of a commit
-        found = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+        command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]  # never blocks a commit
+        done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout
+    return done.stdout
 
 
 def files() -> list[Path]:
-    """The files of our packages, relative to the root: tracked or new, without what git ignores."""
+    """Return the files of our packages, relative to the root: tracked or new, without what git ignores."""
     parts = [part for part in PARTS if (ROOT / part).exists()]
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *parts)
     if listed and is_checkout():
         return [Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file()]
-    found = [
+    paths = [
         path
         for part in parts
         for path in ([ROOT / part] if (ROOT / part).is_file() else (ROOT / part).rglob("*"))
     ]
     return [
         path.relative_to(ROOT)
-        for path in found
+        for path in paths
         if path.is_file() and not any(s in str(path) for s in SKIPPED)
     ]
 
 
 def is_checkout() -> bool:
-    """Whether the root is that of a repository: installed packages may be inside of someone else's."""
+    """Return whether the root is that of a repository: installed packages may be inside another one."""
     top = git("rev-parse", "--show-toplevel")
     return top is not None and Path(top.strip()).resolve() == ROOT
 
@@ -56,8 +56,7 @@ def copy_code(target: Path) -> None:
 
 
 def git_state() -> dict[str, Any]:
-    """The version; commit and state of the checkout, each None where it is no repository."""
-
+    """Return the version, and commit and state of the checkout (None = it is not a repository)."""
     commit = changes = diff = None
     if is_checkout():
         commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", *PARTS)
@@ -71,7 +70,7 @@ def git_state() -> dict[str, Any]:
 
 
 def version() -> str:
-    """The version in `pyproject.toml` of a checkout or a run's copy of it, else of the installed package."""
+    """Return the version in `pyproject.toml` of a checkout or a run's copy, else of the installed package."""
     import re
     from importlib import metadata
 

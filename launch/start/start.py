@@ -12,9 +12,9 @@ from launch.start.undo import NewRun, OldRun
 
 
 def start_run(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
-    """Start the ranks of a run directory, say where to look, and follow the run if it says `wait`.
+    """Start the ranks of a run directory, print where to look, and follow the run if `wait` is true.
 
-    `before`: what is restored where SLURM refuses the job.
+    before: the state of the disk, restored if SLURM refuses the job
     """
     from launch.start import local
 
@@ -31,7 +31,7 @@ def start_run(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
         raise
     run.lock.transfer_to_process(pid)
     quiet = shutil.which("sbatch") and not answers()
-    _say_where(run, f"this machine{', where sbatch is, but no SLURM answers' if quiet else ''}")
+    _say_where(run, f"this machine{' (sbatch is installed, but no SLURM answers)' if quiet else ''}")
     if not config.wait:
         return 0
     from launch.watch.follow import follow
@@ -40,7 +40,7 @@ def start_run(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
 
 
 def _queue(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
-    """As `start_run`, by a job of SLURM."""
+    """Queue the run as a SLURM job; else like `start_run`."""
     from launch.start import slurm
 
     try:

@@ -1,6 +1,6 @@
-"""What a start changes on disk before a job exists, taken back where none comes to exist.
+"""Undo what a start changes on disk before a job exists, if none comes to exist.
 
-A new run leaves nothing, not even the folder of runs where it was the first; one that is resumed is as it was before.
+A new run leaves nothing, not even the folder of runs if it was the first; a resumed one is as it was before.
 """
 
 import contextlib
@@ -14,12 +14,13 @@ from hpc.runs.run_dir import RunDir
 
 
 class NewFolders:
-    """The folders on the way to `path` that do not exist yet, and are empty again where nothing was made there."""
+    """The folders on the way to `path` that do not exist yet, to be removed if they stay empty."""
 
     def __init__(self, path: Path) -> None:
         self._missing = [folder for folder in (path, *path.parents) if not folder.exists()]
 
     def remove(self) -> None:
+        """Remove those that are empty."""
         for folder in self._missing:
             with contextlib.suppress(OSError):  # another run may be there by now
                 folder.rmdir()
@@ -51,6 +52,7 @@ class OldRun:
         self._calls = set(run.submitit.iterdir()) if run.submitit.exists() else None
 
     def undo(self) -> None:
+        """Restore its files, unless another start has taken it meanwhile."""
         if self._is_of_another_start():
             return
         for aside in set(self._path.glob("before-*")) - self._aside:  # `from=0` of this start
@@ -74,7 +76,7 @@ class OldRun:
                 self._folder.rmdir()
 
     def _is_of_another_start(self) -> bool:
-        """Whether the lock was taken since then, and not by this process: what is there now belongs to that start."""
+        """Return whether another process has taken the lock since: the files then belong to its start."""
         before, lock = self._files[self._run.lock_file], self._run.lock_file
         if not lock.exists() or (before is not None and read_bytes(lock) == before[0]):
             return False

@@ -1,4 +1,4 @@
-"""Follow a run to its end: its log on this terminal, Ctrl-C as a clean stop, its exit code as ours."""
+"""Follow a run to its end: show its log, make Ctrl-C a clean stop, return its exit code."""
 
 import signal
 import sys
@@ -36,6 +36,7 @@ class Bar:
             self._progress.start()
 
     def write(self, text: str) -> None:
+        """Print text above the bar."""
         if self._progress is not None:
             self._progress.console.print(text, end="", soft_wrap=True)
         else:
@@ -43,6 +44,7 @@ class Bar:
             sys.stdout.flush()
 
     def advance(self) -> None:
+        """Show the run's progress by its status file."""
         if self._progress is None:
             return
         status = statusfile.read_or_warn(self._run.status_file)
@@ -59,7 +61,7 @@ class Bar:
 
 
 class Tail:
-    """What is added to a file from now on; the file may appear later."""
+    """The text added to a file from now on; the file may appear later."""
 
     def __init__(self, path: Path, bar: Bar) -> None:
         self._path, self._bar = path, bar
@@ -67,7 +69,7 @@ class Tail:
         self._from = path.stat().st_size if path.exists() else 0
 
     def copy(self) -> None:
-        """Show what is new."""
+        """Print what is new."""
         if self._file is None and self._path.exists():
             self._file = open(self._path, "rb")  # noqa: SIM115 - closed by `close`
             self._file.seek(self._from)
@@ -84,6 +86,7 @@ class Tail:
 
 @contextmanager
 def tail(path: Path, bar: Bar) -> Iterator[Tail]:
+    """Open a Tail and close it at the end."""
     following = Tail(path, bar)
     try:
         yield following
@@ -92,7 +95,7 @@ def tail(path: Path, bar: Bar) -> Iterator[Tail]:
 
 
 class Interrupts:
-    """Ctrl-C as a flag, wherever it arrives; the second one is a KeyboardInterrupt."""
+    """Turn Ctrl-C into a flag, wherever it arrives; the second one is a KeyboardInterrupt."""
 
     def __init__(self, run: RunDir) -> None:
         self.asked, self._run = False, run
@@ -109,27 +112,26 @@ class Interrupts:
             raise KeyboardInterrupt
         self.asked = True
 
-    def once(self, said: bool) -> bool:
-        """Whether Ctrl-C came and nobody has acted on it yet (`said`); says what happens now."""
-        if self.asked and not said:
+    def once(self, handled: bool) -> bool:
+        """Return whether Ctrl-C came and was not yet handled; then print what happens now."""
+        if self.asked and not handled:
             print(f"\nstopping {self._run.name}: the ranks save and leave (Ctrl-C again leaves them to it)")
-        return self.asked and not said
+        return self.asked and not handled
 
 
 def follow(run: RunDir, controller: int, procs: int) -> int:
-    """Copy rank 0's log until the job ends. Returns its exit code, 130 where Ctrl-C stopped it."""
-
+    """Copy rank 0's log until the job ends; return its exit code, 130 if Ctrl-C stopped it."""
     try:
-        whole = mark(controller)
-    except Exception:  # it ended before we looked
-        whole = [*mark()[:1], 0, 0.0]
+        process = mark(controller)
+    except Exception:  # it has ended already
+        process = [*mark()[:1], 0, 0.0]
     stopping = False
     with Interrupts(run) as interrupts, tail(run.log(0), bar=Bar(run)) as log:
-        while alive(*whole):
+        while alive(*process):
             log.copy()
             time.sleep(POLL)
             starting = stopping and run.status()["state"] == "starting"
-            if interrupts.once(stopping) or starting:  # ranks that load their libraries do not listen yet
+            if interrupts.once(stopping) or starting:  # ranks that load their libraries ignore the signal
                 stopping = True
                 ask_to_stop(run, controller)
         log.copy()
@@ -137,17 +139,17 @@ def follow(run: RunDir, controller: int, procs: int) -> int:
 
 
 def follow_job(run: RunDir, job: str) -> int:
-    """As `follow`, for a job of SLURM, from start to start, until it is in the queue no more."""
-    stopping, said = False, ""
+    """Follow a SLURM job over all its starts, until it has left the queue; else like `follow`."""
+    stopping, shown = False, ""
     with Interrupts(run) as interrupts, tail(run.log(0), bar=Bar(run)) as log:
         while True:
             state = slurm.job_state(job)
             if state not in slurm.LIVE and (state or slurm.answers()):
                 break
-            if state != said:
-                said = str(state)
-                print(f"job {job}: {said if state else 'SLURM does not answer'}", flush=True)
-            for _ in range(10):  # the log is near, the controller is everybody's
+            if state != shown:
+                shown = str(state)
+                print(f"job {job}: {shown if state else 'SLURM does not answer'}", flush=True)
+            for _ in range(10):  # read the log often, ask the controller seldom
                 log.copy()
                 time.sleep(POLL)
                 if interrupts.once(stopping):
@@ -168,7 +170,7 @@ def _end(run: RunDir, code: int, interrupted: bool) -> int:
 
 
 def exit_code(run: RunDir, job: int, procs: int) -> int:
-    """The worst exit code of the ranks of an ended job; a rank that left no answer was killed: 1."""
+    """Return the worst exit code of the ranks of an ended job; a rank without a result was killed: 1."""
     import pickle
 
     codes = []

@@ -5,9 +5,10 @@ from typing import IO
 
 
 def last_lines(file: IO[bytes], count: int) -> list[str]:
-    """The last `count` lines (0: all); the file is read to its end."""
-    return [_text(line.rstrip(b"\n")) for line in (deque(file, maxlen=count) if count else file)]
+    """Return the last `count` lines (0 = all); the file is read to its end."""
+    return [text_of(line.rstrip(b"\n")) for line in (deque(file, maxlen=count) if count else file)]
 
 
-def _text(line: bytes) -> str:
+def text_of(line: bytes) -> str:
+    """Return a line as text; bytes that are not UTF-8 are replaced."""
     return line.rstrip(b"\r").decode(errors="replace")

@@ -9,12 +9,12 @@ from hpc.runs.run_dir import RunDir
 
 
 def living_ranks(run: RunDir) -> list[int]:
-    """Process ids of the run's ranks that live on this host."""
+    """Return the process ids of the run's ranks that live on this host."""
     return [place[1] for place in run.ranks().values() if alive(*place) is True]
 
 
 def ask_to_stop(run: RunDir, controller: int | None = None) -> int:
-    """SIGTERM to the ranks of this host, or to the process that starts them; how many were asked."""
+    """Send SIGTERM to the ranks of this host, or to the process that starts them; return how many got it."""
     asked = 0
     for pid in living_ranks(run) or ([controller] if controller else []):
         try:
@@ -26,7 +26,7 @@ def ask_to_stop(run: RunDir, controller: int | None = None) -> int:
 
 
 def ask_job_to_stop(run: RunDir, job: str) -> None:
-    """SIGTERM to the ranks of a job that runs; a job that waits leaves the queue. Nobody requeues it."""
+    """Send SIGTERM to the ranks of a running job; cancel a queued one. It will not be requeued."""
     run.stop_file.touch()
     if slurm.job_state(job) in slurm.QUEUED:
         slurm.ask("scancel", job)

@@ -1,4 +1,4 @@
-"""A folder with two runs that have every file a run may have, one of them to be damaged, and the commands on them."""
+"""Two runs that have every file a run may have, one of them to be damaged, and the commands on them."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from hpc.runs.run_dir import RunDir
 from launch import cli
 from tests.launch.judged import judged_run
 
-COMMANDS = ("status", "logs", "guilty", "stop", "resume", "evaluate", "verify", "export")
+COMMANDS = ("status", "logs", "failed", "stop", "resume", "evaluate", "verify", "export")
 
 
 class Field:
@@ -35,10 +35,10 @@ class Field:
         assert self.call("evaluate")[0] == 0
         shutil.rmtree(whole)
         shutil.copytree(self.run.path, whole, symlinks=True)
+        paths = (path for path in whole.rglob("*") if path.suffix in (".json", ".yaml", ".jsonl", ".log"))
         self.files = sorted(
-            path.relative_to(whole) for path in whole.rglob("*") if path.suffix in (".json", ".yaml", ".jsonl", ".log")
-            and "code" not in path.relative_to(whole).parts
-        )  # fmt: skip
+            path for path in (p.relative_to(whole) for p in paths) if "code" not in path.parts
+        )
         self.baseline = {command: self.call(command) for command in COMMANDS}
 
     def _fill(self, run: RunDir) -> None:
@@ -82,7 +82,7 @@ class Field:
         words = {
             "status": ["status", f"runs={self.run.path.parent}", "json=true"],
             "logs": ["logs", run],
-            "guilty": ["logs", run, "rank=guilty"],
+            "failed": ["logs", run, "rank=failed"],
             "evaluate": ["evaluate", run, "bootstrap=0"],
             "verify": ["verify", run, *self.pair, "json=true"],
             "export": ["export", run, f"out={self.folder / 'out'}", "onnx=false"],

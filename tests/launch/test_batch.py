@@ -1,4 +1,4 @@
-"""What the batch script is told at a job's first start, after a requeue, and where neither can be; without a SLURM."""
+"""The plan of the batch script at a job's first start, after a requeue, and without either; no SLURM."""
 
 import os
 import subprocess
@@ -16,8 +16,8 @@ from hpc.config.parse import smoke_overrides
 from hpc.runs.run_dir import RunDir
 from launch import batch
 from launch.start import create
-from tests.launch.command import environment
 from tests.sets import pack_set
+from tests.support.command import environment
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_lines_of_the_site_that_end_the_script_end_in_the_runs_status(site):
 
 @pytest.mark.parametrize(("name", "level", "again"), [("USR1", TIME, True), ("TERM", STOP, False)])
 def test_a_signal_before_the_ranks_are_started(site, name, level, again):
-    """While Python resolves the words, or the site's lines run: nothing is to be saved, and the job is not lost."""
+    """While Python resolves the words or the site's lines run: nothing to save, and the job is not lost."""
     line = f"kill -{name} $$"
     code, errors = site.run("name=a", f"cluster.setup=[{line}]")
     assert code == 0, errors
@@ -285,5 +285,5 @@ def test_ctrl_c_in_an_salloc_stops_the_ranks_and_frees_the_run(site):
     assert code == 130, errors
     assert site.calls("scancel") == ["scancel --signal=TERM 7.3"]
     run = RunDir(site.folder / "runs" / "a")
-    assert "to go on: rostro resume a" in errors
+    assert "to resume it: rostro resume a" in errors
     assert not run.lock.in_use()

@@ -10,8 +10,9 @@ import pytest
 
 from launch import cli
 from launch.commands.completion import candidates
+from launch.options.command_table import COMMANDS, load
 from launch.start import snapshot
-from tests.launch.command import ROOT, environment
+from tests.support.command import ROOT, environment
 
 WITHOUT_TORCH = """
 import sys
@@ -61,6 +62,14 @@ def test_the_help_of_submit_says_what_every_key_may_be(capsys):
     assert max(map(len, page.splitlines())) <= 130
 
 
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"submit", "completion"}))
+def test_the_help_of_a_command_shows_each_declared_option_once(command, capsys):
+    page = printed(capsys, command, "--help")
+    names = re.findall(r"^  ([a-z_]+)=", page, re.M)
+    assert names == list(load(command).OPTIONS)
+    assert max(map(len, page.splitlines())) <= 120
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -83,6 +92,8 @@ def test_the_help_of_submit_says_what_every_key_may_be(capsys):
         ("resume faces optim.l", set()),
         ("pack source=l", {"source=lfw"}),
         ("export faces onnx=", {"onnx=true", "onnx=false"}),
+        ("evaluate faces missing=", {"missing=error", "missing=skip"}),
+        ("logs faces li", {"lines="}),
         ("nothing x", set()),
     ],
 )

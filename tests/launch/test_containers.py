@@ -1,4 +1,4 @@
-"""The recipes of images under slurm/: they hold what pyproject.toml installs, and show lines that are understood."""
+"""The image recipes under slurm/: they hold what pyproject.toml installs, and their commands parse."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What a rank does before it trains, and commands that somebody types inside a job of his own."""
+"""The steps of a rank before it trains, and commands that are typed inside another job."""
 
 import os
 from pathlib import Path
@@ -14,9 +14,9 @@ from launch import job
 from launch.start import local, start
 from launch.start import slurm as by_submitit
 from launch.start.undo import OldRun
-from tests.launch.command import refused, rostro
 from tests.launch.test_run import LONG, shards, words  # noqa: F401 - `shards` is a fixture
 from tests.runs import wait_for
+from tests.support.command import refused, rostro
 
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
 
@@ -77,7 +77,7 @@ def test_a_run_that_gives_up_is_a_failed_job(tmp_path, monkeypatch, rank):
     run = make(tmp_path, "a")
     monkeypatch.setattr(requeue, "wanted", lambda *args, **more: (False, "it gives up"))
     with pytest.raises(SystemExit, match="it gives up"):
-        job.Job(str(run.path))._go_on(run)
+        job.Job(str(run.path))._requeue(run)
     assert run.status()["state"] == "failed"
 
 

@@ -1,4 +1,4 @@
-"""A job that SLURM does not take leaves the disk as it was; a run whose job requeues itself is not to be resumed."""
+"""A job that SLURM refuses leaves the disk as it was; a run whose job requeues itself is not resumed."""
 
 import dataclasses
 import os

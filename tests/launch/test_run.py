@@ -11,9 +11,9 @@ import pytest
 
 from hpc.config.parse import load_config, smoke_overrides
 from hpc.runs.run_dir import RunDir
-from tests.launch.command import ROOT, environment, refused, rostro
 from tests.runs import wait_for
 from tests.sets import pack_set
+from tests.support.command import ROOT, environment, refused, rostro
 from tests.support.modes import odd, shared_umask
 
 LONG = "images=50_000_000"
@@ -41,9 +41,8 @@ def test_start_list_stop_resume(tmp_path, shards):
         wait_for(lambda: run.status().get("clock", 0) > 0)
         ranks = run.ranks()
         assert len(ranks) == 2
-        assert all(
-            os.getsid(place[1]) != os.getsid(0) for place in ranks.values()
-        )  # closing the terminal ends nothing
+        # Closing the terminal does not end the ranks.
+        assert all(os.getsid(place[1]) != os.getsid(0) for place in ranks.values())
         (row,) = json.loads(rostro("status", "json=true", cwd=tmp_path).stdout)
         assert (row["state"], row["ranks"], row["images"]) == ("running", 2, 50_000_000)
         assert row["rate"] > 0
@@ -95,7 +94,7 @@ def test_wait_returns_the_end_and_a_finished_run_stays_finished(tmp_path, shards
 
 
 def test_a_failure_comes_back(tmp_path, shards):
-    """A rank that is killed ends `wait=true` with 1; afterwards only the set that the run began with is taken."""
+    """A killed rank ends `wait=true` with 1; afterwards only the set that the run began with is accepted."""
     rostro("submit", *words(shards, "c", "prepare=true"), cwd=tmp_path)
     run = RunDir(tmp_path / "runs" / "c")
     text = run.config_file.read_text()

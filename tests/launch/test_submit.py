@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from hpc.config.parse import load_config, smoke_overrides
-from tests.launch.command import ROOT, refused, rostro, script
 from tests.sets import pack_set
+from tests.support.command import ROOT, refused, rostro, script
 
 
 @pytest.fixture(scope="module")
@@ -201,13 +201,14 @@ def test_submitting_imports_no_torch(tmp_path, shards):
     code = (
         "import sys; from launch.start import create; from launch.options.compose import composed\n"
         f"create.prepare(['data.train={shards / 'train'}', 'name=n'])\n"
-        "import launch.job, launch.watch.follow, launch.commands.status, launch.commands.stop, launch.commands.resume\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'nvidia')])"
+        "import launch.job, launch.watch.follow, launch.commands.status, launch.commands.stop, "
+        "launch.commands.resume\nprint([name for name in sys.modules if name.split('.')[0] in ('torch', "
+        "'nvidia')])"
     )
     import subprocess
     import sys
 
-    from tests.launch.command import environment
+    from tests.support.command import environment
 
     found = subprocess.run(
         [sys.executable, "-c", code],

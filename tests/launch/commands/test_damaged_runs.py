@@ -1,4 +1,4 @@
-"""A run with a damaged file: `status` shows it beside all others, the other commands name the file and the remedy."""
+"""A run with a damaged file: `status` lists it, the other commands name the file and the remedy."""
 
 import os
 
@@ -15,7 +15,7 @@ NEEDS = {  # file: commands that cannot do without it
     "config.yaml": ("resume", "evaluate", "verify", "export"),
     "resolved.yaml": ("resume",),
     "lock.json": ("stop", "resume"),
-    "status.json": ("stop", "resume", "guilty"),
+    "status.json": ("stop", "resume", "failed"),
     "data.json": ("resume",),
     "threshold.json": ("verify", "export"),
     "git.json": (),
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_named_where_it_is_needed(field: Field, name: str) -> 
             assert (code, answer, err.count("\n")) == (2, None, 1), (command, err)
             assert f"{path}" in err
             assert ": " in err
-    for command in {"logs", "stop", "resume", "guilty", "verify"} - set(NEEDS[name]):
+    for command in {"logs", "stop", "resume", "failed", "verify"} - set(NEEDS[name]):
         assert field.call(command)[:2] == field.baseline[command][:2]
 
 

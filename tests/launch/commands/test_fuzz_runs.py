@@ -1,7 +1,7 @@
-"""Random damage of any file of a run, then the commands on it: the same answer, a warning, or one line that says why.
+"""Random damage of any file of a run, then the commands on it: the same answer, a warning, or one line.
 
-Not noticed: another value of the right type in status.json, lock.json or the ledger. They have no hashes, since ranks
-of earlier versions write them too; no figure depends on them.
+Not noticed: another value of the right type in status.json, lock.json or the ledger. They have no hashes,
+since ranks of earlier versions write them too; no figure depends on them.
 """
 
 import json
@@ -52,10 +52,10 @@ def judge(field: Field, name: Path, command: str) -> str:
     if code == 2:
         check_refusal(UserError(said[-1]))
         return REFUSED
-    if command == "status" and (code, answer["other"], answer["goodput"]) != (
-        0, wanted[1]["other"], wanted[1]["goodput"],
-    ):  # fmt: skip
-        raise Silent(f"{name}: status of the other run is {answer}")
+    if command == "status":
+        other = 0, wanted[1]["other"], wanted[1]["goodput"]
+        if (code, answer["other"], answer["goodput"]) != other:
+            raise Silent(f"{name}: status of the other run is {answer}")
     if command in FIGURES and answer != wanted[1]:
         if not said and not (command == "verify" and answer["threshold"] is None and "why" in answer):
             raise Silent(f"{name}: {command} gives {str(answer)[:200]}")

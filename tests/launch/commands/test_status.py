@@ -15,7 +15,7 @@ from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from launch.terminal import Column, table
-from tests.launch.command import environment
+from tests.support.command import environment
 
 FIGURES = {"eer": 0.1234, "auc": 0.9456, "accuracy": 0.9012, "tar@1%": 0.5123}
 
@@ -64,7 +64,7 @@ def test_the_last_ones_and_those_of_a_name(runs, capsys):
     assert [(row["task.loss"], row["seed"]) for row in rows] == [("contrastive", 0), ("supcon", 0)]
     assert "no run in" in shown(capsys, f"runs={runs}", "name=zz*")[0]
     assert main(["status", f"runs={runs}", "last=-1"]) == 2
-    assert "last=-1 is negative: use last=10" in capsys.readouterr().err
+    assert "last=-1 is not 0 or more: type last=0" in capsys.readouterr().err
 
 
 def test_the_table_fits_100_columns_and_says_what_differs(runs, capsys):

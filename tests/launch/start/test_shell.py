@@ -1,5 +1,7 @@
-"""What a person types never becomes a command: the scripts of both ways into SLURM are run by bash, with commands of a
-SLURM that only write down how they were called, and with values that would call the command `fired`.
+"""Typed text never becomes a command.
+
+The scripts of both ways into SLURM are run by bash, with commands of a SLURM that only record how they were
+called, and with values that would call the command `fired`.
 """
 
 import copy
@@ -23,8 +25,8 @@ from hpc.runs.run_dir import RunDir
 from launch import batch, cli
 from launch.start import create, data, slurm
 from launch.start.shell import Variable, plan_lines
-from tests.launch.command import ROOT, environment
 from tests.sets import pack_set
+from tests.support.command import ROOT, environment
 from tests.support.fuzz import check_refusal
 
 HOSTILE = [
@@ -131,7 +133,7 @@ def with_value(config: Config, key: str, value: Any) -> Config:
 
 
 def test_no_value_is_executed(shell: Shell) -> None:
-    """Each value in each key that reaches a shell; those that are not refused stand in the scripts together."""
+    """Put each value in each key that reaches a shell; those not refused are in the scripts together."""
     base = resolved()
     accepted = Counter()
     for value in HOSTILE:

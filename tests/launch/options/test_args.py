@@ -8,18 +8,27 @@ from data_shards.errors import UserError
 from hpc.config.types import near
 from launch.options.command_table import COMMANDS
 from launch.options.key_value import parse
-from tests.launch.command import refused, rostro
+from launch.options.option import WIDTH, Option, option_lines
+from tests.support.command import refused, rostro
 
-SPEC = {"out": "", "workers": 2, "share": 0.5, "all": False}
+OPTIONS = {
+    "out": Option("", "folder of what is written", placeholder="DIR"),
+    "workers": Option(2, "processes", least=1),
+    "share": Option(0.5, "share of the images", least=0, most=1),
+    "all": Option(False, "take every set"),
+    "kind": Option("plain", "how they are read", choices=("plain", "fast")),
+    "only": Option("", "one half of them", choices=("left", "right")),
+    "length": Option(64_000, "images"),
+}
 
 
 def test_values_take_the_types_of_their_defaults():
-    keys = parse(["a=b/run", "workers=1_000", "share=1e-2", "all=yes"], SPEC, positional=("a",))
+    keys = parse(["a=b/run", "workers=1_000", "share=1e-2", "all=yes"], OPTIONS, positional=("a",))
     assert (keys.a, keys.workers, keys.share, keys.all, keys.out) == ("b/run", 1000, 0.01, True, "")
 
 
 def test_words_fill_the_places_and_paths_may_hold_an_equals_sign():
-    keys = parse(["/data/x=1", "out=/y=2", "b"], SPEC, positional=("first", "second"))
+    keys = parse(["/data/x=1", "out=/y=2", "b"], OPTIONS, positional=("first", "second"))
     assert (keys.first, keys.second, keys.out) == ("/data/x=1", "b", "/y=2")
 
 
@@ -33,20 +42,45 @@ def test_words_fill_the_places_and_paths_may_hold_an_equals_sign():
         (["a", "b"], "b: one word too many"),
         (["--workers"], "--workers is not an option: options are typed key=value"),
         (["workers=1", "workers=2"], "workers is given twice"),
+        (["workers=0"], "workers=0 is not 1 or more: type workers=2"),
+        (["share=2"], "share=2.0 is not 0 to 1: type share=0.5"),
+        (["share=nan"], "share=nan is not 0 to 1: type share=0.5"),
+        (["kind=slow"], "kind=slow is not known: use plain or fast"),
+        (["only=top"], "only=top is not known: use left or right"),
     ],
 )
 def test_refusals_name_key_value_and_remedy(words, message):
     with pytest.raises(UserError) as error:
-        parse(words, SPEC, positional=("run",))
+        parse(words, OPTIONS, positional=("run",))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_required_words():
     with pytest.raises(UserError, match="run is missing: add RUN"):
-        parse([], SPEC, positional=("run",), required=("run",))
+        parse([], OPTIONS, positional=("run",), required=("run",))
     with pytest.raises(UserError, match=r"out is missing: add out=\.\.\."):
-        parse([], SPEC, required=("out",))
+        parse([], OPTIONS, required=("out",))
+
+
+def test_the_page_shows_places_and_options_in_their_order_aligned_and_wrapped():
+    lines = option_lines(OPTIONS, {"SET": "a packed set, " + "which may be anywhere, " * 6}).splitlines()
+    assert lines[0].startswith("  SET             a packed set, which")
+    assert lines[1].startswith(" " * 18)
+    assert lines[2:] == [
+        "  out=DIR         folder of what is written",
+        "  workers=2       processes",
+        "  share=0.5       share of the images",
+        "  all=false       take every set",
+        "  kind=plain      how they are read",
+        "  only=           one half of them",
+        "  length=64_000   images",
+    ]
+    assert max(map(len, lines)) <= WIDTH
+
+
+def test_an_empty_text_may_be_typed_where_it_is_the_default():
+    assert parse(["only=", "out="], OPTIONS).only == ""
 
 
 def test_near_shortens_long_lists():
@@ -78,7 +112,7 @@ def _python(code: str, cwd) -> str:
     import subprocess
     import sys
 
-    from tests.launch.command import environment
+    from tests.support.command import environment
 
     return subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, env=environment(), capture_output=True, text=True, check=True

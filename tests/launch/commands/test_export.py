@@ -1,4 +1,4 @@
-"""`rostro export`: weights that load into the plain modules, an honest card, ONNX that gives the same numbers."""
+"""`rostro export`: weights for the plain modules, an honest card, ONNX that gives the same numbers."""
 
 import json
 import runpy
@@ -142,8 +142,9 @@ def test_all_that_is_written_has_the_mode_that_the_umask_says(tmp_path):
         assert main(["evaluate", str(run), "bootstrap=20"]) == 0
         assert main(["export", str(run), "onnx=false"]) == 0
         assert main(["info", str(shards)]) == 0
-        job = f"from launch.job import Job; from pathlib import Path; Job._log_to(None, Path({str(run)!r}, 'log'))"
-        subprocess.run([sys.executable, "-c", job], check=True, cwd=Path(__file__).parents[2])
+        log = f"Path({str(run)!r}, 'log')"
+        job = f"from launch.job import Job; from pathlib import Path; Job._log_to(None, {log})"
+        subprocess.run([sys.executable, "-c", job], check=True, cwd=Path(__file__).parents[3])
     written = {path.name for path in tmp_path.rglob("*")}
     assert written >= {"model.safetensors", "roc.png", "report.json", "log"}
     assert odd(tmp_path) == {}

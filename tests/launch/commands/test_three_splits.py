@@ -1,4 +1,4 @@
-"""`val` chooses checkpoint and threshold, `eval` is reported; a run with one held-out set says what its figures are."""
+"""`val` chooses checkpoint and threshold, `eval` is reported; with one held-out set the figures say so."""
 
 import dataclasses
 import json
@@ -112,14 +112,16 @@ def test_a_moved_validation_set_leaves_the_kept_threshold_or_none(run, shards, t
     assert not (run / "threshold.json").exists()
     # A run of an earlier version does not say who chose; one of this version does, wherever the set is.
     assert report["chosen_on_these_people"] is report["people_of_validation"] is None
-    assert "nobody knows who chose checkpoint and threshold" in shown
+    assert "it is not known who chose checkpoint and threshold" in shown
     known_people.write(run, known_people.people_of(ShardSet.open(shards / "val")), role=known_people.CHOSEN)
     assert evaluated(run)["chosen_on_these_people"] is False
     on_val = evaluated(run, f"data={shards / 'val'}", name="pictures-val")
     assert on_val["chosen_on_these_people"] is True
     change_data(run, eval=gone)
     assert main(["evaluate", str(run)]) == 2
-    assert f"{gone}, the held-out set of {run}, lies there no more: give data=DIR" in capsys.readouterr().err
+    assert (
+        f"{gone}, the held-out set of {run}, is not there any more: give data=DIR" in capsys.readouterr().err
+    )
 
 
 def test_another_set_in_the_place_of_the_validation_set_chooses_nothing(run, shards, capsys):

@@ -9,7 +9,7 @@ from hpc.config import apex
 from launch.doctor import machine, site, slurm
 from launch.doctor.finding import Finding
 from launch.doctor.site import Need, Site
-from tests.launch.command import rostro
+from tests.support.command import rostro
 
 CPU = {"torch": "2.13.0+cpu", "cuda": None, "gpus": [], "nccl": None, "dali": None}
 GPU = {
@@ -46,7 +46,7 @@ def test_without_slurm_one_is_offered(tmp_path: Path) -> None:
 
 
 def test_words_that_are_not_known_are_refused(tmp_path: Path) -> None:
-    assert "only=gpu is not known: type only=machine" in rostro("doctor", "only=gpu", cwd=tmp_path).stderr
+    assert "only=gpu is not known: use machine or slurm" in rostro("doctor", "only=gpu", cwd=tmp_path).stderr
     assert "did you mean save_seconds?" in rostro("doctor", "save_second=3", cwd=tmp_path).stderr
 
 

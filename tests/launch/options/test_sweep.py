@@ -7,7 +7,10 @@ import pytest
 
 from data_shards.errors import UserError
 from launch.options.key_value import parse
+from launch.options.option import Option
 from launch.options.sweep import LONGEST, endings, points
+
+OPTIONS = {"runs": Option("runs", "folder of the run directories")}
 
 
 @pytest.mark.parametrize(
@@ -53,10 +56,10 @@ def test_a_sweep_that_cannot_be_read_is_one_line():
 
 @pytest.mark.parametrize("name", ["siamese-loss=bce-seed=1", "runs/a=b", "./a=b", "/x/a=b", "~/a=b"])
 def test_commands_take_such_a_name_as_their_run(name):
-    assert parse([name, "runs=there"], {"runs": "runs"}, positional=("run",)).run == name
+    assert parse([name, "runs=there"], OPTIONS, positional=("run",)).run == name
 
 
 def test_a_mistyped_key_is_still_one():
     for words in (["rnus=there"], ["a", "siamese-loss=bce"]):
         with pytest.raises(UserError, match="unknown key"):
-            parse(words, {"runs": "runs"}, positional=("run",))
+            parse(words, OPTIONS, positional=("run",))

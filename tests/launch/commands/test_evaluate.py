@@ -37,7 +37,7 @@ def report_of(run: Path, name: str) -> dict:
 def test_it_judges_the_held_out_people_beside_two_baselines(run, shards, capsys):
     assert main(["evaluate", str(run), "bootstrap=50"]) == 0
     shown = capsys.readouterr().out
-    assert "48 pictures of 12 people, 72 genuine and 1,056 impostor pairs" in shown
+    assert "48 images of 12 people, 72 genuine and 1,056 impostor pairs" in shown
     report = report_of(run, "pictures-eval")
     assert [row["name"] for row in report["rows"]] == ["faces at 160 (ema)", "untrained network", PIXELS]
     assert all(row["name"] in shown for row in report["rows"])
@@ -162,7 +162,8 @@ def test_people_of_the_training_are_refused_and_their_threshold_is_not_kept(tmp_
     assert main(["evaluate", str(run), train, "bootstrap=0"]) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(
-        r"error: data=.*: 12 of the 12 people to be judged are of the training, such as person0.*overlap=allow\n",
+        r"error: data=.*: 12 of the 12 people to be judged are of the training, such as person0"
+        r".*overlap=allow\n",
         error,
     )
     assert not (run / "threshold.json").exists()
@@ -180,7 +181,7 @@ def test_people_of_the_training_are_refused_and_their_threshold_is_not_kept(tmp_
         (["checkpoint=77"], "checkpoint=77 is not in .*use best, last or one of 160, 320"),
         (["weights=mean"], "weights=mean is not known: use ema, raw or auto"),
         (["missing=maybe"], "missing=maybe is not known: use error or skip"),
-        (["bootstrap=-1"], "bootstrap=-1 is negative"),
+        (["bootstrap=-1"], "bootstrap=-1 is not 0 or more: type bootstrap=1000"),
         (["data=/nowhere"], "/nowhere: has no manifest.json"),
         (["pairs=/nowhere.txt"], "/nowhere.txt does not exist"),
         (["chekpoint=best"], "unknown key chekpoint .*checkpoint"),

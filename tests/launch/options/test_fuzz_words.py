@@ -1,5 +1,6 @@
-"""Random words of the command line, random damage of site files and of a run's config, and shell text in every key that
-reaches a script: one line of refusal, or values of the declared types; nothing is executed.
+"""Random words of the command line, random damage of site files and configs, shell text in every key.
+
+The answer is one line of refusal, or values of the declared types; nothing is executed.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
 from launch.options.compose import composed, known_keys
 from launch.options.other_words import OURS
-from tests.launch.test_shell import HOSTILE, PATHS, WORDS, Shell, resolved, shell, with_value
+from tests.launch.start.test_shell import HOSTILE, PATHS, WORDS, Shell, resolved, shell, with_value
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, damage, damage_json
 
 __all__ = ["shell"]  # the fixture

@@ -1,5 +1,6 @@
-"""Words of the command line, the site file and a task's yaml: strict types at every depth, who wins, and remedies that
-are accepted when they are typed.
+"""Words of the command line, the site file and a task's yaml: strict types at every depth, and precedence.
+
+Remedies are accepted when they are typed.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""`rostro resume` of runs whose checkpoints or data are gone: one line, or `from=0`; nothing is cut silently."""
+"""`rostro resume` of runs whose checkpoints or data are gone: one line, or `from=0`."""
 
 import dataclasses
 import json
@@ -75,7 +75,7 @@ def test_from_0_starts_again_and_keeps_what_there_was(run, capsys):
     for number in (1, 2):
         assert main(["resume", str(run.path), "from=0"]) == 0
         kept = run.path / f"before-{number}"
-        assert f"starts again from 0; what it had is in {kept}" in capsys.readouterr().out
+        assert f"starts again from 0; what it had made is in {kept}" in capsys.readouterr().out
     first = run.path / "before-1"
     assert (first / "metrics.jsonl").read_text() == '{"clock": 320}\n'
     assert sorted(path.name for path in first.iterdir()) == [
@@ -93,7 +93,7 @@ def test_from_0_starts_again_and_keeps_what_there_was(run, capsys):
 
 def test_only_0_is_a_place_to_start_from(run, capsys):
     assert main(["resume", str(run.path), "from=160"]) == 2
-    assert "or from=0 to start again" in capsys.readouterr().err
+    assert "or type from=0 to start again" in capsys.readouterr().err
     assert not (run.path / "before-1").exists()
 
 

@@ -60,8 +60,9 @@ def test_more_than_a_day_is_warned_of(config, images, warned):
     assert bool(line) == warned
     if warned:
         assert line == (
-            "images=4_000_000 takes about 1d03h at 40 images/s, typical of 2 CPU cores: that is more than a day, "
-            "which is enough for about images=3_000_000; a smaller data.size= and more ranks or GPUs are faster"
+            "images=4_000_000 takes about 1d03h at 40 images/s, typical of 2 CPU cores: that is more than a "
+            "day, which is enough for about images=3_000_000; a smaller data.size= and more ranks or GPUs "
+            "are faster"
         )
         check(dataclasses.replace(long, images=3_000_000))
 

@@ -85,7 +85,7 @@ def test_pictures_of_lfw_are_packed_as_such(tmp_path, monkeypatch):
     write_folders(tmp_path / "lfw" / "lfw-deepfunneled", identities=3, each=2)
     packed: list[list[str]] = []
     monkeypatch.setattr(demo, "rostro", lambda *words: packed.append([*words]))
-    keys = parse([f"data={tmp_path / 'lfw'}", f"out={tmp_path / 'demo'}"], demo.SPEC)
+    keys = parse([f"data={tmp_path / 'lfw'}", f"out={tmp_path / 'demo'}"], demo.OPTIONS)
     assert demo.pack(keys) == tmp_path / "demo" / "lfw"
     assert packed[0][:3] == ["pack", "source=lfw", f"src={tmp_path / 'lfw'}"]
 

@@ -62,7 +62,7 @@ def test_a_label_that_the_set_contradicts_is_refused(shards, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["n=0"], "n=0: type 1 to"),
+        (["n=0"], "n=0 is not 1 to 1_000_000: type n=500"),
         (["n=5000"], "gave only 48 pairs of one person: type a smaller n="),
         (["format=csv"], "format=csv is not known"),
         (["out=/nowhere/at/all", "n=5"], "cannot be written"),

@@ -1,4 +1,4 @@
-"""`rostro verify`: verdicts by the stored threshold, any format of picture, no verdict without a threshold."""
+"""`rostro verify`: verdicts by the stored threshold, any image format, no verdict without a threshold."""
 
 import json
 import os

@@ -179,10 +179,10 @@ def test_the_tree_names_files_that_exist():
         folders[indent:] = [name]
         named.append("".join(folders))
     assert [path for path in named if not (ROOT / path).exists()] == []
-    folders_with_code = {
-        path.parent.name + "/" for path in ROOT.glob("*/*.py") if path.parent.name != "tests"
-    }
-    assert folders_with_code <= set(named)
+    packages = ("hpc", "models", "data_shards", "launch")
+    files = (path for package in packages for path in (ROOT / package).rglob("*.py"))
+    rooms = {path.parent.relative_to(ROOT) for path in files if path.stem != "__init__"}
+    assert [str(room) for room in rooms if f"{room}/" not in named] == []
 
 
 def test_make_targets_exist():

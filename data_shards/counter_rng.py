@@ -14,10 +14,11 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 _S11, _S27, _S30, _S31, _S32 = (np.uint64(n) for n in (11, 27, 30, 31, 32))
+# Of the Feistel network: small domains need more to be mixed well (see the tests).
 _ROUNDS, _FEW_ROUNDS = (
     6,
     12,
-)  # of the Feistel network: small domains need more to be mixed well (see the tests)
+)
 _SMALL = 1024
 _COUNTERS = np.arange(1, 13, dtype=np.uint64) << _S32  # keeps the rounds apart: halves are < 2^32
 

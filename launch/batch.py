@@ -22,7 +22,7 @@ from pathlib import Path
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json, read_text, write_bytes
 from hpc.cluster import slurm, slurm_env
-from hpc.cluster.signals import STOP, TIME
+from hpc.cluster.signals import StopReason
 from hpc.config.check import check
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
@@ -32,7 +32,7 @@ from hpc.runs.run_dir import RunDir
 
 STOPPED = 11  # exit code of `start`: nothing is left to be done
 BINDING_AGE = 7 * 24 * 3600  # seconds after which a binding without a run is removed
-REASONS = {"INT": STOP, "TERM": STOP, "USR1": TIME}
+REASONS = {"INT": StopReason.REQUEST, "TERM": StopReason.REQUEST, "USR1": StopReason.TIME_LIMIT}
 # Keys of a submission, which sbatch has made already.
 ONE_OFF = ("wait", "dry_run", "prepare", "after", "cluster", "hours")
 

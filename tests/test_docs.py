@@ -162,9 +162,8 @@ def test_links_lead_somewhere(page: Path):
     for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text())):
         place, _, anchor = link.partition("#")
         target = (page.parent / place).resolve() if place else page
-        headings = (
-            re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if target.suffix == ".md" and target.is_file() else []
-        )
+        is_page = target.suffix == ".md" and target.is_file()
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if is_page else []
         if not target.is_file() or (anchor and anchor not in map(slug, headings)):
             wrong.append(link)
     assert wrong == []

@@ -53,9 +53,8 @@ class Head:
 
     def rings(self, low: float, high: float, *, grow: float = 0.0, count: int = 16) -> np.ndarray:
         """Points [n, 3] all round the head between two heights, moved outward by `grow`."""
-        y = (
-            low + (high - low) * 0.5 * (1 - np.cos(np.linspace(0, np.pi, count)))[:, None]
-        )  # close at the ends
+        # Close at the ends.
+        y = low + (high - low) * 0.5 * (1 - np.cos(np.linspace(0, np.pi, count)))[:, None]
         width = self.half_width(y) + grow
         depth = self.depth * np.sqrt(1 - np.clip(y / _ROUND, -1, 1) ** 2) + grow
         rise = grow * np.clip(-y, 0, 1)

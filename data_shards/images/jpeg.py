@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 _SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
-_AFTER_SCAN = re.compile(
-    rb"\xff[^\x00\xff\xd0-\xd7]"
-)  # the next marker: data bytes of 0xFF are followed by 0
+# The next marker: data bytes of 0xFF are followed by 0.
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _ORIENTATION = 0x0112  # Exif tag; its value is 1 to 8
 
 

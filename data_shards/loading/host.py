@@ -23,9 +23,8 @@ from data_shards.loading.requests import DecodeRequest
 
 PATIENCE = 10.0  # seconds that `close` waits for the feeder
 
-DecodeRequests = Callable[
-    [int], DecodeRequest | None
-]  # the k-th batch from the start, a pure function; None: past the end
+# The k-th batch from the start, a pure function; None: past the end.
+DecodeRequests = Callable[[int], DecodeRequest | None]
 
 
 class Source(Protocol):

@@ -59,9 +59,8 @@ class VggFace2(FileSource):
 
 def source(src: str, *, split: str, crop: bool = False) -> VggFace2:
     """src: the folder that holds train/ and test/, or that of the identities."""
-    src = root = os.path.abspath(
-        src
-    )  # the lists lie beside the folder: `test/` and `.` have no parent by name
+    # The lists lie beside the folder: `test/` and `.` have no parent by name.
+    src = root = os.path.abspath(src)
     for inner in (split, f"vggface2_{split}"):
         if inner in folders_of(root):
             root = os.path.join(root, inner)

@@ -72,7 +72,7 @@ def _follow(run: RunDir, files: Mapping[int, IO[bytes]], heads: Mapping[int, str
 
 def logs_of(run: RunDir, rank: str) -> dict[int, Path]:
     """Return rank -> log of the ranks that the word names. UserError if there is none."""
-    from hpc.runs.failures import guilty
+    from hpc.runs.failures import root_cause
 
     numbers = ((re.fullmatch(r"rank([0-9]{1,9})", path.stem), path) for path in run.logs.glob("rank*.log"))
     logs = {int(number[1]): path for number, path in numbers if number and path.is_file()}
@@ -83,7 +83,7 @@ def logs_of(run: RunDir, rank: str) -> dict[int, Path]:
     if rank == "all":
         return dict(sorted(logs.items()))
     if rank in FAILED:
-        ended = guilty(run)
+        ended = root_cause(run)
         if ended is None:
             raise UserError(f"rank=failed: no rank of run {run.name} has failed: use rank=0 or rank=all")
         rank = str(ended.rank)

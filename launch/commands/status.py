@@ -104,7 +104,7 @@ def _described(run: RunDir) -> dict[str, Any]:
     left = (images - clock) / rate if rate and status["state"] in ACTIVE else None
     over = status["state"] in OVER
     account = goodput.summary(run, over=over)
-    ended = failures.guilty(run) if over else None
+    ended = failures.root_cause(run) if over else None
     job = run.lock.job()
     return {
         "run": run.name,

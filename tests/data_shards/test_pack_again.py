@@ -32,9 +32,8 @@ def test_nobody_who_was_held_out_is_trained_on_because_a_set_was_removed(src, tm
     shutil.rmtree(tmp_path / "train")
     packed(src, tmp_path, everybody, workers=1)
     assert len(names(ShardSet.open(tmp_path / "train"))) == 6
-    other = Request(
-        name="faces", shard_mb=0.01, split="eval"
-    )  # a set of this name that shares nobody by holdout=
+    # A set of this name that shares nobody by holdout=.
+    other = Request(name="faces", shard_mb=0.01, split="eval")
     packed(src, tmp_path, other, workers=1)
     assert packed(src, tmp_path, everybody, workers=1)[0].already
 

@@ -84,9 +84,8 @@ def test_pictures_on_another_disk_are_found_by_links_and_once(src, tmp_path):
     (src / "far_0").symlink_to(disk / "person_00")
     (src / "far_1").symlink_to(disk / "person_01")
     (src / "far_2").symlink_to(disk / "person_01")
-    (src / "person_02" / "p_9.jpg").symlink_to(
-        disk / "person_00" / "none.jpg"
-    )  # reading it fails and is reported
+    # Reading it fails and is reported.
+    (src / "person_02" / "p_9.jpg").symlink_to(disk / "person_00" / "none.jpg")
     assert unfit(src) == {
         "far_0/loop": "is the same folder as far_0",
         "far_1/home": "is a link to person_01, which has its own place",

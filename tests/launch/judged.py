@@ -8,7 +8,8 @@ from hpc.checkpoints import manager, store
 from hpc.checkpoints.store import Checkpoint
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
-from hpc.training import seeding, startup
+from hpc.task import build_task
+from hpc.training import seeding
 from tests.runs import TASK, make_run
 
 
@@ -16,7 +17,7 @@ def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged:
     """Checkpoints at 160 (the best) and 320 images, with an average if `averaged`."""
     run = make_run(path, shards, task=TASK | {"loss": loss})
     config = RunDir(run).config()
-    task = startup.task(config)
+    task = build_task(config)
     for clock, eer in ((160, 0.1), (320, 0.2)):
         with seeding.seeded(config.seed):
             raw = task.players()["net"]

@@ -11,7 +11,7 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.files import read_json, write_json
 from hpc.cluster import slurm
-from hpc.cluster.signals import STOP, TIME
+from hpc.cluster.signals import StopReason
 from hpc.config.parse import smoke_overrides
 from hpc.runs.run_dir import RunDir
 from launch import batch
@@ -247,7 +247,9 @@ def test_lines_of_the_site_that_end_the_script_end_in_the_runs_status(site):
     assert "3 starts in a row saved nothing" in status["message"]
 
 
-@pytest.mark.parametrize(("name", "level", "again"), [("USR1", TIME, True), ("TERM", STOP, False)])
+@pytest.mark.parametrize(
+    ("name", "level", "again"), [("USR1", StopReason.TIME_LIMIT, True), ("TERM", StopReason.REQUEST, False)]
+)
 def test_a_signal_before_the_ranks_are_started(site, name, level, again):
     """While Python resolves the words or the site's lines run: nothing to save, and the job is not lost."""
     line = f"kill -{name} $$"

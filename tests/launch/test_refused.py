@@ -9,7 +9,7 @@ import pytest
 import hpc.cluster.slurm
 from data_shards.errors import UserError
 from data_shards.files import write_json
-from hpc.cluster.signals import STOP, TIME
+from hpc.cluster.signals import StopReason
 from hpc.config.parse import update_config
 from hpc.runs.run_dir import RunDir
 from launch import batch, cli
@@ -159,13 +159,13 @@ def test_a_batch_job_whose_plan_cannot_be_written_leaves_no_run(tmp_path, words,
 @pytest.mark.parametrize(
     ("asked", "info", "state"),
     [
-        (TIME, {"JobState": "COMPLETING"}, "requeueing"),
-        (TIME, {"JobState": "RUNNING"}, "requeueing"),
-        (STOP, {"JobState": "COMPLETING", "PreemptTime": "2030-01-01T00:00:00"}, "requeueing"),
-        (TIME, {"JobState": "PENDING"}, "queued"),
-        (STOP, {"JobState": "COMPLETING"}, "stopped"),
-        (TIME, {"JobState": "COMPLETED"}, "stopped"),
-        (TIME, {}, "stopped"),
+        (StopReason.TIME_LIMIT, {"JobState": "COMPLETING"}, "requeueing"),
+        (StopReason.TIME_LIMIT, {"JobState": "RUNNING"}, "requeueing"),
+        (StopReason.REQUEST, {"JobState": "COMPLETING", "PreemptTime": "2030-01-01T00:00:00"}, "requeueing"),
+        (StopReason.TIME_LIMIT, {"JobState": "PENDING"}, "queued"),
+        (StopReason.REQUEST, {"JobState": "COMPLETING"}, "stopped"),
+        (StopReason.TIME_LIMIT, {"JobState": "COMPLETED"}, "stopped"),
+        (StopReason.TIME_LIMIT, {}, "stopped"),
     ],
 )
 def test_a_run_between_save_and_requeue_says_so(tmp_path, words, monkeypatch, capsys, asked, info, state):
@@ -175,9 +175,7 @@ def test_a_run_between_save_and_requeue_says_so(tmp_path, words, monkeypatch, ca
     monkeypatch.setattr(hpc.cluster.slurm, "job_info", lambda job: info)
     assert run.status()["state"] == state
     if state == "requeueing":
-        assert "comes back by itself, its job 7 is on the way into the queue" in refused(
-            capsys, "resume", "a"
-        )
+        assert "resumes by itself, its job 7 is on the way into the queue" in refused(capsys, "resume", "a")
         run.stop_file.touch()
         assert run.status()["state"] == "stopped"
 

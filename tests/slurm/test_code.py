@@ -56,6 +56,6 @@ def test_a_foreign_package_named_models_is_refused_by_name(field: Field, tmp_pat
     assert ours.wait_ended(jobs["behind"]) == "COMPLETED"
     assert ours.wait_ended(jobs["before"]) == "FAILED"
     log = ours.run("before").log(0).read_text()
-    assert "a foreign package named models lies first on the path" in log
+    assert "a foreign package named models is first on the path" in log
     assert f"take {foreign} off PYTHONPATH" in log
     assert not list(ours.run("before").checkpoints.iterdir())

@@ -76,9 +76,8 @@ def test_a_measured_rate_gives_the_number_of_allocations(field: Field) -> None:
     write_json(run.status_file, {"state": "stopped", "clock": 100_000, "images": 1_000_000, "rate": 10.0})
     asked = [*words(field.shards, images=1_000_000), "name=rated", "dry_run=true", "hours=5", "cluster=slurm"]
     text = field.rostro("submit", *asked).stdout
-    assert (
-        "allocations  6 of 5 hours, at 10 images/s" in text
-    )  # 900,000 images are 25 hours; 2 minutes of each are lost
+    # 900,000 images are 25 hours; 2 minutes of each are lost.
+    assert "allocations  6 of 5 hours, at 10 images/s" in text
     run.status_file.unlink()
     run.path.rmdir()
 
@@ -97,7 +96,7 @@ def test_a_sweep_is_one_job_for_each_point_and_a_run_may_wait_for_another(field:
     assert [load_config(field.run(f"s-seed={n}").config_file).seed for n in (0, 1)] == [0, 1]
     refused = field.rostro("submit", *words(field.shards), "after=nobody", ok=False)
     assert refused.returncode == 2
-    assert "nobody is no run directory" in refused.stderr
+    assert "nobody is not a run directory" in refused.stderr
     done = field.rostro("submit", *words(field.shards, images=96), "name=x", "after=later", "dry_run=true")
     assert "dependency" not in done.stdout  # it has ended well
 

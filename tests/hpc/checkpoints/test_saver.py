@@ -178,9 +178,8 @@ def test_killed_or_not_an_asynchronous_run_equals_a_synchronous_one(
     assert [code for code, *_ in finish(start(run, 2))] == [0, 0]
     assert differences(straight, run) == []
     assert not list(store.folder_of(run).glob(".*"))
-    assert {path.name for path in store.listing(run)} == {
-        path.name for path in store.listing(straight)
-    }  # what is the best, and what is pruned, does not depend on the mode either
+    # What is the best, and what is pruned, does not depend on the mode either.
+    assert {path.name for path in store.listing(run)} == {path.name for path in store.listing(straight)}
 
 
 def test_a_signal_waits_for_the_save(tmp_path: Path, shards: Path, straight: Path) -> None:

@@ -201,9 +201,8 @@ def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> No
     assert [code for code, *_ in finish(start(run))] == [0]
     assert RunDir(run).status()["state"] == "finished"
     curves = series(run)
-    genuine = [
-        value for _, value in curves["loss/cosine_genuine"]
-    ]  # exactly 0 where a batch has no such pair
+    # Exactly 0 where a batch has no such pair.
+    genuine = [value for _, value in curves["loss/cosine_genuine"]]
     assert len(genuine) == 10
     assert all(genuine)
     assert 0.0 <= curves["metrics/eer"][-1][1] <= 0.5

@@ -123,7 +123,7 @@ def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     """The meter of the trainer's evaluation, on the same weights, through the loader that it uses."""
     from hpc.data import loaders
     from hpc.distributed.comm import Comm
-    from hpc.training import startup, validation
+    from hpc.training import validation
 
     run = judged_run(tmp_path / "run", shards, loss=loss, averaged=False)
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
@@ -132,7 +132,7 @@ def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     sets = loaders.shard_sets(model.config, model.task, here)
     loader = loaders.eval_loader(model.config, model.task, sets, here)
     assert loader is not None
-    batches = (startup.to_batch(raw) for raw in loader)
+    batches = (loaders.to_batch(raw) for raw in loader)
     found, _ = validation.evaluate(model.task, model.nets, batches, here, channels_last=False)
     assert report["score"] == ("probability" if loss == "bce" else "cosine")
     for name in ("eer", "auc", "d_prime"):
@@ -203,4 +203,4 @@ def test_a_run_without_average_or_checkpoint_says_so(tmp_path, shards, capsys):
     assert main(["evaluate", str(run)]) == 2
     assert "has no checkpoint yet" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "nothing")]) == 2
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err

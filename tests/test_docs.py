@@ -13,6 +13,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +161,8 @@ def slug(heading: str) -> str:
 def test_links_lead_somewhere(page: Path):
     wrong = []
     for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text())):
+        if link.startswith("https://"):
+            continue
         place, _, anchor = link.partition("#")
         target = (page.parent / place).resolve() if place else page
         is_page = target.suffix == ".md" and target.is_file()
@@ -190,6 +193,25 @@ def test_the_six_files_to_read_first_exist():
     files = re.findall(r"`([\w/]+\.py)`", text)
     assert len(files) == 6
     assert all((ROOT / name).is_file() for name in files)
+
+
+def test_the_python_of_the_readme_embeds_a_folder(tmp_path, monkeypatch, capsys):
+    from tests.launch.judged import judged_run
+    from tests.sets import pack_set
+
+    (code,) = (
+        text for language, text in BLOCK.findall((ROOT / "README.md").read_text()) if language == "python"
+    )
+    shards = pack_set(tmp_path / "set", identities=6, each=2, holdout=0.5)
+    judged_run(tmp_path / "runs" / "faces", shards)
+    shutil.copytree(shards.parent / "pictures" / "person000", tmp_path / "pictures")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    values: dict[str, Any] = {}
+    exec(code, values)
+    np.testing.assert_allclose(np.linalg.norm(values["embeddings"], axis=1), 1.0, rtol=1e-5)
+    assert len(values["files"]) == len(values["embeddings"]) == 2
+    assert capsys.readouterr().out.startswith("[[")
 
 
 def test_make_targets_exist():

@@ -214,6 +214,13 @@ def test_the_python_of_the_readme_embeds_a_folder(tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().out.startswith("[[")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_no_line_of_a_page_is_too_long_to_read(page: Path):
+    """Rows of tables and commands have no other way."""
+    prose = re.sub(r"^(\|| *```).*$", "", BLOCK.sub("", page.read_text()), flags=re.MULTILINE)
+    assert [line for line in prose.splitlines() if len(line) > 120] == []
+
+
 def test_make_targets_exist():
     wanted = {
         name

@@ -1,4 +1,4 @@
-"""The errors that a user can mend. Commands print them on one line and exit with a code that is not 0."""
+"""The errors that a user can fix. Commands print them on one line and exit with a code that is not 0."""
 
 
 class UserError(ValueError):

@@ -1,7 +1,7 @@
 """Any picture file -> the JPEG that is stored: 8 bits, RGB or grey, upright, whole. Or Rejected, with why.
 
 A JPEG that is all of that already keeps its bytes. Everything else is decoded and encoded again at quality 95
-without chroma subsampling. Files that are no JPEG are read in foreign.py, sizes are changed in resize.py.
+without chroma subsampling. Other formats are read in `other_formats.py`, sizes are changed in `pixels.py`.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ def normalise(
 ) -> Picture:
     """The JPEG to store for a picture file.
 
-    size: cut the centre square and resize it to size x size, as resize.square does. crop: what is cut first, a box
+    size: cut the centre square and resize it to size x size, as `pixels.square` does. crop: what is cut first, a box
     or the side of the centre square in pixels, up to 1 as a share of the shorter side. verify: also decode the bytes
     that are kept as they are. Raises Rejected.
     """
@@ -142,7 +142,7 @@ def _decode_jpeg(data: bytes, head: Head) -> np.ndarray:
             image = decode(False)
     except Exception as error:  # whatever a decoder does on hostile bytes, one file must not end the packing
         raise Rejected(reason(error)) from None
-    if space == "CMYK":  # stored inverted, as Adobe does and all readers assume: 255 is no ink
+    if space == "CMYK":  # stored inverted, as Adobe does and all readers assume: 255 means no ink
         inks = image
         image = by_strips(
             inks.shape,

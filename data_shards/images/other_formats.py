@@ -1,4 +1,4 @@
-"""Pictures that are no JPEG, through Pillow. Use it by pictures.normalise."""
+"""Read pictures of other formats than JPEG, through Pillow. `normalize.normalise` calls it."""
 
 import io
 import warnings

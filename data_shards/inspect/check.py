@@ -81,7 +81,7 @@ def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
         except UserError as error:
             whole = False
             yield _named_problem(folder, str(error))
-    if not whole:  # the index cannot be trusted to say where members lie
+    if not whole:  # the index cannot be trusted to say where members are
         for entry in shards:
             yield from _check_file(folder, entry)
         return
@@ -233,7 +233,7 @@ def _picture_reasons(jpeg: bytes, shards: ShardSet, row: int) -> Iterator[str]:
         yield str(error)
         return
     if picture.converted:
-        yield f"is no plain upright JPEG: {picture.converted}"
+        yield f"is not a plain upright JPEG: {picture.converted}"
     elif not np.array_equal((picture.width, picture.height), (shards.width[row], shards.height[row])):
         said = f"{shards.width[row]} x {shards.height[row]}"
         yield f"is {picture.width} x {picture.height}, the index says {said}"

@@ -1,8 +1,8 @@
 """Batches for training and evaluation: order -> index -> bytes -> pixels, a pure function of the clock.
 
 A loader holds no state that a checkpoint would need: `start(clock)` builds it anew, at any world size. What
-a batch holds is decided in `order.py`, `supply.py` and `augment.py`; the two decoders are `host.py` and
-`dali.py`.
+a batch holds is decided in `sampling/order.py`, `requests.py` and `sampling/augment.py`; the two decoders are
+`host.py` and `dali.py`.
 """
 
 import importlib.util

@@ -49,7 +49,7 @@ def expanded(folder: str) -> Path:
 
 
 def place(source: str | os.PathLike[str], root: Path) -> Path:
-    """Where the set in `source` lies once it is staged in `root`."""
+    """Return where the set in `source` is once it is staged in `root`."""
     return root / read_manifest(Path(source))[1]
 
 
@@ -107,7 +107,7 @@ def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _whole(folder: Path, digest: str) -> bool:
-    """Whether the set of that digest lies in `folder`; what is left of a damaged one is removed."""
+    """Return whether the set of that digest is in `folder`; what is left of a damaged one is removed."""
     if not folder.exists():
         return False
     try:

@@ -1,6 +1,6 @@
 """Random access to members of tar shards: one `pread` a sample by the offset table, hints from the future.
 
-Not a tar reader: the index says where a picture's bytes lie. Safe to call from several threads.
+Not a tar reader: the index says where a picture's bytes are. Safe to call from several threads.
 Who decides what is read: `order.py`. Who decodes: `host.py`, `dali.py`.
 """
 
@@ -42,7 +42,7 @@ class Reader:
         shard, offset, size = self._ranges(ids)
         out: list[bytes] = [b""] * len(ids)
         current, handle = -1, None
-        order = np.lexsort((offset, shard))  # in the order in which they lie on the disk
+        order = np.lexsort((offset, shard))  # in the order in which they are on the disk
         rows = zip(
             order.tolist(), shard[order].tolist(), offset[order].tolist(), size[order].tolist(), strict=True
         )

@@ -1,6 +1,6 @@
 """Samples of a tar that can only be read from front to back, through webdataset's openers: all of them or an error.
 
-webdataset's own reader ends in silence wherever the next header is no header, so also where a server or a copy
+webdataset's own reader ends without an error wherever the next header is damaged, so also where a server or a copy
 cut the tar between two members.
 """
 

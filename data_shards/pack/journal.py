@@ -1,6 +1,6 @@
-"""An unfinished pack on disk: what is done already, so that the next identical run goes on from there.
+"""Keep what an unfinished pack has done on disk, so that the next identical run resumes from there.
 
-`SET/.pack/plan.json` says whose work this is, `SET/.pack/<shard>.npz` that a shard lies whole under its final
+`SET/.pack/plan.json` identifies the pack, `SET/.pack/<shard>.npz` says that a shard is whole under its final
 name, and what it holds. Only the parent process of a pack gives names, so a worker that outlives it changes
 nothing.
 """
@@ -27,7 +27,7 @@ _OURS = re.compile(r"[A-Za-z0-9_-]+-\d{6}\.(tar|idx)|identities\.txt|rejected\.c
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Nobody else packs into `out` meanwhile. The lock goes with the process, however it ends."""
+    """Keep other processes from packing into `out`. The lock ends with the process, however it ends."""
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
     try:

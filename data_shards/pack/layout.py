@@ -66,8 +66,8 @@ def split_identities(
 ) -> list[tuple[str, list[str]]]:
     """[(split, its identities)] in packing order: that of a hash of the name.
 
-    With holdout or val each identity has a place in [0, 1), a hash of seed and name alone: `eval` is what lies below
-    holdout, `val` what lies at 1 - val or above, `train` the rest. So nobody moves when others come or go, and a
+    With holdout or val each identity has a place in [0, 1), a hash of seed and name alone: `eval` is what is below
+    holdout, `val` what is at 1 - val or above, `train` the rest. So no person moves when others come or go, and a
     larger share takes people from `train` only.
     """
     shuffled = sorted(identities, key=lambda name: _rank(name, seed, "order"))
@@ -84,7 +84,7 @@ def split_identities(
             empty[0], f"holdout={holdout:g} val={val:g}"
         )
         raise UserError(
-            f"{key}: nobody of {len(identities)} identities falls into {empty[0]}, which is decided by a hash of each "
+            f"{key}: none of {len(identities)} identities falls into {empty[0]}, which is decided by a hash of each "
             f"name alone; {_remedy(identities, holdout, val)}"
         )
     return list(parts.items())

@@ -1,8 +1,8 @@
 """A source -> packed sets: OUT/<split>/ with tar shards, index, DALI index and, last of all, the manifest.
 
-`pack` plans (plan.py), lets workers write shards (shard.py), keeps a journal of them (workplace.py), then has
-the index written (set_maker.py) and commits. Killed at any point it leaves no manifest, hence no set; the
-same call again goes on from the finished shards.
+`pack` plans (`layout.py`), lets workers write shards (`shard_worker.py`), keeps a journal of them (`journal.py`),
+has the index written (`set_writer.py`) and commits. Killed at any point it leaves no manifest, and so no set; the
+same call again resumes from the finished shards.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]  # samples done, samples in all
 
 @dataclass
 class Packed:
-    """One set as it lies on disk."""
+    """One packed set on disk."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -79,7 +79,7 @@ def pack(
                 write_manifest(maker.place.folder, manifest)
         except OSError as error:
             raise UserError(
-                f"out={out}: {error.strerror or error}; mend it and type the same again: finished shards stay"
+                f"out={out}: {error.strerror or error}; fix that and type the same again: finished shards stay"
             ) from None
         finally:
             for maker in makers:
@@ -97,7 +97,7 @@ def _refuse_set(out: Path) -> None:
 
 
 def _refuse_held_out(out: Path, part: str, source: str, name: str, split: str) -> None:
-    """Nobody goes to this set now: one that holds some of the people already would measure nothing."""
+    """Refuse a set of earlier held-out people beside one that now trains on them."""
     if not (out / part / NAME).exists():
         return
     held, _ = read_manifest(out / part)
@@ -111,7 +111,7 @@ def _refuse_held_out(out: Path, part: str, source: str, name: str, split: str) -
 
 
 def _is_there(folder: Path, digest: str) -> bool:
-    """Whether this very set lies in `folder`. Raises UserError if anything else does."""
+    """Return whether this very set is in `folder`. Raises UserError if anything else does."""
     if (folder / NAME).exists():
         manifest, _ = read_manifest(folder)
         if manifest["request"] != digest:

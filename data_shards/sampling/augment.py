@@ -39,7 +39,7 @@ class Augmentation:
     crop: np.ndarray  # [n, 4] int32: x, y, width, height in pixels of the stored picture
     flip: np.ndarray  # [n] bool: left and right change places
     colour: np.ndarray | None  # [n, 3, 4] float32: RGB affine map on 0..255; None: colours stay
-    exact: bool = False  # the whole centre square by `resize.square`, whatever it costs: evaluation
+    exact: bool = False  # the whole centre square by `pixels.square`, whatever it costs: evaluation
 
     def __len__(self) -> int:
         return len(self.crop)

@@ -3,7 +3,7 @@
 A slot is one training example; its clock position names it for ever. Nothing is carried from batch to batch:
 rank and world only say which positions are asked for, so any number of ranks, also one that changes in
 mid-epoch, reads the same stream. Shuffling is done in windows of shards, so that slow storage is read nearly
-in sequence, and nothing here is as long as the set. Randomness: `counted.py`. Next: `loader.py`.
+in sequence, and nothing here is as long as the set. Randomness: `counter_rng.py`. Next: `loader.py`.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """manifest.json of a packed set: what the set is and what every file of it must be. Written last.
 
-A folder without it is not a set, whatever else lies there. The file carries its own hash, so a changed byte
+A folder without it is not a set, whatever else it holds. The file carries its own hash, so a changed byte
 in it is found as surely as one in a shard.
 """
 
@@ -60,7 +60,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
-    """(manifest, sha256 of the file). Raises UserError for a folder that is no whole set of this schema."""
+    """(manifest, sha256 of the file). Raises UserError for a folder that is not a whole set of this schema."""
     path = folder / NAME
     try:
         data = read_bytes(path, limit=LARGEST, remedy="give the folder of a packed set")

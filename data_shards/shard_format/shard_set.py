@@ -22,7 +22,7 @@ from data_shards.shard_format.columns import BLOCKS, REMEDY, Blocks, check_start
 from data_shards.shard_format.manifest import read_manifest
 from data_shards.shard_format.ustar import BLOCK, header_name
 
-# The picture's bytes lie at [offset, offset + size) of the shard; crc is zlib.crc32 of them.
+# The picture's bytes are at [offset, offset + size) of the shard; crc is zlib.crc32 of them.
 COLUMNS = {"shard": "u4", "offset": "u8", "size": "u4", "width": "u2", "height": "u2", "crc": "u4"}
 STARTS = ("identity_start", "shard_start")
 WHOLE = 128 << 20  # bytes of an index that is verified whole when it is opened
@@ -129,7 +129,7 @@ class ShardSet:
             yield np.arange(first, min(first + CHUNK, len(self)))
 
     def compare(self, ids: np.ndarray) -> None:
-        """UserError unless these rows lie in the shard and belong to the identity that the starts say."""
+        """UserError unless these rows are in the shard and belong to the identity that the starts say."""
         shard = np.searchsorted(self.shard_start, ids.astype("u8"), "right") - 1
         person = np.searchsorted(self.identity_start, ids.astype("u8"), "right") - 1
         offset, size = self.offset[ids], self.size[ids]

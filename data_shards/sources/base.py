@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from data_shards.errors import UserError
 from data_shards.sources.walk import Found, Walk, is_folder, is_helper
 
-LARGEST_FILE = 1 << 29  # bytes; a larger one is no picture, and reading it would exhaust the memory
+LARGEST_FILE = 1 << 29  # bytes; a larger one is not a picture, and reading it would exhaust the memory
 
 
 class Sample(NamedTuple):
@@ -37,7 +37,7 @@ class Source(Protocol):
         ...
 
     def read(self, sample: Sample) -> bytes:
-        """The encoded picture (any format that pictures.normalise knows). Raises OSError."""
+        """The encoded picture (any format that `images/normalize.py` knows). Raises OSError."""
         ...
 
 
@@ -94,7 +94,7 @@ def walk(root: str) -> Iterator[Found]:
 
 
 def folders_of(root: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders directly below root, sorted. Raises UserError if root is no folder or has none."""
+    """Names of the folders directly below root, sorted. Raises UserError if root is not a folder or has none."""
     try:
         names = sorted(
             entry.name for entry in os.scandir(root) if is_folder(entry) and not is_helper(entry.name)

@@ -113,5 +113,5 @@ def is_helper(folder: str) -> bool:
 
 
 def helper_of(path: str) -> str:
-    """The helper folder in which a file lies, or empty."""
+    """Return the helper folder in which a file is, or an empty string."""
     return next(filter(is_helper, os.path.dirname(path).split("/")), "")

@@ -83,9 +83,9 @@ def test_a_set_without_val_is_the_same_as_ever(tmp_path):
     [
         (
             {"holdout": 0.01, "val": 0.0},
-            r"holdout=0.01: nobody of 6 .* into eval.*; type seed=\d+, or a larger",
+            r"holdout=0.01: none of 6 .* into eval.*; type seed=\d+, or a larger",
         ),
-        ({"holdout": 0.5, "val": 0.001}, r"val=0.001: nobody of 6 identities falls into val"),
+        ({"holdout": 0.5, "val": 0.001}, r"val=0.001: none of 6 identities falls into val"),
     ],
 )
 def test_an_empty_split_is_refused_with_what_to_type(words, message):

@@ -232,7 +232,7 @@ def test_a_rank_that_is_killed_is_named_to_the_user(tmp_path, shards, capsys):
     for word in ("7", "-1", "abc", "\u00b2", "1_0", "0x1", "", "9" * 5000):
         assert main(["logs", "r", f"runs={tmp_path / 'runs'}", f"rank={word}"]) == 2
         error = capsys.readouterr().err
-        assert f"rank={word} is not known: use guilty, all or one of 0, 1" in error
+        assert f"rank={word} is not known: use failed, all or one of 0, 1" in error
         assert error.count("\n") == 1
     (logs / "rank1.log").unlink()
     assert main(["logs", "r", f"runs={tmp_path / 'runs'}", "rank=guilty"]) == 2

@@ -112,7 +112,7 @@ def test_evaluate_judges_the_listed_rows(trained, whole, tmp_path, capsys):
     report = json.loads((run / "evaluations" / "lfw-train-harmless" / "report.json").read_text())
     assert report["people_of_training"] == 0
     assert main([*words, "overlap=allow"]) == 0
-    assert "note: 2 of these people are of the training" in capsys.readouterr().out
+    assert "note: 2 of these people are in the training set" in capsys.readouterr().out
     for name in ("trained_on.json", "trained_on.bin"):
         (run / name).unlink()
     assert main([*words, f"pairs={other}"]) == 0

@@ -38,7 +38,7 @@ DECODER = """
 import os, sys
 from multiprocessing import get_context
 import simplejpeg
-from data_shards.source import read_file
+from data_shards.sources.base import read_file
 def decode(paths):
     for path in paths:
         simplejpeg.decode_jpeg(read_file(path))

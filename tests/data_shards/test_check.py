@@ -210,7 +210,7 @@ def test_info_shows_all_it_can(good, tmp_path, capsys):
     assert printed.err.splitlines() == [
         f"error: {tmp_path}/sets/a/train: has no manifest.json; give the folder of a packed set, or let "
         "`rostro pack` finish it by the same command",
-        f"error: {shards.folder}: damaged pictures: type rostro check {shards.folder}",
+        f"error: {shards.folder}: damaged images: type rostro check {shards.folder}",
     ]
     one, two = (tmp_path / f"faces-train{more}-contact.png" for more in ("", "-2"))
     assert str(one) in printed.out

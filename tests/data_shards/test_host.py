@@ -100,11 +100,11 @@ def test_loose_pictures_give_their_centre_square():
 @pytest.mark.parametrize("size", [(250, 250), (301, 200), (64, 64), (100, 64), (40, 50)])
 def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
     """One function: what packing stores, evaluations decode and `verify` reads differ by JPEG's coding at most."""
-    from launch.commands.verify import picture
+    from launch.commands.verify import image
 
     blob = jpeg(photo(4, *size, grain=2.0))
     (tmp_path / "a.jpg").write_bytes(blob)
-    wanted = square(picture(str(tmp_path / "a.jpg")), 64)
+    wanted = square(image(str(tmp_path / "a.jpg")), 64)
     np.testing.assert_array_equal(decode_pictures([blob], 64)[0], wanted)
     shards = build(tmp_path / "set", [blob], [1])
     (batch,) = EvalLoader(shards, rank=0, world=1, batch=1, size=64)

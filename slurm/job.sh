@@ -1,14 +1,13 @@
 #!/bin/bash
-# The one batch body: start the ranks of a run, pass signals on, requeue where that is due. launch/batch.py
-# decides. A job script such as slurm/siamese.sh is #SBATCH lines and one exec of this file with task=NAME and
-# the user's words. It also runs by `bash slurm/siamese.sh` in an salloc. Partition, account and time are
-# options of sbatch. No `set -u`, no `set -e`: the site's lines (modules, conda) run in this shell.
+# The one batch body: start the ranks of a run, pass signals on, requeue where that is due. slurm/siamese.sh calls it
+# with task=... and the user's words; it also runs by `bash slurm/siamese.sh` inside an salloc. launch/batch.py decides.
+# No `set -u`, no `set -e`: the site's lines (modules, conda) run in this shell.
 
 python='' ranks='' told='' RUN='' mark=rostro-$$
 
-# Signals come at any moment: `wait` then returns at once, other commands end first. srun passes USR1 (the
-# time is nearly over) to the ranks. SLURM itself sends them TERM when it ends the job. Ctrl-C in an salloc
-# reaches this shell only; TERM to srun would kill the ranks, so their step is signalled.
+# Signals come at any moment, of which `wait` returns at once and other commands when they have ended. srun hands USR1
+# (the time is nearly over) to the ranks. TERM they have from SLURM itself, which ends the job. Ctrl-C in an salloc
+# reaches nobody but this shell; TERM to srun would kill the ranks, so their step is signalled.
 hear() {
     told=$1
     [ -n "$ranks" ] || return
@@ -19,7 +18,7 @@ hear() {
     esac 2>/dev/null
 }
 
-# Act on the end of the ranks or of the site's lines, whatever it was, and exit.
+# However the ranks or the site's lines ended: what comes now, and exit.
 leave() {
     local status=$1 unheard=$told
     trap - EXIT
@@ -35,36 +34,22 @@ leave() {
     exit
 }
 
-# Export the file that holds the path of this job's run: its place depends on the job alone, and all nodes see
-# it. A requeued job then runs the run's own copy of this script.
-use_own_code() {
-    local own state=${XDG_STATE_HOME:-$HOME/.local/state}
-    export ROSTRO_BINDING=$state/rostro/jobs/${SLURM_CLUSTER_NAME:-cluster}-$job
-    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -s "$ROSTRO_BINDING" ]; then
-        own=$(cat "$ROSTRO_BINDING")/code/slurm/job.sh
-        [ ! "$own" -ef "$0" ] || return # ROSTRO_CHECKOUT was set by the checkout's script
-    fi
-    export ROSTRO_CHECKOUT=$code
-    [ ! -e "$own" ] || exec bash "$own" "$@"
-}
-
 train() {
-    local code word plan line setup='' status=0 RANKS=() PROGRAM=() program=()
+    local code checkout word plan line setup='' status=0 RANKS=() PROGRAM=() program=()
     job=${SLURM_JOB_ID:-}
     code=$(cd "$(dirname "$0")/.." && pwd) # the checkout at the first start, the run's copy after a requeue
+    checkout=${ROSTRO_CHECKOUT:-$code}
     [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-    use_own_code "$@"
     for word in INT TERM USR1; do
-        # shellcheck disable=SC2064 # expanded now
+        # shellcheck disable=SC2064 # the word of now
         trap "hear $word" $word
     done
 
     # The python of ROSTRO_PYTHON, of the active environment, of the checkout, or the first on the path.
     python=${ROSTRO_PYTHON:-}
-    for word in "${VIRTUAL_ENV:-/nowhere}" "$ROSTRO_CHECKOUT/.venv"; do
-        [ -n "$python" ] || { [ ! -x "$word/bin/python" ] || python=$word/bin/python; }
+    for word in "${VIRTUAL_ENV:-/nowhere}/bin/python" "$checkout/.venv/bin/python" "$(command -v python3)"; do
+        [ -n "$python" ] || { [ ! -x "$word" ] || python=$word; }
     done
-    [ -n "$python" ] || python=$(command -v python3)
     export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH}
     unset RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT ROSTRO_ATTEMPT
 

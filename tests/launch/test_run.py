@@ -131,7 +131,7 @@ def test_an_edit_in_the_checkout_does_not_reach_a_run(tmp_path, shards):
     rostro("submit", *words(shards, "d", "prepare=true"), cwd=tmp_path)
     run = RunDir(tmp_path / "runs" / "d")
     copy = run.code / "hpc" / "train.py"
-    head = "def main(run: str, listening: SignalListener | None = None) -> int:"
+    head = "def main(run: str, listener: SignalListener | None = None) -> int:"
     copy.write_text(copy.read_text().replace(head, f"{head}\n    print('copy')", 1))
     answer = rostro("resume", "d", "wait=true", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr

@@ -79,6 +79,7 @@ train() {
     srun "${RANKS[@]}" --job-name="$mark" --output="$RUN/logs/rank%t.log" --open-mode=append \
         "${PROGRAM[@]}" -u -m hpc.rank "$RUN" &
     ranks=$!
+    [ -z "$told" ] || hear "$told" # a signal that came while srun was started
     while :; do
         wait $ranks
         status=$?

@@ -13,7 +13,7 @@ demo: $(STAMP)
 
 # make test TESTS="tests/hpc -k resume" runs some of them
 test: $(STAMP)
-	$(PY) -m $(if $(TESTS),pytest $(TESTS),tests.support.suite)
+	$(PY) -m pytest $(TESTS)
 
 # Only the tests on a real SLURM, which must be there: make slurm
 slurm: $(STAMP)

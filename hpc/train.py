@@ -84,7 +84,11 @@ class Trainer:
         self.loader.start(self.clock)
         self.held_out = loaders.eval_loader(config, self.task, self.sets, comm)
         self._ahead: Batch | None = None
-        self._warm_up()
+        try:
+            self._warm_up()
+        except BaseException:
+            self.loader.close()  # its threads must not outlive the interpreter
+            raise
         if saved:
             self.checkpoints.restore(saved)
             self.updates, self.means = saved.updates, step_sync.RunningMeans(**saved.monitor)

@@ -247,10 +247,9 @@ class Trainer:
         self.ledger.write(self.clock, **self.checkpoints.measured)
 
     def _warm_up(self) -> None:
-        """Run the passes of the first batch twice and drop them: DDP lays out its buckets after the first.
+        """Run the passes of the first batch twice and drop them.
 
-        Otherwise the first step after a resume would sum its gradients in another order than the straight
-        run.
+        DDP lays out its buckets after the first; a resumed run would sum its gradients otherwise.
         """
         self._ahead = loaders.to_batch(self.loader.next())
         if self.comm.world == 1 or self.config.engine.name != "ddp":

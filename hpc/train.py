@@ -247,10 +247,7 @@ class Trainer:
         self.ledger.write(self.clock, **self.checkpoints.measured)
 
     def _warm_up(self) -> None:
-        """Run the passes of the first batch twice and drop them.
-
-        DDP lays out its buckets after the first; a resumed run would sum its gradients otherwise.
-        """
+        """Run the passes of the first batch twice, since DDP lays out its buckets after the first of all."""
         self._ahead = loaders.to_batch(self.loader.next())
         if self.comm.world == 1 or self.config.engine.name != "ddp":
             return

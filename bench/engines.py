@@ -1,9 +1,10 @@
 """What joining two processes costs: DDP against two that never meet, and ZeRO-1 against DDP with Adam.
 
 `python bench/engines.py` starts two ranks of one thread and times whole updates (forward, backward,
-gradients, Adam) of the siamese job on a batch in memory, in interleaved rounds; the slower rank counts. Bars:
-DDP of 2 <= 1.2 x two independent processes; ZeRO-1 <= 1.3 x DDP. Shows the other stages too. Prints one table
-and one JSON line; exit code 1 where a bar is missed.
+gradients, Adam) of the siamese job on a batch in memory, in interleaved rounds; the slower rank counts. DDP is
+compared with independent processes where DeepSpeed is not loaded, as in a run of its own, and again with the
+ZeRO stages where it is. Bars: DDP of 2 <= 1.2 x two independent processes; ZeRO-1 <= 1.3 x DDP. Prints one
+table and one JSON line; exit code 1 where a bar is missed.
 """
 
 import argparse
@@ -25,7 +26,8 @@ BARS = {"ddp / independent": 1.2, "zero1 / ddp": 1.3}
 TASK = {"name": "siamese", "trunk": "googlenet", "embedding": 128, "loss": "contrastive"}
 TASK |= {"margin": 1.0, "temperature": 0.1, "mirror": False}
 SHARE, SIZE, WORLD = 16, 64, 2
-VARIANTS = ("independent", "ddp", "zero0", "zero1", "zero2", "zero3")
+# The first of a group is what the others are compared with.
+GROUPS = (("independent", "ddp"), ("ddp", "zero0", "zero1", "zero2", "zero3"))
 
 
 class Variant:
@@ -77,7 +79,9 @@ class Variant:
         player.update(1e-3, player.norm_of_gradient())
 
 
-def rank_main(rank: int, folder: str, rounds: int, steps: int) -> dict[str, list[float]]:
+def rank_main(
+    rank: int, folder: str, names: tuple[str, ...], rounds: int, steps: int
+) -> dict[str, list[float]]:
     """Seconds of an update by variant and round, of the slower rank."""
     import torch
 
@@ -87,8 +91,8 @@ def rank_main(rank: int, folder: str, rounds: int, steps: int) -> dict[str, list
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "LOCAL_RANK": str(rank)}
     comm = connect(Path(folder), timeout=300, device="cpu")
-    variants = {name: Variant(name, comm) for name in VARIANTS}
-    rows: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    variants = {name: Variant(name, comm) for name in names}
+    rows: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-1, rounds):
         for name, variant in variants.items():
             collectives.gather_vector([0.0], comm)  # both begin together
@@ -107,22 +111,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4)
-    found = parser.parse_args()
+    options = parser.parse_args()
     os.environ.pop("MASTER_ADDR", None)
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(WORLD) as pool:
-        jobs = [(rank, folder, found.rounds, found.steps) for rank in range(WORLD)]
-        rows = pool.starmap(rank_main, jobs, chunksize=1)[0]
-    medians = {name: statistics.median(values) for name, values in rows.items()}
-    # Ratios within a round: the machine's speed drifts between rounds.
-    ratios = {
-        f"{one} / {other}": statistics.median(a / b for a, b in zip(rows[one], rows[other], strict=True))
-        for one, other in [("ddp", "independent"), *((name, "ddp") for name in VARIANTS[2:])]
-    }
-    head = f"GoogLeNet, {WORLD} x {SHARE} pictures of {SIZE} px"
+    medians: dict[str, float] = {}
+    ratios: dict[str, float] = {}
+    for names in GROUPS:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            multiprocessing.get_context("spawn").Pool(WORLD) as pool,
+        ):
+            jobs = [(rank, folder, names, options.rounds, options.steps) for rank in range(WORLD)]
+            rows = pool.starmap(rank_main, jobs, chunksize=1)[0]
+        medians = {name: statistics.median(values) for name, values in rows.items()} | medians
+        # Ratios within a round: the machine's speed drifts between rounds.
+        for name in names[1:]:
+            pairs = zip(rows[name], rows[names[0]], strict=True)
+            ratios[f"{name} / {names[0]}"] = statistics.median(a / b for a, b in pairs)
+    head = f"GoogLeNet, {WORLD} x {SHARE} images of {SIZE} px"
     print(f"| {head:<34} | ms an update |\n|{'-' * 36}|{'-' * 14}|")
-    for name, value in medians.items():
+    for name, value in sorted(medians.items()):
         print(f"| {name:<34} | {1000 * value:12.1f} |")
     for name, value in ratios.items():
         bar = f" (bar {BARS[name]})" if name in BARS else ""

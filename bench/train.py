@@ -26,7 +26,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-from data_shards.loading.loader import RawBatch
+from data_shards.loading.batch import Batch
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Optim
 from hpc.distributed.comm import Comm
@@ -81,14 +81,14 @@ class OneBatch:
 
     waited = 0.0
 
-    def __init__(self, batch: RawBatch) -> None:
+    def __init__(self, batch: Batch) -> None:
         self.batch = batch
 
-    def next(self) -> RawBatch:
+    def next(self) -> Batch:
         return dataclasses.replace(self.batch)
 
 
-def bare_loop(batch: RawBatch) -> Callable[[], None]:
+def bare_loop(batch: Batch) -> Callable[[], None]:
     """One step of a loop that anybody would write."""
     torch.manual_seed(0)
     trunk, features = build_trunk("googlenet")

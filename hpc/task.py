@@ -6,13 +6,13 @@ and for a loss. The clock counts the images seen by all ranks together.
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from data_shards.loading.batch import Batch as Batch
 from hpc.distributed.comm import Comm
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b [n, d] -> [n], higher = the same person
@@ -49,36 +49,6 @@ class Spec:
 
     batch: int  # images of all ranks in one update
     resolution: int  # pixels
-
-
-@dataclass
-class Batch:
-    """A block of the global batch on one rank: n consecutive slots.
-
-    With m > 1 members a slot (2 of an A/B pair) images, labels and ids are [n, m, ...].
-    """
-
-    images: Tensor  # [n, 3, h, w] float32 in [-1, 1] (uint8 as the loader delivers it, before `prepare`)
-    labels: dict[str, Tensor]  # each [n]
-    ids: Tensor  # [n] int64: sample numbers in the set
-    positions: Tensor  # [n] int64: places in the endless stream of slots (clock + slot in the global batch)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, rows: slice) -> "Batch":
-        labels = {name: column[rows] for name, column in self.labels.items()}
-        return Batch(self.images[rows], labels, self.ids[rows], self.positions[rows])
-
-    def prepare(self, device: torch.device, *, channels_last: bool = True) -> "Batch":
-        """Move the batch to `device`; its images become float32 in [-1, 1]."""
-        images = self.images.to(device, non_blocking=True)
-        if images.dtype == torch.uint8:
-            images = images.float().div_(127.5).sub_(1.0)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        flat = images.flatten(0, -4).contiguous(memory_format=layout)
-        labels = {name: column.to(device, non_blocking=True) for name, column in self.labels.items()}
-        return replace(self, images=flat.unflatten(0, images.shape[:-3]), labels=labels)
 
 
 class Meter(Protocol):

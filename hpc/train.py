@@ -159,8 +159,8 @@ class Trainer:
             self.spec = spec
             self.loader = loaders.successor(self.loader, self.config, self.task, self.sets, spec, self.comm)
             self.loader.start(self.clock)
-        raw, self._ahead = self._ahead or loaders.to_batch(self.loader.next()), None
-        return raw.prepare(self.comm.device, channels_last=self.config.channels_last)
+        batch, self._ahead = self._ahead or self.loader.next(), None
+        return batch.prepare(self.comm.device, channels_last=self.config.channels_last)
 
     def _backward(self, index: int, phase: Phase, batch: Batch) -> Tensor:
         """Leave the gradients of `phase` in its player and nowhere else; return this rank's loss."""
@@ -222,11 +222,10 @@ class Trainer:
         if self.held_out is None:
             return {}
         nets = {name: player.evaluated for name, player in self.players.items()}
-        batches = (loaders.to_batch(raw) for raw in self.held_out)
         report, thumbnails = evaluate(
             self.task,
             nets,
-            batches,
+            self.held_out,
             self.comm,
             channels_last=self.config.channels_last,
             thumbnails=self.config.log.projector,
@@ -248,7 +247,7 @@ class Trainer:
 
     def _warm_up(self) -> None:
         """Run the passes of the first batch twice, since DDP lays out its buckets after the first of all."""
-        self._ahead = loaders.to_batch(self.loader.next())
+        self._ahead = self.loader.next()
         if self.comm.world == 1 or self.config.engine.name != "ddp":
             return
         state = task_state.copied(self.task.state())

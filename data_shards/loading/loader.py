@@ -7,8 +7,8 @@ a batch holds is decided in `sampling/order.py`, `requests.py` and `sampling/aug
 
 import importlib.util
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import DecodeError, UserError
+from data_shards.loading.batch import Batch
 from data_shards.loading.dali import DaliBackend
 from data_shards.loading.host import DecodeRequests, HostBackend, decode_square
 from data_shards.loading.requests import DecodeRequest, RequestBuilder
@@ -25,19 +26,6 @@ from data_shards.sampling.augment import AugmentConfig
 from data_shards.sampling.order import Order, evaluation_block, rank_block
 
 _BLOCK = 4  # batches whose order and augmentation are computed in one go: fewer, larger arrays
-
-
-@dataclass
-class RawBatch:
-    """n consecutive slots on one rank. With m > 1 members a slot, images, ids and labels are [n, m, ...]."""
-
-    images: Tensor  # [n, 3, size, size] uint8, permuted view of NHWC memory; on the GPU if DALI decodes there
-    labels: dict[str, Tensor]  # each field [n]: int64, or float32; "repeat" [n] bool
-    ids: Tensor  # [n] int64
-    positions: Tensor  # [n] int64
-
-    def __len__(self) -> int:
-        return len(self.positions)
 
 
 class Backend(Protocol):
@@ -49,11 +37,11 @@ class Backend(Protocol):
 
 
 def choose_backend(requested: str) -> str:
-    """What `data.backend` means on this machine: `dali` or `host`."""
-    found = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
+    """Return what `data.backend` means on this machine: `dali` or `host`."""
+    has_dali = importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")
     if requested == "auto":
-        return "dali" if found and torch.cuda.is_available() else "host"
-    if requested == "dali" and not found:
+        return "dali" if has_dali and torch.cuda.is_available() else "host"
+    if requested == "dali" and not has_dali:
         raise UserError(
             "data.backend=dali is not installed: pip install nvidia-dali-cuda130, or data.backend=host"
         )
@@ -62,44 +50,49 @@ def choose_backend(requested: str) -> str:
     return requested
 
 
-def to_batch(job: DecodeRequest, images: Tensor) -> RawBatch:
-    """Hand a decoded job over as tensors."""
-    slots, members = job.slots, job.slots.ids.shape[1]
-    images = images.permute(0, 3, 1, 2)
-    ids = torch.from_numpy(slots.ids)
-    if members > 1:
-        images = images.unflatten(0, (len(ids), members))
-    labels = {name: _label(column) for name, column in job.labels.items()}
-    labels["repeat"] = torch.from_numpy(slots.repeat)
-    ids = ids[:, 0] if members == 1 else ids
-    return RawBatch(images, labels, ids, torch.from_numpy(slots.positions))
-
-
-def _label(column: np.ndarray) -> Tensor:
-    return torch.from_numpy(column.astype(np.float32 if column.dtype.kind == "f" else np.int64))
-
-
 def _backend(
     name: str,
-    supply: RequestBuilder,
+    requests: RequestBuilder,
     *,
     size: int,
-    pictures: int,
+    images: int,
     threads: int,
     ahead: int,
     device_id: int | None,
 ) -> Backend:
     if choose_backend(name) == "dali":
         return DaliBackend(
-            supply, size=size, batch=pictures, threads=threads, ahead=ahead, device_id=device_id
+            requests, size=size, batch=images, threads=threads, ahead=ahead, device_id=device_id
         )
-    return HostBackend(supply, size=size, threads=threads, ahead=ahead, pin=device_id is not None)
+    return HostBackend(requests, size=size, threads=threads, ahead=ahead, pin=device_id is not None)
 
 
-class TrainLoader:
-    """This rank's share of one global batch after the other, for ever.
+class Loader(ABC):
+    """This rank's share of one global batch after the other, for ever."""
 
-    The same clock gives the same pictures, bit for bit, whatever `threads`, `ahead` and the start were; the
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.waited = 0.0  # seconds spent in next(), all together
+
+    @abstractmethod
+    def start(self, clock: int) -> None:
+        """Build the sequence anew from a clock; decode ahead from here on."""
+
+    def next(self) -> Batch:
+        """Return this rank's share of the next global batch. DecodeError names an image that does not decode."""
+        begin = time.perf_counter()
+        batch = Batch.of_request(*self._backend.next())
+        self.waited += time.perf_counter() - begin
+        return batch
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+class TrainLoader(Loader):
+    """Batches of a packed set, read at random.
+
+    The same clock gives the same images, bit for bit, whatever `threads`, `ahead` and the start were; the
     ranks' shares put together are the same at any `world`.
     """
 
@@ -123,37 +116,36 @@ class TrainLoader:
         rank_block(0, batch, rank, world, unit=order.unit)
         self._order, self._seed, self._rank, self._world = order, seed, rank, world
         self._batch, self._augment = batch, augment
-        self._supply = RequestBuilder(shards, fields)
+        self._requests = RequestBuilder(shards, fields)
         self._check_count()
         share = batch // world * order.members
-        self._backend = _backend(
-            backend,
-            self._supply,
-            size=size,
-            pictures=share,
-            threads=threads,
-            ahead=ahead,
-            device_id=device_id,
+        super().__init__(
+            _backend(
+                backend,
+                self._requests,
+                size=size,
+                images=share,
+                threads=threads,
+                ahead=ahead,
+                device_id=device_id,
+            )
         )
-        self.waited = 0.0  # seconds spent in next(), all together
 
     def _check_count(self) -> None:
-        samples = len(self._supply.sets[0])
+        samples = len(self._requests.sets[0])
         if samples < self._world:
             raise UserError(
-                f"procs x nodes = {self._world} ranks, but {self._supply.sets[0].folder} holds {samples} "
+                f"procs x nodes = {self._world} ranks, but {self._requests.sets[0].folder} holds {samples} "
                 f"samples: use at most {samples} ranks"
             )
 
     def start(self, clock: int) -> None:
-        """(Re)build from a clock; decodes ahead from here on."""
-
         @lru_cache(maxsize=2)
         def block(number: int) -> DecodeRequest:
             begins = clock + (number * _BLOCK + np.arange(_BLOCK)) * self._batch
             first, count = rank_block(0, self._batch, self._rank, self._world, unit=self._order.unit)
             positions = (begins[:, None] + first + np.arange(count)).reshape(-1)
-            return self._supply.training(self._order.at(positions), self._augment, self._seed)
+            return self._requests.training(self._order.at(positions), self._augment, self._seed)
 
         share = self._batch // self._world
 
@@ -163,20 +155,13 @@ class TrainLoader:
 
         self._backend.start(jobs)
 
-    def next(self) -> RawBatch:
-        """This rank's share of the next global batch. DecodeError names a picture that does not decode."""
-        begin = time.perf_counter()
-        batch = to_batch(*self._backend.next())
-        self.waited += time.perf_counter() - begin
-        return batch
-
     def close(self) -> None:
-        self._backend.close()
-        self._supply.close()
+        super().close()
+        self._requests.close()
 
 
 class EvalLoader:
-    """This rank's block of a held-out set, each picture once, centre crops; the last batch may be shorter."""
+    """This rank's block of a held-out set, each image once, centre crops; the last batch may be shorter."""
 
     def __init__(
         self,
@@ -195,10 +180,10 @@ class EvalLoader:
         if batch < 1:
             raise UserError(f"eval.batch={batch} is not positive: use eval.batch=64")
         self._rows, self._batch = evaluation_block(len(shards), rank, world), batch
-        self._supply = RequestBuilder(shards, fields)
+        self._requests = RequestBuilder(shards, fields)
         self._options: dict[str, Any] = {
             "size": size,
-            "pictures": batch,
+            "images": batch,
             "threads": threads,
             "ahead": ahead,
             "device_id": device_id,
@@ -209,22 +194,22 @@ class EvalLoader:
         """Batches of this rank."""
         return -(-len(self._rows) // self._batch)
 
-    def __iter__(self) -> Iterator[RawBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         def jobs(number: int) -> DecodeRequest | None:
             rows = self._rows[number * self._batch : (number + 1) * self._batch]
-            return self._supply.evaluation(rows) if len(rows) else None
+            return self._requests.evaluation(rows) if len(rows) else None
 
-        backend = _backend(self._name, self._supply, **self._options)
+        backend = _backend(self._name, self._requests, **self._options)
         backend.start(jobs)
         try:
             for _ in range(len(self)):
-                yield to_batch(*backend.next())
+                yield Batch.of_request(*backend.next())
         finally:
             backend.close()
-            self._supply.close()
+            self._requests.close()
 
 
-def decode_pictures(blobs: Sequence[bytes], size: int) -> np.ndarray:
+def decode_images(blobs: Sequence[bytes], size: int) -> np.ndarray:
     """Loose JPEGs (RGB or grey) -> uint8 [n, size, size, 3]: the centre square, as evaluation sees it."""
     out = np.empty((len(blobs), size, size, 3), np.uint8)
     for row, blob in enumerate(blobs):
@@ -232,5 +217,5 @@ def decode_pictures(blobs: Sequence[bytes], size: int) -> np.ndarray:
             height, width, *_ = simplejpeg.decode_jpeg_header(blob)
             decode_square(out[row], blob, (width, height))
         except ValueError as error:
-            raise DecodeError(f"picture {row} does not decode ({error}): give a JPEG") from error
+            raise DecodeError(f"image {row} does not decode ({error}): give a JPEG") from error
     return out

@@ -14,7 +14,6 @@ weaker than those of `loader.py`:
 """
 
 import itertools
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ import simplejpeg
 from data_shards import counter_rng
 from data_shards.errors import DecodeError, UserError
 from data_shards.loading.host import HostBackend
-from data_shards.loading.loader import RawBatch, to_batch
+from data_shards.loading.loader import Loader
 from data_shards.loading.requests import DecodeRequest
 from data_shards.loading.stream_sources import Sources
 from data_shards.loading.tar_stream import samples
@@ -71,8 +70,8 @@ def _undecodable(name: str, reason: str) -> DecodeError:
     return DecodeError(f"{name} does not decode ({reason}): pack the set again, or check the server")
 
 
-class StreamLoader:
-    """`loader.TrainLoader` for a stream: the same `start`, `next`, `waited`, `close`. Decodes on the host."""
+class StreamLoader(Loader):
+    """`loader.TrainLoader` for a stream. Decodes on the host."""
 
     def __init__(
         self,
@@ -104,30 +103,18 @@ class StreamLoader:
         self._seed, self._rank, self._world = seed, rank, world
         self._batch, self._augment, self._buffer, self._group = batch, augment, buffer, group
         self._slots = self._sources.slots(group)
-        self._backend = HostBackend(_Bytes(), size=size, threads=threads, ahead=ahead)
-        self.waited = 0.0  # seconds spent in next(), all together
+        super().__init__(HostBackend(_Bytes(), size=size, threads=threads, ahead=ahead))
 
     def start(self, clock: int) -> None:
-        """(Re)build from a clock, to the precision that the module's docstring states."""
+        """Build the sequence anew from a clock, to the precision that the module's docstring states."""
         samples = itertools.chain.from_iterable(self._shuffled(clock))
 
-        def jobs(
-            number: int,
-        ) -> DecodeRequest:  # the backend asks for 0, 1, 2, ...: a stream has no other order
+        # The backend asks for 0, 1, 2, ...: a stream has no other order.
+        def jobs(number: int) -> DecodeRequest:
             first, count = rank_block(clock + number * self._batch, self._batch, self._rank, self._world)
             return self._job(first, tuple(next(samples) for _ in range(count)))
 
         self._backend.start(jobs)
-
-    def next(self) -> RawBatch:
-        """This rank's share of the next global batch."""
-        begin = time.perf_counter()
-        batch = to_batch(*self._backend.next())
-        self.waited += time.perf_counter() - begin
-        return batch
-
-    def close(self) -> None:
-        self._backend.close()
 
     def _job(self, first: int, samples: tuple[_Sample, ...]) -> DecodeRequest:
         count = len(samples)

@@ -1,11 +1,11 @@
-"""Opens the sets of a run, and builds this rank's loaders and batches of them."""
+"""Opens the sets of a run, and builds this rank's loaders of them."""
 
 from collections.abc import Callable
 from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.loading import stream
-from data_shards.loading.loader import EvalLoader, RawBatch, TrainLoader
+from data_shards.loading.loader import EvalLoader, Loader, TrainLoader
 from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.cluster.signals import StopReason
@@ -14,7 +14,7 @@ from hpc.config.schema import Config
 from hpc.data import staging
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
-from hpc.task import Batch, Spec, Task
+from hpc.task import Spec, Task
 
 
 def shard_sets(
@@ -40,7 +40,7 @@ def shard_sets(
     return sets
 
 
-def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm) -> Any:
+def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm) -> Loader:
     """Build this rank's loader of the training set, not started."""
     data = config.data
     shared: dict[str, Any] = {
@@ -85,15 +85,10 @@ def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm
 
 
 def successor(
-    before: Any, config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm
-) -> Any:
+    before: Loader, config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm
+) -> Loader:
     """Build the loader that takes over where a job grows; it continues the count of the seconds waited."""
     before.close()
     loader = train_loader(config, job, sets, spec, comm)
     loader.waited = before.waited
     return loader
-
-
-def to_batch(raw: RawBatch) -> Batch:
-    """Wrap what a loader delivers as the batch that a task sees."""
-    return Batch(raw.images, dict(raw.labels), raw.ids, raw.positions)

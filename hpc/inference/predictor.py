@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from data_shards.errors import UserError
-from data_shards.loading.loader import decode_pictures
+from data_shards.loading.loader import decode_images
 from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.checkpoints import store
@@ -172,6 +172,6 @@ class PictureBlocks:
         try:
             for start in range(0, len(self.ids), BATCH):
                 blobs = reader.read(self.ids[start : start + BATCH])
-                yield decode_pictures([bytes(blob) for blob in blobs], self.size)
+                yield decode_images([bytes(blob) for blob in blobs], self.size)
         finally:
             reader.close()

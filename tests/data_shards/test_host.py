@@ -12,7 +12,7 @@ from data_shards.images.normalize import normalise
 from data_shards.images.pixels import square
 from data_shards.loading import host
 from data_shards.loading.host import HostBackend, decode_picture
-from data_shards.loading.loader import EvalLoader, decode_pictures
+from data_shards.loading.loader import EvalLoader, decode_images
 from tests.data_shards.small_set import build, jpeg, photo
 
 COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.float32)
@@ -88,13 +88,13 @@ def test_damage_raises_value_error(damage):
 
 def test_loose_pictures_give_their_centre_square():
     blobs = [jpeg(photo(1, 200, 150)), jpeg(photo(2, 90, 120)), jpeg(photo(3, 64, 64)[..., 0])]
-    out = decode_pictures(blobs, 64)
+    out = decode_images(blobs, 64)
     assert out.shape == (3, 64, 64, 3)
     assert np.abs(out[0] - reference(blobs[0], (25, 0, 150, 150), side=64)).mean() < 2
     assert np.abs(out[1] - reference(blobs[1], (0, 15, 90, 90), side=64)).mean() < 1.5
-    assert decode_pictures([], 64).shape == (0, 64, 64, 3)
-    with pytest.raises(UserError, match="picture 1 does not decode"):
-        decode_pictures([blobs[0], b"no jpeg"], 64)
+    assert decode_images([], 64).shape == (0, 64, 64, 3)
+    with pytest.raises(UserError, match="image 1 does not decode"):
+        decode_images([blobs[0], b"no jpeg"], 64)
 
 
 @pytest.mark.parametrize("size", [(250, 250), (301, 200), (64, 64), (100, 64), (40, 50)])
@@ -105,11 +105,11 @@ def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
     blob = jpeg(photo(4, *size, grain=2.0))
     (tmp_path / "a.jpg").write_bytes(blob)
     wanted = square(image(str(tmp_path / "a.jpg")), 64)
-    np.testing.assert_array_equal(decode_pictures([blob], 64)[0], wanted)
+    np.testing.assert_array_equal(decode_images([blob], 64)[0], wanted)
     shards = build(tmp_path / "set", [blob], [1])
     (batch,) = EvalLoader(shards, rank=0, world=1, batch=1, size=64)
     np.testing.assert_array_equal(batch.images[0].permute(1, 2, 0).numpy(), wanted)
-    packed = decode_pictures([normalise(blob, size=64).jpeg], 64)[0]
+    packed = decode_images([normalise(blob, size=64).jpeg], 64)[0]
     assert np.abs(packed.astype(int) - wanted).mean() < 2.5
 
 

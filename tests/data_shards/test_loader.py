@@ -83,7 +83,7 @@ def test_pictures_belong_to_their_ids(shards, backend):
     (batch,) = run(make(shards, backend=backend, augment=plain), 0)
     rows = [(shards.shards[int(shards.shard[i])], shards.offset[i], shards.size[i]) for i in batch.ids]
     blobs = [path.read_bytes()[offset : offset + size] for path, offset, size in rows]
-    expected = loader.decode_pictures(blobs, 48).astype(float)
+    expected = loader.decode_images(blobs, 48).astype(float)
     found = batch.images.permute(0, 2, 3, 1).numpy().astype(float)
     assert np.abs(found - expected).mean(axis=(1, 2, 3)).max() < 3
 

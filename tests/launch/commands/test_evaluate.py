@@ -132,8 +132,7 @@ def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     sets = loaders.shard_sets(model.config, model.task, here)
     loader = loaders.eval_loader(model.config, model.task, sets, here)
     assert loader is not None
-    batches = (loaders.to_batch(raw) for raw in loader)
-    found, _ = validation.evaluate(model.task, model.nets, batches, here, channels_last=False)
+    found, _ = validation.evaluate(model.task, model.nets, loader, here, channels_last=False)
     assert report["score"] == ("probability" if loss == "bce" else "cosine")
     for name in ("eer", "auc", "d_prime"):
         assert report["rows"][0][name] == pytest.approx(found.scalars[name], abs=1e-4)

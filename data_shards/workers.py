@@ -1,15 +1,17 @@
-"""A few processes that work off a list of large jobs. Results come back as they are ready.
+"""Worker processes for a list of large jobs: a ProcessPoolExecutor that never outlives its caller.
 
-Smaller than multiprocessing.Pool, for two reasons: a worker that dies is noticed and named, and workers end
-with their parent even when it is killed with -9 (they hold no other end of their pipe, so they read its end).
+The executor by itself finishes running jobs when its caller leaves, and keeps its workers when the caller is
+killed with -9. Here each worker also reads a pipe whose other end only the caller holds, and exits at its end.
 """
 
 import multiprocessing
 import os
 import signal
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any
 
 from data_shards.errors import UserError
@@ -17,11 +19,11 @@ from data_shards.errors import UserError
 
 def run_jobs(
     function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], *, workers: int
-) -> Iterator[tuple[int, Any]]:
-    """(number of the job, function(*job)) of all jobs, in the order in which they end.
+) -> Generator[tuple[int, Any], None, None]:
+    """Yield (number of the job, function(*job)) of all jobs, in the order in which they end.
 
-    workers=1 runs them in this process. A UserError or OSError of the function is raised here as it is, any
-    other exception as RuntimeError with the worker's traceback. Leaving the iterator early ends the workers.
+    workers=1 runs them in this process. What the function raises is raised here. UserError where a worker
+    dies. Leaving the iterator early ends the workers.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
@@ -30,63 +32,28 @@ def run_jobs(
         return
     # spawn: a fork would copy the threads' locks of whatever the caller has imported.
     context = multiprocessing.get_context("spawn")
-    processes, pipes = [], {}
-    waiting = iter(enumerate(jobs))
-    running: dict[Connection, int] = {}
+    worker_end, caller_end = context.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(workers, context, _start, (worker_end,))
     try:
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, function), daemon=True)
-            process.start()
-            theirs.close()
-            processes.append(process)
-            pipes[ours] = process
-            _send(ours, waiting, running)
-        while running:
-            for pipe in wait(list(running)):
-                assert isinstance(pipe, Connection)
-                number = running.pop(pipe)
-                try:
-                    kind, value = pipe.recv()
-                except (EOFError, ConnectionResetError):
-                    pipes[pipe].join()
-                    raise UserError(
-                        f"a worker process ended by itself (exit code {pipes[pipe].exitcode}), probably out "
-                        "of memory; give workers=1"
-                    ) from None
-                if kind == "error":
-                    raise value
-                _send(pipe, waiting, running)
-                yield number, value
+        numbers = {executor.submit(function, *job): number for number, job in enumerate(jobs)}
+        for future in as_completed(numbers):
+            number = numbers.pop(future)
+            yield number, future.result()
+    except BrokenProcessPool:
+        raise UserError("a worker process ended by itself, probably out of memory; give workers=1") from None
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+        caller_end.close()
+        executor.shutdown(cancel_futures=True)
+        worker_end.close()
 
 
-def _send(pipe: Connection, waiting: Iterator[tuple[int, Any]], running: dict[Connection, int]) -> None:
-    for number, job in waiting:
-        running[pipe] = number
-        pipe.send(job)
-        return
+def _start(worker_end: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the caller, which ends its workers
+    threading.Thread(target=_exit_with_caller, args=(worker_end,), daemon=True).start()
 
 
-def _work(pipe: Connection, function: Callable[..., Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
-    parent = os.getppid()
+def _exit_with_caller(worker_end: Connection) -> None:
     try:
-        while True:
-            job = pipe.recv()
-            if os.getppid() != parent:  # it died after sending the job
-                os._exit(1)
-            answer: tuple[str, Any]
-            try:
-                answer = ("result", function(*job))
-            except (UserError, OSError) as error:
-                answer = ("error", error)
-            except Exception:
-                answer = ("error", RuntimeError(f"in worker {os.getpid()}:\n{traceback.format_exc()}"))
-            pipe.send(answer)
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
+        worker_end.recv()
+    except (EOFError, OSError):
         os._exit(1)

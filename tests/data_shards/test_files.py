@@ -1,3 +1,5 @@
+"""Small files: schemas of JSON and YAML, refusal of what is not a regular file, writes in one step."""
+
 import json
 import os
 import threading

@@ -18,10 +18,10 @@ from hpc.inference.predictor import load_run
 from launch.cli import main
 from models.backbones import build_trunk
 from models.siamese import SiameseNet
-from tests.data_shards.small_set import photo
 from tests.launch.judged import judged_run
 from tests.sets import pack_set
 from tests.support.modes import odd, shared_umask
+from tests.support.small_set import photo
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.loading.reader import Reader, name_of
-from tests.data_shards.small_set import build, jpeg, photo
+from tests.support.small_set import build, jpeg, photo
 
 
 @pytest.fixture

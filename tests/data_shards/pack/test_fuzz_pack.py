@@ -16,8 +16,8 @@ from data_shards.shard_format.keys import visible
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from data_shards.sources.walk import helper_of
-from tests.data_shards.small_set import jpeg, photo
 from tests.support.fuzz import HARMLESS, Silent, campaign, damage
+from tests.support.small_set import jpeg, photo
 
 PICTURES = [jpeg(photo(number, 24, 24)) for number in range(24)]
 LETTERS = ["a", "b", "_", "!", ".", " ", "\n", "\r", '"', ",", "\\", "é", "李", "\udcff", "-", "=", "x" * 60]

@@ -12,7 +12,7 @@ from data_shards.loading.dali import DaliBackend
 from data_shards.loading.loader import EvalLoader, TrainLoader
 from data_shards.sampling.order import GroupOrder, PlainOrder
 from hpc.config.schema import Augment
-from tests.data_shards.small_set import build, jpeg, photo
+from tests.support.small_set import build, jpeg, photo
 
 pytest.importorskip("nvidia.dali")
 

@@ -1,3 +1,5 @@
+"""The walk below a source: links, hard links and helper folders never pack an image twice."""
+
 import csv
 import os
 import shutil
@@ -9,7 +11,7 @@ from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from data_shards.sources.walk import Walk
 from launch.cli import main
-from tests.data_shards.pictures_on_disk import identity_folders
+from tests.support.pictures_on_disk import identity_folders
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""The index of a packed set: verified when it is opened or when rows are needed, in new and older formats."""
+
 import json
 import os
 import shutil
@@ -16,7 +18,7 @@ from data_shards.shard_format.manifest import write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from launch.cli import main
-from tests.data_shards.pictures_on_disk import identity_folders
+from tests.support.pictures_on_disk import identity_folders
 
 
 @pytest.fixture(scope="module")

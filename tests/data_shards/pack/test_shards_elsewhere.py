@@ -11,7 +11,7 @@ from data_shards.pack.pack import pack
 from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
-from tests.data_shards.pictures_on_disk import identity_folders
+from tests.support.pictures_on_disk import identity_folders
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from data_shards.loading.loader import EvalLoader, TrainLoader, choose_backend
 from data_shards.loading.node_cache import LOCK
 from data_shards.sampling.order import GroupOrder, PlainOrder, UnpairedOrder
 from hpc.config.schema import Augment
-from tests.data_shards.small_set import build, jpeg, photo
+from tests.support.small_set import build, jpeg, photo
 
 SIZES = [5, 7, 3, 9, 12, 4]
 

@@ -1,3 +1,5 @@
+"""Normalising image files: what keeps its bytes, what is encoded again, what is rejected and why."""
+
 import io
 import struct
 import zlib
@@ -15,7 +17,7 @@ from data_shards.images.jpeg import count_scans, read_head
 from data_shards.images.normalize import encode, normalise
 from data_shards.images.other_formats import FORMATS
 from data_shards.images.pixels import Rejected
-from tests.data_shards.small_set import jpeg, photo
+from tests.support.small_set import jpeg, photo
 
 PHOTO = photo(3, 60, 44, grain=0.5)
 PLAIN = jpeg(PHOTO)

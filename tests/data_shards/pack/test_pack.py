@@ -1,3 +1,5 @@
+"""Packing: the same bytes with any number of workers, after kills, and with files that cannot be packed."""
+
 import csv
 import json
 import os
@@ -18,8 +20,8 @@ from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from launch.cli import main
-from tests.data_shards.pictures_on_disk import identity_folders, tree
-from tests.data_shards.small_set import jpeg, photo
+from tests.support.pictures_on_disk import identity_folders, tree
+from tests.support.small_set import jpeg, photo
 
 SMALL = Request(name="faces", holdout=0.3, shard_mb=0.01)  # many tiny shards
 
@@ -148,7 +150,7 @@ def test_killed_anywhere_then_finished(src, undisturbed, tmp_path):
     for point in (1, 2, 3, 4, 9, renames // 2, renames - 12, renames - 3, renames + 14):
         out = tmp_path / str(point)
         words = [str(point), *command(src, out, "workers=1")]
-        ended = subprocess.run([sys.executable, "-c", KILLER, *words], cwd=Path(__file__).parents[2])
+        ended = subprocess.run([sys.executable, "-c", KILLER, *words], cwd=Path(__file__).parents[3])
         assert ended.returncode in (-signal.SIGKILL, 0)
         survived += ended.returncode == 0
         whole = [is_no_set_or_whole(out / split) for split in ("train", "eval")]
@@ -161,7 +163,7 @@ def test_killed_anywhere_then_finished(src, undisturbed, tmp_path):
 def test_workers_die_with_their_parent_and_shards_are_reused(tmp_path):
     src = identity_folders(tmp_path / "src", identities=12, pictures=30, side=64)
     words = [sys.executable, "-m", "launch.cli", *command(src, tmp_path / "out", "workers=2")]
-    process = subprocess.Popen(words, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(words, cwd=Path(__file__).parents[3])
     journal = tmp_path / "out" / "train" / ".pack"
     while len(list(journal.glob("[0-9]*.npz"))) < 2 and process.poll() is None:
         time.sleep(0.002)
@@ -183,7 +185,7 @@ def test_workers_die_with_their_parent_and_shards_are_reused(tmp_path):
 
 def test_an_interrupted_other_pack_is_replaced(src, undisturbed, tmp_path):
     words = ["9", *command(src, tmp_path, "workers=1", "seed=5")]
-    subprocess.run([sys.executable, "-c", KILLER, *words], cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", KILLER, *words], cwd=Path(__file__).parents[3])
     assert (tmp_path / "train" / ".pack").is_dir()
     packed(src, tmp_path, workers=1)
     assert tree(tmp_path) == undisturbed
@@ -211,7 +213,7 @@ def test_full_disk_is_one_line_and_the_rerun_finishes(src, undisturbed, tmp_path
 
     words = [sys.executable, "-m", "launch.cli", *command(src, tmp_path, f"workers={workers}")]
     ended = subprocess.run(
-        words, cwd=Path(__file__).parents[2], preexec_fn=limit, capture_output=True, text=True
+        words, cwd=Path(__file__).parents[3], preexec_fn=limit, capture_output=True, text=True
     )
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"error: out={tmp_path}: File too large; ")
@@ -283,7 +285,7 @@ def test_dropping_an_identity_survives_a_kill(mixed, tmp_path):
     for point in ("8", "25", "40"):
         out = tmp_path / point
         killed = [sys.executable, "-c", KILLER, point, *words, f"out={out}"]
-        assert subprocess.run(killed, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+        assert subprocess.run(killed, cwd=Path(__file__).parents[3]).returncode == -signal.SIGKILL
         assert main([*words, f"out={out}"]) == 0
         assert tree(out) == tree(tmp_path / "whole")
 

@@ -20,9 +20,9 @@ from data_shards.shard_format import columns, shard_set
 from data_shards.shard_format.manifest import NAME, write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
-from tests.data_shards.pictures_on_disk import identity_folders
-from tests.data_shards.test_loader import Augment
+from tests.data_shards.loading.test_loader import Augment
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, check_refusal, damage, damage_json
+from tests.support.pictures_on_disk import identity_folders
 
 
 @pytest.fixture(scope="module")

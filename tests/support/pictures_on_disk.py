@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data_shards.small_set import jpeg, photo
+from tests.support.small_set import jpeg, photo
 
 REAL = Path(os.environ.get("ROSTRO_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real samples in {REAL}: set ROSTRO_DATA")

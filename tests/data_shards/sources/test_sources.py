@@ -1,3 +1,5 @@
+"""The sources of public layouts: the files they list, their labels, crops and lists; the keys of samples."""
+
 import os
 import pickle
 
@@ -10,8 +12,8 @@ from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.base import read_file
 from data_shards.sources.registry import open_source, source_names
 from launch.cli import main
-from tests.data_shards.pictures_on_disk import REAL, identity_folders, needs_real
-from tests.data_shards.small_set import jpeg, photo
+from tests.support.pictures_on_disk import REAL, identity_folders, needs_real
+from tests.support.small_set import jpeg, photo
 
 
 def listed(source) -> dict[str, tuple[str, str, str]]:

@@ -13,7 +13,7 @@ from data_shards.images.pixels import square
 from data_shards.loading import host
 from data_shards.loading.host import HostBackend, decode_picture
 from data_shards.loading.loader import EvalLoader, decode_images
-from tests.data_shards.small_set import build, jpeg, photo
+from tests.support.small_set import build, jpeg, photo
 
 COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.float32)
 

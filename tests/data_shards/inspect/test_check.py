@@ -1,3 +1,5 @@
+"""Checks of packed sets: every damaged byte is named with its file, member and reason; summaries and contact sheets."""
+
 import json
 import shutil
 
@@ -14,7 +16,7 @@ from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from launch.cli import main
-from tests.data_shards.pictures_on_disk import identity_folders
+from tests.support.pictures_on_disk import identity_folders
 
 
 @pytest.fixture(scope="module")

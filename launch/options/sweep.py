@@ -1,5 +1,6 @@
 """The points of a sweep (`rostro submit -m key=a,b`), and the names by which their runs are told apart."""
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -12,16 +13,27 @@ UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 def points(words: Sequence[str]) -> list[list[str]]:
-    """Return the words of each point of a sweep, by Hydra's grammar: a,b  range(1,4)  glob(*)."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    """Return the words of each point of a sweep, by Hydra's grammar: a,b  range(1,4)  choice(a,b).
+
+    The last word varies fastest. A key that is typed twice keeps its first place and its last value.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    choices: dict[str, list[str]] = {}
     try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
-        return [list(point) for batch in BasicSweeper.split_arguments(parsed, None) for point in batch]
+        for override in OverridesParser.create().parse_overrides(list(words)):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                values = [override.get_value_element_as_str()]
+            elif override.is_discrete_sweep():
+                values = list(override.sweep_string_iterator())
+            else:  # in the words of Hydra's own sweeper
+                raise HydraException("BasicSweeper does not support sweep type : INTERVAL_SWEEP")
+            choices[key] = [f"{key}={value}" for value in values]
     except HydraException as error:
         raise UserError(f"{' '.join(words)}: {' '.join(str(error).split())[:200]}") from None
+    return [list(point) for point in itertools.product(*choices.values())]
 
 
 def endings(points: Sequence[Sequence[str]]) -> list[str]:

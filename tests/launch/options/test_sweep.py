@@ -49,9 +49,33 @@ def test_names_that_would_be_too_long_are_numbers():
     assert all(len(end) <= LONGEST for end in found)
 
 
-def test_a_sweep_that_cannot_be_read_is_one_line():
-    with pytest.raises(UserError, match=r"^seed=range\(1,: "):
-        points(["seed=range(1,"])
+def test_the_last_word_varies_fastest_and_a_key_typed_twice_keeps_its_place():
+    assert points(["seed=1,2", "batch=8,16"]) == [
+        ["seed=1", "batch=8"],
+        ["seed=1", "batch=16"],
+        ["seed=2", "batch=8"],
+        ["seed=2", "batch=16"],
+    ]
+    assert points(["seed=1,2", "data.set='a b'", "seed=range(3,5)"]) == [
+        ["seed=3", "data.set='a b'"],
+        ["seed=4", "data.set='a b'"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("seed=range(1,", r"^seed=range\(1,: no viable alternative"),
+        (
+            "optim.lr=interval(1,2)",
+            r"^optim.lr=interval\(1,2\): BasicSweeper does not support sweep type : INTERVAL_SWEEP$",
+        ),
+        ("task=glob(*)", r"^task=glob\(\*\): ConfigLoader is not set$"),
+    ],
+)
+def test_a_sweep_that_cannot_be_read_is_one_line(word, message):
+    with pytest.raises(UserError, match=message):
+        points([word])
 
 
 @pytest.mark.parametrize("name", ["siamese-loss=bce-seed=1", "runs/a=b", "./a=b", "/x/a=b", "~/a=b"])

@@ -2,6 +2,7 @@
 
 Control values travel on the CPU by gloo, gradients and embeddings on the device."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,17 +61,28 @@ def gather(tensor: Tensor, comm: Comm) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, comm: Comm) -> Tensor:
-        ctx.comm, ctx.rows = comm, tensor.shape[0]
-        return gather(tensor, comm)
+    """Several tensors of n rows in one message of bytes; only the first one carries a gradient."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def forward(ctx: Any, comm: Comm, tensor: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        ctx.comm, ctx.rows = comm, tensor.shape[0]
+        parts = [part.detach().contiguous() for part in (tensor, *others)]
+        raw = [part.reshape(len(part), -1).view(torch.uint8) for part in parts]
+        columns = gather(torch.cat(raw, 1), comm).split([part.shape[1] for part in raw], 1)
+        gathered = tuple(
+            column.contiguous().view(part.dtype).reshape(-1, *part.shape[1:])
+            for column, part in zip(columns, parts, strict=True)
+        )
+        ctx.mark_non_differentiable(*gathered[1:])
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # Through autograd again, as every backward of a collective here: it can be differentiated to any
         # order.
         summed = sum_grad(grads[0], ctx.comm)
-        return summed[ctx.comm.rank * ctx.rows : (ctx.comm.rank + 1) * ctx.rows], None
+        rows = summed[ctx.comm.rank * ctx.rows : (ctx.comm.rank + 1) * ctx.rows]
+        return None, rows, *[None] * (len(grads) - 1)
 
 
 def gather_grad(tensor: Tensor, comm: Comm) -> Tensor:
@@ -78,7 +90,12 @@ def gather_grad(tensor: Tensor, comm: Comm) -> Tensor:
 
     Differentiable to any order.
     """
-    return tensor if comm.world == 1 else _Gather.apply(tensor, comm)
+    return tensor if comm.world == 1 else _Gather.apply(comm, tensor)[0]
+
+
+def gather_grad_with(tensor: Tensor, others: Sequence[Tensor], comm: Comm) -> tuple[Tensor, ...]:
+    """Return `gather_grad` of `tensor` [n, ...] and `gather` of the `others` [n, ...], by one message."""
+    return (tensor, *others) if comm.world == 1 else _Gather.apply(comm, tensor, *others)
 
 
 class _Sum(torch.autograd.Function):

@@ -27,17 +27,19 @@ class Pairs:
         return self.own @ self.all.T
 
     def mean(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Mean of `values` over `mask` of the whole batch, as this rank's part: the mean over ranks is the
-        mean.
+        """Average `values` over `mask` of the whole batch, as this rank's part of it.
 
-        `values` and `mask` have one row for each own picture.
+        The mean of the results of all ranks is the mean. `values` and `mask` have a row for each own picture.
         """
         count = gather(mask.sum(dtype=torch.float32).reshape(1), self.comm).sum().clamp(min=1.0)
         return torch.where(mask, values, 0.0).sum() * (self.comm.world / count)
 
 
 def form_pairs(own: Tensor, identity: Tensor, ids: Tensor, comm: Comm) -> Pairs:
-    """Pairs of own [n, d] with everybody's embeddings; `identity` and `ids` [n] belong to the own ones."""
+    """Pair the unit embeddings `own` [n, d] with those of all ranks.
+
+    `identity` and `ids` [n] belong to the own ones; n is the same on all ranks.
+    """
     identities, pictures = gather(identity, comm), gather(ids, comm)
     same = identity[:, None] == identities[None, :]
     other_picture = ids[:, None] != pictures[None, :]
@@ -45,9 +47,9 @@ def form_pairs(own: Tensor, identity: Tensor, ids: Tensor, comm: Comm) -> Pairs:
 
 
 def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
-    """Squared distance of genuine pairs, squared hinge at `margin` of impostors, each with half the weight.
+    """Return the squared distance of genuine pairs and the squared hinge at `margin` of impostors, half each.
 
-    Hadsell, Chopra & LeCun 2006, eq. 4.
+    A scalar >= 0; `margin` is a distance of unit vectors, in (0, 2). Hadsell, Chopra & LeCun 2006, eq. 4.
     """
     squared = (2.0 - 2.0 * pairs.cosine).clamp(min=1e-8)
     near = pairs.mean(squared, pairs.genuine)
@@ -56,8 +58,9 @@ def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
 
 
 def triplet(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
-    """Batch-hard triplets: each picture with its farthest genuine and nearest impostor (Hermans et al. 2017,
-    eq. 5).
+    """Return the batch-hard triplet loss: each picture with its farthest genuine and nearest impostor one.
+
+    A scalar >= 0; pictures without both are left out. Hermans, Beyer & Leibe 2017, eq. 5.
     """
     distance = (2.0 - 2.0 * pairs.cosine).clamp(min=1e-8).sqrt()
     farthest = torch.where(pairs.genuine, distance, -torch.inf).amax(1)
@@ -68,7 +71,10 @@ def triplet(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
 
 
 def supcon(pairs: Pairs, *, temperature: float, **_: float) -> Tensor:
-    """Supervised contrastive loss (Khosla et al. 2020, eq. 2): softmax over all other pictures."""
+    """Return the supervised contrastive loss: a softmax over all other pictures, at `temperature` > 0.
+
+    A scalar >= 0. Khosla et al. 2020, eq. 2.
+    """
     logits = pairs.cosine / temperature
     others = pairs.genuine | pairs.impostor
     log_prob = logits - torch.where(others, logits, -torch.inf).logsumexp(1, keepdim=True)
@@ -78,10 +84,9 @@ def supcon(pairs: Pairs, *, temperature: float, **_: float) -> Tensor:
 
 
 def bce(pairs: Pairs, *, same: Callable[[Tensor, Tensor], Tensor], **_: Any) -> Tensor:
-    """Cross-entropy of "the same person or not" from |a - b|, genuine and impostor pairs with half the weight
-    each.
+    """Return the cross-entropy of "the same person or not", genuine and impostor pairs with half the weight.
 
-    Koch, Zemel & Salakhutdinov 2015, section 3.
+    A scalar >= 0; `same(a, b)` returns logits [n, N]. Koch, Zemel & Salakhutdinov 2015, section 3.
     """
     logits = same(pairs.own[:, None, :], pairs.all[None, :, :])
     near = pairs.mean(F.softplus(-logits), pairs.genuine)

@@ -236,16 +236,16 @@ def timed(source: Iterator[int], images: int) -> tuple[float, float]:
 
 def measure(rows: dict[str, Callable[[], Iterator[int]]], rounds: int, images: int) -> dict[str, list[float]]:
     """Medians of images/s and images per CPU-second; variants in turn, each alone on the machine."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
     for number in range(rounds):
         shift = int(counter_rng.uniform(counter_rng.key(number), np.array([0]), 1)[0, 0] * len(rows))
         for name in [*rows][shift:] + [*rows][:shift]:
             source = rows[name]()
-            found[name].append(timed(source, images))
+            measured[name].append(timed(source, images))
             source.close()  # type: ignore[attr-defined]
     return {
         name: [statistics.median(column) for column in zip(*values, strict=True)]
-        for name, values in found.items()
+        for name, values in measured.items()
     }
 
 
@@ -288,7 +288,7 @@ def report(results: dict[str, dict[str, list[float]]]) -> int:
         ratios[f"{kind} / webdataset+PIL"] = rows[fastest[kind]][0] / rows["webdataset + PIL, 2 workers"][0]
     faces = results["faces"]
     ratios["own order / DALI reader"] = faces["ours, dali"][1] / faces["DALI's own reader"][1]
-    print("| ratio | found | bar |\n|---|---|---|")
+    print("| ratio | measured | bar |\n|---|---|---|")
     for name, bar in BARS.items():
         print(f"| {name} | {ratios[name]:.2f} | >= {bar} |")
     for kind, name in fastest.items():

@@ -131,14 +131,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--work", default=None, help="folder on the disk to be measured")
-    found = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=found.work) as name:
-        bench = Bench(Path(name), found.gigabytes)
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
+        bench = Bench(Path(name), options.gigabytes)
         bench.round(longer=False)  # memory for the copy, files' pages: what only a first save pays
         first = bench.rows["asynchronous stall"][0]
         bench.rows = {}
-        for _ in range(found.rounds):
+        for _ in range(options.rounds):
             bench.round(longer=True)
     rows = bench.rows
     medians = {name: statistics.median(values) for name, values in rows.items()}
@@ -158,7 +158,9 @@ def main() -> int:
         BAR: ratio("asynchronous stall", "save"),
         "training time lost, asynchronous / synchronous": statistics.median(lost),
     }
-    print(f"| {f'{bench.bytes / 1e9:.2f} GB, {found.rounds} rounds':<46} | seconds |\n|{'-' * 48}|{'-' * 9}|")
+    print(
+        f"| {f'{bench.bytes / 1e9:.2f} GB, {options.rounds} rounds':<46} | seconds |\n|{'-' * 48}|{'-' * 9}|"
+    )
     for name, value in medians.items():
         print(f"| {name:<46} | {value:7.3f} |")
     print(f"| {'asynchronous stall of the first save':<46} | {first:7.3f} |")

@@ -153,12 +153,12 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=4)
-    found = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trainer = make_trainer(folder, make_set(folder))
-        rows = measure(trainer, found.rounds, found.steps)
+        rows = measure(trainer, options.rounds, options.steps)
         trainer.close()
     medians = {name: statistics.median(values) for name, values in rows.items()}
     # Ratios within a round: the machine's speed drifts between rounds.

@@ -43,7 +43,7 @@ BATCH, SIZE = 32, 64
 
 
 def make_set(folder: Path) -> Path:
-    """40 identities of 8 noisy pictures, 112 pixels, packed."""
+    """Pack 40 identities of 8 noisy pictures, 112 pixels."""
     for identity in range(40):
         place = folder / "pictures" / f"person{identity:02d}"
         place.mkdir(parents=True)
@@ -89,7 +89,7 @@ class OneBatch:
 
 
 def bare_loop(batch: RawBatch) -> Callable[[], None]:
-    """One step of a loop that anybody would write."""
+    """Run one step of the plainest loop."""
     torch.manual_seed(0)
     trunk, features = build_trunk("googlenet")
     net = SiameseNet(trunk, features, TASK["embedding"]).to(memory_format=torch.channels_last).train()
@@ -109,7 +109,7 @@ def bare_loop(batch: RawBatch) -> Callable[[], None]:
 
 
 def timed(action: Callable[[], object], count: int) -> float:
-    """Seconds of one call, the mean of `count`."""
+    """Return the seconds of one call, the mean of `count`."""
     start = time.perf_counter()
     for _ in range(count):
         action()

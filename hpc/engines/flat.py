@@ -55,7 +55,7 @@ class Flat:
         loss.backward()
 
     def backward_cached(self, loss: Tensor, leaf: Tensor) -> Callable[[], Tensor]:
-        """Put the gradient of `loss` into the cached outputs `leaf` [n, d]; their micro batches run again next.
+        """Put the gradient of `loss` into the cached outputs `leaf` [n, d], which are computed again next.
 
         Parameters that only the loss uses have their gradient now. Returns a term for the loss of the last
         micro batch, by which DDP meets these parameters there.

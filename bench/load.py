@@ -64,11 +64,11 @@ class Pictures:
         return len(self.shard)
 
     def verify(self, ids: np.ndarray) -> None:
-        """The index is in memory."""
+        """Do nothing: the index is in memory."""
 
 
 def photo(number: int, side: int) -> np.ndarray:
-    """uint8 [side, side, 3]: gradients, shapes, texture, grain: a JPEG as large as a photograph's."""
+    """Draw uint8 [side, side, 3] with texture and grain, whose JPEG is as large as a photograph's."""
     rng = np.random.default_rng(number)
     base = rng.uniform(20, 235, (6, 6, 3)).astype(np.float32)
     picture = cv2.resize(base, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -86,7 +86,7 @@ def photo(number: int, side: int) -> np.ndarray:
 
 
 def pack(folder: Path, count: int, side: int) -> Pictures:
-    """`count` pictures in tars with DALI's index; a few hundred distinct ones are enough for a decoder."""
+    """Write `count` pictures into tars with DALI's index; a few hundred distinct ones are enough."""
     folder.mkdir()
     distinct = [simplejpeg.encode_jpeg(photo(number, side), 90) for number in range(min(count, 300))]
     rows, paths = [], []
@@ -115,7 +115,7 @@ def pack(folder: Path, count: int, side: int) -> Pictures:
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 NHWC memory -> float CHW in [-1, 1], once a batch."""
+    """Turn uint8 NHWC memory into float CHW in [-1, 1], once a batch."""
     out = torch.empty(images.shape)
     return out.copy_(images).sub_(127.5).mul_(1 / 127.5)
 
@@ -144,7 +144,7 @@ def ours(pictures: Pictures, config: Augment, backend: str) -> Iterator[int]:
 
 
 def _random_crop(wide: int, high: int) -> tuple[int, int, int, int]:
-    """A random resized crop by scalar code, as such pipelines draw it: one sample at a time."""
+    """Draw a random resized crop by scalar code, as such pipelines do: one sample at a time."""
     for _ in range(10):
         area = wide * high * random.uniform(*CROPS.crop_area)
         ratio = math.exp(random.uniform(math.log(CROPS.crop_ratio[0]), math.log(CROPS.crop_ratio[1])))
@@ -169,7 +169,7 @@ def _pil(data: bytes, crop: bool) -> torch.Tensor:
 
 
 def webdataset_pil(pictures: Pictures, config: Augment) -> Iterator[int]:
-    """The usual pipeline: webdataset's reading and shuffling, PIL, two worker processes."""
+    """Run the usual pipeline: webdataset's reading and shuffling, PIL, two worker processes."""
     import webdataset
 
     crop = config is CROPS
@@ -187,7 +187,7 @@ def webdataset_pil(pictures: Pictures, config: Augment) -> Iterator[int]:
 
 
 def dali_reader(pictures: Pictures, config: Augment) -> Iterator[int]:
-    """DALI's own webdataset reader and shuffle buffer, and the operators that our backend uses."""
+    """Run DALI's own webdataset reader and shuffle buffer, and the operators that our backend uses."""
     from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(batch_size=BATCH, num_threads=THREADS, device_id=None, prefetch_queue_depth=4, seed=0)
@@ -216,7 +216,7 @@ def dali_reader(pictures: Pictures, config: Augment) -> Iterator[int]:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and its living children."""
+    """Return the user and system time of this process and its living children, in seconds."""
     total = 0.0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         times = process.cpu_times()
@@ -225,7 +225,7 @@ def cpu_seconds() -> float:
 
 
 def timed(source: Iterator[int], images: int) -> tuple[float, float]:
-    """(images/s, images per CPU-second) of the next `images` images, after what waits in the queues."""
+    """Return (images/s, images per CPU-second) of the next `images` images, after those in the queues."""
     for _ in range(10):
         next(source)
     cpu, begin, done = cpu_seconds(), time.perf_counter(), 0
@@ -235,17 +235,17 @@ def timed(source: Iterator[int], images: int) -> tuple[float, float]:
 
 
 def measure(rows: dict[str, Callable[[], Iterator[int]]], rounds: int, images: int) -> dict[str, list[float]]:
-    """Medians of images/s and images per CPU-second; variants in turn, each alone on the machine."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+    """Return medians of images/s and images per CPU-second; variants in turn, each alone on the machine."""
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
     for number in range(rounds):
         shift = int(counter_rng.uniform(counter_rng.key(number), np.array([0]), 1)[0, 0] * len(rows))
         for name in [*rows][shift:] + [*rows][:shift]:
             source = rows[name]()
-            found[name].append(timed(source, images))
+            measured[name].append(timed(source, images))
             source.close()  # type: ignore[attr-defined]
     return {
         name: [statistics.median(column) for column in zip(*values, strict=True)]
-        for name, values in found.items()
+        for name, values in measured.items()
     }
 
 
@@ -288,7 +288,7 @@ def report(results: dict[str, dict[str, list[float]]]) -> int:
         ratios[f"{kind} / webdataset+PIL"] = rows[fastest[kind]][0] / rows["webdataset + PIL, 2 workers"][0]
     faces = results["faces"]
     ratios["own order / DALI reader"] = faces["ours, dali"][1] / faces["DALI's own reader"][1]
-    print("| ratio | found | bar |\n|---|---|---|")
+    print("| ratio | measured | bar |\n|---|---|---|")
     for name, bar in BARS.items():
         print(f"| {name} | {ratios[name]:.2f} | >= {bar} |")
     for kind, name in fastest.items():

@@ -43,7 +43,7 @@ BATCH, SIZE = 32, 64
 
 
 def make_set(folder: Path) -> Path:
-    """40 identities of 8 noisy pictures, 112 pixels, packed."""
+    """Pack 40 identities of 8 noisy pictures, 112 pixels."""
     for identity in range(40):
         place = folder / "pictures" / f"person{identity:02d}"
         place.mkdir(parents=True)
@@ -89,7 +89,7 @@ class OneBatch:
 
 
 def bare_loop(batch: Batch) -> Callable[[], None]:
-    """One step of a loop that anybody would write."""
+    """Run one step of the plainest loop."""
     torch.manual_seed(0)
     trunk, features = build_trunk("googlenet")
     net = SiameseNet(trunk, features, TASK["embedding"]).to(memory_format=torch.channels_last).train()
@@ -109,7 +109,7 @@ def bare_loop(batch: Batch) -> Callable[[], None]:
 
 
 def timed(action: Callable[[], object], count: int) -> float:
-    """Seconds of one call, the mean of `count`."""
+    """Return the seconds of one call, the mean of `count`."""
     start = time.perf_counter()
     for _ in range(count):
         action()
@@ -153,12 +153,12 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=4)
-    found = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trainer = make_trainer(folder, make_set(folder))
-        rows = measure(trainer, found.rounds, found.steps)
+        rows = measure(trainer, options.rounds, options.steps)
         trainer.close()
     medians = {name: statistics.median(values) for name, values in rows.items()}
     # Ratios within a round: the machine's speed drifts between rounds.

@@ -1,4 +1,4 @@
-"""What the server of `tests/ranks.py` imports once for all ranks: seconds of code behind optimizers and DeepSpeed."""
+"""Imports of the server of `tests/ranks.py`, once for all ranks: optimizers and DeepSpeed take seconds."""
 
 import contextlib
 import logging

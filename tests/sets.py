@@ -38,7 +38,7 @@ def pack_set(
     size: int = 40,
     shard_mb: float = 100.0,
 ) -> Path:
-    """A packed set under `folder`/shards, with train/ and eval/, and val/ where asked for; the shares are exact."""
+    """Pack a set under `folder`/shards, with train/ and eval/, and val/ where asked for; shares are exact."""
     from launch.commands import pack
 
     source = write_folders(folder / "pictures", identities=identities, each=each, size=size)

@@ -1,5 +1,5 @@
-"""The documents against the program: each command that they show is parsed by the command itself, links and the tree
-lead to files, and the task that docs/new_task.md adds is added to a copy of the checkout, packed, and trained.
+"""The documents against the program: each command that they show is parsed by the command itself, links and
+the tree lead to files, and the task of docs/new_task.md is added to a copy of the checkout, packed, trained.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Parsed(Exception):
 
 
 def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command itself read the words, up to the point where it would act. UserError if it refuses them."""
+    """Let the command itself read the words, up to where it would act; UserError if it refuses them."""
     import importlib
 
     from launch import submit

@@ -1,4 +1,4 @@
-"""The directions of imports: between packages, between the rooms of a package, no circles; and what must not move.
+"""Directions of imports between packages and between rooms, no circles, and what must not move.
 
 An import below `if __name__ == "__main__"` or `if TYPE_CHECKING` is not one that a module makes.
 """
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"data_shards": 0, "models": 0, "hpc": 1, "launch": 2}  # one may import those of a lower level
-# Rooms and files of a package, lowest level first; those of a level may import each other where no circle arises.
+# Rooms and files of a package, lowest level first; those of a level may import each other without a circle.
 LEVELS = {
     "data_shards": (
         ("errors", "files", "counter_rng", "workers", "images"),

@@ -46,9 +46,10 @@ class Pairs:
 
 
 def form_pairs(own: Tensor, identity: Tensor, ids: Tensor, comm: Comm) -> Pairs:
-    """Pair own embeddings [n, d] with those of all ranks; `identity` and `ids` [n] belong to the own ones.
+    """Pair the unit embeddings `own` [n, d] with those of all ranks.
 
-    The ranks meet twice: embeddings, identities and ids travel in one message, all counts in another.
+    `identity` and `ids` [n] belong to the own ones; n is the same on all ranks. The ranks meet twice:
+    embeddings, identities and ids travel in one message, all counts in another.
     """
     embeddings, identities, all_ids = gather_grad_with(own, (identity, ids), comm)
     same = identity[:, None] == identities[None, :]
@@ -61,9 +62,9 @@ def form_pairs(own: Tensor, identity: Tensor, ids: Tensor, comm: Comm) -> Pairs:
 
 
 def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
-    """Squared distance of genuine pairs, squared hinge at `margin` of impostors, each with half the weight.
+    """Return the squared distance of genuine pairs and the squared hinge at `margin` of impostors, half each.
 
-    Hadsell, Chopra & LeCun 2006, eq. 4.
+    A scalar >= 0; `margin` is a distance of unit vectors, in (0, 2). Hadsell, Chopra & LeCun 2006, eq. 4.
     """
     squared = (2.0 - 2.0 * pairs.cosine).clamp(min=1e-8)
     near = pairs.mean(squared, pairs.genuine)
@@ -72,8 +73,9 @@ def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
 
 
 def triplet(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
-    """Batch-hard triplets: each picture with its farthest genuine and nearest impostor (Hermans et al. 2017,
-    eq. 5).
+    """Return the batch-hard triplet loss: each picture with its farthest genuine and nearest impostor one.
+
+    A scalar >= 0; pictures without both are left out. Hermans, Beyer & Leibe 2017, eq. 5.
     """
     distance = (2.0 - 2.0 * pairs.cosine).clamp(min=1e-8).sqrt()
     farthest = torch.where(pairs.genuine.mask, distance, -torch.inf).amax(1)
@@ -83,7 +85,10 @@ def triplet(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
 
 
 def supcon(pairs: Pairs, *, temperature: float, **_: float) -> Tensor:
-    """Supervised contrastive loss (Khosla et al. 2020, eq. 2): softmax over all other pictures."""
+    """Return the supervised contrastive loss: a softmax over all other pictures, at `temperature` > 0.
+
+    A scalar >= 0. Khosla et al. 2020, eq. 2.
+    """
     logits = pairs.cosine / temperature
     genuine = pairs.genuine.mask
     others = genuine | pairs.impostor.mask
@@ -93,10 +98,9 @@ def supcon(pairs: Pairs, *, temperature: float, **_: float) -> Tensor:
 
 
 def bce(pairs: Pairs, *, same: Callable[[Tensor, Tensor], Tensor], **_: Any) -> Tensor:
-    """Cross-entropy of "the same person or not" from |a - b|, genuine and impostor pairs with half the weight
-    each.
+    """Return the cross-entropy of "the same person or not", genuine and impostor pairs with half the weight.
 
-    Koch, Zemel & Salakhutdinov 2015, section 3.
+    A scalar >= 0; `same(a, b)` returns logits [n, N]. Koch, Zemel & Salakhutdinov 2015, section 3.
     """
     logits = same(pairs.own[:, None, :], pairs.all[None, :, :])
     near = pairs.mean(F.softplus(-logits), pairs.genuine)

@@ -46,8 +46,7 @@ def check(config: Config) -> None:
     if config.batch < 2 * config.data.group:
         raise UserError(
             f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} "
-            f"pictures: "
-            f"use batch={2 * config.data.group} or more"
+            f"pictures: use batch={2 * config.data.group} or more"
         )
 
 
@@ -59,8 +58,7 @@ def check_sets(config: Config, sets: Mapping[str, Any]) -> None:
         if len(pictures) < 2 or most < 2:
             raise UserError(
                 f"data.{split}={shards.folder} holds {len(pictures)} identities with at most {most} pictures "
-                f"each: "
-                "it takes two identities, and one with two pictures; pack a set that has them"
+                "each: it takes two identities, and one with two pictures; pack a set that has them"
             )
 
 

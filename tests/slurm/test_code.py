@@ -1,4 +1,4 @@
-"""Job arrays, and the code that a job runs: the copy in its run directory, whatever becomes of the checkout."""
+"""Job arrays, and the code of a job: the copy in its run directory, whatever becomes of the checkout."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Ranks in a container: the image has no SLURM, so that the batch script must put the job back into the queue."""
+"""Ranks in a container: the image has no SLURM, so the batch script must requeue the job."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""The account of time and the guilty rank where SLURM gives the nodes: two runs that lose rank 1, at the same time."""
+"""The account of time and the failed rank where SLURM gives the nodes: two runs lose rank 1 at a time."""
 
 import json
 import time

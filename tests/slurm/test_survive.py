@@ -1,4 +1,4 @@
-"""Must end as if nothing had happened: runs of 4 nodes that lose ranks, time and nodes, by sbatch and by submitit.
+"""Runs of 4 nodes that lose ranks, time and nodes, by sbatch and submitit, end as if nothing had happened.
 
 Two stories go on at the same time. Each disturbs one run again and again; a test looks at the end of a story.
 """
@@ -69,7 +69,7 @@ def sbatch_story(field: Field, meeting: threading.Barrier) -> str:
 
 
 def submitit_story(field: Field, meeting: threading.Barrier) -> str:
-    """Preempted, out of time; killed, then hanging: signals by themselves, after a crash one `rostro resume` each."""
+    """Preempted, out of time, killed, hanging: signals by themselves, a `rostro resume` after each crash."""
     name = "submitted"
     job = field.submit(name, **{"cluster.partition": "preempt", "cluster.warning": 120, "hours": 0.5})
     higher_job_comes(field, name, job, meeting)

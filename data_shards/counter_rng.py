@@ -31,7 +31,7 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def key(seed: int, *purpose: int | str) -> np.uint64:
-    """The stream of a purpose, as in `key(seed, "augment", member)`: distinct purposes give independent ones."""
+    """The stream of a purpose, as in `key(seed, "augment", member)`: another purpose, another stream."""
     text = "\x00".join(f"{type(part).__name__}:{part}" for part in (seed, *purpose))
     return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
 

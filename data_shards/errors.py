@@ -4,7 +4,8 @@
 class UserError(ValueError):
     """Wrong input: the message names the key, its value and what to type instead.
 
-    The message is one printable line, whatever a name or a value in it contains: other characters are escaped.
+    The message is one printable line, whatever the names and values in it contain: other characters are
+    escaped.
     """
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
 """Small files of this project, read with types and bounds and written in one step.
 
-A file on disk is hostile input: it may be a FIFO, huge, not UTF-8, nested a thousand levels deep, or of other
-types than the code that reads it expects. `read_json` and `read_yaml` answer all of that with one `FileError`,
-which names the file, what is wrong with it and what to do. `write_bytes` replaces a file by rename.
+A file on disk is hostile input: it may be a FIFO, huge, not UTF-8, nested a thousand levels deep, or of types
+that the code does not expect. `read_json` and `read_yaml` answer all of that with one `FileError`, which
+names the file, what is wrong with it and what to do. `write_bytes` replaces a file by rename.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def read_bytes(path: Path | str, *, limit: int = SMALL, remedy: str = "restore i
 
 
 def _blocks(stream: BinaryIO, limit: int) -> Iterator[bytes]:
-    """The blocks of a file until they exceed `limit` together: a single read of `limit` would allocate it all."""
+    """The blocks of a file until they exceed `limit`: a single read of `limit` would allocate all of it."""
     while limit >= 0 and (block := stream.read(1 << 20)):
         limit -= len(block)
         yield block
@@ -92,7 +92,7 @@ def read_text(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it
 def read_json(
     path: Path | str, schema: Schema = dict, *, limit: int = SMALL, remedy: str = "restore it, or delete it"
 ) -> Any:
-    """The value in a JSON file of the shape of `schema` (see `conform`). Raises as `read_bytes` and `parse_json`."""
+    """The value in a JSON file; `schema`: its shape, see `conform`. Raises as `read_bytes`, `parse_json`."""
     return parse_json(read_bytes(path, limit=limit, remedy=remedy), schema, what=str(path), remedy=remedy)
 
 
@@ -112,7 +112,7 @@ def parse_json(
 def read_yaml(
     path: Path | str, schema: Schema = dict, *, limit: int = SMALL, remedy: str = "restore it, or delete it"
 ) -> Any:
-    """The value in a YAML file of the shape of `schema` (see `conform`), as `read_json`; an empty file is {}."""
+    """The value in a YAML file with the schema, as in `read_json`; an empty file is an empty mapping."""
     text = read_text(path, limit=limit, remedy=remedy)
     if text.count("[") + text.count("{") > BRACKETS:
         raise FileError(f"{path} has more than {BRACKETS:,} brackets: {remedy}")
@@ -139,9 +139,9 @@ def conform(value: Any, schema: Schema) -> str:
     """Why `value` does not have the shape of `schema`, in words ("" = it does).
 
     A schema is a type (`int` is not a bool, `float` takes whole numbers and is finite), a range of whole
-    numbers, `object` for anything, None, a tuple of alternatives, `[schema]` for a list, `{str: schema}` for a
-    mapping with any names, or `{"name": schema, "other?": schema}`, a mapping with these entries (`?`: it may be
-    absent) and perhaps more.
+    numbers, `object` for anything, None, a tuple of alternatives, `[schema]` for a list, `{str: schema}` for
+    a mapping with any names, or `{"name": schema, "other?": schema}`, a mapping with these entries (`?`: it
+    may be absent) and perhaps more.
     """
     return _conform(value, schema, "")
 
@@ -250,7 +250,7 @@ def write_bytes(path: Path | str, data: bytes, *, durable: bool = False) -> None
 
 
 def write_json(path: Path | str, value: Any, *, durable: bool = False, allow_nan: bool = False) -> None:
-    """Replace `path` by `value` as indented JSON. Raises ValueError for NaN, which is not JSON, unless allowed."""
+    """Replace `path` by `value` as indented JSON. Raises ValueError for NaN unless `allow_nan`."""
     write_bytes(path, json.dumps(value, indent=1, allow_nan=allow_nan).encode() + b"\n", durable=durable)
 
 
@@ -267,7 +267,7 @@ def durable(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def renamed(path: Path) -> Iterator[BinaryIO]:
-    """A file as from `durable`, for many files of one folder: the caller syncs the folder once, at the end."""
+    """A file as from `durable`, for many files of a folder: the caller syncs the folder once, at the end."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     with open(temporary, "wb") as file:
         yield file

@@ -31,7 +31,7 @@ def mix(colour: RGB, other: RGB, share: float) -> RGB:
 
 
 class Canvas:
-    """The image at twice its size, and the map of parts at its size. Coordinates are pixels of the final image."""
+    """The image at twice its size, and the map of parts at its size. Coordinates are pixels at its size."""
 
     def __init__(self, background: np.ndarray) -> None:
         self.size = background.shape[0]

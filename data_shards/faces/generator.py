@@ -1,9 +1,9 @@
 """Synthetic faces with known labels: identity, box, parts, landmarks, age, expression, attributes.
 
-For the demo, for tests, and for measurements that real sets do not allow. `draw` is a pure function of (seed,
-identity, sample): an identity fixes some 45 continuous traits, a sample draws pose, light, expression, what is
-worn, background, blur and noise. The people do not exist; `gender` and `tone` are what the generator drew, not
-claims about real people. Read next: `traits.py`, `features.py`, `canvas.py`.
+For the demo, for tests, and for measurements that real sets do not allow. `draw` is a pure function of
+(seed, identity, sample): an identity fixes some 45 continuous traits, a sample draws pose, light, expression,
+what is worn, background, blur and noise. The people do not exist; `gender` and `tone` are what the generator
+drew, not claims about real people. Read next: `traits.py`, `features.py`, `canvas.py`.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ FIELDS = ("age", "gender", "tone", "emotion", *ATTRIBUTES)  # the labels that ar
 
 @dataclass(frozen=True)
 class Face:
-    """One image and all that is known of it. Pixels: x to the right, y down, (0, 0) the image's outer corner."""
+    """One image and all that is known of it. Pixels: x right, y down, from the outer corner of the image."""
 
     image: np.ndarray  # uint8 [h, w, 3], RGB
     identity: int
@@ -60,7 +60,7 @@ class Face:
 
     @property
     def five_points(self) -> np.ndarray:
-        """float32 [5, 2] for alignment: eyes, nose tip, corners of the mouth; left in the image comes first."""
+        """float32 [5, 2] for alignment: eyes, nose tip, mouth corners; left in the image comes first."""
         points = self.landmarks
         eyes = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
         return np.stack([*eyes, points[30], points[48], points[54]])

@@ -87,7 +87,7 @@ def _span(low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class Traits:
-    """One identity. Lengths are in half faces: x to the right, y down, z to the viewer; the chin is near y = 1."""
+    """One identity. Lengths are in half faces: x right, y down, z to the viewer; the chin is near y = 1."""
 
     male: bool
     tone: int

@@ -26,7 +26,7 @@ class Head(NamedTuple):
 
 
 def read_head(data: bytes) -> Head:
-    """Read the header of a JPEG. Raises ValueError if the markers up to the first scan are not those of one."""
+    """Read the header. Raises ValueError if the markers up to the first scan are not those of a JPEG."""
     if data[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG")
     frame, adobe, orientation = b"", -1, 1
@@ -65,7 +65,7 @@ def read_head(data: bytes) -> Head:
 
 
 def count_scans(data: bytes) -> int:
-    """The number of scans before the end of the image: what a phone appends to it, such as a video, is skipped."""
+    """The number of scans up to the end of the image: what a phone appends, such as a video, is not read."""
     count, position = 0, 2
     while match := _AFTER_SCAN.search(data, position):
         marker, position = data[match.start() + 1], match.end()

@@ -1,4 +1,4 @@
-"""Turn any image file into the JPEG that is stored: 8 bits, RGB or grey, upright, whole. Or Rejected, with a reason.
+"""Turn any image file into the JPEG to store: 8 bits, RGB or grey, upright, whole; or say why it is Rejected.
 
 A JPEG that is all of that already keeps its bytes. Everything else is decoded and encoded again at quality 95
 without chroma subsampling. Other formats are read in `other_formats.py`, sizes are changed in `pixels.py`.
@@ -34,8 +34,8 @@ def normalise(
     """Return the JPEG to store for an image file. Raises Rejected.
 
     size: cut the centre square and resize it to size x size, as `pixels.square` does (None = keep the size).
-    crop: what is cut first, a box (x, y, width, height) in pixels, or the side of the centre square: in pixels,
-    or up to 1 as a share of the shorter side. verify: also decode the bytes that are kept as they are.
+    crop: what is cut first, a box (x, y, width, height) in pixels, or the side of the centre square: in
+    pixels, or up to 1 as a share of the shorter side. verify: also decode the bytes that are kept.
     """
     if not data:
         raise Rejected("empty file")

@@ -1,7 +1,7 @@
 """The centre square of an image at the size that a network sees: the only resize of whole images.
 
-Packing, the decoding of evaluations, `verify` and the card of an export share it, so an image has one score. The
-random crops of training are resized by their decoders: `loading/host.py`, `loading/dali.py`.
+Packing, the decoding of evaluations, `verify` and the card of an export share it, so an image has one score.
+The random crops of training are resized by their decoders: `loading/host.py`, `loading/dali.py`.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def by_strips(shape: tuple[int, ...], channels: int, strip: Callable[[int, int], np.ndarray]) -> np.ndarray:
-    """uint8 [h, w, channels] from strip(first row, end): a large image is never held whole in a wider type."""
+    """uint8 [h, w, channels] from strip(first row, end): a wider type never holds all of a large image."""
     height, width = shape[:2]
     image = np.empty((height, width, channels), np.uint8)
     step = max(1, STRIP // width)
@@ -55,7 +55,7 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def centre(width: int, height: int, side: float) -> Crop | None:
-    """The centre square: `side` in pixels, or up to 1 a share of the shorter side (None = the whole image)."""
+    """The centre square: `side` in pixels, or up to 1 a share of the shorter side. None: it is all."""
     shorter = min(width, height)
     pixels = min(shorter, max(1, round(side * shorter if side <= 1 else side)))
     if (width, height) == (pixels, pixels):

@@ -1,8 +1,9 @@
 """Augmentation parameters of images, from counted randomness: (seed, position in the stream, member).
 
 This module only draws numbers, for a whole batch at once; `loading/host.py` and `loading/dali.py` apply them,
-so both backends show the same crops. Random resized crop: area and log-uniform ratio as in Szegedy et al., "Going deeper with
-convolutions", CVPR 2015, section 6, in torchvision's form (10 attempts, then the largest one in the centre).
+so both backends show the same crops. Random resized crop: area and log-uniform ratio as in Szegedy et al.,
+"Going deeper with convolutions", CVPR 2015, section 6, in torchvision's form (10 attempts, then the largest
+one in the centre).
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from data_shards import counter_rng
 
 _ATTEMPTS = 10
-# The draws of an image: flip, four colour strengths, then the crop: its place, area and ratio of each attempt.
+# Draws of an image: flip, four colour strengths, then the crop: its place, area and ratio of each attempt.
 _CROP_FROM, _DRAWS = 5, 5 + 2 + 2 * _ATTEMPTS
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -21,7 +22,7 @@ _RGB = np.linalg.inv(_YIQ)
 
 
 class AugmentConfig(Protocol):
-    """The settings of augmentation, as in `hpc.config.schema.Augment`, which states their meaning and limits."""
+    """The settings of augmentation: `hpc.config.schema.Augment` states their meaning and limits."""
 
     crop_area: list[float]
     crop_ratio: list[float]

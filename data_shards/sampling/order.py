@@ -66,7 +66,7 @@ def rank_block(clock: int, batch: int, rank: int, world: int, *, unit: int = 1) 
 
 
 def evaluation_block(n: int, rank: int, world: int) -> range:
-    """The rows of a rank when each of n rows is visited once: contiguous, sizes differ by at most 1, no padding."""
+    """The rows of a rank when each of n is visited once: contiguous, no padding, counts at most 1 apart."""
     return range(n * rank // world, n * (rank + 1) // world)
 
 
@@ -81,7 +81,7 @@ class _Epoch:
 
 
 class _Windows:
-    """Units that are in shards, permuted anew in each epoch: first the shards, then the units within a window.
+    """Units in shards, permuted anew in each epoch: first the shards, then the units within a window.
 
     Every epoch is a bijection of [0, total); `locate` computes any part of it on its own.
     """
@@ -93,9 +93,8 @@ class _Windows:
         mean = max(1.0, self.total / max(1, len(counts)))
         shards = min(len(counts), max(WINDOW_SHARDS, round(window / mean)))
         number = max(1, len(counts) // max(1, shards))
-        self.cuts = (
-            np.arange(number + 1) * len(counts) // number
-        )  # even, so that no small window is left over
+        # Even cuts, so that no small window is left over.
+        self.cuts = np.arange(number + 1) * len(counts) // number
         self.epoch = lru_cache(maxsize=3)(self._epoch)
 
     def _epoch(self, number: int) -> _Epoch:

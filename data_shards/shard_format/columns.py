@@ -29,7 +29,7 @@ _HEADER = re.compile(
 
 
 def load_column(path: Path, dtype: str, rows: int) -> np.memmap:
-    """Map the column in `path`: [rows] of `dtype`, read-only. Raises FileError unless it is an npy file of that."""
+    """Map the column in `path`: [rows] of `dtype`, read-only. Raises FileError for any other npy file."""
     kind = np.dtype(dtype)
     with open_regular(path, remedy=REMEDY) as file:
         head = file.read(10)
@@ -104,7 +104,7 @@ def _verify_blocks(path: Path, blocks: Sequence[int], hashes: bytes) -> None:
 
 
 def check_starts(path: Path, starts: np.ndarray, rows: int) -> None:
-    """Raise FileError unless `starts` rises strictly from 0 to the number of rows, so that no part is empty."""
+    """Raise FileError unless `starts` rises strictly from 0 to the number of rows: no part is empty."""
     if int(starts[0]) != 0 or int(starts[-1]) != rows or not (starts[1:] > starts[:-1]).all():
         raise FileError(f"{path}: does not rise from 0 to the {rows} rows of the set: {REMEDY}")
 

@@ -36,8 +36,8 @@ def _marked(plain: str, name: str, longest: int) -> str:
 def _unique(names: Sequence[str], slugs: Sequence[str], *, wholes: Sequence[str], longest: int) -> list[str]:
     """A slug for each name, all distinct. A name that is its own slug keeps it, as pair lists expect.
 
-    wholes: what distinguishes the names, such as their paths. Where two names have the same slug, the later one
-    is marked with the hash of its whole.
+    wholes: what distinguishes the names, such as their paths. Where two names have the same slug, the later
+    one is marked with the hash of its whole.
     """
     unique = dict.fromkeys(range(len(names)), "")
     taken: set[str] = set()
@@ -55,9 +55,10 @@ def _unique(names: Sequence[str], slugs: Sequence[str], *, wholes: Sequence[str]
 
 
 def visible(name: str) -> str:
-    """Return the name on one printable line: control characters, undecodable bytes and backslashes are escaped.
+    """Return the name on one printable line.
 
-    Different names stay different, and plain ones do not change.
+    Control characters, undecodable bytes and backslashes are escaped, so different names stay different, and
+    plain ones do not change.
     """
     if name.isprintable() and "\\" not in name:
         return name

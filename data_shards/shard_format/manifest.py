@@ -61,7 +61,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
-    """Return (manifest, sha256 of the file). Raises UserError unless the folder is a whole set of this schema."""
+    """(manifest, sha256 of the file). Raises UserError unless the folder is a whole set of this schema."""
     path = folder / NAME
     try:
         data = read_bytes(path, limit=LARGEST, remedy="give the folder of a packed set")

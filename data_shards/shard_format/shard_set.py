@@ -1,9 +1,9 @@
-"""ShardSet: a packed set, opened for reading. Memory-mapped tables, one row a sample, ordered by (shard, offset).
+"""ShardSet: a packed set, opened for reading. Its tables are memory-mapped, a row a sample, in tar order.
 
-Opening compares the size of every file with the manifest, and the bytes of the index: all of a small set's; of
-a large one's (over WHOLE bytes) the two tables of starts, and the rest when a row is first needed (`verify`).
-The crc32 of an image is compared when it is read; `rostro check` reads everything. Row numbers are the ids of
-samples everywhere. Read next: `columns.py`, `manifest.py`.
+Opening compares the size of every file with the manifest, and the bytes of the index: all of a small set's;
+of a large one's (over WHOLE bytes) the two tables of starts, and the rest when a row is first needed
+(`verify`). The crc32 of an image is compared when it is read; `rostro check` reads everything. Row numbers
+are the ids of samples everywhere. Read next: `columns.py`, `manifest.py`.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ CHUNK = 1 << 20  # rows that are compared at a time
 
 
 class ShardSet:
-    """A packed set, opened. Arrays are read-only maps of files: a process loads only the parts that it reads."""
+    """A packed set, opened. Its arrays are read-only maps of files: a process loads only what it reads."""
 
     shard: np.ndarray  # [n] u4
     offset: np.ndarray  # [n] u8
@@ -102,14 +102,14 @@ class ShardSet:
         return columns | {f"index/labels.{field}.npy": column for field, column in self.labels.items()}
 
     def verify(self, ids: np.ndarray) -> None:
-        """Raise UserError if the index of one of these rows is not what was packed. Call it before using rows."""
+        """Raise UserError if the index of these rows is not what was packed. Call it before they are used."""
         if self._blocks is not None:
             self._blocks.verify(ids)
         elif not self._compared:
             self.compare(np.unique(ids))
 
     def check_starts(self) -> None:
-        """Raise UserError unless both tables of starts divide the rows, and the shards' as the manifest says."""
+        """Raise UserError unless both tables of starts divide the rows, into shards as the manifest says."""
         for name in STARTS:
             check_starts(self._column(name), getattr(self, name), len(self))
         counts = [entry["samples"] for entry in self.manifest["shards"]]
@@ -117,7 +117,7 @@ class ShardSet:
             raise UserError(f"{self._column('shard_start')}: does not fit the manifest's shards: {REMEDY}")
 
     def compare_all(self) -> None:
-        """Raise UserError unless all rows fit starts and shards, and the hashes of blocks if the set has them."""
+        """Raise UserError unless all rows fit starts, shards and, if the set has them, hashes of blocks."""
         if BLOCKS in self._files:
             self._blocks = Blocks(self.folder, self._columns(), self._files[BLOCKS])
         for ids in self._chunks():
@@ -176,7 +176,7 @@ class ShardSet:
         return f"{self.shards[int(self.shard[sample_id])].name}:{self.member(sample_id)}"
 
     def identity_names(self) -> list[str]:
-        """The names of all identities, by number. Raises UserError if the list is not the one that was packed."""
+        """The names of the identities, by number. Raises UserError if the list is not what was packed."""
         path, entry = self.folder / "identities.txt", self._files["identities.txt"]
         data = read_bytes(path, limit=entry["bytes"], remedy=REMEDY)
         try:

@@ -32,9 +32,9 @@ _MIDDLE, _TAIL = b"\0" + _HEAD[136:148], b"\0 " + _HEAD[156:]
 
 
 def header(name: bytes, size: int) -> bytes:
-    """The 512 bytes before a member's data. name: at most NAME_LENGTH ASCII bytes; size: below SIZE_LIMIT."""
+    """The 512 bytes before a member's data. name: ASCII, at most NAME_LENGTH; size: below SIZE_LIMIT."""
     digits = b"%011o" % size
-    # The low half of an Adler checksum is 1 + the sum of the bytes, modulo 65521: C speed, and the sum is small.
+    # The low half of an Adler checksum is 1 + the sum of the bytes, modulo 65521: fast, and the sum is small.
     total = adler32(digits, adler32(name)) & 0xFFFF
     return b"".join((name, _GAPS[len(name)], digits, _MIDDLE, b"%06o" % (_SUM - 1 + total), _TAIL))
 

@@ -1,8 +1,9 @@
-"""Augmentation parameters of pictures, from counted randomness: (seed, position in the stream, member).
+"""Augmentation parameters of images, from counted randomness: (seed, position in the stream, member).
 
-Only numbers are made here, for a whole batch at once; `host.py` and `dali.py` apply them, so both backends
-show the same crops. Random resized crop: area and log-uniform ratio as in Szegedy et al., "Going deeper with
-convolutions", CVPR 2015, section 6, in torchvision's form (10 attempts, then the largest one in the centre).
+This module only draws numbers, for a whole batch at once; `loading/host.py` and `loading/dali.py` apply them,
+so both backends show the same crops. Random resized crop: area and log-uniform ratio as in Szegedy et al.,
+"Going deeper with convolutions", CVPR 2015, section 6, in torchvision's form (10 attempts, then the largest
+one in the centre).
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from data_shards import counter_rng
 
 _ATTEMPTS = 10
-# draws of a picture: flip, four colour strengths, then the crop: its place, area and ratio of each attempt
+# Draws of an image: flip, four colour strengths, then the crop: its place, area and ratio of each attempt.
 _CROP_FROM, _DRAWS = 5, 5 + 2 + 2 * _ATTEMPTS
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -21,7 +22,7 @@ _RGB = np.linalg.inv(_YIQ)
 
 
 class AugmentConfig(Protocol):
-    """`hpc.config.schema.Augment`."""
+    """The settings of augmentation: `hpc.config.schema.Augment` states their meaning and limits."""
 
     crop_area: list[float]
     crop_ratio: list[float]
@@ -34,11 +35,11 @@ class AugmentConfig(Protocol):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to each of n pictures: cut `crop`, resize to the network's size, recolour, flip."""
+    """What happens to each of n images: cut `crop`, resize to the network's size, recolour, flip."""
 
-    crop: np.ndarray  # [n, 4] int32: x, y, width, height in pixels of the stored picture
+    crop: np.ndarray  # [n, 4] int32: x, y, width, height in pixels of the stored image
     flip: np.ndarray  # [n] bool: left and right change places
-    colour: np.ndarray | None  # [n, 3, 4] float32: RGB affine map on 0..255; None: colours stay
+    colour: np.ndarray | None  # [n, 3, 4] float32: affine map of RGB in 0..255 (None = keep the colours)
     exact: bool = False  # the whole centre square by `pixels.square`, whatever it costs: evaluation
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class Augmentation:
 
 
 def centre(widths: np.ndarray, heights: np.ndarray) -> Augmentation:
-    """The largest square in the middle of each picture, nothing random: evaluation."""
+    """The largest square in the middle of each image, for evaluation. widths, heights: [n] pixels."""
     return Augmentation(_centre_square(widths, heights), np.zeros(len(widths), bool), None, exact=True)
 
 
@@ -58,7 +59,10 @@ def draw(
     widths: np.ndarray,
     heights: np.ndarray,
 ) -> Augmentation:
-    """Parameters of the pictures at `positions`: row i depends on nothing but its own arguments."""
+    """Draw the parameters of n images: row i depends on nothing but its own position, width and height.
+
+    positions: [n] in the stream; member: of the slot; widths, heights: [n] pixels of the stored images.
+    """
     whole = list(config.crop_area) == [1, 1]
     draws = _CROP_FROM if whole else _DRAWS
     noise = counter_rng.uniform(counter_rng.key(seed, "augment", member), positions, draws)
@@ -88,18 +92,18 @@ def _random_crop(
     wide, high = wide[:, 0], high[:, 0]
     x = np.floor(noise[:, 0] * (wide - width + 1))
     y = np.floor(noise[:, 1] * (high - height + 1))
-    # none of the attempts fits: the largest crop of an allowed ratio, in the middle
+    # Where none of the attempts fits: the largest crop of an allowed ratio, in the middle.
     central_width = np.minimum(wide, np.maximum(1, np.rint(high * ratio_high)))
     central_height = np.minimum(high, np.maximum(1, np.rint(wide / ratio_low)))
-    found = fits.any(axis=1)
-    width, height = np.where(found, width, central_width), np.where(found, height, central_height)
-    x = np.where(found, x, (wide - width) // 2)
-    y = np.where(found, y, (high - height) // 2)
+    any_fits = fits.any(axis=1)
+    width, height = np.where(any_fits, width, central_width), np.where(any_fits, height, central_height)
+    x = np.where(any_fits, x, (wide - width) // 2)
+    y = np.where(any_fits, y, (high - height) // 2)
     return np.stack([x, y, width, height], axis=1).astype(np.int32)
 
 
 def _colour(config: AugmentConfig, noise: np.ndarray) -> np.ndarray | None:
-    """Brightness, contrast about mid-grey, saturation about luma, hue (a rotation in YIQ), in this order."""
+    """The maps of brightness, contrast about mid-grey, saturation about luma and hue (a rotation in YIQ)."""
     strengths = np.array([config.brightness, config.contrast, config.saturation, config.hue], np.float64)
     if not strengths.any():
         return None

@@ -1,4 +1,4 @@
-"""The procedural faces: repeatable, labelled truly, hard for pixels; and their source as the packer sees it."""
+"""The procedural faces: repeatable, labelled truly, hard for pixels; and the source that packs them."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""Checks of packed sets: every damaged byte is named with its file, member and reason; summaries and contact sheets."""
+"""Checks of packed sets name each damaged byte by file, member and reason; summaries and contact sheets."""
 
 import json
 import shutil
@@ -94,7 +94,7 @@ def test_command_names_shard_member_reason(folder, capsys):
     assert main(["check", str(folder.parent), "workers=2"]) == 1
     printed = capsys.readouterr().out
     assert (
-        f"{folder}/{shards.shards[0].name}: {member}: picture bytes were changed (crc32 differs)" in printed
+        f"{folder}/{shards.shards[0].name}: {member}: image bytes were changed (crc32 differs)" in printed
     )
 
 

@@ -134,7 +134,7 @@ def test_a_list_reaches_no_picture_by_another_path(tmp_path):
         (["faces/ann", "faces/bo"], "would be taken for people: type src=.*/faces"),
         (
             ["ann"],
-            "all its pictures lie in one folder, 'ann': give the folder that has one folder for each identity",
+            "all its images are in one folder, 'ann': give the folder that has one folder for each identity",
         ),
     ],
 )

@@ -5,12 +5,12 @@ weaker than those of `loader.py`:
 - Shards, not samples, are dealt out to the ranks: there must be at least as many shards as ranks, and how
   often their samples are seen differs by as much as the shards differ.
 - Samples are shuffled in a buffer; the order is a function of (seed, world, clock of the last start) only.
-- With `group` = K (`data.order=groups`) groups are shuffled: K slots in succession show one identity. They are
-  cut from the samples of one label that stand together in a shard, permuted anew in each pass, and topped up
+- With `group` = K (`data.order=groups`) groups are shuffled: K slots in succession show one identity. They
+  are cut from the samples of one label that stand together in a shard, permuted anew in each pass, and topped up
   with `repeat`s as in `order.GroupOrder`; but an identity that two shards share is cut in each of them.
 - The clock counts slots, repeats too. A start above 0 goes back to the front of the shard in which that clock
   fell (known from the index) or begins a new pass (bare URLs): a resume is not bit-equal to a straight run.
-- `identity` is the only label (`.cls`). Ids are rows; with bare URLs, number of the shard x 2^32 + place in it.
+- `identity` is the only label (`.cls`). Ids are rows; with bare URLs, shard number x 2^32 + place in the shard.
 """
 
 import itertools
@@ -229,8 +229,8 @@ def _runs(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
             yield run
             if sample.label != run[0].label and sample.label in seen:
                 raise UserError(
-                    f"data.train: {sample.name} comes back to identity {sample.label}, data.order=groups needs "
-                    "them together in a shard: pack the set with `rostro pack`, or use data.order=plain"
+                    f"data.train: {sample.name} comes back to identity {sample.label}, data.order=groups "
+                    "needs them together in a shard: pack the set with `rostro pack`, or use data.order=plain"
                 )
             run = []
         seen.add(sample.label)

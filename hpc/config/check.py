@@ -12,8 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.config import deepspeed
-from hpc.config.apex import OPTIMIZERS as APEX
+from hpc.config import apex, deepspeed
 from hpc.config.parse import task_defaults
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config
@@ -115,8 +114,8 @@ def _check_numbers(config: Config) -> None:
         raise UserError(
             f"optim.steps={shown(optim.steps)} are not rising shares of the run: use optim.steps=[0.5,0.75]"
         )
-    if optim.impl == "apex" and optim.name not in APEX:
-        raise UserError(f"optim.name={optim.name}: NVIDIA Apex has no such optimizer: use optim.impl=torch")
+    if optim.impl == "apex":
+        apex.check_name(optim.name)
     if optim.impl == "apex" and config.engine.name == "deepspeed":
         raise UserError(
             "optim.impl=apex does not go with engine=deepspeed, which splits what Apex counts together: use "

@@ -232,14 +232,6 @@ def test_a_set_without_a_pair_is_refused_before_anything_is_made(tmp_path, split
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_memory_plan_knows_every_optimizer():
-    from hpc.config.rules import rules
-    from hpc.config.schema import Config
-    from launch.start.data import MOMENTS
-
-    assert set(MOMENTS) == set(rules(Config)["optim.name"].one_of)
-
-
 def test_a_sweep_is_refused_whole_where_one_of_its_runs_exists(tmp_path, shards):
     (tmp_path / "runs" / "sw-seed=1").mkdir(parents=True)
     words = ["-m", "task=siamese", "batch=8", "name=sw", "seed=0,1", f"data.train={shards / 'train'}"]

@@ -139,6 +139,8 @@ def test_the_message_of_a_batch_that_does_not_divide():
         ({"micro_batch": 128}, "micro_batch=128 is more than a rank's share, 64 / 1 = 64"),
         ({"norm_stats": "batch"}, "norm_stats=batch is not known: use local or group or sync"),
         ({"images": 0}, "images=0 is not positive"),
+        ({"optim": Optim(name="adamax")}, "optim.name=adamax is not known: use sgd or adam"),
+        ({"optim": Optim(schedule="plateau")}, "optim.schedule=plateau is not known: use constant or cosine"),
         ({"optim": Optim(lr=float("inf"))}, "optim.lr=inf is not a finite number"),
         ({"optim": Optim(final=5.0)}, "optim.final=5.0 is not in [0, 1]"),
         ({"optim": Optim(gamma=-1.0)}, "optim.gamma=-1.0 is not in (0, 1]"),

@@ -8,12 +8,12 @@ import dataclasses
 import importlib
 import importlib.util
 import math
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from data_shards.errors import UserError
 from hpc.config import apex, deepspeed
-from hpc.config.parse import task_defaults
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config
 from hpc.config.text import check_text
@@ -51,11 +51,14 @@ def all_rules(task: str) -> dict[str, Rule]:
     return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in own.items()}
 
 
-def check_values(config: Config) -> None:
-    """What `check` refuses of each value by itself: text, choices and ranges."""
+def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
+    """Refuse each value that is wrong by itself: text, choices and ranges.
+
+    task_defaults: dotted keys `task.*` with the examples that an error may show (None = it shows none)
+    """
     check_text(config)
     name = config.task.get("name", "")
-    defaults = flatten(dataclasses.asdict(Config())) | task_defaults(name)
+    defaults = flatten(dataclasses.asdict(Config())) | dict(task_defaults or {})
     defaults |= {key: [item] for key, item in ITEMS.items()}  # empty lists are no examples
     for key, value in flatten(dataclasses.asdict(config)).items():
         if any(isinstance(item, float) and not math.isfinite(item) for item in (value, *_items(value))):
@@ -77,9 +80,12 @@ def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def check(config: Config) -> None:
-    """Raise UserError for the first thing that cannot work; the message names key, value and remedy."""
-    check_values(config)
+def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
+    """Raise UserError for the first thing that cannot work; the message names key, value and remedy.
+
+    task_defaults: see `check_values`
+    """
+    check_values(config, task_defaults)
     _check_numbers(config)
     _check_batch(config)
     deepspeed.check(config)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpc.config.parse import load_config, smoke_overrides
+from hpc.config.parse import load_config
+from launch.options.conf import smoke_overrides
 from tests.sets import pack_set
 from tests.support.command import ROOT, refused, rostro, script
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_shards.errors import UserError
 from hpc.config.check import check
 from hpc.config.identity import changed, identity, is_free, numbers
-from hpc.config.parse import from_dict, load_config, save_config, smoke_overrides
+from hpc.config.parse import from_dict, load_config, save_config
 from hpc.config.schema import Cluster, Config, Data, Optim
 from hpc.config.sizes import sizes
 from hpc.config.types import as_type
@@ -174,14 +174,6 @@ def test_refusals(changes, message):
         check(dataclasses.replace(config(), **changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_the_smoke_overrides_are_words():
-    words = smoke_overrides("siamese")
-    assert "task.trunk=small" in words
-    assert all(word.count("=") == 1 for word in words)
-    with pytest.raises(UserError, match="task=siames is not known: did you mean siamese"):
-        smoke_overrides("siames")
 
 
 def test_a_default_config_has_sane_sizes():

@@ -82,7 +82,8 @@ def _hydra(words: Sequence[str]) -> int:
     """Answer --cfg and the like by Hydra itself; none of them runs anything."""
     import hydra
 
-    from launch.options.compose import CONF, register
+    from launch.options.compose import register
+    from launch.options.conf import CONF
 
     register()
     sys.argv[1:] = words

@@ -8,13 +8,12 @@ import dataclasses
 import importlib
 import importlib.util
 import math
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.config import deepspeed
-from hpc.config.apex import OPTIMIZERS as APEX
-from hpc.config.parse import task_defaults
+from hpc.config import apex, deepspeed
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config
 from hpc.config.text import check_text
@@ -52,11 +51,14 @@ def all_rules(task: str) -> dict[str, Rule]:
     return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in own.items()}
 
 
-def check_values(config: Config) -> None:
-    """What `check` refuses of each value by itself: text, choices and ranges."""
+def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
+    """Refuse each value that is wrong by itself: text, choices and ranges.
+
+    task_defaults: dotted keys `task.*` with the examples that an error may show (None = it shows none)
+    """
     check_text(config)
     name = config.task.get("name", "")
-    defaults = flatten(dataclasses.asdict(Config())) | task_defaults(name)
+    defaults = flatten(dataclasses.asdict(Config())) | dict(task_defaults or {})
     defaults |= {key: [item] for key, item in ITEMS.items()}  # empty lists are no examples
     for key, value in flatten(dataclasses.asdict(config)).items():
         if any(isinstance(item, float) and not math.isfinite(item) for item in (value, *_items(value))):
@@ -78,9 +80,12 @@ def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def check(config: Config) -> None:
-    """Raise UserError for the first thing that cannot work; the message names key, value and remedy."""
-    check_values(config)
+def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
+    """Raise UserError for the first thing that cannot work; the message names key, value and remedy.
+
+    task_defaults: see `check_values`
+    """
+    check_values(config, task_defaults)
     _check_numbers(config)
     _check_batch(config)
     deepspeed.check(config)
@@ -115,8 +120,8 @@ def _check_numbers(config: Config) -> None:
         raise UserError(
             f"optim.steps={shown(optim.steps)} are not rising shares of the run: use optim.steps=[0.5,0.75]"
         )
-    if optim.impl == "apex" and optim.name not in APEX:
-        raise UserError(f"optim.name={optim.name}: NVIDIA Apex has no such optimizer: use optim.impl=torch")
+    if optim.impl == "apex":
+        apex.check_name(optim.name)
     if optim.impl == "apex" and config.engine.name == "deepspeed":
         raise UserError(
             "optim.impl=apex does not go with engine=deepspeed, which splits what Apex counts together: use "

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Config
 from hpc.config.types import near
-
-# One norm for a whole tensor decides the step of these; ZeRO cuts tensors between the ranks.
-WHOLE_TENSORS = ("lamb", "novograd")
 
 # Dotted keys of DeepSpeed that this config decides -> the key that does. A file may repeat our value, not
 # change it.
@@ -84,7 +82,7 @@ def check(config: Config) -> None:
                     "engine=deepspeed, or leave it out"
                 )
         return
-    if ours.stage and config.optim.name in WHOLE_TENSORS:
+    if ours.stage and OPTIMIZERS[config.optim.name].whole_tensors:
         raise UserError(
             f"optim.name={config.optim.name} takes norms of whole tensors, which ZeRO cuts between the "
             f"ranks: "

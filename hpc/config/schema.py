@@ -7,6 +7,7 @@ Reading, writing and comparing configs is in `hpc/config/parse.py`, what keys re
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpc.config.optimizers import OPTIMIZERS, readers
 from hpc.config.rules import block, key
 
 
@@ -56,14 +57,14 @@ class Data:
 
 @dataclass
 class Optim:
-    name: str = key("adamw", "optimizer", one_of=("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop"))
+    name: str = key("adamw", "optimizer", one_of=tuple(OPTIMIZERS))
     impl: str = key("torch", "whose code; apex: NVIDIA's fused kernels, a GPU only", one_of=("torch", "apex"))
     lr: float = key(1e-3, "learning rate at its highest", above=0)
-    betas: list[float] = key([0.9, 0.999], "adam, adamw, lamb, novograd: the two decays", least=0, below=1)
+    betas: list[float] = key([0.9, 0.999], f"{readers('betas')}: the two decays", least=0, below=1)
     eps: float = key(1e-8, "added to the denominator", above=0)
-    momentum: float = key(0.9, "sgd, rmsprop", least=0)
-    nesterov: bool = key(False, "sgd: Nesterov's momentum")
-    alpha: float = key(0.99, "rmsprop: decay of the squares", least=0, most=1)
+    momentum: float = key(0.9, f"{readers('momentum')}: share of the last step that stays", least=0)
+    nesterov: bool = key(False, f"{readers('nesterov')}: Nesterov's momentum")
+    alpha: float = key(0.99, f"{readers('alpha')}: decay of the squares", least=0, most=1)
     weight_decay: float = key(0.0, "pull of weights towards 0; biases and norms are left out", least=0)
     clip: float = key(0.0, "largest gradient norm; 0: no clipping", least=0)
     schedule: str = key("cosine", "how the rate falls", one_of=("constant", "cosine", "step", "linear"))

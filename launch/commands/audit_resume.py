@@ -128,7 +128,7 @@ class Auditor:
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         """Prepare the run directory of a smoke run; return its path."""
-        from hpc.config.parse import smoke_overrides
+        from launch.options.conf import smoke_overrides
         from launch.start import create
 
         words = [
@@ -168,7 +168,7 @@ class Auditor:
 
     def faults(self, case: Case) -> list[str]:
         """Draw the places of the kills: each comes after the newest checkpoint of the one before."""
-        from hpc.config.parse import smoke_overrides
+        from launch.options.conf import smoke_overrides
 
         plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
         images, every = int(plan["images"]), int(plan["save.every"])

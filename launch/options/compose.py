@@ -21,11 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from data_shards.errors import UserError
-from hpc.config.parse import CONF, from_dict, smoke_overrides
+from hpc.config.parse import from_dict
 from hpc.config.rules import WORDS
 from hpc.config.schema import Config
 from hpc.config.text import check_word
 from hpc.config.types import ITEMS, TABLES, as_type, as_typed_tree, flatten, near, shown
+from launch.options.conf import CONF, choices, smoke_overrides
 from launch.options.other_words import answer
 from launch.options.site import site_values
 
@@ -49,11 +50,6 @@ class Schema(Config):
 def register() -> None:
     """Make the schema known to Hydra, so that unknown keys and wrong types fail while it composes."""
     ConfigStore.instance().store(name="schema", node=Schema)
-
-
-def choices(group: str) -> list[str]:
-    """Return the values of `task=`, `engine=` or `cluster=`."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @cache
@@ -91,6 +87,11 @@ def _plain(path: Path) -> dict[str, Any]:
 def chosen_task(words: Sequence[str]) -> str:
     """Return the task that the words name."""
     return next((word[5:] for word in reversed(words) if word.startswith("task=")), "siamese")
+
+
+def task_keys(task: str) -> dict[str, Any]:
+    """Return the dotted keys `task.*` of a task with their defaults."""
+    return flatten(task_yaml(task).get("task", {}), "task.")
 
 
 def known_keys(task: str) -> dict[str, Any]:

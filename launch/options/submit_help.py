@@ -44,7 +44,8 @@ COLUMN = 32  # where the explanation of a key begins
 def show(words: Sequence[str]) -> int:
     """Print our own page; Hydra's flags are behind `--hydra-help`."""
     from hpc.config.check import all_rules
-    from launch.options.compose import choices, chosen_task, known_keys
+    from launch.options.compose import chosen_task, known_keys
+    from launch.options.conf import choices
 
     task = chosen_task([word for word in words if "=" in word])
     rules, width = all_rules(task), shutil.get_terminal_size().columns if os.isatty(1) else 110

@@ -32,16 +32,17 @@ def resolve(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
     suffix: ending of a given name (empty = none)
     job: the SLURM job in which this runs (empty = none)
     """
-    from launch.options.compose import composed
+    from launch.options.compose import chosen_task, composed, task_keys
     from launch.start import data, slurm
 
     config = composed(words)
     name = config.name + suffix if config.name else ""
     config = dataclasses.replace(config, name=name, runs=str(Path(config.runs).expanduser()))
-    check_values(config)
+    examples = task_keys(chosen_task(words))
+    check_values(config, examples)
     config = config if job else on_cluster(config)  # a job has its cluster
     refuse_unused(config, words)
-    check(config)
+    check(config, examples)
     config = data.locate_data(config)
     data.check_place(config)
     if config.cluster.name == "slurm":

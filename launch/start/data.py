@@ -11,14 +11,12 @@ from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json
 from hpc.config import deepspeed, held_out
 from hpc.config.check import task_checks
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Config
 from hpc.config.sizes import Sizes, sizes
 from hpc.config.text import check_text
 from hpc.runs.run_dir import RunDir
 from launch.start import forecast
-
-# fp32 numbers that an optimizer keeps for each parameter
-MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd": 0}
 
 
 def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
@@ -192,9 +190,7 @@ def memory(config: Config, counts: Mapping[str, Any]) -> dict[str, float]:
     parameters, picture = module.counts(config, counts)
     half = 0.5 if config.precision == "bf16" else 1.0
     world, copy = config.procs * config.nodes, 4.0 * parameters
-    moments = MOMENTS[config.optim.name] + (
-        config.optim.name in ("sgd", "rmsprop") and config.optim.momentum > 0
-    )
+    moments = len(OPTIMIZERS[config.optim.name].moments_with(config.optim.momentum))
     return {
         "weights": copy,
         "gradients": copy,

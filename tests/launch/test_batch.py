@@ -12,9 +12,9 @@ from data_shards.errors import UserError
 from data_shards.files import read_json, write_json
 from hpc.cluster import slurm
 from hpc.cluster.signals import StopReason
-from hpc.config.parse import smoke_overrides
 from hpc.runs.run_dir import RunDir
 from launch import batch
+from launch.options.conf import smoke_overrides
 from launch.start import create
 from tests.sets import pack_set
 from tests.support.command import environment

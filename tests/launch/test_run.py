@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config.parse import load_config, smoke_overrides
+from hpc.config.parse import load_config
 from hpc.runs.run_dir import RunDir
+from launch.options.conf import smoke_overrides
 from tests.runs import wait_for
 from tests.sets import pack_set
 from tests.support.command import ROOT, environment, refused, rostro

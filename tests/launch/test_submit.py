@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpc.config.parse import load_config, smoke_overrides
+from hpc.config.parse import load_config
+from launch.options.conf import smoke_overrides
 from tests.sets import pack_set
 from tests.support.command import ROOT, refused, rostro, script
 
@@ -230,14 +231,6 @@ def test_a_set_without_a_pair_is_refused_before_anything_is_made(tmp_path, split
     error = refused(rostro("submit", "task=siamese", "batch=8", *words, cwd=tmp_path))
     assert f"data.{split}={sets[split]} holds 3 identities with at most 1 pictures each" in error
     assert not (tmp_path / "runs").exists()
-
-
-def test_the_memory_plan_knows_every_optimizer():
-    from hpc.config.rules import rules
-    from hpc.config.schema import Config
-    from launch.start.data import MOMENTS
-
-    assert set(MOMENTS) == set(rules(Config)["optim.name"].one_of)
 
 
 def test_a_sweep_is_refused_whole_where_one_of_its_runs_exists(tmp_path, shards):

@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 
-from hpc.config.parse import smoke_overrides
 from hpc.runs.processes import alive
 from hpc.runs.run_dir import RunDir
 from launch.audit.compare import differences
+from launch.options.conf import smoke_overrides
 from tests.slurm.conftest import ROOT, Cluster
 
 IMAGES = 1280

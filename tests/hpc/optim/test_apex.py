@@ -13,13 +13,14 @@ from data_shards.errors import UserError
 from hpc.config import apex
 from hpc.config.check import check
 from hpc.config.identity import is_free
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Config, Data, Engine, Optim
 from hpc.optim import apex as apex_optim
 from hpc.optim import build
 from hpc.optim.state import export_state, import_state
 from tests.support import apexes
 
-NAMES = ("sgd", "adam", "adamw", "lamb", "novograd")
+NAMES = [name for name, optimizer in OPTIMIZERS.items() if optimizer.apex]
 REAL = apex.found() == "nvidia" and torch.cuda.is_available()
 
 

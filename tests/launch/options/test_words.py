@@ -13,15 +13,18 @@ import pytest
 
 from data_shards.errors import UserError
 from hpc.config.check import MOST, all_rules, check, task_checks
-from hpc.config.parse import load_config, save_config, smoke_overrides
+from hpc.config.parse import load_config, save_config
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
 from launch.options import compose
-from launch.options.compose import composed, known_keys
+from launch.options import conf as options_conf
+from launch.options.compose import composed, known_keys, task_keys
+from launch.options.conf import smoke_overrides
 from launch.options.other_words import OURS, SAME, answer
 from tests.support.fuzz import check_refusal
 
 KEYS = known_keys("siamese")
+EXAMPLES = task_keys("siamese")
 EXAMPLE = re.compile(r"(?:for example|write|use) ([a-z_.]+=(?:\[[^\]]*\]|\{[^}]*\}|[^\s,]+))")
 # A choice, a limit, a divisor: what may stand there is listed.
 REMEDY = re.compile(r": use [\w.]+ or |: `rostro submit -m| at least|: leave|use \d+|needs")
@@ -29,7 +32,7 @@ REMEDY = re.compile(r": use [\w.]+ or |: `rostro submit -m| at least|: leave|use
 
 def refusal(*words: str) -> str:
     with pytest.raises(UserError) as error:
-        check(composed(words))
+        check(composed(words), EXAMPLES)
     check_refusal(error.value)
     return str(error.value)
 
@@ -39,13 +42,11 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the configs, in which a test may write another task."""
     import shutil
 
-    import hpc.config.parse
-
     folder = tmp_path / "conf"
     shutil.copytree(compose.CONF, folder)
-    for module in (compose, hpc.config.parse):
+    for module in (compose, options_conf):
         monkeypatch.setattr(module, "CONF", folder)
-    caches = (compose.task_yaml, compose._tree, hpc.config.parse.task_defaults)
+    caches = (compose.task_yaml, compose._tree)
     for cached in caches:
         cached.cache_clear()
     yield folder
@@ -120,7 +121,7 @@ def test_a_remedy_is_accepted(key: str) -> None:
     """Type a bad value into each checked key, then the example that its refusal shows."""
     for value in bad_values(key):
         try:
-            check(composed([f"{key}={value}"]))
+            check(composed([f"{key}={value}"]), EXAMPLES)
         except UserError as error:
             check_refusal(error, key)
             found = EXAMPLE.search(str(error))
@@ -213,6 +214,7 @@ def test_a_task_yaml_that_is_wrong_is_named(conf: Path, text: str, message: str)
 
 def test_a_config_of_a_run_has_the_types_of_its_task(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
+    (tmp_path / "code").symlink_to(Path(__file__).parents[3])
     config = composed([])
     save_config(config, path)
     assert load_config(path) == config

@@ -9,10 +9,7 @@ ones. Controls that leave out a part of the state must fail. The comparison itse
 
 import dataclasses
 import itertools
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config.check import checks_of
 from launch.audit.compare import differences, elastic_differences, state_parts
+from launch.audit.forked_ranks import start_ranks
 from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
 
@@ -78,29 +76,6 @@ class Case:
         """Return the case as words of `rostro submit`."""
         stage = [] if self.stage is None else [f"engine.deepspeed.stage={self.stage}"]
         return [f"procs={self.procs}", f"engine={self.engine}", *stage, f"data.backend={self.backend}"]
-
-
-def start_ranks(run: Path, procs: int, *, timeout: float = 300, **variables: str) -> list[int]:
-    """Run all ranks to their ends; return the exit codes by rank. Code and data are the run's own."""
-    code = run / "code"
-    attempt = f"audit-{os.getpid()}-{time.monotonic_ns()}"
-    common = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1", "ROSTRO_ATTEMPT": attempt}
-    common |= {"WORLD_SIZE": str(procs)} | variables
-    common.pop("MASTER_ADDR", None)
-    ranks = []
-    (run / "logs").mkdir(exist_ok=True)
-    for rank in range(procs):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with (run / "logs" / f"rank{rank}.log").open("a") as log:
-            command = [sys.executable, "-m", "hpc.train", str(run)]
-            ranks.append(subprocess.Popen(command, cwd=code, env=common | place, stdout=log, stderr=log))
-    try:
-        return [process.wait(timeout=timeout) for process in ranks]
-    except subprocess.TimeoutExpired:
-        raise UserError(f"run {run} hangs: its logs are in {run / 'logs'}; keep=DIR keeps them") from None
-    finally:
-        for process in ranks:
-            process.kill()
 
 
 class Auditor:

@@ -13,7 +13,8 @@ from data_shards.errors import UserError
 
 OWN = ("data_shards", "hpc", "models")  # packages that a rank takes from the run's code
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "torch._dynamo"])
+LIBRARIES = ["torch", "torch.distributed", "torch._dynamo", "matplotlib.backends.backend_agg"]
+CONTEXT.set_forkserver_preload(LIBRARIES)
 
 
 def start_ranks(run: Path, procs: int, *, timeout: float = 300, **variables: str) -> list[int]:

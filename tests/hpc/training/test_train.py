@@ -77,7 +77,7 @@ def test_a_signal_saves_at_the_step_boundary_and_the_resumed_run_is_the_same(
 def test_signals_are_handled_until_the_process_ends(tmp_path: Path, shards: Path, length: int) -> None:
     """As torchrun forwards them; also after the loop: while it saves, writes its status and closes."""
     run = make_run(tmp_path / "run", shards, images=length, log=Log(every=16))
-    (rank,) = start(run)
+    (rank,) = start(run, fork=False)
     wait_for(lambda: clock(run) >= min(length, 320))
     draw = random.Random(length)
     while rank.poll() is None:

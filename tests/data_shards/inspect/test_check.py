@@ -93,9 +93,7 @@ def test_command_names_shard_member_reason(folder, capsys):
     member = shards.member(0)
     assert main(["check", str(folder.parent), "workers=2"]) == 1
     printed = capsys.readouterr().out
-    assert (
-        f"{folder}/{shards.shards[0].name}: {member}: image bytes were changed (crc32 differs)" in printed
-    )
+    assert f"{folder}/{shards.shards[0].name}: {member}: image bytes were changed (crc32 differs)" in printed
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,10 @@ def split_identities(
 ) -> list[tuple[str, list[str]]]:
     """[(split, its identities)] in packing order: that of a hash of the name.
 
-    With holdout or val, shares from 0 to below 1, each identity has a place in [0, 1), a hash of seed and name
-    alone: `eval` is what is below holdout, `val` what is at 1 - val or above, `train` the rest. So no person
-    moves when others come or go, and a larger share takes people from `train` only. Raises UserError if a
-    split is empty.
+    With holdout or val, shares from 0 to below 1, each identity has a place in [0, 1), a hash of seed and
+    name alone: `eval` is what is below holdout, `val` what is at 1 - val or above, `train` the rest. So no
+    person moves when others come or go, and a larger share takes people from `train` only. Raises UserError
+    if a split is empty.
     """
     shuffled = sorted(identities, key=lambda name: _rank(name, seed, "order"))
     if not holdout and not val:
@@ -115,8 +115,8 @@ def plan_split(identities: Mapping[str, list[Sample]], *, shard_bytes: int, size
     """Keys, identity numbers and shards of one split, in the order of `identities`.
 
     size: side of the stored squares in pixels (None = images keep their size). Shards are even and at most
-    about shard_bytes: they are cut by the sizes of the files, and a converted image changes its size. There are
-    at least LEAST_SHARDS of them, unless they would be smaller than LEAST_BYTES.
+    about shard_bytes: they are cut by the sizes of the files, and a converted image changes its size. There
+    are at least LEAST_SHARDS of them, unless they would be smaller than LEAST_BYTES.
     """
     slugs = identity_slugs(sorted(identities))
     entries, weights = [], []

@@ -129,7 +129,7 @@ def _is_packed(folder: Path, digest: str) -> bool:
 
 
 def _siblings(folder: Path) -> str:
-    """The set and those cut along with it: if only some are removed, a new set shares people with the rest."""
+    """The set and those cut along with it: if only some are removed, a new set shares people with others."""
     all_parts = [folder.with_name(split) for split in (TRAINED, VALIDATION, HELD_OUT)]
     existing = [str(path) for path in all_parts if path.exists()]
     return " and ".join(existing) if folder in all_parts and existing else str(folder)

@@ -35,8 +35,8 @@ def pack_shard(
     """Write the samples to `tar` and its DALI index to `idx`, neither of them synced.
 
     size: side of the stored squares in pixels (None = images keep their size). verify: decode the images that
-    keep their bytes. An image that cannot be read or decoded is left out and listed. Raises OSError if the shard
-    cannot be written.
+    keep their bytes. An image that cannot be read or decoded is left out and listed. Raises OSError if the
+    shard cannot be written.
     """
     rows: list[tuple[int, int, int, int, int, int]] = []
     labels: list[tuple[float, ...]] = []

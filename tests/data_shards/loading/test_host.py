@@ -11,7 +11,7 @@ from data_shards.errors import UserError
 from data_shards.images.normalize import normalise
 from data_shards.images.pixels import square
 from data_shards.loading import host
-from data_shards.loading.host import HostBackend, decode_picture
+from data_shards.loading.host import HostBackend, decode_image
 from data_shards.loading.loader import EvalLoader, decode_pictures
 from tests.support.small_set import build, jpeg, photo
 
@@ -20,7 +20,7 @@ COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.
 
 def decode(blob, size, crop, *, flip=False, colour=None, side=112):
     out = np.full((side, side, 3), 7, np.uint8)
-    decode_picture(out, blob, size, crop, flip, colour)
+    decode_image(out, blob, size, crop, flip, colour)
     return out.astype(np.int32)
 
 

@@ -99,7 +99,7 @@ def test_loose_pictures_give_their_centre_square():
 
 @pytest.mark.parametrize("size", [(250, 250), (301, 200), (64, 64), (100, 64), (40, 50)])
 def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
-    """One function: what packing stores, evaluations decode and `verify` reads differ by JPEG's coding at most."""
+    """One function: what packing stores, evaluations decode and `verify` reads differ only by JPEG coding."""
     from launch.commands.verify import image
 
     blob = jpeg(photo(4, *size, grain=2.0))

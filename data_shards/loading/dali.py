@@ -1,9 +1,9 @@
-"""The DALI backend: the same jobs as `host.py`, decoded by NVIDIA DALI, on the GPU if there is one.
+"""The DALI backend: the same requests as in `host.py`, decoded by NVIDIA DALI, on the GPU if there is one.
 
 Our order feeds DALI through `external_source` in this process: a stateless function of the iteration, so a
 start at any clock is a new pipeline. DALI's own reader and checkpoints are not used (they cannot change the
-world size). DALI is imported when a pipeline is built, not before. Pixels differ from the host's by
-interpolation only.
+world size). DALI is imported only when a pipeline is built. Pixels differ from the host's only by
+interpolation.
 """
 
 import importlib
@@ -20,11 +20,15 @@ from data_shards.loading.requests import DecodeRequest, RequestBuilder
 
 
 class DaliBackend:
-    """Decodes the batches of `jobs` in order; DALI's threads run up to `ahead` batches before the step."""
+    """Decodes the batches of `jobs` in order; DALI's threads run up to `ahead` batches before the step.
+
+    size: side of the decoded squares in pixels; batch: images of a batch; device_id: of the GPU (None =
+    decode on the CPU). Raises UserError for threads or ahead below 1.
+    """
 
     def __init__(
         self,
-        supply: RequestBuilder,
+        builder: RequestBuilder,
         *,
         size: int,
         batch: int,
@@ -35,7 +39,7 @@ class DaliBackend:
         if threads < 1 or ahead < 1:
             key, value = ("threads", threads) if threads < 1 else ("ahead", ahead)
             raise UserError(f"data.{key}={value} is not positive: use data.{key}=2")
-        self._supply, self._size, self._batch = supply, size, batch
+        self._builder, self._size, self._batch = builder, size, batch
         self._threads, self._ahead, self._device = threads, ahead, device_id
         self._pipe: Any = None
         self._wrap: Any = None
@@ -43,17 +47,21 @@ class DaliBackend:
         self._failed: BaseException | None = None
 
     def start(self, jobs: DecodeRequests) -> None:
+        """Begin to decode `jobs`; what an earlier start has decoded ahead is discarded."""
         self.close()
         self._fed, self._failed = deque(), None
         self._pipe = self._build(self._source(jobs))
 
     def next(self) -> tuple[DecodeRequest, torch.Tensor]:
-        """The next job and its pictures, uint8 [N, side, side, 3]. StopIteration past the end."""
+        """The next job and its images, uint8 [N, side, side, 3]. StopIteration past the end.
+
+        Raises DecodeError, which names an image that does not decode, now and at every later call.
+        """
         if self._pipe is None:
             raise RuntimeError("next() before start()")
         if self._failed is None:
             try:
-                # On the stream that copies them, so that neither reads a buffer that the other still writes.
+                # On the stream that copies the images, so that a buffer is never read while it is written.
                 stream = None if self._device is None else torch.cuda.current_stream(self._device)
                 (images,) = self._pipe.run(stream)
                 job = self._fed.popleft()
@@ -65,18 +73,19 @@ class DaliBackend:
         raise self._failed
 
     def close(self) -> None:
+        """Drop the pipeline and its threads."""
         self._pipe = None
 
     def _source(self, jobs: DecodeRequests) -> Any:
-        """The callable that DALI asks for batch `info.iteration`."""
-        coming: deque[DecodeRequest | None] = deque()  # computed and hinted, not fed yet
+        """The callable from which DALI gets batch `info.iteration`."""
+        coming: deque[DecodeRequest | None] = deque()  # computed and hinted, not yet fed
 
         def source(info: Any) -> tuple[Any, ...]:
             while len(coming) <= self._ahead:
                 job = jobs(info.iteration + len(coming))
                 coming.append(job)
                 if job is not None:
-                    self._supply.hint(job)
+                    self._builder.hint(job)
             job = coming.popleft()
             if job is None:
                 raise StopIteration
@@ -86,11 +95,11 @@ class DaliBackend:
         return source
 
     def _inputs(self, job: DecodeRequest) -> tuple[Any, ...]:
-        blobs = self._supply.read(job)
+        blobs = self._builder.read(job)
         steps = job.augmentation
         crop = steps.crop.astype(np.float32)
         inputs: tuple[Any, ...] = (
-            # DALI's own type: arrays would be looked at one by one for what framework they come from
+            # DALI's own type: of arrays it would find out one by one from which framework they come.
             [self._wrap(np.frombuffer(blob, np.uint8)) for blob in blobs],
             crop[:, :2].copy(),
             crop[:, 2:].copy(),
@@ -132,7 +141,7 @@ class DaliBackend:
                 normalized_anchor=False,
                 normalized_shape=False,
             )
-            if other:  # a resize to the size that a picture has costs twice its decoding
+            if other:  # a resize to the size that an image has already costs twice its decoding
                 images = fn.resize(images, size=(self._size, self._size), antialias=True)
             if on_gpu:
                 images = fn.coord_transform(images, MT=colour[0], dtype=types.UINT8)
@@ -143,23 +152,23 @@ class DaliBackend:
         return built
 
     def _take(self, job: DecodeRequest, images: Any) -> torch.Tensor:
-        """A tensor of our own: DALI uses its buffers again."""
+        """Copy the images, since DALI uses its buffers again, and recolour them on the CPU."""
         if self._device is not None:
             return torch.from_dlpack(images.as_tensor()).clone()
         pixels = images.as_array()
         if job.augmentation.colour is None:
             return torch.from_numpy(np.array(pixels))
-        out = np.empty_like(pixels)  # OpenCV: a tenth of the time of DALI's coord_transform on a CPU
+        out = np.empty_like(pixels)  # OpenCV takes a tenth of the time of DALI's coord_transform on a CPU
         for row, matrix in enumerate(job.augmentation.colour):
             cv2.transform(pixels[row], matrix, dst=out[row])
         return torch.from_numpy(out)
 
     def _culprit(self, error: RuntimeError) -> BaseException:
-        """DALI names no sample: decode what it was given on the host and name the picture that fails."""
+        """Find the image that fails, which DALI does not name: decode on the host what DALI was given."""
         for job in self._fed:
             scratch = np.empty((len(job), self._size, self._size, 3), np.uint8)
             try:
-                decode_rows(self._supply, job, scratch, slice(0, len(job)))
-            except UserError as named:
-                return named
+                decode_rows(self._builder, job, scratch, slice(0, len(job)))
+            except UserError as culprit:
+                return culprit
         return error

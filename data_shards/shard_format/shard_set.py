@@ -92,8 +92,8 @@ class ShardSet:
         else:
             self._compared = False
             self.unchecked = (
-                f"{self.folder}: packed before indexes had block hashes: sizes, images and places of rows are "
-                "verified as they are read, labels other than the identity by `rostro check` only"
+                f"{self.folder}: packed before indexes had block hashes: sizes, images and places of rows "
+                "are verified as they are read, labels other than the identity by `rostro check` only"
             )
 
     def _columns(self) -> dict[str, np.ndarray]:

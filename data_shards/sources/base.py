@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from data_shards.errors import UserError
-from data_shards.sources.walk import Found, Walk, is_folder, is_helper
+from data_shards.sources.walk import Walk, WalkedFile, is_folder, is_helper
 
 LARGEST_FILE = 1 << 29  # bytes; a larger file is not an image, and reading it would exhaust the memory
 
@@ -92,7 +92,7 @@ def read_file(path: str) -> bytes:
         os.close(fd)
 
 
-def walk(root: str) -> Iterator[Found]:
+def walk(root: str) -> Iterator[WalkedFile]:
     """All files below root, for a source of another layout: path from root, size, why it is unfit."""
     return Walk(root).below("")
 

@@ -49,7 +49,7 @@ def source(src: str, *, split: str, identities: int, per_identity: int, size: in
     """Make the source; src must be empty. Raises UserError for a number out of range."""
     del split
     if src:
-        raise UserError(f"src={src}: source=procedural reads no folder; leave src away")
+        raise UserError(f"src={src}: source=procedural reads no folder; leave src out")
     size = size or SIZE
     checks = {
         "identities": (identities, 1, 10**6),

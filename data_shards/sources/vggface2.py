@@ -76,9 +76,7 @@ def source(src: str, *, split: str, crop: bool = False) -> VggFace2:
     listing = _find(src, root, f"{split}_list.txt")
     boxes = _find(src, root, f"loose_bb_{split}.csv") if crop else None
     if crop and boxes is None:
-        raise UserError(
-            f"crop=true: {src} has no bb_landmark/loose_bb_{split}.csv; add it or leave crop away"
-        )
+        raise UserError(f"crop=true: {src} has no bb_landmark/loose_bb_{split}.csv; add it or leave crop out")
     return VggFace2(
         root,
         genders=read_genders(meta) if meta else {},
@@ -125,6 +123,6 @@ def read_boxes(path: str) -> dict[str, Box]:
                 boxes[name.strip(' "')] = (int(x), int(y), int(width), int(height))
             except ValueError:
                 raise UserError(
-                    f"{path} line {number}: is not NAME_ID,X,Y,W,H; restore the file or leave crop=true away"
+                    f"{path} line {number}: is not NAME_ID,X,Y,W,H; restore the file or leave crop=true out"
                 ) from None
     return boxes

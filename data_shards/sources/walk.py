@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Found(NamedTuple):
+class WalkedFile(NamedTuple):
     """A file, or a folder that cannot be walked; path: relative to the root."""
 
     path: str
@@ -28,11 +28,11 @@ class Walk:
         self._folders: dict[tuple[bool, object], str] = {}
         self._files: dict[int, str] = {}
 
-    def below(self, folder: str) -> Iterator[Found]:
+    def below(self, folder: str) -> Iterator[WalkedFile]:
         """All files below root/folder ("" = root), sorted. A folder that cannot be listed comes by itself."""
         why = self._alias(folder, os.path.islink(os.path.join(self.root, folder))) if folder else ""
         if why:
-            yield Found(folder, 0, why)
+            yield WalkedFile(folder, 0, why)
             return
         pending = [folder]
         while pending:
@@ -41,7 +41,7 @@ class Walk:
                 with os.scandir(os.path.join(self.root, parent)) as listing:
                     entries = sorted(listing, key=lambda entry: entry.name)
             except OSError:
-                yield Found(parent)
+                yield WalkedFile(parent)
                 continue
             folders = []
             for entry in entries:
@@ -49,7 +49,7 @@ class Walk:
                 if not is_folder(entry):
                     yield self._file(path, entry)
                 elif why := self._alias(path, entry.is_symlink()):
-                    yield Found(path, 0, why)
+                    yield WalkedFile(path, 0, why)
                 else:
                     folders.append(path)
             pending.extend(reversed(folders))
@@ -69,21 +69,23 @@ class Walk:
         first = self._folders.setdefault((helper_of(path) != "", key), path)
         return f"is the same folder as {first}" if first != path else ""
 
-    def _file(self, path: str, entry: os.DirEntry[str]) -> Found:
+    def _file(self, path: str, entry: os.DirEntry[str]) -> WalkedFile:
         try:
             status = entry.stat()
         except OSError:  # a link to nowhere
-            return Found(path)
+            return WalkedFile(path)
         if helper := helper_of(path):
-            return Found(path, status.st_size, f"lies in {helper}, a folder of some program, not of people")
+            return WalkedFile(
+                path, status.st_size, f"lies in {helper}, a folder of some program, not of people"
+            )
         if not stat.S_ISREG(status.st_mode):
-            return Found(path, status.st_size)
+            return WalkedFile(path, status.st_size)
         if entry.is_symlink() and "/" in (inside := self._inside(path)):
-            return Found(path, status.st_size, f"is a link to {inside}, which has its own place")
+            return WalkedFile(path, status.st_size, f"is a link to {inside}, which has its own place")
         # Size and time too: not every network file system numbers its files.
         key = hash((*_key(status), status.st_size, status.st_mtime_ns))
         first = self._files.setdefault(key, path) if status.st_ino else path
-        return Found(path, status.st_size, f"is the same file as {first}" if first != path else "")
+        return WalkedFile(path, status.st_size, f"is the same file as {first}" if first != path else "")
 
     def _inside(self, path: str) -> str:
         """Where a link leads, relative to the root ("" = outside of it, or where nothing is packed from)."""

@@ -37,7 +37,7 @@ def jpeg(picture: np.ndarray, *, quality: int = 90) -> bytes:
 
 @dataclass
 class SmallSet:
-    """The attributes of `index.ShardSet` that loading uses."""
+    """The attributes of `shard_set.ShardSet` that loading uses."""
 
     folder: Path
     shards: list[Path]

@@ -11,7 +11,7 @@ from data_shards.errors import UserError
 from data_shards.images.normalize import normalise
 from data_shards.images.pixels import square
 from data_shards.loading import host
-from data_shards.loading.host import HostBackend, decode_picture
+from data_shards.loading.host import HostBackend, decode_image
 from data_shards.loading.loader import EvalLoader, decode_images
 from tests.support.small_set import build, jpeg, photo
 
@@ -20,7 +20,7 @@ COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.
 
 def decode(blob, size, crop, *, flip=False, colour=None, side=112):
     out = np.full((side, side, 3), 7, np.uint8)
-    decode_picture(out, blob, size, crop, flip, colour)
+    decode_image(out, blob, size, crop, flip, colour)
     return out.astype(np.int32)
 
 
@@ -99,7 +99,7 @@ def test_loose_pictures_give_their_centre_square():
 
 @pytest.mark.parametrize("size", [(250, 250), (301, 200), (64, 64), (100, 64), (40, 50)])
 def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
-    """One function: what packing stores, evaluations decode and `verify` reads differ by JPEG's coding at most."""
+    """One function: what packing stores, evaluations decode and `verify` reads differ only by JPEG coding."""
     from launch.commands.verify import image
 
     blob = jpeg(photo(4, *size, grain=2.0))

@@ -9,7 +9,7 @@ import torch
 import webdataset
 
 from data_shards.errors import DecodeError, UserError
-from data_shards.loading.host import decode_picture
+from data_shards.loading.host import decode_image
 from data_shards.loading.stream import Sources, StreamLoader
 from data_shards.loading.tar_stream import samples
 from data_shards.sampling import augment
@@ -71,7 +71,7 @@ def decoded(blob: bytes, size: int) -> np.ndarray:
     out = np.empty((size, size, 3), np.uint8)
     height, width, *_ = simplejpeg.decode_jpeg_header(blob)
     (crop,) = augment.centre(np.array([width]), np.array([height])).crop.tolist()
-    decode_picture(out, blob, (width, height), tuple(crop), False, None)
+    decode_image(out, blob, (width, height), tuple(crop), False, None)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Random trees of names, links, loops, FIFOs and damaged pictures: no picture is lost, doubled or given to another."""
+"""Random trees of names, links, FIFOs and damaged images: no image is lost, doubled or given to another."""
 
 import contextlib
 import csv

@@ -21,6 +21,7 @@ from launch.start.start import start_run
 from launch.start.undo import NewFolders, NewRun
 
 HYDRA_FLAGS = ("--hydra-help", "-sc", "--shell-completion", "--cfg", "-c", "--info", "-i")
+COMPOSING = ("--cfg", "-c", "--info", "-i")  # those of them that compose a config
 OWN_HELP = True  # with every key of the chosen task
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sweep(words: Sequence[str]) -> int:
     """Start a run for each point of a sweep; all points are checked before the first run starts."""
     from launch.options import sweep
-    from launch.options.compose import chosen_task
+    from launch.options.conf import chosen_task
 
     points = sweep.points(words)
     endings = sweep.endings(points)
@@ -83,8 +84,10 @@ def _hydra(words: Sequence[str]) -> int:
     import hydra
 
     from launch.options.compose import register
-    from launch.options.conf import CONF
+    from launch.options.conf import CONF, chosen_task
 
+    if any(word.split("=")[0] in COMPOSING for word in words):
+        chosen_task(words)
     register()
     sys.argv[1:] = words
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(lambda config: None)()

@@ -26,7 +26,7 @@ from hpc.config.rules import WORDS
 from hpc.config.schema import Config
 from hpc.config.text import check_word
 from hpc.config.types import ITEMS, TABLES, as_type, as_typed_tree, flatten, near, shown
-from launch.options.conf import CONF, choices, smoke_overrides
+from launch.options.conf import CONF, choices, chosen_task, smoke_overrides
 from launch.options.other_words import answer
 from launch.options.site import site_values
 
@@ -84,23 +84,21 @@ def _plain(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def chosen_task(words: Sequence[str]) -> str:
-    """Return the task that the words name."""
-    return next((word[5:] for word in reversed(words) if word.startswith("task=")), "siamese")
-
-
 def task_keys(task: str) -> dict[str, Any]:
     """Return the dotted keys `task.*` of a task with their defaults."""
     return flatten(task_yaml(task).get("task", {}), "task.")
 
 
+def shared_keys() -> dict[str, Any]:
+    """Return every dotted key that may be typed for any task, with its default."""
+    plain = flatten(dataclasses.asdict(Config(task={})))
+    return plain | {"cluster.sbatch": {}} | dict.fromkeys(WORDS, False)
+
+
 def known_keys(task: str) -> dict[str, Any]:
     """Return every dotted key that may be typed for this task, with its default."""
-    plain = (
-        flatten(dataclasses.asdict(Config(task={}))) | {"cluster.sbatch": {}} | dict.fromkeys(WORDS, False)
-    )
     content = {key: value for key, value in task_yaml(task).items() if key not in (*BESIDE, "defaults")}
-    return {**plain, **flatten(content)}
+    return {**shared_keys(), **flatten(content)}
 
 
 def composed(words: Sequence[str]) -> Config:
@@ -179,7 +177,7 @@ def finish(values: Mapping[str, Any], *, task: str) -> Config:
 
 def _check_words(words: Sequence[str]) -> dict[str, str]:
     """Refuse what is not `key=value` of a known key; return the choice of every group."""
-    choice_of = {"engine": "ddp", "cluster": "auto", "task": "siamese"}
+    choice_of = {"engine": "ddp", "cluster": "auto"}
     for word in words:
         key, equals, value = word.partition("=")
         check_word(key, value)
@@ -190,6 +188,7 @@ def _check_words(words: Sequence[str]) -> dict[str, str]:
         if key in GROUPS:
             _known(key, value)
             choice_of[key] = value
+    choice_of["task"] = chosen_task(words)
     known = known_keys(choice_of["task"])
     groups = {".".join(name.split(".")[:depth]) for name in known for depth in range(1, name.count(".") + 1)}
     for word in words:

@@ -32,7 +32,8 @@ def resolve(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
     suffix: ending of a given name (empty = none)
     job: the SLURM job in which this runs (empty = none)
     """
-    from launch.options.compose import chosen_task, composed, task_keys
+    from launch.options.compose import composed, task_keys
+    from launch.options.conf import chosen_task
     from launch.start import data, slurm
 
     config = composed(words)
@@ -91,7 +92,7 @@ def make(
     job: the SLURM job to which it belongs from its first instant (empty = none)
     claim: called with its path just before it exists
     """
-    from launch.options.compose import chosen_task
+    from launch.options.conf import chosen_task
 
     runs = Path(config.runs).absolute()
     folders = NewFolders(runs)

@@ -8,7 +8,8 @@ from typing import Any
 from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
-from launch.options.compose import chosen_task, task_yaml
+from launch.options.compose import task_yaml
+from launch.options.conf import chosen_task
 from launch.start import data, forecast
 
 

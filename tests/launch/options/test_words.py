@@ -6,6 +6,7 @@ Remedies are accepted when they are typed.
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
 from launch.options import compose
 from launch.options import conf as options_conf
-from launch.options.compose import composed, known_keys, task_keys
+from launch.options.compose import known_keys, task_keys
 from launch.options.conf import smoke_overrides
 from launch.options.other_words import OURS, SAME, answer
 from tests.support.fuzz import check_refusal
@@ -28,6 +29,11 @@ EXAMPLES = task_keys("siamese")
 EXAMPLE = re.compile(r"(?:for example|write|use) ([a-z_.]+=(?:\[[^\]]*\]|\{[^}]*\}|[^\s,]+))")
 # A choice, a limit, a divisor: what may stand there is listed.
 REMEDY = re.compile(r": use [\w.]+ or |: `rostro submit -m| at least|: leave|use \d+|needs")
+
+
+def composed(words: Sequence[str]) -> Config:
+    """The config of a siamese run, unless the words name another task."""
+    return compose.composed(["task=siamese", *words])
 
 
 def refusal(*words: str) -> str:

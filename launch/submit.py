@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 # Run as a script from a checkout: this folder is on the path, its parent is not.
 if not __package__:
@@ -17,6 +18,7 @@ if not __package__:
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
 from launch.start.create import make, resolve
+from launch.start.plan import RunPlan
 from launch.start.start import start_run
 from launch.start.undo import NewFolders, NewRun
 
@@ -39,35 +41,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _hydra(words)
     if any(word in SWEEP_FLAGS for word in words):
         return _sweep([word for word in words if word not in SWEEP_FLAGS])
-    return _one(resolve(words), words)
+    return _start(resolve(words))
 
 
 def _sweep(words: Sequence[str]) -> int:
     """Start a run for each point of a sweep; all points are checked before the first run starts."""
     from launch.options import sweep
-    from launch.options.conf import chosen_task
 
     points = sweep.points(words)
     endings = sweep.endings(points)
-    configs = [resolve(point, suffix=end) for point, end in zip(points, endings, strict=True)]
+    opened: dict[str, Any] = {}
+    plans = [resolve(point, suffix=end, opened=opened) for point, end in zip(points, endings, strict=True)]
     worst = 0
-    for point, end, config in zip(points, endings, configs, strict=True):
-        print(f"{' '.join(point)}:")
-        code = _one(config, point, called=f"{chosen_task(point)}{end}")
+    for end, plan in zip(endings, plans, strict=True):
+        print(f"{' '.join(plan.words)}:")
+        code = _start(plan, called=f"{plan.task}{end}")
         worst = max(worst, code)
         if code == INTERRUPTED:
             break
     return worst
 
 
-def _one(config: Config, words: Sequence[str], *, called: str = "") -> int:
-    """Print, prepare or start one resolved config. called: name of a run without a given one."""
+def _start(plan: RunPlan, *, called: str = "") -> int:
+    """Print, prepare or start one run. called: its name if none was given."""
+    config = plan.config
     if config.dry_run:
         from launch.start import dry_run
 
-        return dry_run.show(config, words)
+        return dry_run.show(plan)
     folders = NewFolders(Path(config.runs).absolute())
-    run = make(config, words, called=called)
+    run = make(plan, called=called)
     if config.prepare:
         print(f"run          {run.path}")
         print(f"start it     cd {quote(str(run.code))} && PYTHONPATH=. {_torchrun(run, config)}")

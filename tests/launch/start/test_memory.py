@@ -8,6 +8,7 @@ import torch
 from hpc.tasks import siamese, siamese_plan
 from launch.options.compose import composed, task_yaml
 from launch.start import data
+from launch.start.plan import RunPlan
 
 
 @pytest.mark.parametrize("trunk", ["googlenet", "small"])
@@ -43,7 +44,7 @@ def test_activations(trunk, size):
 def test_memory_follows_the_config():
     counts = task_yaml("siamese")["memory"]
     config = composed(["task=siamese", "procs=2", "precision=fp32"])
-    held = data.memory(config, counts)
+    held = data.memory(RunPlan(config, counts=counts))
     assert held["optimizer"] == 2 * held["weights"]
-    half = data.memory(dataclasses.replace(config, precision="bf16", micro_batch=8), counts)
+    half = data.memory(RunPlan(dataclasses.replace(config, precision="bf16", micro_batch=8), counts=counts))
     assert half["activations"] == pytest.approx(held["activations"] / 8)

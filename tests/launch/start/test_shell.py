@@ -113,7 +113,7 @@ BASE = ["task=siamese", "dry_run=true", "cluster.container=image.sif"]
 
 
 def resolved(*words: str) -> Config:
-    return create.resolve([*BASE, *words])
+    return create.resolve([*BASE, *words]).config
 
 
 def with_value(config: Config, key: str, value: Any) -> Config:

@@ -5,6 +5,7 @@ Nothing here imports torch. Composition is in `launch/options/compose.py`, the p
 the ranks in `launch/job.py`.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def _hydra(words: Sequence[str]) -> int:
     if any(word.split("=")[0] in COMPOSING for word in words):
         chosen_task(words)
     register()
-    sys.argv[1:] = words
+    sys.argv[1:] = [re.sub(r"^(engine|cluster)=", r"\1.name=", word) for word in words]
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(lambda config: None)()
     return 0
 

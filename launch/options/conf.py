@@ -1,4 +1,7 @@
-"""The files of `launch/conf`: where they are, which choices they offer, and a task's `smoke` block. No Hydra."""
+"""The files of `launch/conf`, the choices of the words task=, engine= and cluster=, and a task's `smoke` block.
+
+Hydra is not imported. The choices of engine and cluster are those of `engine.name` and `cluster.name`.
+"""
 
 import json
 from collections.abc import Sequence
@@ -6,14 +9,19 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from data_shards.files import read_yaml
+from hpc.config.rules import rules
+from hpc.config.schema import Config
 from hpc.config.types import near, shown
 
+GROUPS = ("task", "engine", "cluster")
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def choices(group: str) -> list[str]:
     """Return the values of `task=`, `engine=` or `cluster=`."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if group == "task":
+        return sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
+    return sorted(rules(Config)[f"{group}.name"].one_of)
 
 
 def chosen_task(words: Sequence[str]) -> str:

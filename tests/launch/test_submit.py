@@ -1,6 +1,5 @@
 """`rostro submit` on the real command: refusals before anything is made, the plan, sweeps, completion."""
 
-import dataclasses
 import itertools
 import json
 import re
@@ -8,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from hpc.config.parse import load_config
 from launch.options.conf import smoke_overrides
 from tests.sets import pack_set
-from tests.support.command import ROOT, refused, rostro, script
+from tests.support.command import refused, rostro, script
 
 
 @pytest.fixture(scope="module")
@@ -210,12 +208,13 @@ def test_hydra_flags_work_and_leave_nothing(tmp_path):
     completion = script("-sc", "install=bash", cwd=tmp_path)
     assert completion.returncode == 0, completion.stderr
     assert "complete" in completion.stdout
-    line = f"python {Path(__file__).parents[2] / 'launch' / 'submit.py'} engine=fl"
+    line = f"python {Path(__file__).parents[2] / 'launch' / 'submit.py'} task=si"
     asked = script("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
-    assert "engine=flat" in asked.stdout.split()
-    shown = script("--cfg", "job", "task=siamese", "optim.lr=0.5", cwd=tmp_path)
+    assert "task=siamese" in asked.stdout.split()
+    shown = script("--cfg", "job", "task=siamese", "engine=flat", "optim.lr=0.5", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "lr: 0.5" in shown.stdout
+    assert "name: flat" in shown.stdout
     assert left(tmp_path) == []
 
 
@@ -261,12 +260,3 @@ def test_a_sweep_is_refused_whole_where_one_of_its_runs_exists(tmp_path, shards)
         rostro("submit", *words, cwd=tmp_path)
     )
     assert left(tmp_path / "runs") == ["sw-seed=1"]
-
-
-def test_the_yaml_of_slurm_shows_the_defaults_of_the_schema():
-    from hpc.config.schema import Cluster
-
-    shown = yaml.safe_load((ROOT / "launch" / "conf" / "cluster" / "slurm.yaml").read_text())
-    plain = dataclasses.asdict(Cluster(name="slurm"))
-    assert plain.pop("sbatch") == {}  # an open table
-    assert shown == plain

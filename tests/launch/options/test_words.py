@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from data_shards.errors import UserError
-from hpc.config.check import MOST, all_rules, check, task_checks
+from hpc.config.check import all_rules, check, task_checks
 from hpc.config.parse import load_config, save_config
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
@@ -119,7 +119,7 @@ def bad_values(key: str) -> list[str]:
     if isinstance(default, str):
         return ["garbage"] if rule.one_of else []
     numbers: list[Any] = ["text", "-1", "nan", "1e400", "-0.5", "0", "2"]
-    return [*numbers, "[]", "[1,0]", f"[{default}]", str(MOST.get(key, -2) + 1), str(10**30)]
+    return [*numbers, "[]", "[1,0]", f"[{default}]", str((rule.cap or -2) + 1), str(10**30)]
 
 
 @pytest.mark.parametrize("key", [key for key in all_rules("siamese") if key != "smoke"])

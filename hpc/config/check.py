@@ -19,23 +19,6 @@ from hpc.config.schema import Config
 from hpc.config.text import check_text
 from hpc.config.types import ITEMS, flatten, near, shown
 
-MOST = {  # beyond which a value is a slip of the finger, and would exhaust memory while it is planned
-    "batch": 1 << 22,
-    "procs": 1 << 10,
-    "nodes": 1 << 17,
-    "gpus": 1 << 10,
-    "hours": 24 * 3660,
-    "hang_timeout": 1 << 30,
-    "data.size": 1 << 13,
-    "data.threads": 1 << 10,
-    "data.ahead": 1 << 10,
-    "eval.batch": 1 << 20,
-    "log.projector": 1 << 16,
-    "cluster.cpus": 1 << 16,
-    "cluster.mem_gb": 1 << 20,
-    "cluster.warning": 1 << 20,
-}
-
 
 def value_of(config: Config, key: str) -> Any:
     """The value of a dotted key."""
@@ -71,9 +54,6 @@ def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None)
             raise UserError(f"{key} is missing: give it, or start again with `rostro submit`")
         if fault := rule.fault(key, value_of(config, key), defaults.get(key)):
             raise UserError(fault)
-    for key, most in MOST.items():
-        if value_of(config, key) > most:
-            raise UserError(f"{key}={shown(value_of(config, key))} is too large: use {most} or less")
 
 
 def _items(value: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """The one table of optimizers: what each is called, reads and keeps. Imports no torch.
 
-The choices of `optim.name`, the memory line of the plan, DeepSpeed's and Apex's refusals, and the layout of the
-state in a checkpoint read it. Construction is in `hpc/optim/build.py` and `hpc/optim/apex.py`.
+The choices of `optim.name`, the memory line of the plan, DeepSpeed's and Apex's refusals, and the layout of
+the state in a checkpoint read it. Construction is in `hpc/optim/build.py` and `hpc/optim/apex.py`.
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ class Data:
         "", "folder of the people of the report; empty: ../eval, if it is there; without val it does both"
     )
     allow_shared: bool = key(False, "train although train, val and eval share people")
-    size: int = key(112, "pixels, side of the square picture that the network sees", least=1)
+    size: int = key(112, "pixels, side of the square picture that the network sees", least=1, cap=1 << 13)
     order: str = key(
         "plain",
         "of the samples; groups: batches of P x K identities, K = data.group",
@@ -50,8 +50,8 @@ class Data:
         "node-local folder a job first copies its shards to: /scratch/NAME or $TMPDIR/NAME; empty: none",
     )
     stream: bool = key(False, "read shards in sequence only (pipes, URLs): weaker guarantees")
-    threads: int = key(2, "decoding threads of a rank", least=1)
-    ahead: int = key(4, "batches decoded ahead of the step", least=1)
+    threads: int = key(2, "decoding threads of a rank", least=1, cap=1 << 10)
+    ahead: int = key(4, "batches decoded ahead of the step", least=1, cap=1 << 10)
     augment: Augment = block(Augment)
 
 
@@ -94,14 +94,16 @@ class Save:
 @dataclass
 class Evaluate:
     every: int = key(50_000, "images between evaluations on data.val, or else data.eval", least=1)
-    batch: int = key(64, "pictures of one rank at a time", least=1)
+    batch: int = key(64, "pictures of one rank at a time", least=1, cap=1 << 20)
 
 
 @dataclass
 class Log:
     every: int = key(2_000, "images between log lines and TensorBoard points", least=1)
     histograms: int = key(0, "images between weight histograms; 0: none", least=0)
-    projector: int = key(300, "thumbnails in TensorBoard's embedding projector; 0: none", least=0)
+    projector: int = key(
+        300, "thumbnails in TensorBoard's embedding projector; 0: none", least=0, cap=1 << 16
+    )
 
 
 @dataclass
@@ -135,14 +137,17 @@ class Cluster:
     account: str = key("", "sbatch's key of that name; empty: the cluster's default")
     qos: str = key("", "sbatch's key of that name; empty: the cluster's default")
     constraint: str = key("", "sbatch's key of that name; empty: the cluster's default")
-    mem_gb: float = key(0.0, "memory of a node; 0: the cluster's default", least=0)
-    cpus: int = key(0, "cores of a rank; 0: the cluster's default", least=0)
+    mem_gb: float = key(0.0, "memory of a node; 0: the cluster's default", least=0, cap=1 << 20)
+    cpus: int = key(0, "cores of a rank; 0: the cluster's default", least=0, cap=1 << 16)
     modules: list[str] = key([], "`module load` of each")
     setup: list[str] = key([], "shell lines, executed as they stand before the ranks start")
     container: str = key("", "Apptainer image in which the ranks run; empty: none")
     sbatch: dict[str, Any] = key({}, "any other option of sbatch: {exclusive: true, reservation: lab}")
     warning: int = key(
-        120, "seconds before the time limit at which SLURM signals: one step and one save must fit", least=1
+        120,
+        "seconds before the time limit at which SLURM signals: one step and one save must fit",
+        least=1,
+        cap=1 << 20,
     )
     attempts: int = key(3, "starts in a row without progress before a run gives up", least=1)
 
@@ -155,13 +160,16 @@ class Config:
     runs: str = key("runs", "folder of the run directories")
     seed: int = key(0, "of everything that is drawn", least=0)
     images: int = key(1_000_000, "length: images seen in the whole run", least=1)
-    batch: int = key(64, "pictures of all ranks in one update", least=1)
+    batch: int = key(64, "pictures of all ranks in one update", least=1, cap=1 << 22)
     micro_batch: int = key(0, "largest number of pictures of one rank at a time; 0: its whole share", least=0)
-    procs: int = key(1, "ranks on each node", least=1)
-    nodes: int = key(1, "machines", least=1)
-    gpus: int = key(0, "SLURM: GPUs asked for on each node; 0: none", least=0)
+    procs: int = key(1, "ranks on each node", least=1, cap=1 << 10)
+    nodes: int = key(1, "machines", least=1, cap=1 << 17)
+    gpus: int = key(0, "SLURM: GPUs asked for on each node; 0: none", least=0, cap=1 << 10)
     hours: float = key(
-        24.0, "SLURM: time limit of one allocation; a longer run resumes in the next one", above=0
+        24.0,
+        "SLURM: time limit of one allocation; a longer run resumes in the next one",
+        above=0,
+        cap=24 * 3660,
     )
     after: str = key("", "SLURM: a run (or job id) that must have ended well before this one starts")
     precision: str = key("auto", "bf16: autocast over fp32 parameters", one_of=("auto", "fp32", "bf16"))
@@ -171,7 +179,9 @@ class Config:
     norm_stats: str = key("local", "what batch norm normalises over", one_of=("local", "group", "sync"))
     norm_group: int = key(8, "norm_stats=group: consecutive pictures of the global batch", least=1)
     desync_every: int = key(1000, "updates between comparisons of the ranks' parameters; 0: never", least=0)
-    hang_timeout: int = key(600, "seconds without an answer from a rank before the run ends", least=1)
+    hang_timeout: int = key(
+        600, "seconds without an answer from a rank before the run ends", least=1, cap=1 << 30
+    )
     wait: bool = key(False, "follow the run to its end and return its exit code")
     dry_run: bool = key(False, "print the plan and start nothing")
     prepare: bool = key(False, "make the run directory and print the torchrun line; start nothing")

@@ -23,11 +23,12 @@ from data_shards.errors import UserError
 from hpc.config.check import checks_of
 from launch.audit.compare import differences, elastic_differences, state_parts
 from launch.audit.forked_ranks import start_ranks
+from launch.options.conf import chosen_task, smoke_overrides
 from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
 
 OPTIONS = {
-    "task": Option("siamese", "which job"),
+    "task": Option("", "which job: it must be given", placeholder="NAME"),
     "procs": Option("1,2", "ranks to try"),
     "engine": Option("ddp,flat", "engines to try; deepspeed too"),
     "stage": Option("1,2,3", "stages of ZeRO to try with engine=deepspeed"),
@@ -103,7 +104,6 @@ class Auditor:
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         """Prepare the run directory of a smoke run; return its path."""
-        from launch.options.conf import smoke_overrides
         from launch.start import create
 
         words = [
@@ -143,8 +143,6 @@ class Auditor:
 
     def faults(self, case: Case) -> list[str]:
         """Draw the places of the kills: each comes after the newest checkpoint of the one before."""
-        from launch.options.conf import smoke_overrides
-
         plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
         images, every = int(plan["images"]), int(plan["save.every"])
         draws = counter_rng.uniform(counter_rng.key(self.seed, "audit", case.label), np.arange(3), 2)
@@ -228,6 +226,7 @@ def audit(auditor: Auditor, keys: SimpleNamespace) -> bool:
 
 def main(argv: list[str]) -> int:
     keys = parse(argv, OPTIONS)
+    chosen_task(argv)
     with tempfile.TemporaryDirectory(prefix="rostro-audit-") as temporary:
         auditor = Auditor(keys.task, Path(keys.keep or temporary).resolve(), keys.seed)
         auditor.make_data()

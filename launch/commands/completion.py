@@ -98,7 +98,7 @@ def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
     key = word.partition("=")[0]
     if "=" in word and key in groups:
         return [f"{_begun(word)}{choice}" for choice in groups[key]]
-    task = next((given[5:] for given in reversed(before) if given.startswith("task=")), tasks[0])
+    task = next((given[5:] for given in reversed(before) if given.startswith("task=")), "")
     known = all_rules(task) if task in tasks else rules(Config) | WORDS
     if "=" not in word:
         return [*(f"{name}=" for name in (*groups, *known)), "-m", "--help"]
@@ -136,7 +136,7 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]
     key = word.partition("=")[0]
     if "=" in word:
         if command == "resume" and key not in options:
-            return _of_run(["task=siamese", *before], word)
+            return _of_run(before, word)
         if command == "pack" and key == "source":
             return [f"source={name}" for name in source_names()]
         return _values(key, options[key]) if key in options else []

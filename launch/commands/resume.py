@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     if status["state"] == "finished":
         raise UserError(
             f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer "
-            f"one is another run, type `rostro submit images=...`"
+            f"one is another run, type `rostro submit task={config.task['name']} images=...`"
         )
     examples = task_defaults(run.code, config.task["name"])
     check_values(config, examples)

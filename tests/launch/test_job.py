@@ -124,7 +124,7 @@ def fake(folder: Path, name: str, line: str) -> None:
 
 @pytest.mark.parametrize("word", ["gpus=2", "hours=3", "cluster.partition=gpu"])
 def test_what_only_a_slurm_gives_is_refused_on_this_machine(tmp_path, word):
-    line = refused(rostro("submit", "cluster=local", word, "dry_run=true", cwd=tmp_path))
+    line = refused(rostro("submit", "task=siamese", "cluster=local", word, "dry_run=true", cwd=tmp_path))
     assert f"{word} is a request to SLURM, but the run would start on this machine: leave it out" in line
 
 

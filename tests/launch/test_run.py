@@ -28,7 +28,7 @@ def shards(tmp_path_factory) -> Path:
 def words(shards: Path, name: str, *more: str) -> list[str]:
     smoke = [word for word in smoke_overrides("siamese") if not word.startswith(("images=", "eval.every"))]
     data = [f"data.train={shards / 'train'}", "data.backend=host"]
-    return [*smoke, "eval.every=1000000", *data, "images=96", f"name={name}", *more]
+    return ["task=siamese", *smoke, "eval.every=1000000", *data, "images=96", f"name={name}", *more]
 
 
 def test_start_list_stop_resume(tmp_path, shards):

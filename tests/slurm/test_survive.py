@@ -132,7 +132,12 @@ def test_a_run_by_submitit_survives(field: Field, reference: RunDir, stories: di
 def test_two_runs_of_one_name_are_refused(field: Field, reference: RunDir) -> None:
     before = sorted(path for path in reference.path.rglob("*") if "__pycache__" not in path.parts)
     answer = field.rostro(
-        "submit", "name=reference", f"data.train={field.shards / 'train'}", "cluster=slurm", ok=False
+        "submit",
+        "task=siamese",
+        "name=reference",
+        f"data.train={field.shards / 'train'}",
+        "cluster=slurm",
+        ok=False,
     )
     assert answer.returncode == 2
     assert "type `rostro resume reference`" in answer.stderr

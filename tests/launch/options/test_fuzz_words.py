@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from hpc.config.check import check
 from hpc.config.parse import load_config, save_config
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
-from launch.options.compose import composed, known_keys, task_keys
+from launch.options import compose
+from launch.options.compose import known_keys, task_keys
 from launch.options.other_words import OURS
 from tests.launch.start.test_shell import HOSTILE, PATHS, WORDS, Shell, resolved, shell, with_value
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, damage, damage_json
@@ -123,6 +125,11 @@ def like_default(config: Config) -> str:
         if isinstance(value, list) and any(type(entry) is not type(item) for entry in value):
             return f"{key}={value!r}"
     return ""
+
+
+def composed(words: Sequence[str]) -> Config:
+    """The config of a siamese run, unless the words name another task."""
+    return compose.composed(["task=siamese", *words])
 
 
 def judged(config: Config) -> str:

@@ -6,19 +6,20 @@ Remedies are accepted when they are typed.
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_shards.errors import UserError
-from hpc.config.check import MOST, all_rules, check, task_checks
+from hpc.config.check import all_rules, check, task_checks
 from hpc.config.parse import load_config, save_config
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
 from launch.options import compose
 from launch.options import conf as options_conf
-from launch.options.compose import composed, known_keys, task_keys
+from launch.options.compose import known_keys, task_keys
 from launch.options.conf import smoke_overrides
 from launch.options.other_words import OURS, SAME, answer
 from tests.support.fuzz import check_refusal
@@ -28,6 +29,11 @@ EXAMPLES = task_keys("siamese")
 EXAMPLE = re.compile(r"(?:for example|write|use) ([a-z_.]+=(?:\[[^\]]*\]|\{[^}]*\}|[^\s,]+))")
 # A choice, a limit, a divisor: what may stand there is listed.
 REMEDY = re.compile(r": use [\w.]+ or |: `rostro submit -m| at least|: leave|use \d+|needs")
+
+
+def composed(words: Sequence[str]) -> Config:
+    """The config of a siamese run, unless the words name another task."""
+    return compose.composed(["task=siamese", *words])
 
 
 def refusal(*words: str) -> str:
@@ -113,7 +119,7 @@ def bad_values(key: str) -> list[str]:
     if isinstance(default, str):
         return ["garbage"] if rule.one_of else []
     numbers: list[Any] = ["text", "-1", "nan", "1e400", "-0.5", "0", "2"]
-    return [*numbers, "[]", "[1,0]", f"[{default}]", str(MOST.get(key, -2) + 1), str(10**30)]
+    return [*numbers, "[]", "[1,0]", f"[{default}]", str((rule.cap or -2) + 1), str(10**30)]
 
 
 @pytest.mark.parametrize("key", [key for key in all_rules("siamese") if key != "smoke"])

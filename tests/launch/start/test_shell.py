@@ -113,7 +113,7 @@ BASE = ["task=siamese", "dry_run=true", "cluster.container=image.sif"]
 
 
 def resolved(*words: str) -> Config:
-    return create.resolve([*BASE, *words])
+    return create.resolve([*BASE, *words]).config
 
 
 def with_value(config: Config, key: str, value: Any) -> Config:
@@ -228,12 +228,8 @@ def test_what_prepare_prints_can_be_typed(
     shards = pack_set(tmp_path / "a set")
     capsys.readouterr()
     runs = str(tmp_path / "$(fired); 'x'")
-    assert (
-        cli.main(
-            ["submit", "smoke=true", f"data.train={shards}/train", f"runs={runs}", "name=a", "prepare=true"]
-        )
-        == 0
-    )
+    words = ["task=siamese", "smoke=true", f"data.train={shards}/train", f"runs={runs}", "name=a"]
+    assert cli.main(["submit", *words, "prepare=true"]) == 0
     line = capsys.readouterr().out.partition("start it     ")[2].splitlines()[0]
     assert shlex.split(line)[1] == f"{runs}/a/code"
     assert shell.run("bash", "-c", line).returncode == 0

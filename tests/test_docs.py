@@ -196,8 +196,8 @@ def test_the_six_files_to_read_first_exist():
 
 
 def test_the_python_of_the_readme_embeds_a_folder(tmp_path, monkeypatch, capsys):
-    from tests.launch.judged import judged_run
-    from tests.sets import pack_set
+    from tests.support.judged import judged_run
+    from tests.support.sets import pack_set
 
     (code,) = (
         text for language, text in BLOCK.findall((ROOT / "README.md").read_text()) if language == "python"

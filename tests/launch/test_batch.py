@@ -18,8 +18,8 @@ from launch import batch
 from launch.options.conf import smoke_overrides
 from launch.start import create
 from launch.start.data import digests
-from tests.sets import pack_set
 from tests.support.command import environment
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from launch.start import local, start
 from launch.start import slurm as by_submitit
 from launch.start.undo import OldRun
 from tests.launch.test_run import LONG, shards, words  # noqa: F401 - `shards` is a fixture
-from tests.runs import wait_for
 from tests.support.command import refused, rostro
+from tests.support.runs import wait_for
 
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
 

@@ -18,7 +18,7 @@ from hpc.config.parse import update_config
 from hpc.runs.run_dir import RunDir
 from launch import cli
 from launch.start import data, start
-from tests.sets import pack_set
+from tests.support.sets import pack_set
 
 RECORDED = Path(__file__).parents[1] / "support" / "recorded_run.tar.xz"
 

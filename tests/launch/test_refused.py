@@ -15,7 +15,7 @@ from hpc.runs.run_dir import RunDir
 from launch import batch, cli
 from launch.start import create, slurm
 from launch.start.undo import OldRun
-from tests.sets import pack_set
+from tests.support.sets import pack_set
 
 SAYS = {
     "refuses": "echo 'sbatch: error: invalid partition: x' >&2; exit 1",

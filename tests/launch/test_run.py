@@ -12,10 +12,10 @@ import pytest
 from hpc.config.parse import load_config
 from hpc.runs.run_dir import RunDir
 from launch.options.conf import smoke_overrides
-from tests.runs import wait_for
-from tests.sets import pack_set
 from tests.support.command import ROOT, environment, refused, rostro
 from tests.support.modes import odd, shared_umask
+from tests.support.runs import wait_for
+from tests.support.sets import pack_set
 
 LONG = "images=50_000_000"
 

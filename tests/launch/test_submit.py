@@ -10,8 +10,8 @@ import pytest
 
 from hpc.config.parse import load_config
 from launch.options.conf import smoke_overrides
-from tests.sets import pack_set
 from tests.support.command import refused, rostro, script
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from hpc.checkpoints import store
-from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, copy_checkout
+from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

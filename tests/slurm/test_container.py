@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, preempt
+from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

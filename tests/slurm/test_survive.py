@@ -14,9 +14,9 @@ import pytest
 from data_shards.files import read_json
 from hpc.checkpoints import store
 from hpc.runs.run_dir import RunDir
-from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, give_time, preempt, signal_time
+from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -1,4 +1,4 @@
-"""A rank forked from the server of `tests/ranks.py`, with the part of subprocess.Popen that tests use.
+"""A rank forked from the server of `tests/support/ranks.py`, with the part of subprocess.Popen that tests use.
 
 It spares the seconds in which each rank would load torch.
 """
@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
-from tests.ranks import CONTEXT
+from tests.support.ranks import CONTEXT
 
 
 class ForkedRank:

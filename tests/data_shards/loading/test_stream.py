@@ -15,7 +15,7 @@ from data_shards.loading.tar_stream import samples
 from data_shards.sampling import augment
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.config.schema import Augment
-from tests.sets import pack_set
+from tests.support.sets import pack_set
 from tests.support.small_set import build, commit, jpeg, photo
 
 PLAIN = Augment([1.0, 1.0], flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)

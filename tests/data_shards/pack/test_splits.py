@@ -9,8 +9,8 @@ from data_shards.pack.layout import split_identities
 from data_shards.shard_format.manifest import read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from launch.cli import main
-from tests.sets import pack_set, write_folders
 from tests.support.pictures_on_disk import tree
+from tests.support.sets import pack_set, write_folders
 
 MANY = [f"person {number}" for number in range(2000)]
 

@@ -13,8 +13,8 @@ from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import known_people
 from hpc.data.known_people import normalised, people_of, shared
 from launch.cli import main
-from tests.launch.judged import judged_run
-from tests.sets import write_folders
+from tests.support.judged import judged_run
+from tests.support.sets import write_folders
 
 TRAINED = ("Ann_Lee", "José_Núñez", "Bo_Ek", "s1")
 STRANGERS = ("Cy_Ray", "Di_Oz", "Ed_Yi")

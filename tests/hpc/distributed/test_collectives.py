@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from hpc.losses.pairs import LOSSES
-from tests.ranks import launch
 from tests.support import collective_ranks
+from tests.support.ranks import launch
 
 
 def test_one_message_carries_floats_integers_and_flags_exactly() -> None:

@@ -13,7 +13,7 @@ from hpc.distributed import rendezvous
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir
 from launch.start import local
-from tests.runs import finish, make_run, start, wait_for
+from tests.support.runs import finish, make_run, start, wait_for
 
 
 def test_a_rank_killed_before_it_connects_is_named_by_the_others(tmp_path: Path) -> None:

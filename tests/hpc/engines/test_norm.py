@@ -18,7 +18,7 @@ from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import BackwardPass
 from hpc.training.player import Player
 from hpc.training.validation import in_eval_mode
-from tests.ranks import launch
+from tests.support.ranks import launch
 
 
 def network() -> nn.Module:

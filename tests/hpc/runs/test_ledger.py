@@ -11,8 +11,8 @@ from hpc.runs import failures, goodput
 from hpc.runs.goodput import KINDS, TimeLedger
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
-from tests.runs import finish, make_run, start
-from tests.sets import pack_set
+from tests.support.runs import finish, make_run, start
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

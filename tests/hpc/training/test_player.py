@@ -16,9 +16,9 @@ from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Task
 from hpc.training.player import Player
-from tests.ranks import launch
-from tests.runs import make_run
-from tests.sets import pack_set
+from tests.support.ranks import launch
+from tests.support.runs import make_run
+from tests.support.sets import pack_set
 
 
 def one_update(comm: Comm, pictures: int) -> tuple[list[str], list[str]]:

@@ -24,9 +24,9 @@ from hpc.runs.run_dir import RunDir
 from hpc.task import build_task
 from hpc.training import step_sync
 from launch.audit.compare import differences, records, series
-from tests.ranks import launch
-from tests.runs import finish, make_run, start, wait_for
-from tests.sets import pack_set
+from tests.support.ranks import launch
+from tests.support.runs import finish, make_run, start, wait_for
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

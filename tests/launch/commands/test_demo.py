@@ -5,8 +5,8 @@ import pytest
 from launch.cli import main
 from launch.commands import demo
 from launch.options.key_value import parse
-from tests.sets import write_folders
 from tests.support.pictures_on_disk import REAL, needs_real
+from tests.support.sets import write_folders
 
 
 def report(network: float, pixels: float) -> dict:

@@ -14,8 +14,8 @@ from data_shards.shard_format.shard_set import ShardSet
 from hpc.evaluation.verification import PIXELS, pixels, trial
 from hpc.inference.predictor import PictureBlocks, load_run, untrained
 from launch.cli import main
-from tests.launch.judged import judged_run
-from tests.sets import pack_set, write_folders
+from tests.support.judged import judged_run
+from tests.support.sets import pack_set, write_folders
 
 PNG = b"\x89PNG"
 

@@ -18,9 +18,9 @@ from hpc.inference.predictor import load_run
 from launch.cli import main
 from models.backbones import build_trunk
 from models.siamese import SiameseNet
-from tests.launch.judged import judged_run
-from tests.sets import pack_set
+from tests.support.judged import judged_run
 from tests.support.modes import odd, shared_umask
+from tests.support.sets import pack_set
 from tests.support.small_set import photo
 
 

@@ -17,9 +17,9 @@ from PIL import Image
 from data_shards.errors import UserError
 from launch import cli
 from launch.commands import verify
-from tests.launch.judged import judged_run
-from tests.sets import pack_set
 from tests.support.fuzz import HARMLESS, JSON_VALUES, REFUSED, campaign, check_refusal, damage, damage_json
+from tests.support.judged import judged_run
+from tests.support.sets import pack_set
 from tests.support.small_set import photo
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")

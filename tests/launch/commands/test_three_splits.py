@@ -20,9 +20,9 @@ from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
 from launch.cli import main
 from launch.start import data as plan
-from tests.launch.judged import judged_run
-from tests.runs import make_run
-from tests.sets import pack_set
+from tests.support.judged import judged_run
+from tests.support.runs import make_run
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from launch.cli import main
-from tests.launch.judged import judged_run
-from tests.sets import pack_set
+from tests.support.judged import judged_run
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from hpc.runs.run_dir import RunDir
 from launch import batch, cli
 from launch.start import create, data, slurm
 from launch.start.shell import Variable, plan_lines
-from tests.sets import pack_set
 from tests.support.command import ROOT, environment
 from tests.support.fuzz import check_refusal
+from tests.support.sets import pack_set
 
 HOSTILE = [
     "$(fired)",

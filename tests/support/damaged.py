@@ -15,7 +15,7 @@ from hpc.runs import goodput
 from hpc.runs.processes import mark
 from hpc.runs.run_dir import RunDir
 from launch import cli
-from tests.launch.judged import judged_run
+from tests.support.judged import judged_run
 
 COMMANDS = ("status", "logs", "failed", "stop", "resume", "evaluate", "verify", "export")
 

@@ -1,4 +1,4 @@
-"""Imports of the server of `tests/ranks.py`, once for all ranks: optimizers and DeepSpeed take seconds."""
+"""Imports of the server of `tests/support/ranks.py`, once for all ranks: optimizers and DeepSpeed take seconds."""
 
 import contextlib
 import logging

@@ -12,7 +12,7 @@ from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Evaluate, Log, Optim, Save
 from tests.support.forked_rank import ForkedRank
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Rank = subprocess.Popen | ForkedRank
 TASK = {
     "name": "siamese",

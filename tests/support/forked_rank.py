@@ -1,4 +1,4 @@
-"""A rank forked from the server of `tests/support/ranks.py`, with the part of subprocess.Popen that tests use.
+"""A rank forked from the server of `tests/support/ranks.py`, like a subprocess.Popen.
 
 It spares the seconds in which each rank would load torch.
 """

@@ -1,4 +1,4 @@
-"""Imports of the server of `tests/support/ranks.py`, once for all ranks: optimizers and DeepSpeed take seconds."""
+"""What the server of `tests/support/ranks.py` imports once for all ranks; DeepSpeed alone takes seconds."""
 
 import contextlib
 import logging

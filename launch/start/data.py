@@ -237,7 +237,8 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
         (
             "batch",
-            f"{config.batch} = {sizes.world} x {sizes.share}; micro batches of a rank: {micro_text(sizes.micro)}",
+            f"{config.batch} = {sizes.world} x {sizes.share}; micro batches of a rank: "
+            f"{micro_text(sizes.micro)}",
         ),
         ("run", f"{config.images:,} images = {sizes.updates:,} updates{epochs}"),
         ("time", forecast.text(config, forecast.rate(plan))),

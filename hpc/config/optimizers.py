@@ -1,7 +1,7 @@
 """The one table of optimizers: what each is called, reads and keeps. Imports no torch.
 
 The choices of `optim.name`, the memory line of the plan, the refusals of DeepSpeed and Apex, and the layout
-of the state in a checkpoint are taken from it. Construction is in `hpc/optim/build.py` and `hpc/optim/apex.py`.
+of the state in a checkpoint are taken from it. Construction: `hpc/optim/build.py`, `hpc/optim/apex.py`.
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from hpc.config.optimizers import OPTIMIZERS
 BUILD = "APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install --no-build-isolation git+https://github.com/NVIDIA/apex"
 
 
-def found() -> str:
+def installation() -> str:
     """Classify what `import apex` would get: nvidia | no kernels (without amp_C) | unrelated | missing."""
     place = _place("apex")
     if place is None:
@@ -46,7 +46,7 @@ def check_name(name: str) -> None:
 def refuse(name: str) -> None:
     """Raise UserError where optim.impl=apex cannot work with the optimizer `name` on this machine."""
     check_name(name)
-    kind, host = found(), socket.gethostname()
+    kind, host = installation(), socket.gethostname()
     remedy = f"build NVIDIA's ({BUILD}), or use optim.impl=torch"
     if kind == "missing":
         raise UserError(f"optim.impl=apex: NVIDIA Apex is not installed on {host}: {remedy}")
@@ -58,5 +58,5 @@ def refuse(name: str) -> None:
     if kind == "no kernels":
         raise UserError(
             f"optim.impl=apex: NVIDIA Apex on {host} was built without its kernels (no module amp_C): "
-            f"{remedy}"
+            + remedy
         )

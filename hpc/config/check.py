@@ -1,13 +1,14 @@
-"""Every refusal of a config that needs neither data nor torch, and the sizes that follow from it.
+"""Refuses configs that cannot work, as far as this takes neither data nor torch.
 
-A task's own refusals are in `hpc/tasks/<name>_plan.py`: `check(config)`, and `counts(config, memory)` for the
-plan.
+What a single value may be stands beside its key in `hpc/config/schema.py`; here is what keys refuse together.
+A task refuses more in `hpc/tasks/<name>_plan.py`, by its `check(config)`.
 """
 
 import dataclasses
 import importlib
 import importlib.util
 import math
+import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from hpc.config.types import ITEMS, flatten, near, shown
 
 
 def value_of(config: Config, key: str) -> Any:
-    """The value of a dotted key."""
+    """Return the value of a dotted key."""
     value: Any = config
     for part in key.split("."):
         value = value[part] if isinstance(value, dict) else getattr(value, part)
@@ -29,13 +30,13 @@ def value_of(config: Config, key: str) -> Any:
 
 
 def all_rules(task: str) -> dict[str, Rule]:
-    """The rule of every key: of the schema, and of the task's own keys where its checks declare them."""
+    """Map every key to its rule: of the schema, and those in `KEYS` of the task's plan module."""
     own = getattr(checks_of(task), "KEYS", {})
     return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in own.items()}
 
 
 def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
-    """Refuse each value that is wrong by itself: text, choices and ranges.
+    """Raise UserError for the first value that is wrong by itself: text, choices and ranges.
 
     task_defaults: dotted keys `task.*` with the examples that an error may show (None = it shows none)
     """
@@ -74,21 +75,20 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
     if config.cluster.name == "slurm" and config.hours * 3600 <= config.cluster.warning:
         raise UserError(
             f"hours={config.hours:g} is no longer than cluster.warning={config.cluster.warning} seconds: the "
-            f"run would "
-            "save and leave at once: use a longer allocation or a smaller cluster.warning"
+            "run would save and leave at once: use a longer allocation or a smaller cluster.warning"
         )
     if config.after and config.cluster.name == "local":
         raise UserError(
             f"after={config.after}: nothing waits for a run without a SLURM: use cluster=slurm, or wait=true "
-            f"there and "
-            "start this one behind it"
+            "there and start this one behind it"
         )
-    refuse = getattr(task_checks(config), "check", None)
-    if refuse is not None:
-        refuse(config)
+    check_task = getattr(task_checks(config), "check", None)
+    if check_task is not None:
+        check_task(config)
 
 
 def _check_numbers(config: Config) -> None:
+    """Refuse numbers that contradict each other."""
     optim, augment = config.optim, config.data.augment
     if len(optim.betas) != 2:
         raise UserError(
@@ -124,59 +124,57 @@ def _check_numbers(config: Config) -> None:
     if stage and config.data.stream:
         raise UserError(
             f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of "
-            f"them out"
+            "them out"
         )
 
 
 def _check_batch(config: Config) -> None:
+    """Refuse sizes into which ranks, groups and micro batches cannot be cut."""
     world = config.procs * config.nodes
-    unit, what = world, f"{world} ranks"
+    unit, text = world, f"{world} ranks"
     if config.data.order == "groups":
-        unit, what = world * config.data.group, f"{world} ranks x data.group={config.data.group}"
-    _divisible(config.batch, world, f"{world} ranks", unit)
-    _divisible(config.batch, unit, what, unit)
+        unit, text = world * config.data.group, f"{world} ranks x data.group={config.data.group}"
+    _check_divisible(config.batch, world, f"{world} ranks", unit)
+    _check_divisible(config.batch, unit, text, unit)
     share = config.batch // world
     if config.micro_batch > share:
         raise UserError(
             f"micro_batch={config.micro_batch} is more than a rank's share, {config.batch} / {world} = "
-            f"{share}: "
-            f"use micro_batch={share} or 0"
+            f"{share}: use micro_batch={share} or 0"
         )
     if config.norm_stats == "group":
-        each = math.lcm(unit, world * config.norm_group)
-        _divisible(
-            config.batch, world * config.norm_group, f"{world} ranks x norm_group={config.norm_group}", each
-        )
+        groups = world * config.norm_group
+        text = f"{world} ranks x norm_group={config.norm_group}"
+        _check_divisible(config.batch, groups, text, math.lcm(unit, groups))
         if config.micro_batch % config.norm_group:
-            _refuse("micro_batch", config.micro_batch, config.norm_group, f"norm_group={config.norm_group}")
+            text = f"norm_group={config.norm_group}"
+            raise _not_divisible("micro_batch", config.micro_batch, config.norm_group, text)
 
 
-def _divisible(batch: int, by: int, what: str, unit: int) -> None:
-    if batch % by:
-        _refuse("batch", batch, unit, what)
+def _check_divisible(batch: int, divisor: int, text: str, unit: int) -> None:
+    """Refuse a batch that `divisor`, called `text`, does not divide; the remedy is a multiple of `unit`."""
+    if batch % divisor:
+        raise _not_divisible("batch", batch, unit, text)
 
 
-def _refuse(key: str, value: int, unit: int, what: str) -> None:
+def _not_divisible(key: str, value: int, unit: int, text: str) -> UserError:
+    """Return the error that names the multiples of `unit` next to `value`."""
     lower, upper = value // unit * unit, (value // unit + 1) * unit
-    use = f"{lower} or {upper}" if lower else f"{upper}"
-    raise UserError(f"{key}={value} is not divisible by {what}: use {use}")
+    remedy = f"{lower} or {upper}" if lower else f"{upper}"
+    return UserError(f"{key}={value} is not divisible by {text}: use {remedy}")
 
 
 def task_checks(config: Config) -> ModuleType | None:
-    """The torch-free module beside the task of a config, or None where the task needs none."""
+    """Return the plan module of a config's task, which imports no torch (None = the task has none)."""
     return checks_of(config.task.get("name", ""))
 
 
 def checks_of(name: str) -> ModuleType | None:
-    """The same for a task's name; UserError for a task that is not there."""
+    """Return the plan module of the task `name` (None = it has none); UserError for an unknown task."""
     if not is_task(name):
-        import pkgutil
-
-        import hpc.tasks
-
         known = [
             entry.name
-            for entry in pkgutil.iter_modules(hpc.tasks.__path__)
+            for entry in pkgutil.iter_modules(importlib.import_module("hpc.tasks").__path__)
             if not entry.name.endswith("_plan")
         ]
         raise UserError(
@@ -187,6 +185,6 @@ def checks_of(name: str) -> ModuleType | None:
 
 
 def is_task(name: Any) -> bool:
-    """Whether hpc/tasks has a task of that name: a plain word, by which nothing else can be imported."""
-    plain = isinstance(name, str) and name.isidentifier() and not name.endswith("_plan")
-    return plain and importlib.util.find_spec(f"hpc.tasks.{name}") is not None
+    """Return whether hpc/tasks has a task of that name: only a plain word can be imported."""
+    is_word = isinstance(name, str) and name.isidentifier() and not name.endswith("_plan")
+    return is_word and importlib.util.find_spec(f"hpc.tasks.{name}") is not None

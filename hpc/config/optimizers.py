@@ -1,7 +1,7 @@
 """The one table of optimizers: what each is called, reads and keeps. Imports no torch.
 
-The choices of `optim.name`, the memory line of the plan, DeepSpeed's and Apex's refusals, and the layout of
-the state in a checkpoint read it. Construction is in `hpc/optim/build.py` and `hpc/optim/apex.py`.
+The choices of `optim.name`, the memory line of the plan, the refusals of DeepSpeed and Apex, and the layout
+of the state in a checkpoint are taken from it. Construction: `hpc/optim/build.py`, `hpc/optim/apex.py`.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,8 @@ class Optimizer:
     counts: bool = False  # keeps a step count for each parameter
     kernels: str = ""  # argument that selects torch's fast kernels: fused | foreach (empty = it has none)
     apex: str = ""  # name of the class in apex.optimizers (empty = Apex has none)
-    whole_tensors: bool = (
-        False  # one norm for a whole tensor decides the step: ZeRO, which cuts them, is refused
-    )
+    # One norm of a whole tensor decides the step: ZeRO, which cuts tensors between the ranks, is refused.
+    whole_tensors: bool = False
 
     def moments_with(self, momentum: float) -> tuple[str, ...]:
         """Return the state as large as the parameter under this `optim.momentum`."""

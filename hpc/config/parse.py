@@ -40,7 +40,10 @@ def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") 
 
 
 def load_config(path: Path | str) -> Config:
-    """Read a resolved config back, strictly; the run's own code beside it types the task's keys."""
+    """Read a resolved config back, strictly.
+
+    The task's keys get the types of the task's yaml in the run's own code, the folder `code` beside the file.
+    """
     values = read_yaml(path, remedy="give a run directory")
     if not values:
         raise UserError(f"{path} holds no config: give a run directory")
@@ -56,7 +59,7 @@ def load_config(path: Path | str) -> Config:
 
 
 def _typed_task(task: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the block the types of the task's defaults; keys that these lack are other code's and are kept."""
+    """Give the block the types of the task's defaults. A key without one is other code's and stays."""
 
     def typed(key: str, value: Any) -> Any:
         if key in defaults:

@@ -13,10 +13,10 @@ from hpc.config.rules import block, key
 
 @dataclass
 class Augment:
-    """Random augmentation of a training picture. All zero and `crop_area=[1, 1]`: centre crop only."""
+    """Random augmentation of a training image. All zero and `crop_area=[1, 1]`: centre crop only."""
 
     crop_area: list[float] = key(
-        [0.5, 1.0], "share of the picture's area that a crop takes: smallest, largest", above=0, most=1
+        [0.5, 1.0], "share of the image's area that a crop takes: smallest, largest", above=0, most=1
     )
     crop_ratio: list[float] = key([0.75, 1.3333], "width / height of the crop: smallest, largest", above=0)
     flip: float = key(0.5, "probability of a mirror image", least=0, most=1)
@@ -37,13 +37,13 @@ class Data:
         "", "folder of the people of the report; empty: ../eval, if it is there; without val it does both"
     )
     allow_shared: bool = key(False, "train although train, val and eval share people")
-    size: int = key(112, "pixels, side of the square picture that the network sees", least=1, cap=1 << 13)
+    size: int = key(112, "pixels, side of the square image that the network sees", least=1, cap=1 << 13)
     order: str = key(
         "plain",
         "of the samples; groups: batches of P x K identities, K = data.group",
         one_of=("plain", "groups"),
     )
-    group: int = key(4, "K: pictures of one identity that stand together in the batch", least=1)
+    group: int = key(4, "K: images of one identity that stand together in the batch", least=1)
     backend: str = key("auto", "who decodes; auto: dali where it runs", one_of=("auto", "dali", "host"))
     stage: str = key(
         "",
@@ -94,7 +94,7 @@ class Save:
 @dataclass
 class Evaluate:
     every: int = key(50_000, "images between evaluations on data.val, or else data.eval", least=1)
-    batch: int = key(64, "pictures of one rank at a time", least=1, cap=1 << 20)
+    batch: int = key(64, "images of one rank at a time", least=1, cap=1 << 20)
 
 
 @dataclass
@@ -160,8 +160,8 @@ class Config:
     runs: str = key("runs", "folder of the run directories")
     seed: int = key(0, "of everything that is drawn", least=0)
     images: int = key(1_000_000, "length: images seen in the whole run", least=1)
-    batch: int = key(64, "pictures of all ranks in one update", least=1, cap=1 << 22)
-    micro_batch: int = key(0, "largest number of pictures of one rank at a time; 0: its whole share", least=0)
+    batch: int = key(64, "images of all ranks in one update", least=1, cap=1 << 22)
+    micro_batch: int = key(0, "largest number of images of one rank at a time; 0: its whole share", least=0)
     procs: int = key(1, "ranks on each node", least=1, cap=1 << 10)
     nodes: int = key(1, "machines", least=1, cap=1 << 17)
     gpus: int = key(0, "SLURM: GPUs asked for on each node; 0: none", least=0, cap=1 << 10)
@@ -173,11 +173,11 @@ class Config:
     )
     after: str = key("", "SLURM: a run (or job id) that must have ended well before this one starts")
     precision: str = key("auto", "bf16: autocast over fp32 parameters", one_of=("auto", "fp32", "bf16"))
-    channels_last: bool = key(True, "memory layout of pictures and filters; faster on a GPU")
+    channels_last: bool = key(True, "memory layout of images and filters; faster on a GPU")
     compile: bool = key(False, "torch.compile")
     deterministic: bool = key(False, "bit-equal on a GPU too, at a price; a CPU run always is")
     norm_stats: str = key("local", "what batch norm normalises over", one_of=("local", "group", "sync"))
-    norm_group: int = key(8, "norm_stats=group: consecutive pictures of the global batch", least=1)
+    norm_group: int = key(8, "norm_stats=group: consecutive images of the global batch", least=1)
     desync_every: int = key(1000, "updates between comparisons of the ranks' parameters; 0: never", least=0)
     hang_timeout: int = key(
         600, "seconds without an answer from a rank before the run ends", least=1, cap=1 << 30

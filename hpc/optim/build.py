@@ -16,7 +16,7 @@ from hpc.optim.lamb import Lamb
 from hpc.optim.novograd import NovoGrad
 from hpc.optim.state import Named, spec_of
 
-OURS = {kind.__name__: kind for kind in (Lamb, NovoGrad)}
+OWN = {kind.__name__: kind for kind in (Lamb, NovoGrad)}
 
 
 def build_optimizer(config: Optim, named_parameters: Named) -> torch.optim.Optimizer:
@@ -54,7 +54,7 @@ def _make(config: Optim, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         )
     elif spec.kernels:
         arguments[spec.kernels] = True
-    kind = OURS.get(spec.kind) or getattr(torch.optim, spec.kind)
+    kind = OWN.get(spec.kind) or getattr(torch.optim, spec.kind)
     optimizer: torch.optim.Optimizer = kind(groups, **arguments)
     return optimizer
 

@@ -100,8 +100,8 @@ def composed(words: Sequence[str]) -> Config:
     """Return the config that the words ask for, typed, not yet checked. UserError for what cannot be read.
 
     What comes later wins: the defaults, the task's yaml, the site file (but for a typed cluster=), the yaml's
-    smoke block if smoke=true, the words. `engine=X` and `cluster=X` are short for the keys `.name` below
-    them.
+    smoke block if smoke=true, the words. `engine=X` and `cluster=X` are short for `engine.name=X` and
+    `cluster.name=X`.
     """
     task = _check_words(words)
     known = known_keys(task)
@@ -114,7 +114,7 @@ def composed(words: Sequence[str]) -> Config:
 
 @cache
 def _tree(task: str) -> dict[str, Any]:
-    """Compose the defaults and the task's yaml by Hydra; cached for a sweep, so do not change the result."""
+    """Compose the defaults and the task's yaml by Hydra. The result is cached: do not change it."""
     register()
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):

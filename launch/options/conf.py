@@ -1,4 +1,4 @@
-"""The files of `launch/conf`: the choices of task=, engine= and cluster=, and a task's `smoke` block.
+"""The files of `launch/conf`, the choices of task=, engine= and cluster=, and a task's `smoke` block.
 
 Hydra is not imported. The choices of engine and cluster are those of `engine.name` and `cluster.name`.
 """

@@ -77,7 +77,9 @@ def on_cluster(config: Config) -> Config:
     """Return the config with `cluster=auto` decided."""
     from launch.start import slurm
 
-    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen(config)))
+    return dataclasses.replace(
+        config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen_cluster(config))
+    )
 
 
 def refuse_unused(config: Config, words: Sequence[str]) -> None:

@@ -232,11 +232,14 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         described[judged] += f", {sizes.evaluations:,} evaluations"
     epochs = f", {config.images / len(sets['train']):,.1f} epochs" if sets.get("train") is not None else ""
     order = f"groups of {data.group}" if data.order == "groups" else data.order
-    micro = micro_text(sizes.micro)
     lines = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
         ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
-        ("batch", f"{config.batch} = {sizes.world} x {sizes.share}; micro batches of a rank: {micro}"),
+        (
+            "batch",
+            f"{config.batch} = {sizes.world} x {sizes.share}; micro batches of a rank: "
+            f"{micro_text(sizes.micro)}",
+        ),
         ("run", f"{config.images:,} images = {sizes.updates:,} updates{epochs}"),
         ("time", forecast.text(config, forecast.rate(plan))),
         ("saves", f"{sizes.saves:,} checkpoints, every {config.save.every:,} images"),

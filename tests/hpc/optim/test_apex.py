@@ -21,7 +21,7 @@ from hpc.optim.state import export_state, import_state
 from tests.support import apexes
 
 NAMES = [name for name, optimizer in OPTIMIZERS.items() if optimizer.apex]
-REAL = apex.found() == "nvidia" and torch.cuda.is_available()
+REAL = apex.installation() == "nvidia" and torch.cuda.is_available()
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_every_kind_of_apex_is_recognised_without_importing_it(
     installed: Callable[[str], None], kind: str, verdict: str, message: str | None
 ) -> None:
     installed(kind)
-    assert apex.found() == verdict
+    assert apex.installation() == verdict
     assert not {"apex", "amp_C"} & sys.modules.keys()
     if message is None:
         apex.refuse("lamb")
@@ -73,7 +73,7 @@ def test_a_machine_without_apex_says_what_to_build(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "path", [])
     for name in ("apex", "amp_C"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    assert apex.found() == "missing"
+    assert apex.installation() == "missing"
     with pytest.raises(UserError, match=r"is not installed on .*APEX_CUDA_EXT=1 pip install"):
         build.build_optimizer(Optim(impl="apex"), [("p", nn.Parameter(torch.ones(2)))])
 

@@ -103,7 +103,7 @@ class Shell:
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     for name in [name for name in os.environ if name.startswith(("SLURM_", "ROSTRO_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(slurm, "chosen", lambda config: "slurm")
+    monkeypatch.setattr(slurm, "chosen_cluster", lambda config: "slurm")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.chdir(tmp_path)
     return Shell(tmp_path)
@@ -224,7 +224,7 @@ def test_a_stage_is_a_folder(folder: str) -> None:
 def test_what_prepare_prints_can_be_typed(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(slurm, "chosen", lambda config: "local")
+    monkeypatch.setattr(slurm, "chosen_cluster", lambda config: "local")
     shards = pack_set(tmp_path / "a set")
     capsys.readouterr()
     runs = str(tmp_path / "$(fired); 'x'")

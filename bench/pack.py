@@ -55,7 +55,7 @@ if __name__ == "__main__":
 """
 
 
-def make_pictures(folder: Path, count: int, *, side: int = 256) -> list[str]:
+def make_images(folder: Path, count: int, *, side: int = 256) -> list[str]:
     """Write JPEGs of about 20 KB: smooth shapes with grain, cut from a large one; 50 to a folder."""
     rng = np.random.default_rng(0)
     large = cv2.resize(
@@ -66,10 +66,10 @@ def make_pictures(folder: Path, count: int, *, side: int = 256) -> list[str]:
     paths = []
     for number in range(count):
         x, y = rng.integers(0, 2048 - side, 2)
-        picture = np.ascontiguousarray(large[y : y + side, x : x + side])
+        image = np.ascontiguousarray(large[y : y + side, x : x + side])
         path = folder / f"id_{number // 50:04d}" / f"{number:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(simplejpeg.encode_jpeg(picture, 87, colorsubsampling="420"))
+        path.write_bytes(simplejpeg.encode_jpeg(image, 87, colorsubsampling="420"))
         paths.append(str(path))
     return paths
 
@@ -212,7 +212,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=args.work or None) as name:
         work = Path(name)
         src = work / "src"
-        paths = make_pictures(src, args.files)
+        paths = make_images(src, args.files)
         size = sum(os.path.getsize(path) for path in paths)
         print(f"{len(paths)} files, {size / len(paths) / 1e3:.1f} KB each, medians of {args.repeats}\n")
         seconds = measure(paths, src, work, repeats=args.repeats, workers=args.workers)

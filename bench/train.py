@@ -1,6 +1,6 @@
 """The trainer against a bare torch loop, and a step with data against the slower of data and compute.
 
-`python bench/train.py` packs small random pictures, then times in interleaved rounds: a bare loop (same
+`python bench/train.py` packs small random images, then times in interleaved rounds: a bare loop (same
 network, loss, optimizer and batch; nothing else), `Trainer.step` on that one batch in memory, `Trainer.step`
 with the real loader, and the loader alone. One rank, one thread. Bars: trainer <= 1.03 x bare loop; step with
 data <= 1.1 x the slower of step and data. Prints one table and one JSON line; exit code 1 where a bar is
@@ -43,18 +43,18 @@ BATCH, SIZE = 32, 64
 
 
 def make_set(folder: Path) -> Path:
-    """Pack 40 identities of 8 noisy pictures, 112 pixels."""
+    """Pack 40 identities of 8 noisy images, 112 pixels."""
     for identity in range(40):
         place = folder / "pictures" / f"person{identity:02d}"
         place.mkdir(parents=True)
         draw = np.random.default_rng(identity)
         base = cv2.resize(draw.uniform(0, 255, (6, 6, 3)), (112, 112), interpolation=cv2.INTER_CUBIC)
         for number in range(8):
-            picture = np.clip(base + draw.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
-            (place / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(picture, quality=95))
+            image = np.clip(base + draw.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
+            (place / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=95))
     words = [f"src={folder / 'pictures'}", f"out={folder / 'shards'}", "source=folder", "workers=1"]
     if pack.main(words):
-        raise SystemExit("the bench's pictures could not be packed")
+        raise SystemExit("the bench's images could not be packed")
     return folder / "shards" / "train"
 
 

@@ -27,9 +27,9 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("source", f"{manifest['source']}{_source_split(manifest)}"),
         ("split", manifest["split"]),
         ("licence", manifest["licence"]),
-        ("pictures", f"{len(shards)} ({_sizes(shards)})"),
-        ("identities", f"{len(counts)}, {_spread(counts)} pictures each"),
-        ("singles", f"{int((counts == 1).sum())} identities with one picture: no genuine pair"),
+        ("images", f"{len(shards)} ({_sizes(shards)})"),
+        ("identities", f"{len(counts)}, {_spread(counts)} images each"),
+        ("singles", f"{int((counts == 1).sum())} identities with one image: no genuine pair"),
         ("shards", f"{len(manifest['shards'])}, {tar_bytes / 1e6:.1f} MB"),
         ("held out", _held_out(manifest)),
         ("verified", f"{manifest['verify']} while packing"),
@@ -89,7 +89,7 @@ def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tupl
         start, stop = (int(edge) for edge in shards.identity_start[identity : identity + 2])
         top = GAP + line * step
         caption = "\n".join(_folded(names[identity], font))
-        draw.multiline_text((GAP, top), f"{caption}\n{stop - start} pictures", fill=INK, font=font)
+        draw.multiline_text((GAP, top), f"{caption}\n{stop - start} images", fill=INK, font=font)
         for column, row in enumerate(range(start, min(stop, start + columns))):
             corner = (CAPTION + column * step, top)
             if (cell := _thumbnail(shards, row)) is None:

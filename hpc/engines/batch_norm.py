@@ -1,6 +1,6 @@
 """Batch normalisation with stated statistics: over this rank, over fixed groups, or over all ranks.
 
-`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures of
+`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` images of
 the global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro
 batches of all ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are collected
 in the passes of the player's own phases (`hpc/training/accumulation.py`) and committed once for each update,
@@ -90,7 +90,7 @@ class Norm(_BatchNorm):
 def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Module:
     """Replace every batch norm layer inside `module`, in place; a shared layer stays shared.
 
-    `mode`: local | group | sync; `group`: pictures of one, for mode group. UserError for a lazy layer.
+    `mode`: local | group | sync; `group`: images of one, for mode group. UserError for a lazy layer.
     """
     replaced: dict[nn.Module, Norm] = {}
     for owner in list(module.modules()):
@@ -141,7 +141,7 @@ def discard(layers: list[Norm]) -> None:
 def commit(layers: list[Norm], comm: Comm) -> None:
     """Move the running statistics by the average over all passes of the update, on all ranks alike.
 
-    Reads nothing from the device. Every rank runs the same passes over as many pictures, so this rank's
+    Reads nothing from the device. Every rank runs the same passes over as many images, so this rank's
     counts are known to be everyone's.
     """
     if not layers:

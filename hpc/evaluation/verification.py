@@ -1,6 +1,6 @@
 """Judges a run on a set: the figures of its network beside the untrained network and plain pixels.
 
-`rostro evaluate` prints what this returns: one process reads the pictures, adds intervals and draws curves.
+`rostro evaluate` prints what this returns: one process reads the images, adds intervals and draws curves.
 The threshold comes from the run's validation people. The evaluation while training is in
 `hpc/training/validation.py`.
 """
@@ -24,7 +24,7 @@ from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import known_people
 from hpc.data.known_people import People
 from hpc.inference import threshold
-from hpc.inference.predictor import PictureBlocks, Predictor, untrained
+from hpc.inference.predictor import ImageBlocks, Predictor, untrained
 from hpc.metrics.pair_list import check_people, read_list, resolve
 from hpc.metrics.pairs import Pairs, all_pairs
 from hpc.metrics.verification import VerificationResult, bootstrap, measure, score_pairs
@@ -32,7 +32,7 @@ from hpc.plots import roc
 from hpc.task import Score, cosine
 
 PIXELS = "pixels (32x32 grey)"
-Progress = Callable[[str, PictureBlocks], Any]  # what wraps the loop over pictures: a progress bar
+Progress = Callable[[str, ImageBlocks], Any]  # what wraps the loop over images: a progress bar
 
 
 @dataclass
@@ -46,7 +46,7 @@ class PairProtocol:
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
-    """Return the baseline of pictures uint8 [n, s, s, 3]: grey, 32x32, less the mean, float32 [n, 1024]."""
+    """Return the baseline of images uint8 [n, s, s, 3]: grey, 32x32, less the mean, float32 [n, 1024]."""
     small = [
         cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
         for image in images
@@ -56,7 +56,7 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
 
 def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> PairProtocol:
-    """Return all pairs of the set, or those of the list `pairs`; `skip` leaves out absent pictures."""
+    """Return all pairs of the set, or those of the list `pairs`; `skip` leaves out absent images."""
     identity = np.asarray(shards.labels["identity"], np.int64)
     if pairs is None:
         return PairProtocol(
@@ -177,7 +177,7 @@ def assess(
     made, kept = (None, True) if own or choice.keep else _chosen(model, choice, progress)
     plain = untrained(model)
     parts: list[tuple[np.ndarray, ...]] = []
-    for images in progress("embedding pictures", PictureBlocks(shards, on.ids, model.config.data.size)):
+    for images in progress("embedding images", ImageBlocks(shards, on.ids, model.config.data.size)):
         parts.append((model.embed(images), plain.embed(images), pixels(images)))
     embeddings = [np.concatenate(column) for column in zip(*parts, strict=True)]
     names = (model.name, plain.name, PIXELS)
@@ -220,7 +220,7 @@ def _chosen(model: Predictor, choice: Choice, progress: Progress) -> tuple[dict[
         return record, False
     shards = choice.validation
     on = trial(shards, pairs=None, skip=False)
-    blocks = PictureBlocks(shards, on.ids, model.config.data.size)
+    blocks = ImageBlocks(shards, on.ids, model.config.data.size)
     what = f"choosing the threshold on {shards.manifest.get('split') or shards.name}"
     embeddings = np.concatenate([model.embed(images) for images in progress(what, blocks)])
     verdict, _ = score_run(embeddings, on, score=model.score, rounds=0, seed=model.config.seed)
@@ -270,7 +270,7 @@ def _describe(model: Predictor, shards: ShardSet, on: PairProtocol) -> dict[str,
 def _draw(
     folder: Path, model: Predictor, on: PairProtocol, scores: dict[str, np.ndarray], report: dict[str, Any]
 ) -> None:
-    where = f"{folder.name}: {report['pictures']:,} pictures of {report['identities']:,} people"
+    where = f"{folder.name}: {report['pictures']:,} images of {report['identities']:,} people"
     roc.draw_roc(
         folder / "roc.png", {name: (values, on.pairs.same) for name, values in scores.items()}, title=where
     )

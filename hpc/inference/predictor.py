@@ -162,7 +162,7 @@ def untrained(trained: Predictor) -> Predictor:
     return Predictor(task, _ready(nets), trained.config, trained.run, 0, "untrained", {})
 
 
-class PictureBlocks:
+class ImageBlocks:
     """The decoded samples `ids` of a set, an iterable of uint8 blocks [<= 64, size, size, 3] in order."""
 
     def __init__(self, shards: ShardSet, ids: np.ndarray, size: int) -> None:

@@ -73,9 +73,9 @@ def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
 
 
 def triplet(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
-    """Return the batch-hard triplet loss: each picture with its farthest genuine and nearest impostor one.
+    """Return the batch-hard triplet loss: each image with its farthest genuine and nearest impostor one.
 
-    A scalar >= 0; pictures without both are left out. Hermans, Beyer & Leibe 2017, eq. 5.
+    A scalar >= 0; images without both are left out. Hermans, Beyer & Leibe 2017, eq. 5.
     """
     distance = (2.0 - 2.0 * pairs.cosine).clamp(min=1e-8).sqrt()
     farthest = torch.where(pairs.genuine.mask, distance, -torch.inf).amax(1)
@@ -85,7 +85,7 @@ def triplet(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
 
 
 def supcon(pairs: Pairs, *, temperature: float, **_: float) -> Tensor:
-    """Return the supervised contrastive loss: a softmax over all other pictures, at `temperature` > 0.
+    """Return the supervised contrastive loss: a softmax over all other images, at `temperature` > 0.
 
     A scalar >= 0. Khosla et al. 2020, eq. 2.
     """

@@ -1,7 +1,7 @@
 """Public pair lists: read in three formats, found in a set. A damaged line is refused by its number.
 
 LFW's `pairs.txt` (`folds n`) and `pairsDevTest.txt` (`n`): for each fold n lines `Name n1 n2` of one person,
-then n lines `Name1 n1 Name2 n2`. Paths: lines `person/picture person/picture 0|1`, separated by spaces or
+then n lines `Name1 n1 Name2 n2`. Paths: lines `person/image person/image 0|1`, separated by spaces or
 tabs. CSV: the same three columns, with a header or without. Lists without folds are cut into ten blocks of
 each kind.
 """
@@ -20,11 +20,11 @@ from hpc.metrics.pairs import Pairs
 
 LARGEST = 256 << 20  # bytes of a list
 FOLDS = 10  # of a list that states none
-REMEDY = "give a list such as LFW's pairs.txt, or lines `person/picture person/picture 0|1`"
+REMEDY = "give a list such as LFW's pairs.txt, or lines `person/image person/image 0|1`"
 _NUMBER = re.compile(r"[0-9]{1,9}")  # ASCII: `²` and 5,000 digits are not numbers
 _BLANKS = re.compile(r"[ \t]+")
 
-Picture = tuple[str, int | None]  # (name, number): `<name>/<name>_%04d`; (path, None)
+ImageName = tuple[str, int | None]  # (name, number): `<name>/<name>_%04d`; (path, None)
 Line = tuple[int, list[str]]  # number in the file, words
 
 
@@ -32,8 +32,8 @@ Line = tuple[int, list[str]]  # number in the file, words
 class Listed:
     """A line of a pair list."""
 
-    first: Picture
-    second: Picture
+    first: ImageName
+    second: ImageName
     same: bool
     fold: int
     line: int
@@ -104,7 +104,7 @@ def _read_lfw(path: Path, lines: list[tuple[int, str]]) -> PairList:
         first, second = (words[0], int(numbers[0])), (words[0 if same else 2], int(numbers[1]))
         if first == second or (not same and words[0] == words[2]):
             raise _wrong(
-                path, number, row, "pairs a picture with itself" if same else "names one person twice"
+                path, number, row, "pairs an image with itself" if same else "names one person twice"
             )
         pairs.append(Listed(first, second, same, fold, number))
     return PairList("LFW, folds", pairs) if folds > 1 else PairList("LFW, no folds", _blocks(pairs))
@@ -125,11 +125,11 @@ def _csv_rows(path: Path, lines: list[tuple[int, str]]) -> list[Line]:
 def _path_pair(path: Path, number: int, words: list[str]) -> Listed:
     row = " ".join(words)
     if len(words) != 3 or words[2] not in ("0", "1"):
-        raise _wrong(path, number, row, "is not `person/picture person/picture 0|1`")
+        raise _wrong(path, number, row, "is not `person/image person/image 0|1`")
     if not all("/" in word.strip("/") for word in words[:2]):
-        raise _wrong(path, number, row, "names a picture without its person's folder")
+        raise _wrong(path, number, row, "names an image without its person's folder")
     if words[0] == words[1]:
-        raise _wrong(path, number, row, "pairs a picture with itself")
+        raise _wrong(path, number, row, "pairs an image with itself")
     return Listed((words[0], None), (words[1], None), words[2] == "1", 0, number)
 
 
@@ -146,47 +146,47 @@ def _blocks(pairs: list[Listed]) -> list[Listed]:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A pair list on a set: the pairs whose pictures are there, by row of `ids`."""
+    """A pair list on a set: the pairs whose images are there, by row of `ids`."""
 
     pairs: Pairs
-    ids: np.ndarray  # [m] ascending sample ids of the pictures that the pairs need
+    ids: np.ndarray  # [m] ascending sample ids of the images that the pairs need
     lines: np.ndarray  # [n] line of each pair in the file
     listed: int  # pairs of the list
-    absent: int  # pairs that name a picture which is not there
+    absent: int  # pairs that name an image which is not there
     first_absent: str
 
 
-def shown(picture: Picture) -> str:
-    """Name a picture as a path."""
-    name, number = picture
+def shown(image: ImageName) -> str:
+    """Name an image as a path."""
+    name, number = image
     return name if number is None else f"{name}/{name}_{number:04d}"
 
 
 def resolve(
     listed: list[Listed], find: Callable[[str, int | None], int | None], *, path: Path, skip: bool
 ) -> Resolved:
-    """Find the pictures of a list; `find(name, number)` returns a sample id, or None where it is absent.
+    """Find the images of a list; `find(name, number)` returns a sample id, or None where it is absent.
 
-    A pair with an absent picture raises UserError or, with `skip`, is counted and left out.
+    A pair with an absent image raises UserError or, with `skip`, is counted and left out.
     """
     usable: list[tuple[int, int, Listed]] = []
     absent, first_absent = 0, ""
     for pair in listed:
         named = (pair.first, pair.second)
-        places = [find(*picture) for picture in named]
+        places = [find(*image) for image in named]
         if places[0] is not None and places[1] is not None:
             usable.append((places[0], places[1], pair))
             continue
         absent += 1
         first_absent = first_absent or next(
-            shown(picture) for picture, place in zip(named, places, strict=True) if place is None
+            shown(image) for image, place in zip(named, places, strict=True) if place is None
         )
     _check_usable(path, usable=[pair for *_, pair in usable], absent=absent, first=first_absent, skip=skip)
     columns = np.array([(a, b) for a, b, _ in usable], np.int64)
     if (columns[:, 0] == columns[:, 1]).any():
         pair = usable[int(np.argmax(columns[:, 0] == columns[:, 1]))][2]
         raise _wrong(
-            path, pair.line, f"{shown(pair.first)} {shown(pair.second)}", "pairs a picture with itself"
+            path, pair.line, f"{shown(pair.first)} {shown(pair.second)}", "pairs an image with itself"
         )
     ids, rows = np.unique(columns, return_inverse=True)
     rows = rows.reshape(columns.shape)
@@ -216,7 +216,7 @@ def check_people(resolved: Resolved, identity: np.ndarray, *, path: Path) -> Non
 
 
 def _check_usable(path: Path, *, usable: list[Listed], absent: int, first: str, skip: bool) -> None:
-    """Refuse a list with absent pictures, unless they may be skipped and both kinds of pairs are left."""
+    """Refuse a list with absent images, unless they may be skipped and both kinds of pairs are left."""
     both = len({pair.same for pair in usable}) == 2
     if not absent or (skip and both):
         return
@@ -225,4 +225,4 @@ def _check_usable(path: Path, *, usable: list[Listed], absent: int, first: str, 
     if not both:
         kind = "" if not usable else (", all genuine" if usable[0].same else ", all impostors")
         count, remedy = count + kind, "give data= a set that holds the people of the list"
-    raise UserError(f"pairs={path} names pictures that are not in the set, first {first}; {count}: {remedy}")
+    raise UserError(f"pairs={path} names images that are not in the set, first {first}; {count}: {remedy}")

@@ -1,6 +1,6 @@
 """Chooses the pairs that are compared: all of an evaluation set, up to a bound (lists: `pair_list.py`).
 
-Rows number the pictures of the set by ascending sample id, so nothing depends on who read what.
+Rows number the images of the set by ascending sample id, so nothing depends on who read what.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def _draw(total: int, cap: int, stream: np.uint64) -> np.ndarray:
 
 
 def all_pairs(identity: np.ndarray, *, cap: int = CAP, seed: int = 0, folds: int = 10) -> Pairs:
-    """Pair the pictures with these identities [n]: all pairs, or `cap` of each kind drawn by hash.
+    """Pair the images with these identities [n]: all pairs, or `cap` of each kind drawn by hash.
 
     Folds split identities: a pair whose people are in two folds is in none. UserError where a kind is empty.
     """
@@ -52,10 +52,8 @@ def all_pairs(identity: np.ndarray, *, cap: int = CAP, seed: int = 0, folds: int
     genuine_total = int((counts * (counts - 1) // 2).sum())
     impostor_total = n * (n - 1) // 2 - genuine_total
     if not genuine_total or not impostor_total:
-        lacking = "two pictures of one identity" if not genuine_total else "two identities"
-        raise UserError(
-            f"{n} pictures of {len(people)} identities hold no {lacking}: evaluate on more people"
-        )
+        lacking = "two images of one identity" if not genuine_total else "two identities"
+        raise UserError(f"{n} images of {len(people)} identities hold no {lacking}: evaluate on more people")
 
     # Genuine pairs are numbered through the identities; `by_person` lists the rows of each one in turn.
     by_person = np.argsort(code, kind="stable")

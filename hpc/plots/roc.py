@@ -1,4 +1,4 @@
-"""Draws pictures of an evaluation without a display: ROC curves and the histogram of scores."""
+"""Draws images of an evaluation without a display: ROC curves and the histogram of scores."""
 
 from collections.abc import Mapping
 from pathlib import Path

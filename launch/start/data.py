@@ -223,7 +223,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
     data, estimate = config.data, memory(plan)
     parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in estimate.items() if size)
     described = {
-        split: f"{folder} ({len(sets[split]):,} pictures, {len(sets[split].identity_start) - 1:,} identities)"
+        split: f"{folder} ({len(sets[split]):,} images, {len(sets[split].identity_start) - 1:,} identities)"
         if split in sets
         else folder or "none"
         for split, folder in _folders(config).items()
@@ -247,7 +247,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         ("val", described["val"]),
         ("eval", described["eval"]),
         ("figures", held_out.statement(data)),
-        ("pictures", f"{data.size} x {data.size}, order {order}, backend {data.backend}"),
+        ("images", f"{data.size} x {data.size}, order {order}, backend {data.backend}"),
         ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]

@@ -117,8 +117,8 @@ def test_dry_run_reads_the_data_that_is_there(tmp_path, shards):
     )
     assert answer.returncode == 0
     assert answer.stderr == ""
-    assert "(75 pictures, 15 identities)" in answer.stdout
-    assert "tiny/eval (25 pictures, 5 identities), 15 evaluations" in answer.stdout
+    assert "(75 images, 15 identities)" in answer.stdout
+    assert "tiny/eval (25 images, 5 identities), 15 evaluations" in answer.stdout
 
 
 def test_prepare_makes_a_whole_run_directory(tmp_path, shards):
@@ -249,7 +249,7 @@ def test_a_set_without_a_pair_is_refused_before_anything_is_made(tmp_path, split
     sets = {"train": shards / "train", "eval": shards / "eval"} | {split: single / split}
     words = [f"data.{name}={folder}" for name, folder in sets.items()]
     error = refused(rostro("submit", "task=siamese", "batch=8", *words, cwd=tmp_path))
-    assert f"data.{split}={sets[split]} holds 3 identities with at most 1 pictures each" in error
+    assert f"data.{split}={sets[split]} holds 3 identities with at most 1 images each" in error
     assert not (tmp_path / "runs").exists()
 
 

@@ -28,8 +28,8 @@ class Field:
         whole = judged_run(folder / "whole", shards)
         self._fill(RunDir(whole))
         self.run = RunDir(folder / "runs" / "hurt")
-        pictures = sorted((shards.parent / "pictures").glob("person000/*.jpg"))
-        self.pair = [str(path) for path in pictures[:2]]
+        images = sorted((shards.parent / "pictures").glob("person000/*.jpg"))
+        self.pair = [str(path) for path in images[:2]]
         for name in ("hurt", "other"):
             shutil.copytree(whole, folder / "runs" / name, symlinks=True)
         assert self.call("evaluate")[0] == 0

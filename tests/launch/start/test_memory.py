@@ -22,7 +22,7 @@ def test_parameters(trunk, loss):
 
 @pytest.mark.parametrize(("trunk", "size"), [("googlenet", 64), ("small", 112)])
 def test_activations(trunk, size):
-    """What autograd keeps for a picture, within a fifth: sizes are rounded by pools and strides."""
+    """What autograd keeps for an image, within a fifth: sizes are rounded by pools and strides."""
     config = composed(["task=siamese", f"task.trunk={trunk}", f"data.size={size}"])
     net = siamese.build(config).players()["net"].train()
     mine = {p.untyped_storage().data_ptr() for p in net.parameters()}

@@ -72,7 +72,7 @@ class Placed:
         return self._named(points, self._carry(points, rows), rows, mirror)
 
     def boxes(self, boxes: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Carry boxes [m, 4] of stored images to the target, not clipped: float64 [m, 4]. rows as of `points`."""
+        """Carry boxes [m, 4] of stored images to the target, not clipped: float64. rows: as of `points`."""
         return _ordered(self._carry(np.asarray(boxes, np.float64).reshape(-1, 2, 2), rows))
 
     def clip(self, boxes: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

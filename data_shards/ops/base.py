@@ -112,7 +112,7 @@ def partners(noise: np.ndarray, unit: int) -> np.ndarray:
 
 def upload(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """A host array on the device, without waiting for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
+    tensor = torch.from_numpy(np.array(values)).to(dtype)
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -23,14 +23,15 @@ _STEPS = 4096
 def beta(alpha: float, uniform: np.ndarray) -> np.ndarray:
     """Beta(alpha, alpha) variates of uniform ones in [0, 1): the inverse of its distribution function.
 
-    That is tabulated over x ** alpha on the lower half, where its density (1 - x) ** (alpha - 1) is smooth.
+    That is tabulated on the lower half, over x ** min(alpha, 1), where the density is finite.
     """
-    grid = np.linspace(0, 0.5**alpha, _STEPS)
-    density = (1 - grid ** (1 / alpha)) ** (alpha - 1)
+    power = min(alpha, 1.0)
+    x = np.linspace(0, 0.5**power, _STEPS) ** (1 / power)
+    density = x ** (alpha - power) * (1 - x) ** (alpha - 1)
     mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
     lower = np.minimum(uniform, 1 - uniform)
-    x = np.interp(2 * lower, mass / mass[-1], grid) ** (1 / alpha)
-    return np.where(uniform < 0.5, x, 1 - x)
+    half = np.interp(2 * lower, mass / mass[-1], x**power) ** (1 / power)
+    return np.where(uniform < 0.5, half, 1 - half)
 
 
 def mix_labels(

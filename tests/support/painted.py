@@ -21,7 +21,7 @@ def as_png(mask: np.ndarray) -> bytes:
 
 
 def found_box(light: np.ndarray) -> np.ndarray:
-    """float [4]: the box of the one bright rectangle of `light` [h, w] in [0, 1]: its edges cross one half."""
+    """float [4]: the box of the one bright rectangle of `light` [h, w] in [0, 1], whose edges cross half."""
     rows, columns = light.max(axis=1), light.max(axis=0)
     (x0, x1), (y0, y1) = _edges(columns), _edges(rows)
     return np.array([x0, y0, x1, y1])

@@ -1,4 +1,4 @@
-"""Batches for the tests of ops: images, masks and every kind of label, made from the positions of their slots."""
+"""Batches for the tests of ops: images, masks and every kind of label, made from their positions."""
 
 import numpy as np
 import torch

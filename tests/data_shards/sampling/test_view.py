@@ -30,35 +30,33 @@ def draw(config: View, size: tuple[int, int], n: int = 20, seed: int = 3) -> vie
     return view.draw(config, seed, np.arange(n), 0, wide, high)
 
 
-@pytest.mark.parametrize("area", [[1.0, 1.0], [0.3, 1.0], [0.9, 1.0]])
-@pytest.mark.parametrize("member", [0, 1])
-def test_draws_the_numbers_of_augment(area, member):
-    rng = np.random.default_rng(0)
-    wide, high = rng.integers(1, 600, (2, 500))
+def test_the_numbers_are_those_of_runs_that_began_before_there_were_views():
+    wide, high = np.array([500, 300, 1000, 90]), np.array([400, 600, 100, 90])
+    positions = np.array([0, 5, 6, 10**12])
+    drawn = augment.draw(Augment(hue=9.0), 7, positions, 1, wide, high)
+    crops = [[133, 34, 325, 315], [16, 9, 282, 360], [433, 0, 133, 100], [3, 1, 87, 88]]
+    np.testing.assert_array_equal(drawn.crop, crops)
+    np.testing.assert_array_equal(drawn.flip, [False, False, True, False])
+    reds = [
+        [0.9550, 0.0483, 0.0260, 8.1408],
+        [0.6637, 0.0097, 0.0008, 24.5459],
+        [1.1823, -0.0294, 0.0558, -1.0113],
+        [1.2674, 0.0171, -0.0657, -24.4168],
+    ]
+    np.testing.assert_allclose(drawn.colour[:, 0], reds, atol=1e-4)
+
+
+@pytest.mark.parametrize("area", [[1.0, 1.0], [0.3, 1.0]])
+def test_settings_of_augmentation_are_a_view(area):
+    wide, high = np.random.default_rng(0).integers(1, 600, (2, 500))
     config = Augment(crop_area=area, hue=9.0)
-    old = augment.draw(config, 7, np.arange(500), member, wide, high)
-    new = view.draw(
-        View(
-            (112, 112),
-            crop_area=tuple(area),
-            crop_ratio=tuple(config.crop_ratio),
-            flip=config.flip,
-            brightness=config.brightness,
-            contrast=config.contrast,
-            saturation=config.saturation,
-            hue=config.hue,
-        ),
-        7,
-        np.arange(500),
-        member,
-        wide,
-        high,
-    )
-    np.testing.assert_array_equal(new.placed.crop, old.crop)
-    np.testing.assert_array_equal(new.placed.flip, old.flip)
-    np.testing.assert_array_equal(new.colour, old.colour)
-    np.testing.assert_array_equal(new.placed.size, 112)
-    assert not new.placed.offset.any()
+    drawn = augment.draw(config, 7, np.arange(500), 1, wide, high)
+    plan = view.draw(augment.view_of(config, (112, 112)), 7, np.arange(500), 1, wide, high)
+    np.testing.assert_array_equal(plan.placed.crop, drawn.crop)
+    np.testing.assert_array_equal(plan.placed.flip, drawn.flip)
+    np.testing.assert_array_equal(plan.colour, drawn.colour)
+    np.testing.assert_array_equal(plan.placed.size, 112)
+    assert not plan.placed.offset.any()
 
 
 def test_an_evaluation_is_the_centre_square_of_augment():

@@ -1,4 +1,4 @@
-"""DALI places images and masks as the host does: the same boxes, masks to the pixel, colours but for interpolation."""
+"""DALI places images and masks as the host does: boxes, masks to the pixel, colours but for interpolation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Compression in tensors against libjpeg, which Pillow asks for its exact DCT (simplejpeg takes the fast one)."""
+"""Compression in tensors against libjpeg with its exact DCT, by Pillow: simplejpeg takes the fast one."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Colours against references written out for single pixels: numpy, colorsys, Pillow's posterize and solarize."""
+"""Colours against references for single pixels: numpy, colorsys, Pillow's posterize and solarize."""
 
 import colorsys
 

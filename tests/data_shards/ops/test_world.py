@@ -1,4 +1,4 @@
-"""Every op: the same output at any number of ranks, values in their range, untouched slots bit-equal, no read."""
+"""Every op: equal at any number of ranks, values in their range, other slots untouched, nothing read."""
 
 import numpy as np
 import pytest

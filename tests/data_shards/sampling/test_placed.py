@@ -1,4 +1,4 @@
-"""Labels follow the pixels that the host decodes, and come back: boxes, points, masks, for every kind of view."""
+"""Labels follow the pixels that the host decodes, and come back: boxes, points, masks, for all views."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Views: inside their bounds, of the fit asked for, the same numbers as `augment.py`, independent of the batch."""
+"""Views: inside their bounds, of the fit asked for, with the numbers of old, independent of the batch."""
 
 import numpy as np
 import pytest

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from data_shards.errors import UserError
+from data_shards.loading import dali_view
 from data_shards.loading.host import DecodeRequests, decode_rows
 from data_shards.loading.requests import DecodeRequest, RequestBuilder
+from data_shards.sampling.placed import Placed
 
 
 class DaliBackend:
@@ -96,30 +98,31 @@ class DaliBackend:
 
     def _inputs(self, job: DecodeRequest) -> tuple[Any, ...]:
         blobs = self._builder.read(job)
-        steps = job.augmentation
-        crop = steps.crop.astype(np.float32)
         inputs: tuple[Any, ...] = (
             # DALI's own type: of arrays it would find out one by one from which framework they come.
             [self._wrap(np.frombuffer(blob, np.uint8)) for blob in blobs],
-            crop[:, :2].copy(),
-            crop[:, 2:].copy(),
-            (steps.crop[:, 2:] != self._size).any(axis=1),
-            steps.flip.astype(np.int32),
+            *dali_view.image_inputs(self._placed(job), padded=False),
         )
         if self._device is None:
             return inputs
-        colour = steps.colour
+        colour = job.augmentation.colour
         if colour is None:
             colour = np.broadcast_to(np.eye(3, 4, dtype=np.float32), (len(job), 3, 4))
         return (*inputs, np.ascontiguousarray(colour))
 
+    def _placed(self, job: DecodeRequest) -> Placed:
+        steps = job.augmentation
+        size = np.full((len(job), 2), self._size, np.int32)
+        return Placed(job.sizes, steps.crop, size, np.zeros_like(size), steps.flip, (self._size, self._size))
+
     def _build(self, source: Any) -> Any:
         dali: Any = importlib.import_module("nvidia.dali")
-        fn, types, self._wrap = dali.fn, dali.types, dali.tensors.TensorCPU
-
+        self._wrap = dali.tensors.TensorCPU
         on_gpu = self._device is not None
-        dtypes = [types.UINT8, types.FLOAT, types.FLOAT, types.BOOL, types.INT32, types.FLOAT][: 5 + on_gpu]
-        ndim = [1, 1, 1, 0, 0, 2][: 5 + on_gpu]
+        target, device = (self._size, self._size), "mixed" if on_gpu else "cpu"
+        names = ("UINT8", *dali_view.IMAGE_TYPES[:-1], "FLOAT")[: 6 + on_gpu]
+        dtypes = [getattr(dali.types, name) for name in names]
+        ndim = [1, *dali_view.IMAGE_NDIM[:-1], 2][: 6 + on_gpu]
 
         @dali.pipeline_def(
             batch_size=self._batch,
@@ -129,23 +132,13 @@ class DaliBackend:
             enable_conditionals=True,
         )
         def pipeline() -> Any:
-            blob, anchor, shape, other, flip, *colour = fn.external_source(
-                source=source, num_outputs=5 + on_gpu, batch=True, batch_info=True, dtype=dtypes, ndim=ndim
+            blob, *inputs = dali.fn.external_source(
+                source=source, num_outputs=6 + on_gpu, batch=True, batch_info=True, dtype=dtypes, ndim=ndim
             )
-            images = fn.decoders.image_slice(
-                blob,
-                anchor,
-                shape,
-                device="mixed" if on_gpu else "cpu",
-                axis_names="WH",
-                normalized_anchor=False,
-                normalized_shape=False,
+            colour = inputs.pop() if on_gpu else None
+            return dali_view.place_image(
+                dali, blob, inputs, target=target, padded=False, device=device, colour=colour
             )
-            if other:  # a resize to the size that an image has already costs twice its decoding
-                images = fn.resize(images, size=(self._size, self._size), antialias=True)
-            if on_gpu:
-                images = fn.coord_transform(images, MT=colour[0], dtype=types.UINT8)
-            return fn.flip(images, horizontal=flip)
 
         built = pipeline()
         built.build()

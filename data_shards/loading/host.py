@@ -14,11 +14,10 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import simplejpeg
 import torch
 
 from data_shards.errors import DecodeError, UserError
-from data_shards.images.pixels import square
+from data_shards.images.placed import Window, decode_windows
 from data_shards.loading.requests import DecodeRequest
 
 PATIENCE = 10.0  # seconds that `close` waits for the feeder
@@ -48,41 +47,9 @@ def decode_image(
     out: uint8. crop: x, y, width, height in pixels of the stored image. colour: [3, 4] float32 map of RGB in
     0..255 (None = keep the colours). Raises ValueError where the bytes are not a sound JPEG of that size.
     """
-    side, (width, height), (x, y, wide, high) = len(out), size, crop
-    factor = 1
-    while factor < 8 and min(wide, high) >= 2 * factor * side:
-        factor *= 2
-    scaled = (-(-width // factor), -(-height // factor))
-    plain = not flip and colour is None
-    if factor == 1 and plain and crop == (0, 0, side, side) == (0, 0, *size):
-        shape = simplejpeg.decode_jpeg_header(blob)[:2]
-        if shape == (side, side):  # decode in place; another size would not fit into `out`
-            simplejpeg.decode_jpeg(blob, "RGB", fastdct=False, fastupsample=False, buffer=out)
-            return
-    image = simplejpeg.decode_jpeg(
-        blob,
-        "RGB",
-        fastdct=False,
-        fastupsample=False,
-        min_width=scaled[0] if factor > 1 else 0,
-        min_height=scaled[1] if factor > 1 else 0,
-        min_factor=factor,
-    )
-    if image.shape[1::-1] != scaled:
-        raise ValueError(f"it is not {width}x{height} pixels as the index says")
-    dst = out if plain else None
-    if factor > 1:
-        image = _cut_scaled(image, tuple(value / factor for value in crop), side, dst)
-    else:
-        image = image[y : y + high, x : x + wide]
-        if image.shape[:2] != (side, side):
-            image = _resize(image, side, dst)
-    if colour is not None:
-        image = cv2.transform(image, colour)
-    if flip:
-        cv2.flip(image, 1, dst=out)
-    elif image is not out:
-        out[...] = image
+    side = len(out)
+    window = Window(crop, (side, side), (0, 0), flip, (side, side))
+    decode_windows([out], blob, size, [window], colour=colour)
 
 
 def decode_square(out: np.ndarray, blob: bytes, size: tuple[int, int]) -> None:
@@ -90,39 +57,10 @@ def decode_square(out: np.ndarray, blob: bytes, size: tuple[int, int]) -> None:
 
     out: uint8. Raises ValueError as `decode_image` does.
     """
-    if size == out.shape[1::-1]:
-        return decode_image(out, blob, size, (0, 0, *size), False, None)
-    image = simplejpeg.decode_jpeg(blob, "RGB", fastdct=False, fastupsample=False)
-    if image.shape[1::-1] != size:
-        raise ValueError(f"it is not {size[0]}x{size[1]} pixels as the index says")
-    out[...] = square(image, len(out))
-    return None
-
-
-def _resize(image: np.ndarray, side: int, dst: np.ndarray | None) -> np.ndarray:
-    """Average areas where both sides shrink, else bilinear: area mode takes nearest pixels on a growing side.
-
-    An image up to 3 times too large goes by way of exactly 2 times: its 2 x 2 means are as close to an
-    antialiased filter as OpenCV's area mode at a broken ratio, in a third to two thirds of the time.
-    """
-    if min(image.shape[:2]) < side:
-        return cv2.resize(image, (side, side), dst=dst, interpolation=cv2.INTER_LINEAR)
-    if max(image.shape[:2]) <= 3 * side:
-        image = cv2.resize(image, (2 * side, 2 * side), interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(image, (side, side), dst=dst, interpolation=cv2.INTER_AREA)
-
-
-def _cut_scaled(image: np.ndarray, crop: tuple[float, ...], side: int, dst: np.ndarray | None) -> np.ndarray:
-    """Cut a crop with fractional edges: whole pixels of an image at 1/8 scale would shift it visibly."""
-    x, y, wide, high = crop
-    if max(wide, high) >= 2 * side:  # bilinear samples would alias, and whole pixels are small enough
-        left, top, right, bottom = (round(edge) for edge in (x, y, x + wide, y + high))
-        cut = image[top : max(bottom, top + 1), left : max(right, left + 1)]
-        return _resize(cut, side, dst)
-    across, down = wide / side, high / side
-    to_source = np.array([[across, 0, x + across / 2 - 0.5], [0, down, y + down / 2 - 0.5]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, to_source, (side, side), dst, flags, cv2.BORDER_REPLICATE)
+    width, height = size
+    side, shorter = len(out), min(size)
+    crop = ((width - shorter) // 2, (height - shorter) // 2, shorter, shorter)
+    decode_windows([out], blob, size, [Window(crop, (side, side), (0, 0), False, (side, side))], exact=True)
 
 
 def decode_rows(source: Source, job: DecodeRequest, out: np.ndarray, rows: slice) -> None:

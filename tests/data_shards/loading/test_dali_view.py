@@ -94,8 +94,8 @@ def test_painted_boxes_are_where_their_labels_say(config):
     placed = draw(config, sizes, 2).placed
     corner, sides = placed.crop[:, :2], placed.crop[:, 2:]
     boxes = np.rint(np.concatenate([corner + 0.2 * sides, corner + 0.8 * sides], axis=1)).astype(int)
-    pictures = [paint(tuple(size), box) for size, box in zip(placed.source, boxes.tolist(), strict=True)]
-    found = place([*map(as_jpeg, pictures)], placed, config.fit == "contain")
+    images = [paint(tuple(size), box) for size, box in zip(placed.source, boxes.tolist(), strict=True)]
+    found = place([*map(as_jpeg, images)], placed, config.fit == "contain")
     for row, label in enumerate(placed.boxes(boxes)):
         x0, y0, x1, y1 = placed.content()[row]
         light = np.zeros(TARGET)

@@ -67,11 +67,11 @@ def test_hsv_leaves_greys_grey():
 
 
 def test_posterize_and_solarize_are_pillows():
-    picture = Image.fromarray(photo(3, 20, 20))
-    level = np.asarray(picture).astype(int)
+    image = Image.fromarray(photo(3, 20, 20))
+    level = np.asarray(image).astype(int)
     for name, magnitude, wanted in (
-        ("posterize", 0.5, ImageOps.posterize(picture, 6)),
-        ("solarize", 0.25, ImageOps.solarize(picture, 192)),
+        ("posterize", 0.5, ImageOps.posterize(image, 6)),
+        ("solarize", 0.25, ImageOps.solarize(image, 192)),
     ):
         kinds = np.array([[CHANGES.index(name)]])
         table = randaugment._tables(kinds, np.array([[-magnitude]]))[0]

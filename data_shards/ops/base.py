@@ -6,6 +6,7 @@ device: a box that is not visible any more becomes GONE, four zeros, and a loss 
 Boxes and points are in pixel edges (x0, y0, x1, y1) of the image as it is, see `sampling/placed.py`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,11 @@ def run_ops(ops: Sequence[Op], batch: Samples, *, seed: int, positions: np.ndarr
         noise = counter_rng.uniform(counter_rng.key(seed, "op", name, nth), positions, op.draws)
         batch = op(batch, noise)
     return batch
+
+
+def common_unit(ops: Sequence[Op], unit: int = 1) -> int:
+    """Slots that must stay together for all ops, and for an order of this unit: their least common multiple."""
+    return math.lcm(unit, *(op.unit for op in ops))
 
 
 def _check_units(op: Op, name: str, positions: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Hsv: shift the true hue, scale saturation and value of each image: 15 times the cost of `Colour`."""
+"""Hsv: shift the true hue, scale saturation and value of each image: 4 times the cost of `Colour`."""
 
 from dataclasses import replace
 

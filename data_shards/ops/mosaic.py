@@ -1,7 +1,7 @@
 """Mosaic: four images in one, around a random junction (Bochkovskiy et al., "YOLOv4", 2020).
 
 The slot's own image and three partners of its unit stand below one another on a canvas, and one warp takes
-the output from it: one decode a slot, and little more than the cost of a single affine map.
+the output from it: one decode a slot, and about twice the cost of a single affine map.
 """
 
 from dataclasses import replace

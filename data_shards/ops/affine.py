@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, choose, each_row
+from data_shards.ops.base import Op, Samples, change_rows, each_row
 from data_shards.ops.geometry import move_boxes, move_points, warp
 from data_shards.ragged import Ragged
 
@@ -74,7 +74,7 @@ def move(batch: Samples, to_target: np.ndarray, chosen: np.ndarray) -> Samples:
     to_source = np.linalg.inv(square)[:, :2]
     images = {**batch.images}
     for name in batch.named("image", "mask"):
-        images[name] = choose(chosen, warp(images[name], to_source), images[name])
+        images[name] = change_rows(images[name], chosen, lambda part, rows: warp(part, to_source[rows]))
     labels: Mapping[str, Tensor | Ragged] = {
         **batch.labels,
         **{

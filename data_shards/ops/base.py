@@ -6,6 +6,7 @@ device: a box that is not visible any more becomes GONE, four zeros, and a loss 
 Boxes and points are in pixel edges (x0, y0, x1, y1) of the image as it is, see `sampling/placed.py`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,11 @@ def run_ops(ops: Sequence[Op], batch: Samples, *, seed: int, positions: np.ndarr
     return batch
 
 
+def common_unit(ops: Sequence[Op], unit: int = 1) -> int:
+    """Slots that must stay together for all ops and for an order of `unit`: the least common multiple."""
+    return math.lcm(unit, *(op.unit for op in ops))
+
+
 def _check_units(op: Op, name: str, positions: np.ndarray) -> None:
     if len(positions) % op.unit:
         raise UserError(
@@ -128,6 +134,17 @@ def choose(chosen: np.ndarray, changed: Tensor, images: Tensor) -> Tensor:
     if chosen.all():
         return changed
     return torch.where(upload(chosen, images.device, torch.bool)[:, None, None, None], changed, images)
+
+
+def change_rows(images: Tensor, chosen: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
+    """Images of which those chosen (bool [n]) are `change(images[rows], rows)`; only these are computed."""
+    rows = np.flatnonzero(chosen)
+    if len(rows) == len(images):
+        return change(images, rows)
+    if not len(rows):
+        return images
+    index = upload(rows, images.device, torch.int64)
+    return images.index_copy(0, index, change(images.index_select(0, index), rows))
 
 
 def each_row(label: Tensor | Ragged, change: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor | Ragged:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, choose
+from data_shards.ops.base import Op, Samples, change_rows
 from data_shards.ops.tone import LEVELS, apply_matrix, apply_table
 from data_shards.sampling import colour
 
@@ -37,12 +38,13 @@ class Colour(Op):
         maps = colour.to_unit_range(colour.draw_maps(self.strengths, noise[:, 2:]))
         exponent = (1 + self.gamma) ** (2 * noise[:, 1] - 1)
         tables = 255 * (LEVELS / 255) ** exponent[:, None]
+
+        def change(part: Tensor, rows: np.ndarray) -> Tensor:
+            if any(self.strengths):
+                part = apply_matrix(part, maps[rows])
+            return apply_table(part, tables[rows]) if self.gamma else part
+
         images = {**batch.images}
         for name in batch.named("image"):
-            changed = images[name]
-            if any(self.strengths):
-                changed = apply_matrix(changed, maps)
-            if self.gamma:
-                changed = apply_table(changed, tables)
-            images[name] = choose(noise[:, 0] < self.share, changed, images[name])
+            images[name] = change_rows(images[name], noise[:, 0] < self.share, change)
         return replace(batch, images=images)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_shards.ops.base import Op, Samples, choose, upload
+from data_shards.ops.base import Op, Samples, change_rows, upload
 
 _LUMINANCE = np.array(
     [
@@ -56,8 +56,11 @@ class Jpeg(Op):
         quality = low + np.floor(noise[:, 1] * (high - low + 1)).astype(int)
         images = {**batch.images}
         for name in batch.named("image"):
-            changed = compress(images[name], quality, subsample=self.subsample)
-            images[name] = choose(noise[:, 0] < self.share, changed, images[name])
+            images[name] = change_rows(
+                images[name],
+                noise[:, 0] < self.share,
+                lambda part, rows: compress(part, quality[rows], subsample=self.subsample),
+            )
         return replace(batch, images=images)
 
 

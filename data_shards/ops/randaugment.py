@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from data_shards.ops.affine import centred, linear, move
-from data_shards.ops.base import Op, Samples, choose
+from data_shards.ops.base import Op, Samples, change_rows
 from data_shards.ops.tone import LEVELS, apply_matrix, apply_table
 from data_shards.sampling import colour
 
@@ -50,8 +50,8 @@ class RandAugment(Op):
         images = {**batch.images}
         for name in batch.named("image"):
             image = images[name]
-            image = choose(recoloured, apply_matrix(image, matrices), image)
-            images[name] = choose(mapped, apply_table(image, tables), image)
+            image = change_rows(image, recoloured, lambda part, rows: apply_matrix(part, matrices[rows]))
+            images[name] = change_rows(image, mapped, lambda part, rows: apply_table(part, tables[rows]))
         return replace(batch, images=images)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from data_shards.ops.base import Samples, join, partners
+from data_shards.ops.base import Samples, common_unit, join, partners
 from data_shards.ops.cutmix import Cutmix
 from data_shards.ops.mixing import MIX, beta
 from data_shards.ops.mixup import Mixup
@@ -194,6 +194,11 @@ def test_cutmix_boxes_are_around_what_is_left_to_see(seed):
             else:
                 left = mask == name + 1
                 assert left.sum() < 0.1 * area or min(np.ptp(bounding(left).reshape(2, 2), axis=0)) < 2
+
+
+def test_the_common_unit_is_the_least_common_multiple():
+    assert common_unit([]) == 1
+    assert common_unit([Mosaic(unit=6), Mixup(unit=4)], unit=10) == 60
 
 
 def test_rows_of_several_slots_are_joined_in_order():

@@ -90,8 +90,8 @@ class Windows:
         self.stream = stream
         mean = max(1.0, self.total / max(1, len(counts)))
         shards = min(len(counts), max(WINDOW_SHARDS, round(window / mean)))
-        number = max(1, len(counts) // max(1, shards))
-        self.cuts = np.arange(number + 1) * len(counts) // number  # even: no small rest
+        self.number = max(1, len(counts) // max(1, shards))
+        self.cuts = np.arange(self.number + 1) * len(counts) // self.number  # even: no small rest
         self.epoch = lru_cache(maxsize=3)(self._epoch)
 
     def _epoch(self, number: int) -> _Epoch:

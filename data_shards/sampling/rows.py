@@ -5,6 +5,7 @@ identities begin in places, and turns places into row numbers of the set. Two of
 Expressions: `selection.py`. Orders: `order.py`.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -43,13 +44,13 @@ class Rows:
         label that the set lacks, and for an expression that no row satisfies.
         """
         self.shards, self.number, self.key = shards, number, key
-        self._size = int(shards.shard_start[-1])  # rows of the set
+        self.size = int(shards.shard_start[-1])  # rows of the whole set
         selection = Selection(where, key=key)
         self.where = selection.text
         self._bits: np.ndarray | None = None
         if selection.fields:
             self._bits = self._compare(selection)
-            self._sums = BlockSums(self._size, self._chosen)
+            self._sums = BlockSums(self.size, self._chosen)
             if not len(self):
                 raise UserError(self._empty(selection))
 
@@ -59,7 +60,7 @@ class Rows:
         return shards if isinstance(shards, Rows) else cls(shards, number=number)
 
     def __len__(self) -> int:
-        return self._size if self._bits is None else self._sums.total
+        return self.size if self._bits is None else self._sums.total
 
     @cached_property
     def shard_start(self) -> np.ndarray:
@@ -97,19 +98,26 @@ class Rows:
         Past the last row labels repeat and nothing is selected.
         """
         rows = rows_of(blocks)
-        inside = rows < self._size
-        labels = self.shards.labels[field][np.minimum(rows, self._size - 1)]
+        inside = rows < self.size
+        labels = self.shards.labels[field][np.minimum(rows, self.size - 1)]
         return labels, inside if self._bits is None else self._chosen(blocks).astype(bool)
+
+    def chunks(self, field: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield (first row, labels [k], selected [k]) of consecutive rows, through the whole set."""
+        for low in range(0, self.size, _CHUNK):
+            blocks = np.arange(low // BLOCK, -(-min(self.size, low + _CHUNK) // BLOCK))
+            labels, selected = self.block(field, blocks)
+            yield low, labels.reshape(-1), selected.reshape(-1)
 
     @property
     def note(self) -> str:
         """A line for the log where reading these rows is costly, else empty."""
         touched = int(np.count_nonzero(np.diff(self.shard_start.astype(np.int64))))
         shards = len(self.shard_start) - 1
-        if len(self) >= RARE * self._size or touched < max(8, 0.9 * shards):
+        if len(self) >= RARE * self.size or touched < max(8, 0.9 * shards):
             return ""
         return (
-            f"{self.key}={self.where}: {len(self):,} of {self._size:,} rows, in {touched:,} of {shards:,} shards: "
+            f"{self.key}={self.where}: {len(self):,} of {self.size:,} rows, in {touched:,} of {shards:,} shards: "
             "nearly every shard is read for few rows; pack these rows as a set of their own if reading is slow"
         )
 
@@ -125,10 +133,10 @@ class Rows:
     def _compare(self, selection: Selection) -> np.ndarray:
         """Return the selected rows as bits, uint8 [blocks, BLOCK / 8]."""
         columns = {field: self.column(field, key=f"{self.key}={self.where}") for field in selection.fields}
-        bits = np.zeros((-(-self._size // BLOCK), BLOCK // 8), np.uint8)
+        bits = np.zeros((-(-self.size // BLOCK), BLOCK // 8), np.uint8)
         flat = bits.reshape(-1)
-        for low in range(0, self._size, _CHUNK):
-            high = min(self._size, low + _CHUNK)
+        for low in range(0, self.size, _CHUNK):
+            high = min(self.size, low + _CHUNK)
             part = {field: np.asarray(column[low:high]) for field, column in columns.items()}
             packed = np.packbits(selection.matches(part, high - low))
             flat[low // 8 : low // 8 + len(packed)] = packed
@@ -143,6 +151,6 @@ class Rows:
                 ranges.append(f"{field} runs from {column.min():g} to {column.max():g}")
         found = ", ".join(ranges) or "the set is empty"
         return (
-            f"{self.key}={self.where} matches none of the {self._size:,} rows of {self._folder} ({found}): "
+            f"{self.key}={self.where} matches none of the {self.size:,} rows of {self._folder} ({found}): "
             "use values that occur, or `set` for every row"
         )

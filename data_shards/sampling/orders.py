@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from data_shards import counter_rng
 from data_shards.errors import UserError
+from data_shards.sampling import order
 from data_shards.sampling.mixed import MixedOrder
-from data_shards.sampling.order import GroupOrder, Order, PlainOrder, UnpairedOrder
 from data_shards.sampling.rows import Rows
 from data_shards.sampling.weighted import BalancedOrder, WeightedOrder
 
@@ -17,7 +17,6 @@ class OrderRequest:
 
     rows: Sequence[Rows]  # one; two of unpaired; one for each part of mixed
     seed: int
-    members: int = 1  # of a slot, with plain, weighted, balanced and mixed
     group: int = 4  # groups: K
     weights: str = ""  # weighted: the label that holds them
     balance: str = ""  # balanced: the label that holds the class
@@ -25,32 +24,46 @@ class OrderRequest:
     epoch_slots: int = 0  # unpaired: 0: an epoch of the longer side
 
 
-def _mixed(request: OrderRequest) -> Order:
-    seeds = [int(counter_rng.key(request.seed, "mixed", number)) for number in range(len(request.rows))]
-    parts = [PlainOrder(rows, seed, request.members) for rows, seed in zip(request.rows, seeds, strict=True)]
+def _plain(request: OrderRequest) -> order.Order:
+    return order.PlainOrder(request.rows[0], request.seed)
+
+
+def _groups(request: OrderRequest) -> order.Order:
+    return order.GroupOrder(request.rows[0], request.seed, request.group)
+
+
+def _unpaired(request: OrderRequest) -> order.Order:
+    a, b = request.rows
+    return order.UnpairedOrder(a, b, request.seed, epoch_slots=request.epoch_slots)
+
+
+def _weighted(request: OrderRequest) -> order.Order:
+    return WeightedOrder(request.rows[0], request.seed, request.weights)
+
+
+def _balanced(request: OrderRequest) -> order.Order:
+    return BalancedOrder(request.rows[0], request.seed, request.balance)
+
+
+def _mixed(request: OrderRequest) -> order.Order:
+    parts = [
+        order.PlainOrder(rows, int(counter_rng.key(request.seed, "mixed", number)))
+        for number, rows in enumerate(request.rows)
+    ]
     return MixedOrder(parts, request.shares)
 
 
-def _unpaired(request: OrderRequest) -> Order:
-    a, b = request.rows
-    return UnpairedOrder(a, b, request.seed, epoch_slots=request.epoch_slots)
-
-
-ORDERS: dict[str, Callable[[OrderRequest], Order]] = {
-    "plain": lambda request: PlainOrder(request.rows[0], request.seed, request.members),
-    "groups": lambda request: GroupOrder(request.rows[0], request.seed, request.group),
+ORDERS: dict[str, Callable[[OrderRequest], order.Order]] = {
+    "plain": _plain,
+    "groups": _groups,
     "unpaired": _unpaired,
-    "weighted": lambda request: WeightedOrder(
-        request.rows[0], request.seed, request.weights, request.members
-    ),
-    "balanced": lambda request: BalancedOrder(
-        request.rows[0], request.seed, request.balance, request.members
-    ),
+    "weighted": _weighted,
+    "balanced": _balanced,
     "mixed": _mixed,
 }
 
 
-def make(kind: str, request: OrderRequest) -> Order:
+def make(kind: str, request: OrderRequest) -> order.Order:
     """Return the order that `data.order=kind` names; UserError where there is none of that name."""
     if kind not in ORDERS:
         raise UserError(f"data.order={kind} is not known: use {' or '.join(ORDERS)}")

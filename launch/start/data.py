@@ -100,7 +100,20 @@ def check_data(config: Config) -> dict[str, Any]:
             )
     if hasattr(module, "check_sets"):
         module.check_sets(config, sets)
+    if "train" in sets:
+        _check_order(config, sets["train"])
     return sets
+
+
+def _check_order(config: Config, shards: Any) -> None:
+    """Raise UserError for an order that the training set cannot give; warn of one that is slow to read."""
+    from hpc.data import orders
+
+    rows = orders.rows_of(config.data, shards)
+    orders.build(config, shards, rows)
+    for part in rows:
+        if part.note:
+            print(f"warning: {part.note}", file=sys.stderr)
 
 
 def check_people(config: Config, sets: Mapping[str, Any]) -> None:
@@ -215,6 +228,8 @@ def micro_text(plan: Sizes) -> str:
 
 def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the resolved plan as (subject, text)."""
+    from hpc.data import orders
+
     found, data = sizes(config), config.data
     held = memory(config, counts)
     parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in held.items() if size)
@@ -226,8 +241,9 @@ def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> 
     }
     if judged := held_out.validation(data):
         described[judged] += f", {found.evaluations:,} evaluations"
-    epochs = f", {config.images / len(sets['train']):,.1f} epochs" if sets.get("train") is not None else ""
-    order = f"groups of {data.group}" if data.order == "groups" else data.order
+    epochs = ""
+    if sets.get("train") is not None:
+        epochs = f", {config.images / orders.epoch_images(config, sets['train']):,.1f} epochs"
     plan = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
         ("ranks", f"{found.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
@@ -242,7 +258,7 @@ def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> 
         ("val", described["val"]),
         ("eval", described["eval"]),
         ("figures", held_out.statement(data)),
-        ("pictures", f"{data.size} x {data.size}, order {order}, backend {data.backend}"),
+        ("pictures", f"{data.size} x {data.size}, order {orders.describe(data)}, backend {data.backend}"),
         ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]

@@ -32,11 +32,12 @@ class MixedOrder(Stream):
     """
 
     def __init__(self, parts: Sequence[Order], shares: Sequence[int], *, key: str = "data.mix") -> None:
-        """shares: of each part, in thousandths. UserError for shares that are not positive or do not sum to 1."""
+        """Mix `parts` by `shares`, in thousandths. UserError unless they are positive and sum to 1,000."""
         if not parts or min(shares) < 1 or sum(shares) != PARTS:
             given = ", ".join(f"{share / PARTS:g}" for share in shares) or "none"
             raise UserError(
-                f"{key}: the shares {given} are not positive numbers that sum to 1: use for example 0.7 and 0.3"
+                f"{key}: the shares {given} are not positive numbers that sum to 1: use for example 0.7 "
+                "and 0.3"
             )
         if len({part.members for part in parts}) > 1:
             members = " and ".join(str(part.members) for part in parts)

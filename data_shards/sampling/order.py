@@ -29,13 +29,12 @@ class Slots:
     ids: np.ndarray  # [count, members] int64: row numbers in their set
     sets: np.ndarray  # [count, members] int8: which set
     positions: np.ndarray  # [count] int64: clock positions
-    repeat: (
-        np.ndarray
-    )  # [count] bool: groups only: this picture was already in the epoch, it fills up its group
+    # [count] bool: this picture was already in the epoch, it fills up its group; always false but in groups
+    repeat: np.ndarray
 
     @classmethod
     def of(cls, ids: np.ndarray, positions: np.ndarray, rows: Sequence[Rows]) -> "Slots":
-        """Return slots without repeats; rows: what each of the members [m] of `ids` [count, m] is drawn from."""
+        """Return slots without repeats; rows: what each member [m] of `ids` [count, m] is drawn from."""
         sets = np.array([part.number for part in rows], np.int8)
         return cls(ids, np.tile(sets, (len(ids), 1)), positions, np.zeros(len(ids), bool))
 
@@ -211,8 +210,8 @@ class GroupOrder(Stream):
 class UnpairedOrder(Stream):
     """Two kinds of rows side by side (A/B): member 0 runs through A, member 1 through B.
 
-    Each side is a permutation of its own in its own epochs, so which samples stand together changes. Both may
-    be parts of one set. An epoch of this order is one of the longer side, unless `epoch_slots` states another.
+    Each side is a permutation of its own in its own epochs, so which samples stand together changes. Both
+    may be parts of one set. An epoch of this order is one of the longer side, unless `epoch_slots` says else.
     """
 
     members = 2

@@ -1,4 +1,4 @@
-"""The orders by name: what a config selects. What each of them does: `order.py`, `weighted.py`, `mixed.py`."""
+"""The orders by name: what a config selects. What each does: `order.py`, `weighted.py`, `mixed.py`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -117,8 +117,9 @@ class Rows:
         if len(self) >= RARE * self.size or touched < max(8, 0.9 * shards):
             return ""
         return (
-            f"{self.key}={self.where}: {len(self):,} of {self.size:,} rows, in {touched:,} of {shards:,} shards: "
-            "nearly every shard is read for few rows; pack these rows as a set of their own if reading is slow"
+            f"{self.key}={self.where}: {len(self):,} of {self.size:,} rows, in {touched:,} of {shards:,} "
+            "shards: nearly every shard is read for few rows; pack these rows as a set of their own if "
+            "reading is slow"
         )
 
     @property

@@ -1,13 +1,14 @@
 """Orders in which rows come in proportion to a weight: by a label that holds it, or balanced over classes.
 
-Nothing is drawn independently. The weights of all rows are laid end to end and cut into E equal cells, one for
-each tick of an epoch. A tick stands for the row at one point of its cell, and the ticks are permuted in windows
-of shards as the plain order permutes rows. E is so small that the heaviest row fills at most one cell: a row
-touches two cells at most, and is within 2 of its expected count at any prefix of an epoch. Where all weights
-are equal, cells are rows and the order is the plain one. From epoch to epoch the point in a cell moves by the
-golden ratio, so that rows lighter than a cell take turns evenly.
+Nothing is drawn independently. The weights of all rows are laid end to end and cut into E equal cells, one
+for each tick of an epoch. A tick stands for the row at one point of its cell, and the ticks are permuted in
+windows of shards as the plain order permutes rows. E is so small that the heaviest row fills at most one
+cell: a row touches two cells at most, and is within 2 of its expected count at any prefix of an epoch. Where
+all weights are equal, cells are rows and the order is the plain one. From epoch to epoch the point in a cell
+moves by the golden ratio, so that rows lighter than a cell take turns evenly.
 
-All of it is integer arithmetic, exact on any machine. It holds for sets of fewer than 2^31 rows.
+Sums are exact integers and nothing else depends on how it is computed: every machine finds the same rows, in
+sets of fewer than 2^31. Building an order reads the label of the whole set three times at most.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ Masses = Callable[[np.ndarray], np.ndarray]  # block numbers [k] -> int64 [k, BL
 
 
 def _unit_bits(rows: Rows) -> int:
-    """Return b such that the heaviest row has the mass 2^b, and the masses of all rows sum to at most 2^62."""
+    """Return b: the heaviest row has the mass 2^b, so that the masses of all rows sum to at most 2^62."""
     return 62 - rows.size.bit_length()
 
 
@@ -89,9 +90,9 @@ class _TickOrder(Stream):
 class WeightedOrder(_TickOrder):
     """Rows come in proportion to the label `field`; those of weight 0 never come.
 
-    An epoch has as many slots as the weights sum to in units of the largest: a row of the largest weight comes
-    once in an epoch on average, and never more than twice. Weights keep 33 bits below the largest at 260
-    million rows, and more in smaller sets; a weight above 0 never becomes 0.
+    An epoch has as many slots as the weights sum to in units of the largest: a row of the largest weight
+    comes once in an epoch on average, and never more than twice. Weights keep 33 bits below the largest at
+    260 million rows, and more in smaller sets; a weight above 0 never becomes 0.
     """
 
     def __init__(
@@ -118,8 +119,8 @@ class WeightedOrder(_TickOrder):
             if not good.all():
                 at = int(np.argmin(good))
                 raise UserError(
-                    f"{key}: row {first + at} weighs {values[at]:g}: use a label of numbers from 0, or choose "
-                    f'other rows, for example {rows.key}="{field}>=0"'
+                    f"{key}: row {first + at} weighs {values[at]:g}: use a label of numbers from 0, or "
+                    f'choose other rows, for example {rows.key}="{field}>=0"'
                 )
             largest = max(largest, float(values.max(initial=0)))
         if not largest:
@@ -136,7 +137,7 @@ class BalancedOrder(_TickOrder):
     def __init__(
         self, shards: Rows | Shards, seed: int, field: str, members: int = 1, *, window: int = WINDOW
     ) -> None:
-        """field: a label of whole numbers from 0. UserError for other labels, and for rows without a class."""
+        """field: a label of whole numbers from 0. UserError for another, and for rows without a class."""
         rows, key = Rows.of(shards), f"data.balance={field}"
         counts = self._counts(rows, field, key)
         smallest = int(counts[counts > 0].min(initial=rows.size))

@@ -31,8 +31,8 @@ FREE = frozenset(
     )
 )
 
-# Keys younger than recorded runs, with the value that stands for what those runs did: left out of the hash while
-# they have it, so that an older run keeps its identity.
+# Keys that are younger than some runs, with the value that stands for what those runs did. They are left
+# out of the hash while they have it, so that an older run keeps its identity.
 YOUNGER: dict[str, Any] = {"data.rows": "set", "data.weights": "", "data.balance": "", "data.mix": ""}
 
 

@@ -1,4 +1,4 @@
-"""Sets in memory for the tests of orders: identities, shards and labels, no pictures; and what ranks ask for."""
+"""Sets in memory for the tests of orders: identities, shards and labels, and what ranks ask for."""
 
 from types import SimpleNamespace
 
@@ -10,19 +10,26 @@ from data_shards.sampling.order import Order, Slots, rank_block
 COLUMNS = ("ids", "sets", "positions", "repeat")
 
 
-def labelled(sizes: list[int], num_shards: int, labels: dict[str, np.ndarray]) -> SimpleNamespace:
+class LabelledSet(SimpleNamespace):
+    """What orders read of a set."""
+
+    def __len__(self) -> int:
+        return int(self.shard_start[-1])
+
+
+def labelled(sizes: list[int], num_shards: int, labels: dict[str, np.ndarray]) -> LabelledSet:
     """A set of identities; shards cut it evenly, also through the middle of an identity."""
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint64)
     cuts = (np.arange(num_shards + 1) * int(start[-1]) // num_shards).astype(np.uint64)
     identity = np.repeat(np.arange(len(sizes)), sizes)
-    return SimpleNamespace(
+    return LabelledSet(
         folder="/sets/train", identity_start=start, shard_start=cuts, labels={"identity": identity} | labels
     )
 
 
 @st.composite
-def sets(draw: st.DrawFn, smallest: int = 1) -> SimpleNamespace:
-    """A set of up to 600 rows in up to 12 shards, with labels: race -1 to 3 (uneven), quality 0 to 1, same 0.1."""
+def sets(draw: st.DrawFn, smallest: int = 1) -> LabelledSet:
+    """A set of up to 600 rows in up to 12 shards; labels: race -1 to 3 (uneven), class, quality, same."""
     sizes = draw(st.lists(st.integers(1, 20), min_size=smallest, max_size=30))
     random, total = np.random.default_rng(draw(st.integers(0, 2**31))), sum(sizes)
     race = random.choice([-1, 0, 1, 2, 3], total, p=[0.1, 0.6, 0.2, 0.08, 0.02]).astype(np.int32)

@@ -1,4 +1,4 @@
-"""What holds for every order: a pure function of the position, at any world size; and the mixed order's shares."""
+"""Every order is a pure function of the position, at any world size; the mixed order keeps its shares."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Weighted and balanced orders: shares at every prefix, equal weights the plain order, the same at any world size."""
+"""Weighted and balanced orders: shares at every prefix; equal weights are the plain order."""
 
 import numpy as np
 import pytest

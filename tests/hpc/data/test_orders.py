@@ -1,5 +1,6 @@
-"""The order that a config selects: what is refused before a run, what a loader draws, and a run on a part of a set."""
+"""The order that a config selects: what is refused, what a loader draws, a run on a part of its set."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ import torch
 from data_shards.errors import UserError
 from data_shards.sampling.mixed import MixedOrder
 from data_shards.sampling.weighted import BalancedOrder, WeightedOrder
+from data_shards.shard_format import shard_set
+from hpc import train
 from hpc.config.check import check
 from hpc.config.identity import identity
 from hpc.config.schema import Config, Data
@@ -21,7 +24,8 @@ from hpc.task import Spec
 from hpc.tasks import siamese_plan
 from launch.options.compose import composed
 from launch.start import data as plan
-from tests.runs import TASK, finish, make_run, start
+from tests.data_shards.sampling.sets import labelled
+from tests.runs import TASK, make_run
 from tests.sets import pack_set
 from tests.support.small_set import build, jpeg, photo
 
@@ -166,8 +170,20 @@ def test_a_siamese_run_trains_on_a_part_of_its_set(
         plan.check_data(dataclasses.replace(config, data=dataclasses.replace(data, rows="identity>99")))
     ids = orders.build(config, sets["train"]).slots(0, 160).ids[:, 0]
     assert set(sets["train"].labels["identity"][ids].tolist()) == {3, 4, 5, 6, *range(8, 15)}
-    (code, out, _) = finish(start(tmp_path / "run"))[0]
-    assert code == 0
-    assert "order groups of 4, rows identity>=3 and identity!=7, backend host" in out
-    assert RunDir(tmp_path / "run").status()["state"] == "finished"
     assert capsys.readouterr().err == ""
+    with contextlib.closing(train.Trainer(RunDir(tmp_path / "run"), Comm())) as trainer:
+        assert trainer.fit() == "finished"
+    log = capsys.readouterr()
+    assert "order groups of 4, rows identity>=3 and identity!=7, backend host" in log.out + log.err
+
+
+def test_submit_warns_of_a_part_that_is_slow_to_read(monkeypatch, tmp_path, capsys):
+    race = (np.arange(4_000) % 100 == 7).astype(np.int32)
+    scattered = labelled([4_000], 20, {"race": race})
+    monkeypatch.setattr(shard_set.ShardSet, "open", lambda folder, fields: scattered)
+    monkeypatch.setattr(siamese_plan, "check_sets", lambda config, sets: None)
+    (tmp_path / "manifest.json").touch()
+    data = Data(train=str(tmp_path), order="groups", rows="race==1")
+    plan.check_data(Config(data=data, task=dict(TASK)))
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: data.rows=race==1: 40 of 4,000 rows, in 20 of 20 shards")

@@ -1,10 +1,10 @@
-"""What joining two processes costs: DDP against two that never meet, and ZeRO-1 against DDP with Adam.
+"""Measures the cost of joining two processes: DDP against two that never meet, ZeRO-1 against DDP with Adam.
 
 `python bench/engines.py` starts two ranks of one thread and times whole updates (forward, backward,
-gradients, Adam) of the siamese job on a batch in memory, in interleaved rounds; the slower rank counts. DDP is
-compared with independent processes where DeepSpeed is not loaded, as in a run of its own, and again with the
-ZeRO stages where it is. Bars: DDP of 2 <= 1.2 x two independent processes; ZeRO-1 <= 1.3 x DDP. Prints one
-table and one JSON line; exit code 1 where a bar is missed.
+gradients, Adam) of the siamese job on a batch in memory, in interleaved rounds; the slower rank counts. DDP
+is compared with independent processes where DeepSpeed is not loaded, as in a run of its own, and again with
+the ZeRO stages where it is. Bars: DDP of 2 <= 1.2 x two independent processes; ZeRO-1 <= 1.3 x DDP. Prints
+one table and one JSON line; exit code 1 where a bar is missed.
 """
 
 import argparse
@@ -82,7 +82,7 @@ class Variant:
 def rank_main(
     rank: int, folder: str, names: tuple[str, ...], rounds: int, steps: int
 ) -> dict[str, list[float]]:
-    """Seconds of an update by variant and round, of the slower rank."""
+    """Return the seconds of an update by variant and round, of the slower rank."""
     import torch
 
     from hpc.distributed import collectives

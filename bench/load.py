@@ -1,6 +1,6 @@
 """Loading, side by side with webdataset + PIL workers and with DALI's own reader, in interleaved rounds.
 
-`python bench/load.py` makes photo-like pictures by program, packs them, and times batches of 64 as float
+`python bench/load.py` makes photo-like images by program, packs them, and times batches of 64 as float
 CHW: faces stored at 112 (decode, flip) and 256 -> random resized crop 112. Ours is measured with both
 backends and the faster one is compared. Prints one table and one JSON line; exit code 1 where a bar is
 missed. Bars against webdataset are ratios of wall-clock medians; our order against DALI's reader (same
@@ -45,7 +45,7 @@ BARS = {"faces / webdataset+PIL": 3.0, "crops / webdataset+PIL": 1.6, "own order
 
 
 @dataclass
-class Pictures:
+class Images:
     """The attributes of `index.ShardSet` that loading uses."""
 
     folder: Path
@@ -64,29 +64,29 @@ class Pictures:
         return len(self.shard)
 
     def verify(self, ids: np.ndarray) -> None:
-        """The index is in memory."""
+        """Do nothing: the index is in memory."""
 
 
 def photo(number: int, side: int) -> np.ndarray:
-    """uint8 [side, side, 3]: gradients, shapes, texture, grain: a JPEG as large as a photograph's."""
+    """Draw uint8 [side, side, 3] with texture and grain, whose JPEG is as large as a photograph's."""
     rng = np.random.default_rng(number)
     base = rng.uniform(20, 235, (6, 6, 3)).astype(np.float32)
-    picture = cv2.resize(base, (side, side), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(base, (side, side), interpolation=cv2.INTER_CUBIC)
     for _ in range(8):
         centre = rng.integers(0, side, 2).tolist()
         axes = rng.integers(side // 16, side // 3, 2).tolist()
         colour = rng.uniform(0, 255, 3).tolist()
-        cv2.ellipse(picture, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
+        cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
     for cells, strength in ((side // 8, 14), (min(side // 3, 40), 10)):
         texture = rng.normal(0, strength, (cells, cells, 1)).astype(np.float32)
-        picture += cv2.resize(texture, (side, side), interpolation=cv2.INTER_CUBIC)[..., None]
+        image += cv2.resize(texture, (side, side), interpolation=cv2.INTER_CUBIC)[..., None]
     grain = rng.normal(0, 9 * min(1, 112 / side), (side, side, 3)).astype(np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), 0.7)  # weaker in a large picture, whose pixels were not averaged
-    return np.clip(picture + grain, 0, 255).astype(np.uint8)
+    grain = cv2.GaussianBlur(grain, (0, 0), 0.7)  # weaker in a large image, whose pixels were not averaged
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
-def pack(folder: Path, count: int, side: int) -> Pictures:
-    """`count` pictures in tars with DALI's index; a few hundred distinct ones are enough for a decoder."""
+def pack(folder: Path, count: int, side: int) -> Images:
+    """Write `count` images into tars with DALI's index; a few hundred distinct ones are enough."""
     folder.mkdir()
     distinct = [simplejpeg.encode_jpeg(photo(number, side), 90) for number in range(min(count, 300))]
     rows, paths = [], []
@@ -109,22 +109,20 @@ def pack(folder: Path, count: int, side: int) -> Pictures:
     sides = np.full(count, side)
     start = np.searchsorted(shard, np.arange(SHARDS + 1))
     labels = {"identity": np.zeros(count, np.int64)}
-    return Pictures(
-        folder, paths, shard, offset, size, sides, sides, crc, labels, start, np.array([0, count])
-    )
+    return Images(folder, paths, shard, offset, size, sides, sides, crc, labels, start, np.array([0, count]))
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 NHWC memory -> float CHW in [-1, 1], once a batch."""
+    """Turn uint8 NHWC memory into float CHW in [-1, 1], once a batch."""
     out = torch.empty(images.shape)
     return out.copy_(images).sub_(127.5).mul_(1 / 127.5)
 
 
-def ours(pictures: Pictures, config: Augment, backend: str) -> Iterator[int]:
-    order = PlainOrder(pictures, 0)
+def ours(images: Images, config: Augment, backend: str) -> Iterator[int]:
+    order = PlainOrder(images, 0)
     loader = TrainLoader(
         order,
-        pictures,
+        images,
         seed=0,
         rank=0,
         world=1,
@@ -144,7 +142,7 @@ def ours(pictures: Pictures, config: Augment, backend: str) -> Iterator[int]:
 
 
 def _random_crop(wide: int, high: int) -> tuple[int, int, int, int]:
-    """A random resized crop by scalar code, as such pipelines draw it: one sample at a time."""
+    """Draw a random resized crop by scalar code, as such pipelines do: one sample at a time."""
     for _ in range(10):
         area = wide * high * random.uniform(*CROPS.crop_area)
         ratio = math.exp(random.uniform(math.log(CROPS.crop_ratio[0]), math.log(CROPS.crop_ratio[1])))
@@ -157,24 +155,24 @@ def _random_crop(wide: int, high: int) -> tuple[int, int, int, int]:
 def _pil(data: bytes, crop: bool) -> torch.Tensor:
     from PIL import Image
 
-    picture: Any = Image.open(io.BytesIO(data)).convert("RGB")
+    image: Any = Image.open(io.BytesIO(data)).convert("RGB")
     if crop:
-        x, y, w, h = _random_crop(*picture.size)
-        picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
-    pixels = np.asarray(picture)
+        x, y, w, h = _random_crop(*image.size)
+        image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
+    pixels = np.asarray(image)
     if random.random() < 0.5:
         pixels = pixels[:, ::-1]
     chw = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
     return torch.from_numpy((chw - 127.5) / 127.5)
 
 
-def webdataset_pil(pictures: Pictures, config: Augment) -> Iterator[int]:
-    """The usual pipeline: webdataset's reading and shuffling, PIL, two worker processes."""
+def webdataset_pil(source: Images, config: Augment) -> Iterator[int]:
+    """Run the usual pipeline: webdataset's reading and shuffling, PIL, two worker processes."""
     import webdataset
 
     crop = config is CROPS
     data = (
-        webdataset.WebDataset([str(path) for path in pictures.shards], shardshuffle=SHARDS)
+        webdataset.WebDataset([str(path) for path in source.shards], shardshuffle=SHARDS)
         .shuffle(1000)
         .repeat()
         .to_tuple("jpg", "cls")
@@ -186,15 +184,15 @@ def webdataset_pil(pictures: Pictures, config: Augment) -> Iterator[int]:
         yield len(images)
 
 
-def dali_reader(pictures: Pictures, config: Augment) -> Iterator[int]:
-    """DALI's own webdataset reader and shuffle buffer, and the operators that our backend uses."""
+def dali_reader(source: Images, config: Augment) -> Iterator[int]:
+    """Run DALI's own webdataset reader and shuffle buffer, and the operators that our backend uses."""
     from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(batch_size=BATCH, num_threads=THREADS, device_id=None, prefetch_queue_depth=4, seed=0)
     def pipeline() -> Any:
         jpeg, _ = fn.readers.webdataset(
-            paths=[str(path) for path in pictures.shards],
-            index_paths=[str(path.with_suffix(".idx")) for path in pictures.shards],
+            paths=[str(path) for path in source.shards],
+            index_paths=[str(path.with_suffix(".idx")) for path in source.shards],
             ext=["jpg", "cls"],
             dtypes=[types.UINT8, types.UINT8],
             random_shuffle=True,
@@ -216,7 +214,7 @@ def dali_reader(pictures: Pictures, config: Augment) -> Iterator[int]:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and its living children."""
+    """Return the user and system time of this process and its living children, in seconds."""
     total = 0.0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         times = process.cpu_times()
@@ -225,7 +223,7 @@ def cpu_seconds() -> float:
 
 
 def timed(source: Iterator[int], images: int) -> tuple[float, float]:
-    """(images/s, images per CPU-second) of the next `images` images, after what waits in the queues."""
+    """Return (images/s, images per CPU-second) of the next `images` images, after those in the queues."""
     for _ in range(10):
         next(source)
     cpu, begin, done = cpu_seconds(), time.perf_counter(), 0
@@ -235,17 +233,17 @@ def timed(source: Iterator[int], images: int) -> tuple[float, float]:
 
 
 def measure(rows: dict[str, Callable[[], Iterator[int]]], rounds: int, images: int) -> dict[str, list[float]]:
-    """Medians of images/s and images per CPU-second; variants in turn, each alone on the machine."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+    """Return medians of images/s and images per CPU-second; variants in turn, each alone on the machine."""
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
     for number in range(rounds):
         shift = int(counter_rng.uniform(counter_rng.key(number), np.array([0]), 1)[0, 0] * len(rows))
         for name in [*rows][shift:] + [*rows][:shift]:
             source = rows[name]()
-            found[name].append(timed(source, images))
+            measured[name].append(timed(source, images))
             source.close()  # type: ignore[attr-defined]
     return {
         name: [statistics.median(column) for column in zip(*values, strict=True)]
-        for name, values in found.items()
+        for name, values in measured.items()
     }
 
 
@@ -253,7 +251,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--images", type=int, default=4000, help="timed in each round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -262,16 +260,14 @@ def main() -> int:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind, side, config in (("faces", 112, FACES), ("crops", 256, CROPS)):
-            pictures = pack(Path(folder, kind), args.pictures, side)
-            mean = pictures.size.mean()
-            print(
-                f"{kind}: {len(pictures)} pictures {side}x{side}, {mean:,.0f} bytes in the mean", flush=True
-            )
+            images = pack(Path(folder, kind), args.images, side)
+            mean = images.size.mean()
+            print(f"{kind}: {len(images)} images {side}x{side}, {mean:,.0f} bytes in the mean", flush=True)
             rows: dict[str, Callable[[], Iterator[int]]] = {
-                "ours, host": lambda p=pictures, c=config: ours(p, c, "host"),
-                "ours, dali": lambda p=pictures, c=config: ours(p, c, "dali"),
-                "webdataset + PIL, 2 workers": lambda p=pictures, c=config: webdataset_pil(p, c),
-                "DALI's own reader": lambda p=pictures, c=config: dali_reader(p, c),
+                "ours, host": lambda p=images, c=config: ours(p, c, "host"),
+                "ours, dali": lambda p=images, c=config: ours(p, c, "dali"),
+                "webdataset + PIL, 2 workers": lambda p=images, c=config: webdataset_pil(p, c),
+                "DALI's own reader": lambda p=images, c=config: dali_reader(p, c),
             }
             results[kind] = measure(rows, args.rounds, args.images)
     return report(results)
@@ -288,7 +284,7 @@ def report(results: dict[str, dict[str, list[float]]]) -> int:
         ratios[f"{kind} / webdataset+PIL"] = rows[fastest[kind]][0] / rows["webdataset + PIL, 2 workers"][0]
     faces = results["faces"]
     ratios["own order / DALI reader"] = faces["ours, dali"][1] / faces["DALI's own reader"][1]
-    print("| ratio | found | bar |\n|---|---|---|")
+    print("| ratio | measured | bar |\n|---|---|---|")
     for name, bar in BARS.items():
         print(f"| {name} | {ratios[name]:.2f} | >= {bar} |")
     for kind, name in fastest.items():

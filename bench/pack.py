@@ -2,9 +2,10 @@
 
 usage: python bench/pack.py [files=10000] [repeats=5] [workers=2] [clock=wall] [work=FOLDER]
 
-All variants read the same files and run interleaved, in a new order each round. `rostro pack` and bare decoding are
-whole commands with the same number of processes. clock=cpu judges CPU seconds, for machines with other work to do.
-sha256 is shown beside: without SHA instructions in the CPU, it alone exceeds the bar of the row that it is part of.
+All variants read the same files and run interleaved, in a new order each round. `rostro pack` and bare
+decoding are whole commands with the same number of processes. clock=cpu judges CPU seconds, for machines with
+other work to do. sha256 is shown beside: without SHA instructions in the CPU, it alone exceeds the bar of the
+row that it is part of.
 Prints one table of medians and one JSON line; the exit code is 1 where a demand is missed.
 """
 
@@ -54,8 +55,8 @@ if __name__ == "__main__":
 """
 
 
-def make_pictures(folder: Path, count: int, *, side: int = 256) -> list[str]:
-    """JPEGs of about 20 KB: smooth shapes with grain, cut from a large one; 50 to a folder."""
+def make_images(folder: Path, count: int, *, side: int = 256) -> list[str]:
+    """Write JPEGs of about 20 KB: smooth shapes with grain, cut from a large one; 50 to a folder."""
     rng = np.random.default_rng(0)
     large = cv2.resize(
         rng.uniform(0, 255, (48, 48, 3)).astype(np.float32), (2048, 2048), interpolation=cv2.INTER_CUBIC
@@ -65,10 +66,10 @@ def make_pictures(folder: Path, count: int, *, side: int = 256) -> list[str]:
     paths = []
     for number in range(count):
         x, y = rng.integers(0, 2048 - side, 2)
-        picture = np.ascontiguousarray(large[y : y + side, x : x + side])
+        image = np.ascontiguousarray(large[y : y + side, x : x + side])
         path = folder / f"id_{number // 50:04d}" / f"{number:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(simplejpeg.encode_jpeg(picture, 87, colorsubsampling="420"))
+        path.write_bytes(simplejpeg.encode_jpeg(image, 87, colorsubsampling="420"))
         paths.append(str(path))
     return paths
 
@@ -94,7 +95,7 @@ def labelled(paths: list[str], out: Path, *, sha256: bool = False) -> None:
 
 
 def hashed(paths: list[str]) -> None:
-    """Reads and hashes: what no writer with sha256 can do without."""
+    """Read and hash: what no writer with sha256 can do without."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(read_file(path))
@@ -107,13 +108,13 @@ def webdataset_writer(paths: list[str], out: Path) -> None:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of all its children that have ended."""
+    """Return the CPU seconds of this process and of all its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def timed(action: Callable[[], object]) -> tuple[float, float]:
-    """(wall, CPU) seconds."""
+    """Return (wall, CPU) seconds."""
     start, cpu = time.perf_counter(), cpu_seconds()
     action()
     return time.perf_counter() - start, cpu_seconds() - cpu
@@ -122,7 +123,7 @@ def timed(action: Callable[[], object]) -> tuple[float, float]:
 def measure(
     paths: list[str], src: Path, work: Path, *, repeats: int, workers: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """(wall, CPU) seconds of every variant and round. Outputs are removed between the runs, outside the clock."""
+    """Return the (wall, CPU) seconds of every variant and round; outputs are removed outside the clock."""
     script = work / "decode.py"
     script.write_text(DECODER)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -170,7 +171,7 @@ RATIOS = {  # ratio: (above, below, limit, whether the ratio must stay below it)
 
 
 def report(seconds: dict[str, list[tuple[float, float]]], *, files: int, size: int, clock: str) -> bool:
-    """Prints the table and the JSON line; returns whether all demands are met."""
+    """Print the table and the JSON line; return whether all demands are met."""
     middle = {
         variant: {
             "wall": statistics.median(wall for wall, _ in taken),
@@ -211,7 +212,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=args.work or None) as name:
         work = Path(name)
         src = work / "src"
-        paths = make_pictures(src, args.files)
+        paths = make_images(src, args.files)
         size = sum(os.path.getsize(path) for path in paths)
         print(f"{len(paths)} files, {size / len(paths) / 1e3:.1f} KB each, medians of {args.repeats}\n")
         seconds = measure(paths, src, work, repeats=args.repeats, workers=args.workers)

@@ -35,7 +35,7 @@ SIDE = 1024  # of the square weights
 
 
 def make_state(gigabytes: float) -> Checkpoint:
-    """Weights, two moments and an average: four tensors of each shape."""
+    """Make weights, two moments and an average: four tensors of each shape."""
     count = max(1, round(gigabytes * 1e9 / (4 * 4 * SIDE * SIDE)))
     draw = torch.Generator().manual_seed(0)
     weights = {f"layer{n}.weight": torch.randn(SIDE, SIDE, generator=draw) for n in range(count)}
@@ -51,7 +51,7 @@ def make_state(gigabytes: float) -> Checkpoint:
 
 
 def copy_plainly(source: Path, target: Path) -> None:
-    """The same bytes, as durably as a checkpoint."""
+    """Copy the same bytes, as durably as a checkpoint."""
     target.mkdir()
     for file in source.iterdir():
         shutil.copyfile(file, target / file.name)
@@ -60,7 +60,7 @@ def copy_plainly(source: Path, target: Path) -> None:
 
 
 class Bench:
-    """One round after the other; every save under a clock of its own, deleted at once."""
+    """Runs one round after the other; every save has a clock of its own and is deleted at once."""
 
     def __init__(self, folder: Path, gigabytes: float) -> None:
         self.folder, self.state = folder, make_state(gigabytes)
@@ -90,7 +90,7 @@ class Bench:
             torch.mm(self.left, self.right)
 
     def train(self, seconds: float, save: Callable[[], object]) -> None:
-        """Steps worth `seconds` where nothing else runs, a save after the first tenth."""
+        """Run steps worth `seconds` where nothing else runs, with a save after the first tenth."""
         for number in range(self.steps(seconds)):
             if number == self.steps(seconds) // 10:
                 save()
@@ -131,14 +131,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--work", default=None, help="folder on the disk to be measured")
-    found = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=found.work) as name:
-        bench = Bench(Path(name), found.gigabytes)
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
+        bench = Bench(Path(name), options.gigabytes)
         bench.round(longer=False)  # memory for the copy, files' pages: what only a first save pays
         first = bench.rows["asynchronous stall"][0]
         bench.rows = {}
-        for _ in range(found.rounds):
+        for _ in range(options.rounds):
             bench.round(longer=True)
     rows = bench.rows
     medians = {name: statistics.median(values) for name, values in rows.items()}
@@ -158,7 +158,9 @@ def main() -> int:
         BAR: ratio("asynchronous stall", "save"),
         "training time lost, asynchronous / synchronous": statistics.median(lost),
     }
-    print(f"| {f'{bench.bytes / 1e9:.2f} GB, {found.rounds} rounds':<46} | seconds |\n|{'-' * 48}|{'-' * 9}|")
+    print(
+        f"| {f'{bench.bytes / 1e9:.2f} GB, {options.rounds} rounds':<46} | seconds |\n|{'-' * 48}|{'-' * 9}|"
+    )
     for name, value in medians.items():
         print(f"| {name:<46} | {value:7.3f} |")
     print(f"| {'asynchronous stall of the first save':<46} | {first:7.3f} |")

@@ -1,10 +1,10 @@
 """Simulated scale: a sparse synthetic set of 260 million samples in 26,000 shards, seen by a rank of 1,024.
 
-`python bench/scale.py` measures, for plain and P x K order, each in a process of its own: time to open the set
-(manifest, sizes of all files, hashes of the index), time to the first batch (that, build the order, compute one
-rank's job), resident memory, the cost of a batch beside a 100 times smaller set (interleaved medians), and the
-balance of the ranks. Nothing is decoded: the shards are holes, and so are the columns. Prints one table and one
-JSON line; exit code 1 where a bar is missed.
+`python bench/scale.py` measures, for plain and P x K order, each in a process of its own: time to open the
+set (manifest, sizes of all files, hashes of the index), time to the first batch (that, build the order,
+compute one rank's job), resident memory, the cost of a batch beside a 100 times smaller set (interleaved
+medians), and the balance of the ranks. Nothing is decoded: the shards are holes, and so are the columns.
+Prints one table and one JSON line; exit code 1 where a bar is missed.
 """
 
 import argparse
@@ -54,7 +54,7 @@ BARS = {"open_s": 2.0, "first_batch_s": 2.0, "resident_mb": 300.0, "cost_ratio":
 
 
 def write_set(folder: Path, *, samples: int, shards: int, identities: int) -> None:
-    """A set of holes: columns are all zero, the two tables of starts, the hashes and the manifest are real."""
+    """Make a set of holes: the columns are zero; tables of starts, hashes and the manifest are real."""
     (folder / "index").mkdir(parents=True)
     rng = np.random.default_rng(0)
     starts = {}
@@ -115,7 +115,7 @@ def write_set(folder: Path, *, samples: int, shards: int, identities: int) -> No
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:
-    """Hashes of the first block of a file, which holds the header, and of the last one, which is not whole."""
+    """Hash the first block of a file, which holds the header, and the last one, which is not whole."""
     with open(path, "rb") as file:
         first = hashlib.sha256(file.read(BLOCK_BYTES)).digest()
         file.seek((path.stat().st_size - 1) // BLOCK_BYTES * BLOCK_BYTES)
@@ -148,7 +148,7 @@ def resident_mb() -> float:
 
 
 def measure(big: Path, small: Path, kind: str, batches: int) -> dict[str, float]:
-    """Run in a fresh process: the figures of one order."""
+    """Measure one order; called in a fresh process."""
     shard_set.WHOLE = 0  # both sets are verified by blocks, so that the costs of their batches compare
     before = resident_mb()
     begin = time.perf_counter()
@@ -191,7 +191,7 @@ def _timed(rank: Rank, step: int) -> float:
 
 
 def _imbalance(order: Order) -> int:
-    """Largest less smallest number of samples that ranks take of one global batch; blocks must tile it."""
+    """Return the spread of the ranks' numbers of samples of a global batch, which their blocks must tile."""
     blocks = [rank_block(0, WORLD * SHARE, rank, WORLD, unit=order.unit) for rank in range(WORLD)]
     expected = 0
     for first, count in blocks:

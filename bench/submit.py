@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SANDBOX = ["bash", str(ROOT / "slurm" / "sandbox.sh")]
-SUBMIT = [sys.executable, str(ROOT / "launch" / "submit.py")]
+SUBMIT = [sys.executable, str(ROOT / "launch" / "submit.py"), "task=siamese"]
 DRY, QUEUED = "submit dry_run=true", "submit (SLURM)"
 LIMITS = {DRY: 3.0, QUEUED: 4.0}
 

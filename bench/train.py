@@ -1,6 +1,6 @@
 """The trainer against a bare torch loop, and a step with data against the slower of data and compute.
 
-`python bench/train.py` packs small random pictures, then times in interleaved rounds: a bare loop (same
+`python bench/train.py` packs small random images, then times in interleaved rounds: a bare loop (same
 network, loss, optimizer and batch; nothing else), `Trainer.step` on that one batch in memory, `Trainer.step`
 with the real loader, and the loader alone. One rank, one thread. Bars: trainer <= 1.03 x bare loop; step with
 data <= 1.1 x the slower of step and data. Prints one table and one JSON line; exit code 1 where a bar is
@@ -43,18 +43,18 @@ BATCH, SIZE = 32, 64
 
 
 def make_set(folder: Path) -> Path:
-    """40 identities of 8 noisy pictures, 112 pixels, packed."""
+    """Pack 40 identities of 8 noisy images, 112 pixels."""
     for identity in range(40):
         place = folder / "pictures" / f"person{identity:02d}"
         place.mkdir(parents=True)
         draw = np.random.default_rng(identity)
         base = cv2.resize(draw.uniform(0, 255, (6, 6, 3)), (112, 112), interpolation=cv2.INTER_CUBIC)
         for number in range(8):
-            picture = np.clip(base + draw.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
-            (place / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(picture, quality=95))
+            image = np.clip(base + draw.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
+            (place / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=95))
     words = [f"src={folder / 'pictures'}", f"out={folder / 'shards'}", "source=folder", "workers=1"]
     if pack.main(words):
-        raise SystemExit("the bench's pictures could not be packed")
+        raise SystemExit("the bench's images could not be packed")
     return folder / "shards" / "train"
 
 
@@ -89,7 +89,7 @@ class OneBatch:
 
 
 def bare_loop(batch: Batch) -> Callable[[], None]:
-    """One step of a loop that anybody would write."""
+    """Run one step of the plainest loop."""
     torch.manual_seed(0)
     trunk, features = build_trunk("googlenet")
     net = SiameseNet(trunk, features, TASK["embedding"]).to(memory_format=torch.channels_last).train()
@@ -109,7 +109,7 @@ def bare_loop(batch: Batch) -> Callable[[], None]:
 
 
 def timed(action: Callable[[], object], count: int) -> float:
-    """Seconds of one call, the mean of `count`."""
+    """Return the seconds of one call, the mean of `count`."""
     start = time.perf_counter()
     for _ in range(count):
         action()
@@ -153,12 +153,12 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=4)
-    found = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trainer = make_trainer(folder, make_set(folder))
-        rows = measure(trainer, found.rounds, found.steps)
+        rows = measure(trainer, options.rounds, options.steps)
         trainer.close()
     medians = {name: statistics.median(values) for name, values in rows.items()}
     # Ratios within a round: the machine's speed drifts between rounds.

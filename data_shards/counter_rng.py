@@ -1,6 +1,6 @@
 """Counted randomness: every random number is a pure function of (seed, purpose, position).
 
-Nothing here draws "the next" number, so a run that resumes at any clock, on any number of ranks, sees the
+No function draws "the next" number, so a run that resumes at any clock, on any number of ranks, sees the
 same values. Hash: the output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014; constants of
 Stafford's variant 13). Permutations: the generalised Feistel network with cycle walking of Black and Rogaway,
 "Ciphers with arbitrary finite domains", CT-RSA 2002. For shuffling, not for secrets.
@@ -14,11 +14,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 _S11, _S27, _S30, _S31, _S32 = (np.uint64(n) for n in (11, 27, 30, 31, 32))
-# Of the Feistel network: small domains need more to be mixed well (see the tests).
-_ROUNDS, _FEW_ROUNDS = (
-    6,
-    12,
-)
+# Rounds of the Feistel network: a domain smaller than _SMALL needs more to be mixed well (see the tests).
+_ROUNDS, _SMALL_ROUNDS = 6, 12
 _SMALL = 1024
 _COUNTERS = np.arange(1, 13, dtype=np.uint64) << _S32  # keeps the rounds apart: halves are < 2^32
 
@@ -34,7 +31,7 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def key(seed: int, *purpose: int | str) -> np.uint64:
-    """The stream of a purpose: `key(seed, "augment", member)`. Distinct purposes give independent streams."""
+    """The stream of a purpose, as in `key(seed, "augment", member)`: another purpose, another stream."""
     text = "\x00".join(f"{type(part).__name__}:{part}" for part in (seed, *purpose))
     return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
 
@@ -62,6 +59,7 @@ def permute(
     """int64 [n]: where a pseudo-random bijection of [0, size) sends `indices`; O(n) time and memory.
 
     `stream` and `size` may be arrays [n]: the permutation of element i is then named by (stream[i], size[i]).
+    Raises IndexError for an index outside [0, size).
     """
     indices = np.atleast_1d(np.asarray(indices, np.int64))
     if not len(indices):
@@ -73,16 +71,16 @@ def permute(
     limits = sizes.astype(np.uint64)
     small = sizes < _SMALL
     if small.all() or not small.any():
-        rounds = _FEW_ROUNDS if small[0] else _ROUNDS
+        rounds = _SMALL_ROUNDS if small[0] else _ROUNDS
         return _walk(streams, indices.astype(np.uint64), limits, rounds).astype(np.int64)
     out = np.empty_like(indices)
-    for part, rounds in ((small, _FEW_ROUNDS), (~small, _ROUNDS)):
+    for part, rounds in ((small, _SMALL_ROUNDS), (~small, _ROUNDS)):
         out[part] = _walk(streams[part], indices[part].astype(np.uint64), limits[part], rounds)
     return out
 
 
 def _walk(streams: np.ndarray, values: np.ndarray, limits: np.ndarray, rounds: int) -> np.ndarray:
-    # a x b is the smallest near-square domain that holds `size`: hardly any element leaves it and walks on
+    # a x b is the smallest near-square domain that contains [0, size): few elements fall outside and walk on
     a = np.ceil(np.sqrt(limits)).astype(np.uint64)
     b = (limits + a - np.uint64(1)) // a
     out = _feistel(streams, values, a, b, rounds)

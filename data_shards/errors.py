@@ -1,10 +1,11 @@
-"""The errors that a user can fix. Commands print them on one line and exit with a code that is not 0."""
+"""The errors that a user can fix. Commands print them on one line and exit with a nonzero code."""
 
 
 class UserError(ValueError):
     """Wrong input: the message names the key, its value and what to type instead.
 
-    It is one printable line, whatever a name or a value in it holds: other characters are escaped.
+    The message is one printable line, whatever the names and values in it contain: other characters are
+    escaped.
     """
 
     def __str__(self) -> str:
@@ -13,11 +14,11 @@ class UserError(ValueError):
 
 
 class DecodeError(UserError):
-    """A stored picture that does not decode: the message names shard, member and sample id."""
+    """A stored image that does not decode: the message names shard, member and sample id."""
 
 
 class LostRank(UserError):
-    """Another rank is dead or never came: `rank` names it."""
+    """Another rank has died or never joined: `rank` is its number."""
 
     def __init__(self, rank: int, message: str) -> None:
         super().__init__(message)

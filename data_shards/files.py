@@ -1,8 +1,8 @@
-"""Small files of this project, read with types and bounds and written as one step.
+"""Small files of this project, read with types and bounds and written in one step.
 
-A file on disk is hostile input: it may be a FIFO, huge, not UTF-8, nested a thousand levels deep, or of other types
-than the code that reads it expects. `read_json` and `read_yaml` answer all of that with one `FileError`, which names
-the file, what is wrong with it and what to do. `write_bytes` replaces a file by rename.
+A file on disk is hostile input: it may be a FIFO, huge, not UTF-8, nested a thousand levels deep, or of types
+that the code does not expect. `read_json` and `read_yaml` answer all of that with one `FileError`, which
+names the file, what is wrong with it and what to do. `write_bytes` replaces a file by rename.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ import yaml
 
 from data_shards.errors import UserError
 
-SMALL = 16 << 20  # bytes; what describes a set or a run is never larger
-BRACKETS = 1_000  # in YAML: nested ones cost time by their square
+SMALL = 16 << 20  # bytes; a file that describes a set or a run is never larger
+BRACKETS = 1_000  # in YAML: the time to parse grows with the square of the nesting
 KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -30,12 +30,12 @@ KINDS = {
     list: "a list",
     dict: "a group",
 }
-SEAL = "sha256"  # the entry of a sealed mapping that holds the hash of all others
-Schema = Any  # what `conform` describes
+SEAL = "sha256"  # the entry of a sealed mapping that contains the hash of all others
+Schema = Any  # see `conform`
 
 
 class FileError(UserError):
-    """A file that cannot be used: the message names it, what is wrong, and the remedy."""
+    """A file that cannot be used: the message says which, what is wrong with it, and the remedy."""
 
 
 class MissingFile(FileError):
@@ -43,16 +43,16 @@ class MissingFile(FileError):
 
 
 def open_regular(path: Path | str, *, remedy: str = "restore it, or delete it") -> BufferedReader:
-    """A regular file, opened to read its bytes.
+    """Open a regular file to read its bytes. It never waits on a FIFO.
 
-    Raises MissingFile where there is none, FileError for a folder, a FIFO, a device, or a file without rights. Never
-    waits on a FIFO.
+    Raises MissingFile where the file does not exist, FileError for a folder, a FIFO, a device, or a file that
+    this user may not read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFile(f"{path} does not exist: {remedy}") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that holds a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a name that contains a zero byte
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"{path} cannot be read ({reason}): {remedy}") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -62,7 +62,7 @@ def open_regular(path: Path | str, *, remedy: str = "restore it, or delete it") 
 
 
 def read_bytes(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it, or delete it") -> bytes:
-    """The content of a regular file of at most `limit` bytes; errors as in `open_regular`, and for a longer file."""
+    """The content of a regular file. Raises as `open_regular`, and FileError for more than `limit` bytes."""
     with open_regular(path, remedy=remedy) as stream:
         try:
             data = b"".join(_blocks(stream, limit))
@@ -74,14 +74,14 @@ def read_bytes(path: Path | str, *, limit: int = SMALL, remedy: str = "restore i
 
 
 def _blocks(stream: BinaryIO, limit: int) -> Iterator[bytes]:
-    """The blocks of a file, until they are longer than `limit` together; a read of `limit` would allocate it all."""
+    """The blocks of a file until they exceed `limit`: a single read of `limit` would allocate all of it."""
     while limit >= 0 and (block := stream.read(1 << 20)):
         limit -= len(block)
         yield block
 
 
 def read_text(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it, or delete it") -> str:
-    """The content of a file as UTF-8 text; errors as in `read_bytes`."""
+    """The content of a file as UTF-8 text. Raises as `read_bytes`, and FileError for other text."""
     data = read_bytes(path, limit=limit, remedy=remedy)
     try:
         return data.decode()
@@ -92,14 +92,14 @@ def read_text(path: Path | str, *, limit: int = SMALL, remedy: str = "restore it
 def read_json(
     path: Path | str, schema: Schema = dict, *, limit: int = SMALL, remedy: str = "restore it, or delete it"
 ) -> Any:
-    """The value in a JSON file that has the shape of `schema` (see `conform`); errors as in `read_bytes`."""
+    """The value in a JSON file; `schema`: its shape, see `conform`. Raises as `read_bytes`, `parse_json`."""
     return parse_json(read_bytes(path, limit=limit, remedy=remedy), schema, what=str(path), remedy=remedy)
 
 
 def parse_json(
     data: bytes | str, schema: Schema = dict, *, what: str, remedy: str = "restore it, or delete it"
 ) -> Any:
-    """`data` as JSON of the shape of `schema`; `what`: the file, as the message of the FileError names it."""
+    """`data` as JSON of the shape of `schema`, else FileError. `what`: what its message calls the file."""
     try:
         value = json.loads(data)
     except RecursionError:
@@ -112,7 +112,7 @@ def parse_json(
 def read_yaml(
     path: Path | str, schema: Schema = dict, *, limit: int = SMALL, remedy: str = "restore it, or delete it"
 ) -> Any:
-    """The value in a YAML file that has the shape of `schema` (see `conform`); an empty file is an empty mapping."""
+    """The value in a YAML file with the schema, as in `read_json`; an empty file is an empty mapping."""
     text = read_text(path, limit=limit, remedy=remedy)
     if text.count("[") + text.count("{") > BRACKETS:
         raise FileError(f"{path} has more than {BRACKETS:,} brackets: {remedy}")
@@ -120,18 +120,14 @@ def read_yaml(
         value = yaml.load(text, _Loader)  # a SafeLoader
     except RecursionError:
         raise FileError(f"{path} is nested too deeply: {remedy}") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:  # the last: `? {}` as a key, odd dates
+    # Besides YAMLError: what `? {}` as a key and impossible dates make the loader raise.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise FileError(f"{path} is not YAML ({' '.join(str(error).split())}): {remedy}") from None
     return _conforming({} if value is None else value, schema, str(path), remedy)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, by which a few lines stand for billions of values."""
+    """YAML without aliases, which let a few lines stand for billions of values."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -140,12 +136,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def conform(value: Any, schema: Schema) -> str:
-    """What keeps `value` from having the shape of `schema`, in words; empty where nothing does.
+    """Why `value` does not have the shape of `schema`, in words ("" = it does).
 
-    A schema is a type (`int` is not a bool, `float` takes whole numbers and is finite), a range of whole numbers,
-    `object` for anything, None, a tuple of alternatives, `[schema]` for a list, `{str: schema}` for a mapping with any
-    names, or `{"name": schema, "other?": schema}`, a mapping with these entries (`?`: it may be absent) and perhaps
-    more.
+    A schema is a type (`int` is not a bool, `float` takes whole numbers and is finite), a range of whole
+    numbers, `object` for anything, None, a tuple of alternatives, `[schema]` for a list, `{str: schema}` for
+    a mapping with any names, or `{"name": schema, "other?": schema}`, a mapping with these entries (`?`: it
+    may be absent) and perhaps more.
     """
     return _conform(value, schema, "")
 
@@ -164,13 +160,13 @@ def _conform(value: Any, schema: Schema, where: str) -> str:
             "" if _is(value, schema) else f"{at}{_short(value)} is not {KINDS.get(schema, schema.__name__)}"
         )
     if isinstance(schema, tuple):
-        found = [_conform(value, option, where) for option in schema]
-        return "" if "" in found else found[0]
+        faults = [_conform(value, option, where) for option in schema]
+        return "" if "" in faults else faults[0]
     if isinstance(schema, list):
         if not isinstance(value, list):
             return f"{at}{_short(value)} is not a list"
-        faults = (_conform(item, schema[0], f"{where}[{place}]") for place, item in enumerate(value))
-        return next((fault for fault in faults if fault), "")
+        item_faults = (_conform(item, schema[0], f"{where}[{place}]") for place, item in enumerate(value))
+        return next((fault for fault in item_faults if fault), "")
     if not isinstance(value, dict):
         return f"{at}{_short(value)} is not a group of entries"
     return _conform_entries(value, schema, where)
@@ -185,10 +181,10 @@ def _conform_entries(value: dict, schema: Mapping[Any, Schema], where: str) -> s
             if fault := _conform(item, schema[str], f"{prefix}{name}"):
                 return fault
         return ""
-    for key, wanted in schema.items():
+    for key, entry in schema.items():
         name = key.removesuffix("?")
         if name in value:
-            if fault := _conform(value[name], wanted, f"{prefix}{name}"):
+            if fault := _conform(value[name], entry, f"{prefix}{name}"):
                 return fault
         elif not key.endswith("?"):
             return f"it has no {prefix}{name}"
@@ -217,13 +213,13 @@ def _conforming(value: Any, schema: Schema, what: str, remedy: str) -> Any:
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value` as JSON gives it back, with the hash of all its entries as the entry SEAL."""
+    """Return `value` after a round trip through JSON, with the hash of all its entries as the entry SEAL."""
     plain = json.loads(json.dumps({key: item for key, item in value.items() if key != SEAL}))
     return {**plain, SEAL: _fingerprint(plain)}
 
 
 def is_sealed(value: Mapping[str, Any]) -> bool:
-    """Whether the hash that `seal` added is there and is that of all other entries."""
+    """Whether `value` has the hash that `seal` adds, and it is that of all other entries."""
     try:
         return value.get(SEAL) == _fingerprint({key: item for key, item in value.items() if key != SEAL})
     except RecursionError:
@@ -235,9 +231,9 @@ def _fingerprint(plain: Mapping[str, Any]) -> str:
 
 
 def write_bytes(path: Path | str, data: bytes, *, durable: bool = False) -> None:
-    """Replace `path` as one step: a reader sees the old content or the new, never a part.
+    """Replace `path` in one step: a reader sees the old content or the new, never a part.
 
-    `durable`: it is on disk when this returns. Raises OSError where the disk is full; the old content is intact.
+    `durable`: it is on disk when this returns. Raises OSError, as on a full disk, and leaves the old content.
     """
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -254,16 +250,16 @@ def write_bytes(path: Path | str, data: bytes, *, durable: bool = False) -> None
 
 
 def write_json(path: Path | str, value: Any, *, durable: bool = False, allow_nan: bool = False) -> None:
-    """Replace `path` by `value` as indented JSON; NaN, which is not JSON, is a ValueError unless it is allowed."""
+    """Replace `path` by `value` as indented JSON. Raises ValueError for NaN unless `allow_nan`."""
     write_bytes(path, json.dumps(value, indent=1, allow_nan=allow_nan).encode() + b"\n", durable=durable)
 
 
-TEMPORARY = ".tmp-"  # a file whose name starts so is not finished
+TEMPORARY = ".tmp-"  # a file whose name starts with it is unfinished
 
 
 @contextmanager
 def durable(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, of which a crash leaves all or nothing; there for good when the block ends."""
+    """A file to write, of which a crash leaves all or nothing; it is on disk when the block ends."""
     with renamed(path) as file:
         yield file
     sync_path(path.parent)
@@ -271,7 +267,7 @@ def durable(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def renamed(path: Path) -> Iterator[BinaryIO]:
-    """The same by temporary name, fsync and rename, for many files whose folder is synced once at the end."""
+    """A file as from `durable`, for many files of a folder: the caller syncs the folder once, at the end."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     with open(temporary, "wb") as file:
         yield file
@@ -281,7 +277,7 @@ def renamed(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_path(path: Path) -> None:
-    """Makes what was written to a closed file (or renamed in a folder) survive a power cut."""
+    """Make what was written to a closed file (or renamed in a folder) survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -290,7 +286,7 @@ def sync_path(path: Path) -> None:
 
 
 def file_entry(path: Path, *, name: str) -> dict[str, Any]:
-    """What the manifest says of a file: {name, bytes, sha256}."""
+    """The entry of a file in the manifest: {name, bytes, sha256}."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"name": name, "bytes": os.path.getsize(path), "sha256": digest}

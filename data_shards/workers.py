@@ -1,7 +1,7 @@
 """Worker processes for a list of large jobs: a ProcessPoolExecutor that never outlives its caller.
 
 The executor by itself finishes running jobs when its caller leaves, and keeps its workers when the caller is
-killed with -9. Here each worker also reads a pipe whose other end only the caller holds, and exits at its end.
+killed with -9. Here each worker also reads a pipe whose other end only the caller holds, and ends with it.
 """
 
 import multiprocessing

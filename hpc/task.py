@@ -142,7 +142,7 @@ class Task:
         """Return `score` as a module of two inputs for an export (None = the task compares no embeddings)."""
         return None
 
-    def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
+    def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
         """Return the images that the monitor shows: name -> [n, 3, h, w] in [-1, 1].
 
         Called without gradients and with the networks in eval mode.

@@ -45,7 +45,7 @@ from hpc.task import Batch, Phase, build_task
 from hpc.training import fault_injection, seeding, startup, step_sync
 from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.player import Player
-from hpc.training.validation import evaluate, pictures
+from hpc.training.validation import evaluate, monitor_images
 
 
 class Trainer:
@@ -148,8 +148,8 @@ class Trainer:
             with self.ledger.spend("evaluate"):
                 metrics = self.evaluate()
             nets = {name: player.evaluated for name, player in self.players.items()}
-            for name, images in pictures(self.task, nets, self.batch, self.clock).items():
-                self.monitor.pictures(self.clock, name, images)
+            for name, images in monitor_images(self.task, nets, self.batch, self.clock).items():
+                self.monitor.images(self.clock, name, images)
         if due(config.save.every, before, self.clock) or last or self.checkpoints.is_best(metrics):
             self.save(metrics)
 

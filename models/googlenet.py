@@ -58,7 +58,7 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """Pictures [n, 3, h, w] in [-1, 1] -> features [n, 1024], the global average of the last block."""
+    """Images [n, 3, h, w] in [-1, 1] -> features [n, 1024], the global average of the last block."""
 
     features = FEATURES
 

@@ -1,4 +1,4 @@
-"""The siamese network: one trunk for both pictures (Chopra et al. 2005), a linear embedding of length 1.
+"""The siamese network: one trunk for both images (Chopra et al. 2005), a linear embedding of length 1.
 
 Losses over pairs are in `hpc/losses/pairs.py`. The optional head judges |a - b| (Koch et al. 2015).
 """
@@ -22,7 +22,7 @@ class PairScore(nn.Module):
 
 
 class SiameseNet(nn.Module):
-    """Pictures [n, 3, h, w] in [-1, 1] -> unit embeddings [n, embedding], float32 also under autocast."""
+    """Images [n, 3, h, w] in [-1, 1] -> unit embeddings [n, embedding], float32 also under autocast."""
 
     def __init__(self, trunk: nn.Module, features: int, embedding: int = 128, *, head: bool = False) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ WIDTHS = (16, 32, 64, 128)
 
 
 class Small(nn.Module):
-    """Pictures [n, 3, h, w] in [-1, 1], h and w at least 16 -> features [n, 128]."""
+    """Images [n, 3, h, w] in [-1, 1], h and w at least 16 -> features [n, 128]."""
 
     features = WIDTHS[-1]
 

@@ -3,7 +3,7 @@
 #SBATCH --nodes=1 --ntasks-per-node=1
 #SBATCH --time=24:00:00
 #SBATCH --requeue --open-mode=append --signal=B:USR1@120
-# Are two pictures of the same person?   sbatch --nodes=4 slurm/siamese.sh data.set=lfw key=value ...
+# Are two images of the same person?   sbatch --nodes=4 slurm/siamese.sh data.set=lfw key=value ...
 # Type it in the checkout. Another partition, account or time: options of sbatch. In an salloc: bash slurm/siamese.sh
 here=$(cd "$(dirname "$0")/.." && pwd) # under sbatch a copy of this file runs, which lies elsewhere
 for place in "${SLURM_SUBMIT_DIR:-}" "$(dirname "${SLURM_SUBMIT_DIR:-}")"; do

@@ -1,5 +1,5 @@
-"""The documents against the program: each command that they show is parsed by the command itself, links and the tree
-lead to files, and the task that docs/new_task.md adds is added to a copy of the checkout, packed, and trained.
+"""The documents against the program: each command that they show is parsed by the command itself, links and
+the tree lead to files, and the task of docs/new_task.md is added to a copy of the checkout, packed, trained.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Parsed(Exception):
 
 
 def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command itself read the words, up to the point where it would act. UserError if it refuses them."""
+    """Let the command itself read the words, up to where it would act; UserError if it refuses them."""
     import importlib
 
     from launch import submit
@@ -196,15 +196,15 @@ def test_the_six_files_to_read_first_exist():
 
 
 def test_the_python_of_the_readme_embeds_a_folder(tmp_path, monkeypatch, capsys):
-    from tests.launch.judged import judged_run
-    from tests.sets import pack_set
+    from tests.support.judged import judged_run
+    from tests.support.sets import pack_set
 
     (code,) = (
         text for language, text in BLOCK.findall((ROOT / "README.md").read_text()) if language == "python"
     )
     shards = pack_set(tmp_path / "set", identities=6, each=2, holdout=0.5)
     judged_run(tmp_path / "runs" / "faces", shards)
-    shutil.copytree(shards.parent / "pictures" / "person000", tmp_path / "pictures")
+    shutil.copytree(shards.parent / "pictures" / "person000", tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     values: dict[str, Any] = {}
@@ -256,22 +256,22 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in files:
         assert not (root / name).exists()
         (root / name).write_text(text)
-    make_pictures(root / "data" / "utkface")
+    make_images(root / "data" / "utkface")
     out = rostro(root, *smaller("pack", "size=32", "workers=1"))
     assert "rejected 1" in out
     return root
 
 
-def make_pictures(folder: Path, *, count: int = 64) -> None:
+def make_images(folder: Path, *, count: int = 64) -> None:
     import simplejpeg
 
     (folder / "part1").mkdir(parents=True)
     draw = np.random.default_rng(0)
     for number in range(count):
         image = draw.integers(0, 255, (40, 40, 3), np.uint8)
-        picture = simplejpeg.encode_jpeg(image)
-        (folder / "part1" / f"{1 + number}_0_1_2017{number:04d}.jpg").write_bytes(picture)
-    (folder / "part1" / "unnamed.jpg").write_bytes(picture)
+        image = simplejpeg.encode_jpeg(image)
+        (folder / "part1" / f"{1 + number}_0_1_2017{number:04d}.jpg").write_bytes(image)
+    (folder / "part1" / "unnamed.jpg").write_bytes(image)
 
 
 def rostro(root: Path, *words: str) -> str:
@@ -302,7 +302,7 @@ def test_the_new_task_has_a_plan_and_refuses(checkout: Path):
     plan = rostro(checkout, *words)
     assert re.search(r"task age\s+trunk=googlenet", plan)
     samples = json.loads((checkout / "shards" / "utkface" / "train" / "manifest.json").read_text())["samples"]
-    assert f"{samples} pictures" in plan
+    assert f"{samples} images" in plan
     with pytest.raises(AssertionError, match=r"error: task.trunk=large is not known: use googlenet or small"):
         rostro(checkout, *words, "task.trunk=large")
 

@@ -1,9 +1,10 @@
-"""The directions of imports: between packages, between the rooms of a package, no circles; and what must not move.
+"""Directions of imports between packages and between rooms, no circles, and what must not move.
 
 An import below `if __name__ == "__main__"` or `if TYPE_CHECKING` is not one that a module makes.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"data_shards": 0, "models": 0, "hpc": 1, "launch": 2}  # one may import those of a lower level
-# Rooms and files of a package, lowest level first; those of a level may import each other where no circle arises.
+# Rooms and files of a package, lowest level first; those of a level may import each other without a circle.
 LEVELS = {
     "data_shards": (
-        ("errors", "files", "counter_rng", "workers", "images"),
+        ("errors", "files", "counter_rng", "workers", "ragged", "images"),
         ("shard_format", "sampling", "ops", "faces"),
         ("sources", "loading", "inspect"),
         ("pack",),
@@ -83,6 +84,17 @@ def imports() -> dict[str, set[str]]:
     return found
 
 
+def _code_strings(tree: ast.AST) -> Iterator[ast.Constant]:
+    """The string constants of a module except docstrings, in the order of its lines."""
+    prose = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose
+    ]
+    return iter(sorted(strings, key=lambda node: (node.lineno, node.col_offset)))
+
+
 def _level(module: str) -> int:
     package, room = module.split(".")[:2]
     places = [place for place, rooms in enumerate(LEVELS[package]) if room in rooms]
@@ -125,6 +137,33 @@ def test_there_is_no_circle(imports: dict[str, set[str]]) -> None:
         for module in leaves:
             del left[module]
     assert left == {}, "modules that import each other, or lead to such"
+
+
+def test_hpc_names_no_path_of_launch() -> None:
+    """A path is made of strings: `ROOT / "launch" / "conf"`, `"launch/conf/task"`, `"launch.batch"`."""
+    named = [
+        f"{name}:{node.lineno}"
+        for name, path in _modules().items()
+        if name.split(".")[0] == "hpc"
+        for node in _code_strings(ast.parse(path.read_text()))
+        if re.match(r"launch\b", node.value)
+    ]
+    assert named == []
+
+
+def test_a_path_of_launch_is_found_and_prose_is_not() -> None:
+    code = '''"""launch/conf is prose."""
+CONF = Path(__file__).parents[2] / "launch" / "conf"
+def f():
+    """launch/conf too."""
+    return Path("launch/conf"), import_module("launch.job"), "launched", f"launch/{name}"
+'''
+    assert [node.value for node in _code_strings(ast.parse(code)) if re.match(r"launch\b", node.value)] == [
+        "launch",
+        "launch/conf",
+        "launch.job",
+        "launch/",
+    ]
 
 
 def test_what_runs_name_stays_in_place() -> None:

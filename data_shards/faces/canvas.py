@@ -1,7 +1,7 @@
-"""What a procedural face is painted on, and what happens to the picture afterwards: light, lens, sensor.
+"""What a procedural face is painted on, and what happens to the image afterwards: light, lens, sensor.
 
-Each polygon is filled twice, anti-aliased at twice the size in the picture and hard in the map of parts, so
-that the labels cannot drift from the pixels.
+Each polygon is filled twice, anti-aliased at twice the size in the image and with hard edges in the map of
+parts, so that the labels cannot drift from the pixels.
 """
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 from data_shards.faces.head import CIRCLE, Head
 from data_shards.faces.traits import RGB, Conditions, Draws
 
-# Values of the map of parts. All but 0 are the person; FACE_PARTS are the face.
+# Names of the values in the map of parts. All but 0 are the person; FACE_PARTS are the face.
 PARTS = (
     *("background", "skin", "brow", "eye", "nose", "lip", "mouth", "ear", "neck", "hair", "beard", "glasses"),
     *("hat", "cloth", "earring"),
@@ -24,14 +24,14 @@ DARK: RGB = (28.0, 20.0, 20.0)
 WHITE: RGB = (238.0, 234.0, 230.0)
 
 
-def mix(one: RGB, other: RGB, share: float) -> RGB:
-    """`one` moved towards `other`."""
-    red, green, blue = (a + (b - a) * share for a, b in zip(one, other, strict=True))
+def mix(colour: RGB, other: RGB, share: float) -> RGB:
+    """Return `colour` moved towards `other`: share 0 is `colour`, 1 is `other`."""
+    red, green, blue = (a + (b - a) * share for a, b in zip(colour, other, strict=True))
     return red, green, blue
 
 
 class Canvas:
-    """The picture at twice its size, and the map of parts at its size."""
+    """The image at twice its size, and the map of parts at its size. Coordinates are pixels at its size."""
 
     def __init__(self, background: np.ndarray) -> None:
         self.size = background.shape[0]
@@ -57,7 +57,7 @@ class Canvas:
             )
 
     def blend(self, pixels: np.ndarray, colour: RGB, share: float, part: str | None = None) -> None:
-        """A translucent polygon, its edge soft."""
+        """Fill a translucent polygon with a soft edge; share: its opacity, 0 to 1."""
         x, y = np.floor(pixels.min(axis=0) * 2).astype(int) - 3
         right, below = np.ceil(pixels.max(axis=0) * 2).astype(int) + 4
         x, y = max(x, 0), max(y, 0)
@@ -75,7 +75,7 @@ class Canvas:
 
 
 def background(size: int, draws: Draws) -> np.ndarray:
-    """Clutter [size, size, 3] uint8: soft noise, a gradient and a few shapes."""
+    """uint8 [size, size, 3] of clutter: soft noise, a gradient and a few shapes."""
     generator = draws.generator
     coarse = generator.integers(0, 256, (draws.choice((1, 1, 1)) + 2, 3, 3), np.uint8)
     image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -99,9 +99,9 @@ def background(size: int, draws: Draws) -> np.ndarray:
 def expose(
     image: np.ndarray, parts: np.ndarray, head: Head, conditions: Conditions, draws: Draws
 ) -> np.ndarray:
-    """Light on the head, exposure, lens blur and sensor noise: uint8 [h, w, 3] at twice the size -> at size."""
+    """Add light, exposure, lens blur and sensor noise: uint8 [2 size, 2 size, 3] -> uint8 [size, size, 3]."""
     size = parts.shape[0]
-    picture = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    pixels = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     generator = draws.generator
     ends = head.project(np.array(((0, head.top, 0), (0, head.bottom, 0), (-0.85, 0, 0), (0.85, 0, 0))))
     centre, high = (ends[0] + ends[1]) / 2, np.linalg.norm(ends[1] - ends[0]) / 2 + 2
@@ -118,7 +118,7 @@ def expose(
     across = 2 * axis / size - 1
     slope = 1 + conditions.slope[0] * across[None, :] + conditions.slope[1] * across[:, None]
     light = (1 + person * (shade - 1) + 0.03 * grain + hair * (0.16 * streaks)) * slope
-    exposed = (picture * light[..., None] * conditions.gain).astype(np.float32)
+    exposed = (pixels * light[..., None] * conditions.gain).astype(np.float32)
     if conditions.grey:
         exposed[:] = exposed.mean(axis=2, keepdims=True)
     if conditions.blur > 0.2:
@@ -130,7 +130,7 @@ def expose(
 
 
 def occlude(canvas: Canvas, head: Head, kind: int, draws: Draws) -> None:
-    """Something in front of the face; it belongs to the background in the map of parts."""
+    """Paint something in front of the face; in the map of parts it is background."""
     middle = np.array((draws.uniform(-0.6, 0.6), draws.uniform(-0.3, 1.0)))
     angle, width, length = draws.uniform(0, 3.14), draws.uniform(0.15, 0.3), draws.uniform(0.35, 0.6)
     turn = np.array(((np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))))

@@ -1,4 +1,4 @@
-"""Paints the person part by part, from back to front: `paint` has the order, the rest one part each.
+"""Paint the person part by part, from back to front: `paint` has the order, each other function one part.
 
 Functions that place landmarks return them as pixels. Hair and what is worn are in `hair.py` and `worn.py`.
 """
@@ -13,7 +13,7 @@ from data_shards.faces.worn import glasses, hat
 
 
 def paint(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> np.ndarray:
-    """Paints the person; returns the 68 landmarks [68, 2] in the order of iBUG 300-W."""
+    """Paint the person; returns the landmarks, float64 [68, 2] in pixels, in the order of iBUG 300-W."""
     back_hair(canvas, head, traits, now)
     body(canvas, head, traits, now)
     canvas.hull(head.project(head.rings(head.top, head.bottom)), mix(traits.skin, DARK, 0.06), "skin")
@@ -36,7 +36,7 @@ def paint(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> np.nda
 
 
 def body(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> None:
-    """Shoulders and neck; they follow the head's turn only in part, which is near enough."""
+    """Paint shoulders and neck; they follow the head's turn only in part, which is close enough."""
     wide = 1.9 if traits.male else 1.65
     x = np.array((-wide, -wide * 0.92, -0.55, 0.0, 0.55, wide * 0.92, wide))
     y = np.array((3.2, 1.75, 1.42, 1.52, 1.42, 1.75, 3.2))
@@ -80,7 +80,7 @@ def ears(canvas: Canvas, head: Head, traits: Traits) -> None:
 
 
 def face(canvas: Canvas, head: Head, traits: Traits) -> np.ndarray:
-    """The front of the face below the hairline; returns the 17 landmarks of the jaw."""
+    """Paint the front of the face below the hairline; returns the 17 landmarks of the jaw."""
     top = head.top * 0.98 if traits.style == "bald" else traits.hairline
     y = np.concatenate([np.linspace(top, 0, 6), np.linspace(0.15, head.bottom, 10)])
     wide = 0.97 * head.half_width(y)
@@ -102,7 +102,7 @@ def face(canvas: Canvas, head: Head, traits: Traits) -> np.ndarray:
 
 
 def spots(canvas: Canvas, head: Head, traits: Traits) -> None:
-    """Freckles and moles, which stay where they are on an identity."""
+    """Paint freckles and moles, which keep their places on an identity."""
     brown = mix(traits.skin, (112.0, 62.0, 40.0), 0.5)
     for place in head.on_face(traits.freckles) if len(traits.freckles) else ():
         canvas.fill(place + 0.013 * head.unit * CIRCLE[::3], brown)
@@ -114,7 +114,7 @@ def spots(canvas: Canvas, head: Head, traits: Traits) -> None:
 
 
 def eye(canvas: Canvas, head: Head, traits: Traits, now: Conditions, side: int) -> np.ndarray:
-    """One eye (side -1: left in the picture); returns its 6 landmarks."""
+    """Paint one eye (side -1: left in the image); returns its 6 landmarks."""
     wide, opened = traits.eye_width, max(0.06, now.expression.eyes)
     high = wide * traits.eye_round * opened
     middle = np.array((side * traits.eye_x, traits.eye_y))
@@ -147,7 +147,7 @@ def eye(canvas: Canvas, head: Head, traits: Traits, now: Conditions, side: int) 
 
 
 def brow(canvas: Canvas, head: Head, traits: Traits, now: Conditions, side: int) -> np.ndarray:
-    """One brow; returns its 5 landmarks from left to right."""
+    """Paint one brow; returns its 5 landmarks from left to right."""
     rise = traits.brow_gap + 0.08 * now.expression.brows + traits.eye_width * traits.eye_round * 0.5
     tilt = traits.brow_tilt + 0.42 * now.expression.frown  # positive: the inner end low
     outward = RUN * side  # -1 at the inner end
@@ -160,7 +160,7 @@ def brow(canvas: Canvas, head: Head, traits: Traits, now: Conditions, side: int)
 
 
 def nose(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> np.ndarray:
-    """Returns the 9 landmarks: 4 down the bridge, 5 under the tip."""
+    """Paint the nose; returns its 9 landmarks: 4 down the bridge, 5 under the tip."""
     base = traits.eye_y + traits.nose_length - 0.03 * now.expression.sneer
     wide, bridge = traits.nose_width * (1 + 0.15 * now.expression.sneer), traits.nose_bridge
     y = np.linspace(traits.eye_y, base, 5)
@@ -185,7 +185,7 @@ def nose(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> np.ndar
 
 
 def mouth(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> np.ndarray:
-    """Returns the 20 landmarks: 12 round the lips, 8 round the opening."""
+    """Paint the mouth; returns its 20 landmarks: 12 around the lips, 8 around the opening."""
     state = now.expression
     wide = traits.mouth_width * (1 + 0.2 * max(state.smile, 0) - 0.25 * max(state.mouth - 0.6, 0))
     level = traits.eye_y + traits.nose_length + traits.mouth_drop
@@ -217,7 +217,7 @@ def mouth(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> np.nda
 
 
 def wrinkles(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> None:
-    """Lines that come with age and with the expression."""
+    """Paint the lines that come with age and with the expression."""
     depth = min(max((traits.age - 35) / 45, 0), 1)
     colour = mix(traits.skin, DARK, 0.32)
     smile = max(now.expression.smile, 0.0)

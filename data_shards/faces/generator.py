@@ -1,9 +1,9 @@
 """Synthetic faces with known labels: identity, box, parts, landmarks, age, expression, attributes.
 
-For the demo, for tests and for measuring what no real set lets one measure. `draw` is a pure function of (seed,
-identity, sample): an identity fixes some 45 continuous traits, a sample draws pose, light, expression, what is
-worn, background, blur and noise. The people do not exist; `gender` and `tone` are what the generator drew, not a
-claim about anybody. Shape and paint are in `data_shards/faces/`.
+For the demo, for tests, and for measurements that real sets do not allow. `draw` is a pure function of
+(seed, identity, sample): an identity fixes some 45 continuous traits, a sample draws pose, light, expression,
+what is worn, background, blur and noise. The people do not exist; `gender` and `tone` are what the generator
+drew, not claims about real people. Read next: `traits.py`, `features.py`, `canvas.py`.
 """
 
 from dataclasses import dataclass
@@ -28,19 +28,19 @@ from data_shards.faces.traits import (
 __all__ = ["ATTRIBUTES", "EMOTIONS", "FACE_PARTS", "FIELDS", "PARTS", "TONES", "Face", "draw"]
 
 MIN_SIZE, MAX_SIZE = 16, 1024
-FIELDS = ("age", "gender", "tone", "emotion", *ATTRIBUTES)  # the labels that are one number
+FIELDS = ("age", "gender", "tone", "emotion", *ATTRIBUTES)  # the labels that are single numbers
 
 
 @dataclass(frozen=True)
 class Face:
-    """One picture and all that is known of it. Pixels: x to the right, y down, (0, 0) the outer corner of the first."""
+    """One image and all that is known of it. Pixels: x right, y down, from the outer corner of the image."""
 
     image: np.ndarray  # uint8 [h, w, 3], RGB
     identity: int
     sample: int
-    box: np.ndarray  # float32 [4]: x, y, width, height of the face, hairline to chin; may leave the picture
-    parts: np.ndarray  # uint8 [h, w]: index into PARTS of what is seen there
-    landmarks: np.ndarray  # float32 [68, 2], order of iBUG 300-W; hidden ones are where they would be
+    box: np.ndarray  # float32 [4]: x, y, width, height of the face, hairline to chin; may leave the image
+    parts: np.ndarray  # uint8 [h, w]: index into PARTS of what each pixel shows
+    landmarks: np.ndarray  # float32 [68, 2], order of iBUG 300-W; hidden ones are where they would be seen
     age: int  # years
     gender: int  # 0 female, 1 male
     tone: int  # group of skin tone, 0 (light) to TONES - 1 (dark)
@@ -60,14 +60,17 @@ class Face:
 
     @property
     def five_points(self) -> np.ndarray:
-        """float32 [5, 2]: eye, eye, nose tip, mouth corner, mouth corner (left in the picture first): for alignment."""
+        """float32 [5, 2] for alignment: eyes, nose tip, mouth corners; left in the image comes first."""
         points = self.landmarks
         eyes = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
         return np.stack([*eyes, points[30], points[48], points[54]])
 
 
 def draw(identity: int, sample: int, *, seed: int = 0, size: int = 112) -> Face:
-    """The face of `identity` in its picture number `sample`, `size` pixels square."""
+    """Draw image number `sample` of `identity`, `size` pixels square.
+
+    Raises UserError for a size outside MIN_SIZE to MAX_SIZE and for negative numbers.
+    """
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise UserError(f"size={size} is out of range: use {MIN_SIZE} to {MAX_SIZE}")
     traits, now, draws = _drawn(identity, sample, seed)
@@ -101,13 +104,13 @@ def draw(identity: int, sample: int, *, seed: int = 0, size: int = 112) -> Face:
 
 
 def labels(identity: int, sample: int, *, seed: int = 0) -> tuple[int, ...]:
-    """The values of FIELDS for a picture, without painting it."""
+    """The values of FIELDS for an image, without painting it. Raises UserError for negative numbers."""
     traits, now, _ = _drawn(identity, sample, seed)
     return now.age, int(traits.male), traits.tone, now.emotion, *_attributes(traits, now).tolist()
 
 
 def _drawn(identity: int, sample: int, seed: int) -> tuple[Traits, Conditions, Draws]:
-    """What a picture shows, and its stream, from which the rest of it is drawn."""
+    """What an image shows, and its stream of uniforms, from which the rest of it is drawn."""
     for name, value in (("identity", identity), ("sample", sample), ("seed", seed)):
         if value < 0:
             raise UserError(f"{name}={value} is negative: use 0 or more")
@@ -121,7 +124,7 @@ def _attributes(traits: Traits, now: Conditions) -> np.ndarray:
     red, green, blue = traits.hair
     spread, bright = max(traits.hair) - min(traits.hair), (red + green + blue) / 3
     grey, ginger = spread < 45 and bright > 95, red > 2 * green
-    held = {
+    values = {
         "glasses": now.glasses or now.shades,
         "sunglasses": now.shades,
         "hat": now.hat > 0,
@@ -145,4 +148,4 @@ def _attributes(traits: Traits, now: Conditions) -> np.ndarray:
         "male": traits.male,
         "occluded": now.occluder > 0,
     }
-    return np.array([held[name] for name in ATTRIBUTES], np.uint8)
+    return np.array([values[name] for name in ATTRIBUTES], np.uint8)

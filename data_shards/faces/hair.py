@@ -1,4 +1,4 @@
-"""Hair and beard of a procedural face: what hangs behind the head, what covers it, what falls over the brow."""
+"""Hair and beard of a procedural face: behind the head, on top of it, over the brow, around the mouth."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def _volume(traits: Traits, now: Conditions) -> float:
 
 
 def back_hair(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> None:
-    """What hangs behind the face: the length of long hair, the cloud of curls, a bun."""
+    """Paint what hangs behind the face: the length of long hair, the cloud of curls, a bun."""
     colour = mix(traits.hair, DARK, 0.3)
     volume = _volume(traits, now)
     if traits.style == "long":
@@ -42,7 +42,7 @@ def hair_cap(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> Non
 
 
 def front_hair(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> None:
-    """Fringe, parting and the strands beside the face."""
+    """Paint fringe, parting and the strands beside the face."""
     if traits.style == "bald":
         return
     out = _volume(traits, now) * 0.7
@@ -70,7 +70,7 @@ def front_hair(canvas: Canvas, head: Head, traits: Traits, now: Conditions) -> N
 
 
 def beard(canvas: Canvas, head: Head, traits: Traits) -> None:
-    """Stubble, moustache, goatee or a full beard, painted under the mouth."""
+    """Paint stubble, moustache, goatee or a full beard; the mouth is painted over it."""
     kind = traits.beard
     base = traits.eye_y + traits.nose_length
     level = base + traits.mouth_drop

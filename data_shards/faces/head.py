@@ -1,7 +1,7 @@
 """The shape of a procedural head in three dimensions, and the camera that looks at it.
 
-A head is a stack of elliptic rings; features lie on its front. Lengths are in half faces: x to the right of
-the picture, y down, z to the viewer, origin in the middle of the head.
+A head is a stack of elliptic rings; features are on its front. Lengths are in half faces: x to the right of
+the image, y down, z to the viewer, origin in the middle of the head.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ BOW = 1 - RUN * RUN
 
 
 class Head:
-    """Shape and camera of one picture of one identity."""
+    """Shape and camera of one image of one identity."""
 
     def __init__(self, traits: Traits, conditions: Conditions, size: int) -> None:
         crown, bottom = -traits.crown, 1.0 + traits.chin_drop
@@ -52,8 +52,8 @@ class Head:
         return points
 
     def rings(self, low: float, high: float, *, grow: float = 0.0, count: int = 16) -> np.ndarray:
-        """Points [n, 3] all round the head between two heights, moved outward by `grow`."""
-        # Close at the ends.
+        """Points [n, 3] all around the head between two heights, moved outward by `grow`."""
+        # The rings are closer together at the ends.
         y = low + (high - low) * 0.5 * (1 - np.cos(np.linspace(0, np.pi, count)))[:, None]
         width = self.half_width(y) + grow
         depth = self.depth * np.sqrt(1 - np.clip(y / _ROUND, -1, 1) ** 2) + grow
@@ -61,13 +61,13 @@ class Head:
         return np.stack(np.broadcast_arrays(width * _COS, y - rise, depth * _SIN), axis=-1).reshape(-1, 3)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Points [n, 3] of the head -> pixels [n, 2] of the picture."""
+        """Points [n, 3] of the head -> pixels [n, 2] of the image."""
         turned = points @ self._rotation
         near = self._distance / (self._distance - turned[:, 2:])
         return self._centre + self._scale * near * turned[:, :2]
 
     def on_face(self, points: np.ndarray, out: float = 0.0) -> np.ndarray:
-        """Pixels [n, 2] of places [n, 2] on the front."""
+        """Pixels [n, 2] of points [n, 2] on the front of the head, `out` in front of it."""
         return self.project(self.lift(points[:, 0], points[:, 1], out))
 
     def facing(self, normal: tuple[float, float, float]) -> float:

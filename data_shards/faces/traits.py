@@ -1,7 +1,7 @@
-"""What a procedural face is made of: traits of an identity, conditions that change from picture to picture.
+"""What a procedural face is made of: traits of an identity, conditions that change from image to image.
 
-Both are drawn from counted randomness: the same (seed, identity, sample) gives the same values in any process.
-`features.py` and `canvas.py` turn the values into pixels; `data_shards/faces/generator.py` is what others call.
+Both are drawn from counted randomness: equal (seed, identity, sample) give equal values in any process.
+`features.py` and `canvas.py` turn the values into pixels; `generator.py` is what other rooms call.
 """
 
 from dataclasses import dataclass, field, fields
@@ -12,30 +12,28 @@ import numpy as np
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # the order of FER-2013
 ATTRIBUTES = (
-    *(
-        "glasses",
-        "sunglasses",
-        "hat",
-        "beard",
-        "moustache",
-        "stubble",
-        "bald",
-        "long_hair",
-        "fringe",
-        "curly_hair",
-    ),
-    *(
-        "dark_hair",
-        "blond_hair",
-        "red_hair",
-        "grey_hair",
-        "makeup",
-        "earrings",
-        "freckles",
-        "smiling",
-        "mouth_open",
-    ),
-    *("young", "male", "occluded"),
+    "glasses",
+    "sunglasses",
+    "hat",
+    "beard",
+    "moustache",
+    "stubble",
+    "bald",
+    "long_hair",
+    "fringe",
+    "curly_hair",
+    "dark_hair",
+    "blond_hair",
+    "red_hair",
+    "grey_hair",
+    "makeup",
+    "earrings",
+    "freckles",
+    "smiling",
+    "mouth_open",
+    "young",
+    "male",
+    "occluded",
 )
 TONES = 6  # groups of skin tone, from light (0) to dark (5)
 HAIR_STYLES = ("bald", "short", "cap", "long", "curly", "bun")
@@ -57,7 +55,7 @@ RGB = tuple[float, float, float]
 
 
 class Draws:
-    """A queue of uniforms: one call to the generator for a whole face, because single calls would dominate the time."""
+    """A queue of uniforms, drawn in one call for a whole face: single calls would dominate the time."""
 
     def __init__(self, *entropy: int, count: int = 128) -> None:
         self.generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
@@ -67,14 +65,14 @@ class Draws:
         return low + (high - low) * next(self.values)
 
     def bell(self, spread: float) -> float:
-        """Near-normal with that standard deviation, bounded at 3 of them."""
+        """A nearly normal value of standard deviation `spread`, bounded at 3 of them."""
         return spread * 2.0 * (next(self.values) + next(self.values) + next(self.values) - 1.5)
 
     def flag(self, chance: float) -> bool:
         return next(self.values) < chance
 
     def choice(self, weights: tuple[float, ...]) -> int:
-        """Index drawn in proportion to the weights."""
+        """An index drawn in proportion to the weights."""
         point, last = next(self.values) * sum(weights), len(weights) - 1
         for index, weight in enumerate(weights[:-1]):
             point -= weight
@@ -89,7 +87,7 @@ def _span(low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class Traits:
-    """One identity. Lengths are in half faces: x to the right, y down, z to the viewer; the chin lies near y = 1."""
+    """One identity. Lengths are in half faces: x right, y down, z to the viewer; the chin is near y = 1."""
 
     male: bool
     tone: int
@@ -101,7 +99,7 @@ class Traits:
     fringe: bool
     beard: str  # of BEARDS
     frame: str  # of FRAMES
-    glasses: float  # chance to wear them in a picture
+    glasses: float  # chance to wear them in an image
     makeup: bool
     earrings: bool
     freckles: np.ndarray  # [n, 2] places on the face
@@ -155,7 +153,7 @@ def _rgb(values: np.ndarray) -> RGB:
 
 @lru_cache(maxsize=4096)
 def identity_traits(seed: int, identity: int) -> Traits:
-    """The traits of one identity; a shift by what the drawn sex proxy and age change is part of them."""
+    """Draw the traits of one identity, with the shifts that sex and age bring."""
     draws = Draws(seed, 0, identity)
     male, tone = draws.flag(0.5), draws.choice((1,) * TONES)
     age = int(draws.uniform(8, 80))
@@ -197,7 +195,7 @@ def identity_traits(seed: int, identity: int) -> Traits:
 
 
 class Expression(NamedTuple):
-    """How far the mobile parts are from rest; 0 is rest everywhere but `eyes`, where 1 is."""
+    """How far the mobile parts are from rest: 0 is rest, except for `eyes`, where it is 1."""
 
     smile: float = 0.0
     mouth: float = 0.0  # opening
@@ -220,7 +218,7 @@ _EXPRESSIONS = (
 
 @dataclass(frozen=True)
 class Conditions:
-    """One picture of an identity: everything that verification must look through."""
+    """One image of an identity: everything that verification must see through."""
 
     emotion: int
     expression: Expression
@@ -228,15 +226,15 @@ class Conditions:
     yaw: float
     pitch: float
     roll: float  # radians
-    scale: float  # half faces per half picture
-    shift: tuple[float, float]  # of the face, in half pictures
+    scale: float  # half faces per half image
+    shift: tuple[float, float]  # of the face, in half images
     distance: float  # of the camera, in half faces
     gaze: tuple[float, float]
     light: np.ndarray  # [3] unit vector towards the light
     ambient: float
     gain: np.ndarray  # [3] exposure and colour temperature
     gamma: float
-    slope: tuple[float, float]  # exposure gradient over the picture
+    slope: tuple[float, float]  # exposure gradient over the image
     hair_shift: np.ndarray  # [3] change of hair length, volume, parting
     glasses: bool
     shades: bool
@@ -250,7 +248,7 @@ class Conditions:
 
 
 def sample_conditions(traits: Traits, draws: Draws) -> Conditions:
-    """The conditions of one picture, from its own stream."""
+    """Draw the conditions of one image from its own stream."""
     emotion = draws.choice((1, 1, 1, 2, 1, 1, 3))
     strength = draws.uniform(0.55, 1.1)
     rest = Expression()

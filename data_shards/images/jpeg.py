@@ -26,7 +26,7 @@ class Head(NamedTuple):
 
 
 def read_head(data: bytes) -> Head:
-    """Raises ValueError if the markers up to the first scan are not those of a JPEG."""
+    """Read the header. Raises ValueError if the markers up to the first scan are not those of a JPEG."""
     if data[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG")
     frame, adobe, orientation = b"", -1, 1
@@ -55,7 +55,7 @@ def read_head(data: bytes) -> Head:
             elif marker == 0xEE and data[start : start + 5] == b"Adobe" and length >= 14:
                 adobe = data[start + 11]
         height, width, components = struct.unpack_from(">HHB", frame, 1)
-        if frame[6:15:3] == b"RGB" and adobe < 0:  # component names; libjpeg takes them for RGB too
+        if frame[6:15:3] == b"RGB" and adobe < 0:  # names of the components, by which libjpeg knows RGB too
             adobe = 0
     except (IndexError, struct.error):
         raise ValueError("truncated JPEG header") from None
@@ -65,10 +65,10 @@ def read_head(data: bytes) -> Head:
 
 
 def count_scans(data: bytes) -> int:
-    """Scans up to the end of the picture: what a phone appends to it, such as a film, is not looked at."""
+    """The number of scans up to the end of the image: what a phone appends, such as a video, is not read."""
     count, position = 0, 2
-    while found := _AFTER_SCAN.search(data, position):
-        marker, position = data[found.start() + 1], found.end()
+    while match := _AFTER_SCAN.search(data, position):
+        marker, position = data[match.start() + 1], match.end()
         if marker == 0xD9:
             break
         count += marker == 0xDA
@@ -78,7 +78,7 @@ def count_scans(data: bytes) -> int:
 
 
 def _exif_orientation(tiff: bytes) -> int:
-    """Orientation in an Exif block, 1 where it is absent or unreadable."""
+    """The orientation in an Exif block, 1 to 8; 1 where it is absent or unreadable."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return 1

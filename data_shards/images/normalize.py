@@ -1,4 +1,4 @@
-"""Any picture file -> the JPEG that is stored: 8 bits, RGB or grey, upright, whole. Or Rejected, with why.
+"""Turn any image file into the JPEG to store: 8 bits, RGB or grey, upright, whole; or say why it is Rejected.
 
 A JPEG that is all of that already keeps its bytes. Everything else is decoded and encoded again at quality 95
 without chroma subsampling. Other formats are read in `other_formats.py`, sizes are changed in `pixels.py`.
@@ -13,32 +13,34 @@ from data_shards.images.jpeg import Head, count_scans, read_head
 from data_shards.images.pixels import LARGEST, Crop, Rejected, _cut, by_strips, centre, reason, upright
 
 QUALITY = 95
-SCANS = 500  # of a progressive JPEG; more is an attack on the time
+SCANS = 500  # of a progressive JPEG; more of them are an attack on the time
 
-# libjpeg's warnings that leave every pixel intact. The picture is stored anew, so that no reader warns again.
+# libjpeg's warnings that leave every pixel intact. The image is encoded again, so that no reader warns of it.
 HARMLESS = ("Invalid SOS parameters", "Unknown Adobe color transform")
 
 
-class Picture(NamedTuple):
+class StoredImage(NamedTuple):
+    """An image as it is stored in a shard."""
+
     jpeg: bytes
-    width: int
+    width: int  # pixels
     height: int
-    converted: str | None  # what had to be done; None: the file's own bytes
+    converted: str | None  # what had to be done (None = these are the file's own bytes)
 
 
 def normalise(
     data: bytes, *, size: int | None = None, crop: Crop | float | None = None, verify: bool = True
-) -> Picture:
-    """The JPEG to store for a picture file.
+) -> StoredImage:
+    """Return the JPEG to store for an image file. Raises Rejected.
 
-    size: cut the centre square and resize it to size x size, as `pixels.square` does. crop: what is cut first, a box
-    or the side of the centre square in pixels, up to 1 as a share of the shorter side. verify: also decode the bytes
-    that are kept as they are. Raises Rejected.
+    size: cut the centre square and resize it to size x size, as `pixels.square` does (None = keep the size).
+    crop: what is cut first, a box (x, y, width, height) in pixels, or the side of the centre square: in
+    pixels, or up to 1 as a share of the shorter side. verify: also decode the bytes that are kept.
     """
     if not data:
         raise Rejected("empty file")
     if data[:2] != b"\xff\xd8":
-        # Here and not above: OpenCV and Pillow double the time that a worker needs to start.
+        # Imported late: OpenCV and Pillow double the time that a worker needs to start.
         from data_shards.images.other_formats import read_other
 
         image, done = read_other(data)
@@ -50,7 +52,7 @@ def normalise(
         if not done and not crop and size in (None, head.width) and (not size or size == head.height):
             warning = _verify(data) if verify else None
             if warning is None:
-                return Picture(data, head.width, head.height, None)
+                return StoredImage(data, head.width, head.height, None)
             done = [warning]
         image = _decode_jpeg(data, head)
     if isinstance(crop, int | float):
@@ -64,11 +66,11 @@ def normalise(
         image = square(image, size)
         done.append("resized")
     height, width = image.shape[:2]
-    return Picture(encode(image), width, height, ", ".join(done))
+    return StoredImage(encode(image), width, height, ", ".join(done))
 
 
 def pixels(data: bytes) -> np.ndarray:
-    """uint8 [h, w, 3] RGB or [h, w, 1] grey, upright, of a picture file in any format. Raises Rejected."""
+    """Decode an image file in any format: uint8 [h, w, 3] RGB or [h, w, 1] grey, upright. Raises Rejected."""
     if not data:
         raise Rejected("empty file")
     if data[:2] == b"\xff\xd8":
@@ -79,7 +81,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def encode(image: np.ndarray) -> bytes:
-    """uint8 [h, w, 3] RGB or [h, w, 1] grey -> JPEG bytes."""
+    """Encode uint8 [h, w, 3] RGB or [h, w, 1] grey as JPEG, at QUALITY without chroma subsampling."""
     image = np.ascontiguousarray(image)
     if image.shape[2] == 1:
         return simplejpeg.encode_jpeg(image, QUALITY, "GRAY", "Gray", fastdct=False)
@@ -99,12 +101,12 @@ def _jpeg_head(data: bytes) -> Head:
 
 
 def _needs(head: Head) -> list[str]:
-    """Why the file's own bytes cannot be stored; empty: they can."""
+    """Why the file's own bytes cannot be stored ([] = they can)."""
     needs = []
     if head.components == 4:
         needs.append("CMYK")
     elif head.components == 3 and head.adobe == 0:
-        needs.append("RGB coding")  # legal, and read as YCbCr by some decoders
+        needs.append("RGB coding")  # legal, but some decoders read it as YCbCr
     if not head.common:
         needs.append("rare JPEG coding")
     if head.orientation != 1:
@@ -113,9 +115,9 @@ def _needs(head: Head) -> list[str]:
 
 
 def _verify(data: bytes) -> str | None:
-    """Decodes once. Raises Rejected for damage; returns a warning that asks for a new encoding, else None.
+    """Decode once. Raises Rejected for damage; returns a warning that calls for a new encoding, else None.
 
-    Grey output skips the colour conversion only: all of the entropy-coded data, where damage shows, is read.
+    Grey output skips only the colour conversion: all of the entropy-coded data, where damage shows, is read.
     """
     try:
         simplejpeg.decode_jpeg(data, "GRAY")
@@ -140,9 +142,9 @@ def _decode_jpeg(data: bytes, head: Head) -> np.ndarray:
             if not str(error).startswith(HARMLESS):
                 raise
             image = decode(False)
-    except Exception as error:  # whatever a decoder does on hostile bytes, one file must not end the packing
+    except Exception as error:  # whatever a decoder does with hostile bytes, a file must not end the packing
         raise Rejected(reason(error)) from None
-    if space == "CMYK":  # stored inverted, as Adobe does and all readers assume: 255 means no ink
+    if space == "CMYK":  # stored inverted, as Adobe writes it and all readers assume: 255 means no ink
         inks = image
         image = by_strips(
             inks.shape,

@@ -1,4 +1,4 @@
-"""Read pictures of other formats than JPEG, through Pillow. `normalize.normalise` calls it."""
+"""Read images of other formats than JPEG, through Pillow. `normalize.normalise` calls it."""
 
 import io
 import warnings
@@ -8,20 +8,19 @@ from PIL import Image
 
 from data_shards.images.pixels import Rejected, by_strips, reason, upright
 
-LARGEST = (
-    50_000_000  # pixels: half of what a JPEG may have, since Pillow and its decoders hold several copies
-)
-LONGEST = 65_500  # pixels of a side that JPEG holds
+# Pixels: half of what a JPEG may have, since Pillow and its decoders hold several copies.
+LARGEST = 50_000_000
+LONGEST = 65_500  # pixels of a side, at most, in a JPEG
 
-# The name of the file does not count, its first bytes do.
+# Recognised by the first bytes of a file, whatever its name is.
 FORMATS = ("PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
 
 
 def read_other(data: bytes) -> tuple[np.ndarray, list[str]]:
-    """(uint8 [h, w, 3 or 1] upright, what was done) of a file that is no JPEG. Raises Rejected."""
+    """Decode a file that is not a JPEG: (uint8 [h, w, 3 or 1] upright, what was done). Raises Rejected."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are measured here
+            warnings.simplefilter("ignore")  # Pillow warns of large images, which the next lines measure
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             done = [str(image.format)]
             if image.width * image.height > LARGEST or max(image.size) > LONGEST:
@@ -33,7 +32,7 @@ def read_other(data: bytes) -> tuple[np.ndarray, list[str]]:
         raise
     except Image.UnidentifiedImageError:
         raise Rejected(f"not a picture (JPEG, {', '.join(FORMATS)})") from None
-    except Exception as error:  # whatever a decoder does on hostile bytes, one file must not end the packing
+    except Exception as error:  # whatever a decoder does with hostile bytes, a file must not end the packing
         raise Rejected(reason(error)) from None
     if orientation in range(2, 9):
         done.append("EXIF orientation")
@@ -42,7 +41,7 @@ def read_other(data: bytes) -> tuple[np.ndarray, list[str]]:
 
 
 def _pixels(image: Image.Image, done: list[str]) -> np.ndarray:
-    """uint8 [h, w, 3 or 1] of an image in any of Pillow's modes; alpha is laid on white."""
+    """uint8 [h, w, 3 or 1] of an image in any of Pillow's modes; transparent parts show white."""
     if image.mode.startswith("I"):
         done.append("16 bits")
         values = np.asarray(image)

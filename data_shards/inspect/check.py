@@ -1,7 +1,7 @@
-"""Every byte of a packed set against what it must be; every picture decoded once.
+"""Compare every byte of a packed set with what it must be, and decode every image once.
 
-Headers, padding and labels of a shard follow from the index, pictures have their crc32 there: so a changed
-byte is not only noticed (sha256 of the shard) but named by the member that it lies in.
+The index determines headers, padding and labels of a shard, and has the crc32 of each image: so a changed
+byte is not only noticed (sha256 of the shard), but reported with the member that it is in.
 """
 
 import errno
@@ -25,11 +25,11 @@ from data_shards.shard_format.shard_set import ShardSet
 from data_shards.shard_format.ustar import BLOCK, END, header, header_name
 from data_shards.workers import run_jobs
 
-MANY = 20  # problems of one shard that are listed; the rest is counted
+MANY = 20  # problems of one shard that are listed; the others are counted
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong. file and member are empty where none is concerned."""
+    """One thing that is wrong. file and member are "" where the problem is not in one."""
 
     file: str
     member: str
@@ -40,16 +40,16 @@ class Problem(NamedTuple):
 
 
 def find_sets(folder: Path) -> list[Path]:
-    """The set in `folder`, or all sets one or two levels below, unfinished ones too. UserError for none."""
+    """The set in `folder`, or all sets one or two levels below, even unfinished ones; UserError for none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a packed set or a folder of sets")
     if _is_set(folder):
         return [folder]
     below = [path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir()]
-    found = sorted(path for path in below if _is_set(path))
-    if not found:
+    sets = sorted(path for path in below if _is_set(path))
+    if not sets:
         raise UserError(f"{folder}: holds no packed set; give a folder that `rostro pack` wrote")
-    return found
+    return sets
 
 
 def _is_set(folder: Path) -> bool:
@@ -57,7 +57,7 @@ def _is_set(folder: Path) -> bool:
 
 
 def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
-    """All that is wrong with one set. Reads and decodes all of it."""
+    """All that is wrong with one set, shards in order. Reads and decodes the whole set."""
     try:
         manifest, digest = read_manifest(folder)
     except UserError as error:
@@ -81,12 +81,12 @@ def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
         except UserError as error:
             whole = False
             yield _named_problem(folder, str(error))
-    if not whole:  # the index cannot be trusted to say where members are
+    if not whole:  # a damaged index does not say where members are
         for entry in shards:
             yield from _check_file(folder, entry)
         return
     jobs = [(folder, number) for number in range(len(shards))]
-    early: dict[int, list[Problem]] = {}  # shards come as they are done and are told in their order
+    early: dict[int, list[Problem]] = {}  # results come as shards are done, but are reported in order
     keys: dict[int, np.ndarray] = {}
     due = 0
     for number, (problems, hashed) in run_jobs(check_shard, jobs, workers=workers):
@@ -98,9 +98,9 @@ def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
 
 
 def _doubles(folder: Path, manifest: dict[str, Any], keys: dict[int, np.ndarray]) -> Iterator[Problem]:
-    """Members of one name: readers that go by names take one for the other."""
-    found, counts = np.unique(np.concatenate([np.empty(0, "u8"), *keys.values()]), return_counts=True)
-    doubled = found[counts > 1]
+    """Members with equal names, which readers that go by names cannot tell apart."""
+    hashes, counts = np.unique(np.concatenate([np.empty(0, "u8"), *keys.values()]), return_counts=True)
+    doubled = hashes[counts > 1]
     seen: set[str] = set()
     for number in sorted(keys) if len(doubled) else ():
         if np.isin(keys[number], doubled).any():
@@ -134,7 +134,7 @@ def _check_file(folder: Path, entry: dict[str, Any]) -> list[Problem]:
 
 
 def _strange_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
-    """Shards that the manifest does not know would be read by any program that takes *.tar."""
+    """Shards that are not in the manifest: a program that takes *.tar would read them."""
     known = {entry["name"] for entry in manifest["shards"]}
     for path in sorted(folder.glob("*.tar")):
         if path.name not in known:
@@ -142,7 +142,7 @@ def _strange_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _openable(path: Path) -> bool:
-    """Whether there is anything to look into: an empty file cannot be mapped."""
+    """Whether the file can be read and mapped, which an empty one cannot."""
     try:
         with open_regular(path) as file:
             return bool(file.read(1))
@@ -151,7 +151,7 @@ def _openable(path: Path) -> bool:
 
 
 def check_shard(folder: Path, number: int) -> tuple[list[Problem], np.ndarray]:
-    """Problems of one shard (hash, structure against the index, pictures), and hashes of its keys."""
+    """(problems of one shard, hashes of its keys [n] u8): checks its hash, its structure and its images."""
     manifest, digest = read_manifest(folder)
     shards = ShardSet(folder, manifest, digest)
     entry = manifest["shards"][number]
@@ -160,7 +160,7 @@ def check_shard(folder: Path, number: int) -> tuple[list[Problem], np.ndarray]:
         return problems, np.empty(0, "u8")
     names = _index_names(folder, manifest, number)
     start, stop = int(shards.shard_start[number]), int(shards.shard_start[number + 1])
-    found: list[Problem] = []
+    damages: list[Problem] = []
     with (
         open(folder / entry["name"], "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tar,
@@ -169,18 +169,18 @@ def check_shard(folder: Path, number: int) -> tuple[list[Problem], np.ndarray]:
         for row in range(start, stop):
             name = names[row - start] if row - start < len(names) else _tar_name(tar, end, row)
             reasons, end = _check_sample(tar, shards, row, name, end)
-            found += [Problem(entry["name"], member, reason) for member, reason in reasons]
+            damages += [Problem(entry["name"], member, reason) for member, reason in reasons]
         if tar[end:] != END:
-            found.append(Problem(entry["name"], "", f"end of the archive (from byte {end}) is damaged"))
-    if found:
-        problems = found[:MANY]
-        if len(found) > MANY:
-            problems.append(Problem(entry["name"], "", f"and {len(found) - MANY} more problems"))
+            damages.append(Problem(entry["name"], "", f"end of the archive (from byte {end}) is damaged"))
+    if damages:
+        problems = damages[:MANY]
+        if len(damages) > MANY:
+            problems.append(Problem(entry["name"], "", f"and {len(damages) - MANY} more problems"))
     return problems, np.array([_key_hash(name) for name in names], "u8")
 
 
 def _index_names(folder: Path, manifest: dict[str, Any], number: int) -> list[str]:
-    """Keys in the DALI index. A damaged one is reported as a file; the names are those in the tar then."""
+    """The keys in the DALI index. [] = it is damaged, which is reported as a file; the tar has the names."""
     name = f"{Path(manifest['shards'][number]['name']).stem}.idx"
     entry = next((entry for entry in manifest["files"] if entry["name"] == name), None)
     if entry is None or _check_file(folder, entry):
@@ -202,7 +202,7 @@ def _tar_name(tar: mmap.mmap, position: int, row: int) -> str:
 def _check_sample(
     tar: mmap.mmap, shards: ShardSet, row: int, key: str, position: int
 ) -> tuple[list[tuple[str, str]], int]:
-    """([(member, reason)], where the next sample begins). `position`: where this one must begin."""
+    """([(member, reason)], byte at which the next sample begins). `position`: where this one must begin."""
     problems = []
     offset, size = int(shards.offset[row]), int(shards.size[row])
     if offset != position + BLOCK:
@@ -220,29 +220,30 @@ def _check_sample(
         if member.endswith(".cls") and tar[offset:last] != label:
             problems.append((member, f"label is not {label.decode()} as in the index"))
         offset = end + BLOCK
-    problems += [(f"{key}.jpg", reason) for reason in _picture_reasons(jpeg, shards, row)]
+    problems += [(f"{key}.jpg", reason) for reason in _image_reasons(jpeg, shards, row)]
     return problems, end
 
 
-def _picture_reasons(jpeg: bytes, shards: ShardSet, row: int) -> Iterator[str]:
+def _image_reasons(jpeg: bytes, shards: ShardSet, row: int) -> Iterator[str]:
+    """What is wrong with the image of a row."""
     if zlib.crc32(jpeg) != shards.crc[row]:
-        yield "picture bytes were changed (crc32 differs)"
+        yield "image bytes were changed (crc32 differs)"
     try:
-        picture = normalise(jpeg)
+        image = normalise(jpeg)
     except Rejected as error:
         yield str(error)
         return
-    if picture.converted:
-        yield f"is not a plain upright JPEG: {picture.converted}"
-    elif not np.array_equal((picture.width, picture.height), (shards.width[row], shards.height[row])):
-        said = f"{shards.width[row]} x {shards.height[row]}"
-        yield f"is {picture.width} x {picture.height}, the index says {said}"
+    if image.converted:
+        yield f"is not a plain upright JPEG: {image.converted}"
+    elif not np.array_equal((image.width, image.height), (shards.width[row], shards.height[row])):
+        indexed = f"{shards.width[row]} x {shards.height[row]}"
+        yield f"is {image.width} x {image.height}, the index says {indexed}"
 
 
 def _named_problem(folder: Path, text: str) -> Problem:
-    """The problem that an error tells: the file that it begins with, if it is one of the set, and the rest."""
-    named = str(folder / "_")[:-1]
-    if text.startswith(f"{folder}: ") or not text.startswith(named):
+    """The problem that an error states: the file that it begins with, if the set has it, and the rest."""
+    prefix = str(folder / "_")[:-1]
+    if text.startswith(f"{folder}: ") or not text.startswith(prefix):
         return Problem("", "", text.removeprefix(f"{folder}: "))
-    file, _, reason = text.removeprefix(named).partition(" ")
+    file, _, reason = text.removeprefix(prefix).partition(" ")
     return Problem(file.removesuffix(":"), "", reason)

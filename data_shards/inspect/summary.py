@@ -1,4 +1,4 @@
-"""A look at a packed set: its facts as rows, its pictures as a contact sheet."""
+"""An overview of a packed set: its facts as rows, its images as a contact sheet."""
 
 import io
 import zlib
@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_shards.shard_format.shard_set import ShardSet
 
-CELL = 96  # pixels of a picture's side
-GAP = 4
-CAPTION = 168  # pixels of the names' column
+CELL = 96  # pixels of an image's side
+GAP = 4  # pixels between images
+CAPTION = 168  # pixels of the column with the names
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
 def facts(shards: ShardSet) -> list[tuple[str, str]]:
-    """(what, value) rows about the set."""
+    """Rows (what, value) about the set, as `rostro info` prints them."""
     manifest = shards.manifest
     counts = np.diff(shards.identity_start.astype(np.int64))
     tar_bytes = sum(shard["bytes"] for shard in manifest["shards"])
@@ -27,9 +27,9 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("source", f"{manifest['source']}{_source_split(manifest)}"),
         ("split", manifest["split"]),
         ("licence", manifest["licence"]),
-        ("pictures", f"{len(shards)} ({_sizes(shards)})"),
-        ("identities", f"{len(counts)}, {_spread(counts)} pictures each"),
-        ("singles", f"{int((counts == 1).sum())} identities with one picture: no genuine pair"),
+        ("images", f"{len(shards)} ({_sizes(shards)})"),
+        ("identities", f"{len(counts)}, {_spread(counts)} images each"),
+        ("singles", f"{int((counts == 1).sum())} identities with one image: no genuine pair"),
         ("shards", f"{len(manifest['shards'])}, {tar_bytes / 1e6:.1f} MB"),
         ("held out", _held_out(manifest)),
         ("verified", f"{manifest['verify']} while packing"),
@@ -49,7 +49,7 @@ def _held_out(manifest: dict[str, Any]) -> str:
 
 
 def _source_split(manifest: dict[str, Any]) -> str:
-    """Sets that were packed before manifests had `source_split` tell it only where nothing was held out."""
+    """The split of the source. Manifests without `source_split` state it only where nothing was held out."""
     if "source_split" in manifest:
         return f", its split {manifest['source_split']}"
     return "" if manifest["holdout"] else f", its split {manifest['split']}"
@@ -74,9 +74,9 @@ def _values(labels: np.ndarray) -> str:
 
 
 def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tuple[np.ndarray, int]:
-    """(uint8 [h, w, 3], pictures that do not decode): a row an identity with its name and first pictures.
+    """(uint8 [h, w, 3] RGB, number of damaged images): a row for an identity, with its name and first images.
 
-    Identities are taken evenly over the set. A damaged picture leaves its cell empty.
+    The identities are spread evenly over the set. The cell of a damaged image says so.
     """
     damaged = 0
     people = len(shards.identity_start) - 1
@@ -89,7 +89,7 @@ def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tupl
         start, stop = (int(edge) for edge in shards.identity_start[identity : identity + 2])
         top = GAP + line * step
         caption = "\n".join(_folded(names[identity], font))
-        draw.multiline_text((GAP, top), f"{caption}\n{stop - start} pictures", fill=INK, font=font)
+        draw.multiline_text((GAP, top), f"{caption}\n{stop - start} images", fill=INK, font=font)
         for column, row in enumerate(range(start, min(stop, start + columns))):
             corner = (CAPTION + column * step, top)
             if (cell := _thumbnail(shards, row)) is None:
@@ -102,7 +102,7 @@ def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tupl
 
 
 def _folded(name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> list[str]:
-    """The name in lines that fit the caption's column, at most four."""
+    """The name in at most four lines that fit the column of captions."""
     lines = [""]
     for letter in name:
         if font.getlength(lines[-1] + letter) > CAPTION - 3 * GAP:
@@ -112,7 +112,7 @@ def _folded(name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> 
 
 
 def _thumbnail(shards: ShardSet, row: int) -> np.ndarray | None:
-    """The whole picture in a CELL x CELL square of paper; None where it is damaged."""
+    """uint8 [CELL, CELL, 3]: the whole image on a square of paper (None = it is damaged)."""
     with open(shards.shards[int(shards.shard[row])], "rb") as file:
         file.seek(int(shards.offset[row]))
         data = file.read(int(shards.size[row]))
@@ -132,7 +132,7 @@ def _thumbnail(shards: ShardSet, row: int) -> np.ndarray | None:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 [h, w, 3] RGB."""
+    """Write uint8 [h, w, 3] RGB to `path`."""
     data = io.BytesIO()
     Image.fromarray(image).save(data, "PNG")
     path.write_bytes(data.getvalue())

@@ -1,9 +1,9 @@
-"""The DALI backend: the same jobs as `host.py`, decoded by NVIDIA DALI, on the GPU if there is one.
+"""The DALI backend: the same requests as in `host.py`, decoded by NVIDIA DALI, on the GPU if there is one.
 
 Our order feeds DALI through `external_source` in this process: a stateless function of the iteration, so a
 start at any clock is a new pipeline. DALI's own reader and checkpoints are not used (they cannot change the
-world size). DALI is imported when a pipeline is built, not before. Pixels differ from the host's by
-interpolation only.
+world size). DALI is imported only when a pipeline is built. Pixels differ from the host's only by
+interpolation.
 """
 
 import importlib
@@ -15,16 +15,22 @@ import numpy as np
 import torch
 
 from data_shards.errors import UserError
+from data_shards.loading import dali_view
 from data_shards.loading.host import DecodeRequests, decode_rows
 from data_shards.loading.requests import DecodeRequest, RequestBuilder
+from data_shards.sampling.placed import Placed
 
 
 class DaliBackend:
-    """Decodes the batches of `jobs` in order; DALI's threads run up to `ahead` batches before the step."""
+    """Decodes the batches of `jobs` in order; DALI's threads run up to `ahead` batches before the step.
+
+    size: side of the decoded squares in pixels; batch: images of a batch; device_id: of the GPU (None =
+    decode on the CPU). Raises UserError for threads or ahead below 1.
+    """
 
     def __init__(
         self,
-        supply: RequestBuilder,
+        builder: RequestBuilder,
         *,
         size: int,
         batch: int,
@@ -35,7 +41,7 @@ class DaliBackend:
         if threads < 1 or ahead < 1:
             key, value = ("threads", threads) if threads < 1 else ("ahead", ahead)
             raise UserError(f"data.{key}={value} is not positive: use data.{key}=2")
-        self._supply, self._size, self._batch = supply, size, batch
+        self._builder, self._size, self._batch = builder, size, batch
         self._threads, self._ahead, self._device = threads, ahead, device_id
         self._pipe: Any = None
         self._wrap: Any = None
@@ -43,17 +49,21 @@ class DaliBackend:
         self._failed: BaseException | None = None
 
     def start(self, jobs: DecodeRequests) -> None:
+        """Begin to decode `jobs`; what an earlier start has decoded ahead is discarded."""
         self.close()
         self._fed, self._failed = deque(), None
         self._pipe = self._build(self._source(jobs))
 
     def next(self) -> tuple[DecodeRequest, torch.Tensor]:
-        """The next job and its pictures, uint8 [N, side, side, 3]. StopIteration past the end."""
+        """The next job and its images, uint8 [N, side, side, 3]. StopIteration past the end.
+
+        Raises DecodeError, which names an image that does not decode, now and at every later call.
+        """
         if self._pipe is None:
             raise RuntimeError("next() before start()")
         if self._failed is None:
             try:
-                # On the stream that copies them, so that neither reads a buffer that the other still writes.
+                # On the stream that copies the images, so that a buffer is never read while it is written.
                 stream = None if self._device is None else torch.cuda.current_stream(self._device)
                 (images,) = self._pipe.run(stream)
                 job = self._fed.popleft()
@@ -65,18 +75,19 @@ class DaliBackend:
         raise self._failed
 
     def close(self) -> None:
+        """Drop the pipeline and its threads."""
         self._pipe = None
 
     def _source(self, jobs: DecodeRequests) -> Any:
-        """The callable that DALI asks for batch `info.iteration`."""
-        coming: deque[DecodeRequest | None] = deque()  # computed and hinted, not fed yet
+        """The callable from which DALI gets batch `info.iteration`."""
+        coming: deque[DecodeRequest | None] = deque()  # computed and hinted, not yet fed
 
         def source(info: Any) -> tuple[Any, ...]:
             while len(coming) <= self._ahead:
                 job = jobs(info.iteration + len(coming))
                 coming.append(job)
                 if job is not None:
-                    self._supply.hint(job)
+                    self._builder.hint(job)
             job = coming.popleft()
             if job is None:
                 raise StopIteration
@@ -86,31 +97,32 @@ class DaliBackend:
         return source
 
     def _inputs(self, job: DecodeRequest) -> tuple[Any, ...]:
-        blobs = self._supply.read(job)
-        steps = job.augmentation
-        crop = steps.crop.astype(np.float32)
+        blobs = self._builder.read(job)
         inputs: tuple[Any, ...] = (
-            # DALI's own type: arrays would be looked at one by one for what framework they come from
+            # DALI's own type: of arrays it would find out one by one from which framework they come.
             [self._wrap(np.frombuffer(blob, np.uint8)) for blob in blobs],
-            crop[:, :2].copy(),
-            crop[:, 2:].copy(),
-            (steps.crop[:, 2:] != self._size).any(axis=1),
-            steps.flip.astype(np.int32),
+            *dali_view.image_inputs(self._placed(job), padded=False),
         )
         if self._device is None:
             return inputs
-        colour = steps.colour
+        colour = job.augmentation.colour
         if colour is None:
             colour = np.broadcast_to(np.eye(3, 4, dtype=np.float32), (len(job), 3, 4))
         return (*inputs, np.ascontiguousarray(colour))
 
+    def _placed(self, job: DecodeRequest) -> Placed:
+        steps = job.augmentation
+        size = np.full((len(job), 2), self._size, np.int32)
+        return Placed(job.sizes, steps.crop, size, np.zeros_like(size), steps.flip, (self._size, self._size))
+
     def _build(self, source: Any) -> Any:
         dali: Any = importlib.import_module("nvidia.dali")
-        fn, types, self._wrap = dali.fn, dali.types, dali.tensors.TensorCPU
-
+        self._wrap = dali.tensors.TensorCPU
         on_gpu = self._device is not None
-        dtypes = [types.UINT8, types.FLOAT, types.FLOAT, types.BOOL, types.INT32, types.FLOAT][: 5 + on_gpu]
-        ndim = [1, 1, 1, 0, 0, 2][: 5 + on_gpu]
+        target, device = (self._size, self._size), "mixed" if on_gpu else "cpu"
+        names = ("UINT8", *dali_view.IMAGE_TYPES[:-1], "FLOAT")[: 6 + on_gpu]
+        dtypes = [getattr(dali.types, name) for name in names]
+        ndim = [1, *dali_view.IMAGE_NDIM[:-1], 2][: 6 + on_gpu]
 
         @dali.pipeline_def(
             batch_size=self._batch,
@@ -120,46 +132,36 @@ class DaliBackend:
             enable_conditionals=True,
         )
         def pipeline() -> Any:
-            blob, anchor, shape, other, flip, *colour = fn.external_source(
-                source=source, num_outputs=5 + on_gpu, batch=True, batch_info=True, dtype=dtypes, ndim=ndim
+            blob, *inputs = dali.fn.external_source(
+                source=source, num_outputs=6 + on_gpu, batch=True, batch_info=True, dtype=dtypes, ndim=ndim
             )
-            images = fn.decoders.image_slice(
-                blob,
-                anchor,
-                shape,
-                device="mixed" if on_gpu else "cpu",
-                axis_names="WH",
-                normalized_anchor=False,
-                normalized_shape=False,
+            colour = inputs.pop() if on_gpu else None
+            return dali_view.place_image(
+                dali, blob, inputs, target=target, padded=False, device=device, colour=colour
             )
-            if other:  # a resize to the size that a picture has costs twice its decoding
-                images = fn.resize(images, size=(self._size, self._size), antialias=True)
-            if on_gpu:
-                images = fn.coord_transform(images, MT=colour[0], dtype=types.UINT8)
-            return fn.flip(images, horizontal=flip)
 
         built = pipeline()
         built.build()
         return built
 
     def _take(self, job: DecodeRequest, images: Any) -> torch.Tensor:
-        """A tensor of our own: DALI uses its buffers again."""
+        """Copy the images, since DALI uses its buffers again, and recolour them on the CPU."""
         if self._device is not None:
             return torch.from_dlpack(images.as_tensor()).clone()
         pixels = images.as_array()
         if job.augmentation.colour is None:
             return torch.from_numpy(np.array(pixels))
-        out = np.empty_like(pixels)  # OpenCV: a tenth of the time of DALI's coord_transform on a CPU
+        out = np.empty_like(pixels)  # OpenCV takes a tenth of the time of DALI's coord_transform on a CPU
         for row, matrix in enumerate(job.augmentation.colour):
             cv2.transform(pixels[row], matrix, dst=out[row])
         return torch.from_numpy(out)
 
     def _culprit(self, error: RuntimeError) -> BaseException:
-        """DALI names no sample: decode what it was given on the host and name the picture that fails."""
+        """Find the image that fails, which DALI does not name: decode on the host what DALI was given."""
         for job in self._fed:
             scratch = np.empty((len(job), self._size, self._size, 3), np.uint8)
             try:
-                decode_rows(self._supply, job, scratch, slice(0, len(job)))
-            except UserError as named:
-                return named
+                decode_rows(self._builder, job, scratch, slice(0, len(job)))
+            except UserError as culprit:
+                return culprit
         return error

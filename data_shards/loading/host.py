@@ -1,7 +1,7 @@
 """The host backend: threads decode with simplejpeg (libjpeg-turbo) and OpenCV, batches ahead of the step.
 
-Both libraries let go of the interpreter lock, so threads scale and nothing is copied between processes. A
-picture is decoded at the DCT scale (1/2, 1/4, 1/8) that its crop needs. Pixels depend on the job alone: not
+Both libraries release the interpreter lock, so threads scale and nothing is copied between processes. An
+image is decoded at the DCT scale (1/2, 1/4, 1/8) that its crop needs. Pixels depend on the job alone: not
 on the number of threads, nor on how far ahead they run. The other backend: `dali.py`.
 """
 
@@ -14,28 +14,27 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import simplejpeg
 import torch
 
 from data_shards.errors import DecodeError, UserError
-from data_shards.images.pixels import square
+from data_shards.images.placed import Window, decode_windows
 from data_shards.loading.requests import DecodeRequest
 
 PATIENCE = 10.0  # seconds that `close` waits for the feeder
 
-# The k-th batch from the start, a pure function; None: past the end.
+# The k-th batch from the start (None = past the end), a pure function.
 DecodeRequests = Callable[[int], DecodeRequest | None]
 
 
 class Source(Protocol):
-    """Where the bytes of a job come from: `supply.Supply`, or a stream."""
+    """Where the bytes of a job come from: `requests.RequestBuilder`, or a stream."""
 
     def read(self, job: DecodeRequest, rows: slice = ...) -> list[bytes]: ...
     def hint(self, job: DecodeRequest) -> None: ...
     def broken(self, job: DecodeRequest, row: int, reason: str) -> DecodeError: ...
 
 
-def decode_picture(
+def decode_image(
     out: np.ndarray,
     blob: bytes,
     size: tuple[int, int],
@@ -45,91 +44,29 @@ def decode_picture(
 ) -> None:
     """Decode `blob`, of `size` (width, height), to `out` [side, side, 3] RGB: crop, resize, recolour, flip.
 
-    Raises ValueError where the bytes are not a sound JPEG of that size.
+    out: uint8. crop: x, y, width, height in pixels of the stored image. colour: [3, 4] float32 map of RGB in
+    0..255 (None = keep the colours). Raises ValueError where the bytes are not a sound JPEG of that size.
     """
-    side, (width, height), (x, y, wide, high) = len(out), size, crop
-    factor = 1
-    while factor < 8 and min(wide, high) >= 2 * factor * side:
-        factor *= 2
-    scaled = (-(-width // factor), -(-height // factor))
-    plain = not flip and colour is None
-    if factor == 1 and plain and crop == (0, 0, side, side) == (0, 0, *size):
-        shape = simplejpeg.decode_jpeg_header(blob)[:2]
-        if shape == (side, side):  # decode in place; another size would not fit into `out`
-            simplejpeg.decode_jpeg(blob, "RGB", fastdct=False, fastupsample=False, buffer=out)
-            return
-    picture = simplejpeg.decode_jpeg(
-        blob,
-        "RGB",
-        fastdct=False,
-        fastupsample=False,
-        min_width=scaled[0] if factor > 1 else 0,
-        min_height=scaled[1] if factor > 1 else 0,
-        min_factor=factor,
-    )
-    if picture.shape[1::-1] != scaled:
-        raise ValueError(f"it is not {width}x{height} pixels as the index says")
-    dst = out if plain else None
-    if factor > 1:
-        picture = _cut_scaled(picture, tuple(value / factor for value in crop), side, dst)
-    else:
-        picture = picture[y : y + high, x : x + wide]
-        if picture.shape[:2] != (side, side):
-            picture = _resize(picture, side, dst)
-    if colour is not None:
-        picture = cv2.transform(picture, colour)
-    if flip:
-        cv2.flip(picture, 1, dst=out)
-    elif picture is not out:
-        out[...] = picture
+    side = len(out)
+    window = Window(crop, (side, side), (0, 0), flip, (side, side))
+    decode_windows([out], blob, size, [window], colour=colour)
 
 
 def decode_square(out: np.ndarray, blob: bytes, size: tuple[int, int]) -> None:
     """Decode `blob`, of `size` (width, height), whole; its centre square goes to `out` [side, side, 3] RGB.
 
-    Raises ValueError as `decode_picture` does.
+    out: uint8. Raises ValueError as `decode_image` does.
     """
-    if size == out.shape[1::-1]:
-        return decode_picture(out, blob, size, (0, 0, *size), False, None)
-    picture = simplejpeg.decode_jpeg(blob, "RGB", fastdct=False, fastupsample=False)
-    if picture.shape[1::-1] != size:
-        raise ValueError(f"it is not {size[0]}x{size[1]} pixels as the index says")
-    out[...] = square(picture, len(out))
-    return None
+    width, height = size
+    side, shorter = len(out), min(size)
+    crop = ((width - shorter) // 2, (height - shorter) // 2, shorter, shorter)
+    decode_windows([out], blob, size, [Window(crop, (side, side), (0, 0), False, (side, side))], exact=True)
 
 
-def _resize(picture: np.ndarray, side: int, dst: np.ndarray | None) -> np.ndarray:
-    """Averages areas where both sides shrink, else bilinear: area mode takes nearest pixels on a growing side.
-
-    Between 1 and 2 times too large, by way of exactly 2 times: its 2 x 2 means are as close to an antialiased
-    filter as OpenCV's area mode at a broken ratio, in a third to two thirds of the time.
-    """
-    if min(picture.shape[:2]) < side:
-        return cv2.resize(picture, (side, side), dst=dst, interpolation=cv2.INTER_LINEAR)
-    if max(picture.shape[:2]) <= 3 * side:
-        picture = cv2.resize(picture, (2 * side, 2 * side), interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(picture, (side, side), dst=dst, interpolation=cv2.INTER_AREA)
-
-
-def _cut_scaled(
-    picture: np.ndarray, crop: tuple[float, ...], side: int, dst: np.ndarray | None
-) -> np.ndarray:
-    """Cut a crop with fractional edges: whole pixels of a picture at 1/8 scale would shift it visibly."""
-    x, y, wide, high = crop
-    if max(wide, high) >= 2 * side:  # bilinear samples would alias; whole pixels are small here
-        left, top, right, bottom = (round(edge) for edge in (x, y, x + wide, y + high))
-        cut = picture[top : max(bottom, top + 1), left : max(right, left + 1)]
-        return _resize(cut, side, dst)
-    across, down = wide / side, high / side
-    to_source = np.array([[across, 0, x + across / 2 - 0.5], [0, down, y + down / 2 - 0.5]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(picture, to_source, (side, side), dst, flags, cv2.BORDER_REPLICATE)
-
-
-def decode_rows(supply: Source, job: DecodeRequest, out: np.ndarray, rows: slice) -> None:
-    """Read and decode some of a job's pictures to `out` [N, side, side, 3]. DecodeError names a bad one."""
+def decode_rows(source: Source, job: DecodeRequest, out: np.ndarray, rows: slice) -> None:
+    """Read and decode some of a job's images to `out` [N, side, side, 3]. DecodeError names a bad one."""
     steps = job.augmentation
-    blobs = supply.read(job, rows)
+    blobs = source.read(job, rows)
     sizes, crops, flips = job.sizes[rows].tolist(), steps.crop[rows].tolist(), steps.flip[rows].tolist()
     for at, (blob, size, crop, flip) in enumerate(zip(blobs, sizes, crops, flips, strict=True)):
         row = rows.start + at
@@ -138,19 +75,23 @@ def decode_rows(supply: Source, job: DecodeRequest, out: np.ndarray, rows: slice
             if steps.exact:
                 decode_square(out[row], blob, tuple(size))
             else:
-                decode_picture(out[row], blob, tuple(size), tuple(crop), flip, colour)
+                decode_image(out[row], blob, tuple(size), tuple(crop), flip, colour)
         except (ValueError, cv2.error) as error:
-            raise supply.broken(job, row, str(error).split("\n")[0]) from error
+            raise source.broken(job, row, str(error).split("\n")[0]) from error
 
 
 class HostBackend:
-    """Decodes the batches of `jobs` in order, up to `ahead` of them before they are asked for."""
+    """Decodes the batches of `jobs` in order, up to `ahead` of them before they are asked for.
 
-    def __init__(self, supply: Source, *, size: int, threads: int, ahead: int, pin: bool = False) -> None:
+    size: side of the decoded squares in pixels; pin: put batches into page-locked memory, from which they are
+    copied to a GPU. Raises UserError for threads or ahead below 1.
+    """
+
+    def __init__(self, source: Source, *, size: int, threads: int, ahead: int, pin: bool = False) -> None:
         if threads < 1 or ahead < 1:
             key, value = ("threads", threads) if threads < 1 else ("ahead", ahead)
             raise UserError(f"data.{key}={value} is not positive: use data.{key}=2")
-        self._supply, self._size, self._threads, self._ahead, self._pin = supply, size, threads, ahead, pin
+        self._source, self._size, self._threads, self._ahead, self._pin = source, size, threads, ahead, pin
         self._queue: queue.Queue[Any] = queue.Queue()
         self._stop = threading.Event()
         self._feeder: threading.Thread | None = None
@@ -159,6 +100,7 @@ class HostBackend:
         cv2.setNumThreads(1)  # the pool is the parallelism
 
     def start(self, jobs: DecodeRequests) -> None:
+        """Begin to decode `jobs`; what an earlier start has decoded ahead is discarded."""
         self.close()
         self._queue, self._stop, self._error = queue.Queue(self._ahead), threading.Event(), None
         self._pool = ThreadPoolExecutor(self._threads, "decode")
@@ -167,7 +109,10 @@ class HostBackend:
         self._feeder.start()
 
     def next(self) -> tuple[DecodeRequest, torch.Tensor]:
-        """The next job and its pictures, uint8 [N, side, side, 3]. StopIteration past the end."""
+        """The next job and its images, uint8 [N, side, side, 3]. StopIteration past the end.
+
+        Raises DecodeError, which names an image that does not decode, now and at every later call.
+        """
         if self._feeder is None:
             raise RuntimeError("next() before start()")
         if self._error is None:
@@ -185,9 +130,9 @@ class HostBackend:
         raise self._error
 
     def close(self) -> None:
-        """Stop all threads; what was decoded ahead is thrown away.
+        """Stop all threads; what was decoded ahead is discarded.
 
-        A feeder that waits for a stalled pipe or server is left behind: it ends by itself when that gives way.
+        A feeder that waits for a stalled pipe or server is left behind: it ends when the pipe or server does.
         """
         self._stop.set()
         if self._feeder is not None:
@@ -199,13 +144,13 @@ class HostBackend:
     def _feed(
         self, jobs: DecodeRequests, out: queue.Queue, stop: threading.Event, pool: ThreadPoolExecutor
     ) -> None:
-        """The feeder thread: computes jobs, hints storage a look-ahead early, hands pictures to the pool."""
+        """The feeder thread: compute jobs, hint them to storage early, hand them to the pool."""
         try:
             for job in self._hinted(jobs):
                 if stop.is_set() or not self._put(out, self._submit(job, pool), stop):
                     return
             self._put(out, StopIteration(), stop)
-        except BaseException as error:  # surfaces in next()
+        except BaseException as error:  # raised again by next()
             self._put(out, error, stop)
 
     def _hinted(self, jobs: DecodeRequests) -> Iterator[DecodeRequest]:
@@ -215,7 +160,7 @@ class HostBackend:
             job = jobs(number)
             if job is None:
                 break
-            self._supply.hint(job)
+            self._source.hint(job)
             coming.append(job)
             number += 1
             if len(coming) > self._ahead:
@@ -229,7 +174,7 @@ class HostBackend:
         out = images.numpy()
         step = max(1, min(16, -(-len(job) // self._threads)))  # small parts: no thread waits long at the end
         parts = [slice(low, min(low + step, len(job))) for low in range(0, len(job), step)]
-        return job, images, [pool.submit(decode_rows, self._supply, job, out, rows) for rows in parts]
+        return job, images, [pool.submit(decode_rows, self._source, job, out, rows) for rows in parts]
 
     @staticmethod
     def _put(out: queue.Queue, item: Any, stop: threading.Event) -> bool:

@@ -79,7 +79,10 @@ class Loader(ABC):
         """Build the sequence anew from a clock; decode ahead from here on."""
 
     def next(self) -> Batch:
-        """Return this rank's share of the next global batch. DecodeError names an image that does not decode."""
+        """Return this rank's share of the next global batch.
+
+        DecodeError names an image that does not decode.
+        """
         begin = time.perf_counter()
         batch = Batch.of_request(*self._backend.next())
         self.waited += time.perf_counter() - begin

@@ -1,7 +1,7 @@
-"""Packed sets copied to a folder of this node: verified while they are copied, committed by rename, used again.
+"""Packed sets copied to a folder of this node: verified while they are copied, committed by rename, reused.
 
-`FOLDER/<digest of the set>/` is whole or not there. One process of a node copies at a time, whichever job it
-belongs to. When ranks do this, and who waits: `hpc/data/staging.py`.
+`FOLDER/<digest of the set>/` is whole or absent. One process of a node copies at a time, whichever job it
+belongs to. `hpc/data/staging.py` decides which ranks copy and which wait.
 """
 
 import errno
@@ -23,25 +23,28 @@ from data_shards.files import sync_path
 from data_shards.shard_format.manifest import NAME, read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 
-CHUNK = 4 << 20
-THREADS = 4  # files copied at a time: one hides the latency and the hashing of another
-SLACK = 64 << 10  # bytes of a file system's own for each file
+CHUNK = 4 << 20  # bytes that are copied at a time
+THREADS = 4  # files that are copied at a time: each hides latency and hashing of another
+SLACK = 64 << 10  # bytes that the file system itself needs for a file
 LOCK = ".rostro-stage.lock"
-TEMPORARY = ".rostro-stage-tmp-"  # the folder belongs to others, too: only ours are removed
+TEMPORARY = ".rostro-stage-tmp-"  # other programs use the folder too: only names with this prefix are removed
 
 
 class Cancelled(Exception):
-    """Another node failed: this copy is not wanted any more."""
+    """Another node failed, so this copy is no longer needed."""
 
 
 def expanded(folder: str) -> Path:
-    """`folder` with its environment variables as they are here; UserError where one is not set."""
+    """`folder` with the environment variables of this node filled in.
+
+    Raises UserError where one is not set, or for a path that is not absolute.
+    """
     path = os.path.expandvars(folder)
     unknown = re.search(r"\$\{?(\w+)", path)
     if unknown:
         raise UserError(
-            f"data.stage={folder}: {unknown[1]} is not set on {socket.gethostname()}: name a folder that is there, or "
-            "leave data.stage empty"
+            f"data.stage={folder}: {unknown[1]} is not set on {socket.gethostname()}: "
+            "name a folder that is there, or leave data.stage empty"
         )
     if not os.path.isabs(path):
         raise UserError(f"data.stage={folder} is {path} on {socket.gethostname()}: use an absolute folder")
@@ -49,7 +52,7 @@ def expanded(folder: str) -> Path:
 
 
 def place(source: str | os.PathLike[str], root: Path) -> Path:
-    """Return where the set in `source` is once it is staged in `root`."""
+    """The folder of the set in `source` once it is staged in `root`."""
     return root / read_manifest(Path(source))[1]
 
 
@@ -61,35 +64,35 @@ def is_copy(folder: Path) -> bool:
 def stage(
     sources: Sequence[str | os.PathLike[str]], root: Path, *, cancelled: Callable[[], bool] = lambda: False
 ) -> None:
-    """Copy the sets in the folders `sources` to their `place` in `root`, those that are not there yet.
+    """Copy the sets in the folders `sources` to their `place` in `root`, except for those that are there.
 
-    Raises UserError, on one line, where the disk has no room for all of them or a file is not what its manifest
-    says; Cancelled soon after `cancelled()` holds. Neither leaves anything half done.
+    Raises UserError where the disk has no room for all of them or a file is not what its manifest says, and
+    Cancelled soon after `cancelled()` is true. Neither leaves a partial copy.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root, cancelled):
-            for left in root.glob(f"{TEMPORARY}*"):  # of a job that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            lacking = {}
+            for draft in root.glob(f"{TEMPORARY}*"):  # of a job that was killed
+                shutil.rmtree(draft, ignore_errors=True)
+            missing = {}
             for source in map(Path, sources):
                 manifest, digest = read_manifest(source)
                 if not _whole(root / digest, digest):
-                    lacking[digest] = (source, manifest)
-            _refuse_small_disk(root, [manifest for _, manifest in lacking.values()])
-            for digest, (source, manifest) in lacking.items():
+                    missing[digest] = (source, manifest)
+            _refuse_small_disk(root, [manifest for _, manifest in missing.values()])
+            for digest, (source, manifest) in missing.items():
                 _copy_set(source, manifest, root / digest, cancelled)
     except OSError as error:
         why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
         raise UserError(
-            f"data.stage={root} on {socket.gethostname()}: {why}: free space there, choose another folder, or leave "
-            "data.stage empty"
+            f"data.stage={root} on {socket.gethostname()}: {why}: "
+            "free space there, choose another folder, or leave data.stage empty"
         ) from None
 
 
 @contextmanager
 def _locked(root: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
-    """The lock goes with the process, however it ends."""
+    """Hold the lock of the folder, which ends with the process, even a killed one. Raises Cancelled."""
     with open(root / LOCK, "a") as file:
         while True:
             try:
@@ -107,17 +110,17 @@ def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _whole(folder: Path, digest: str) -> bool:
-    """Return whether the set of that digest is in `folder`; what is left of a damaged one is removed."""
+    """Whether the set of that digest is in `folder`; a damaged one is removed."""
     if not folder.exists():
         return False
     try:
-        found = ShardSet.open(folder).digest
+        copied = ShardSet.open(folder).digest
     except UserError:
-        found = ""
-    if found != digest:
-        gone = folder.rename(folder.with_name(f"{TEMPORARY}{folder.name}"))
-        shutil.rmtree(gone)
-    return found == digest
+        copied = ""
+    if copied != digest:
+        damaged = folder.rename(folder.with_name(f"{TEMPORARY}{folder.name}"))
+        shutil.rmtree(damaged)
+    return copied == digest
 
 
 def _refuse_small_disk(root: Path, manifests: list[dict[str, Any]]) -> None:
@@ -125,8 +128,9 @@ def _refuse_small_disk(root: Path, manifests: list[dict[str, Any]]) -> None:
     free = shutil.disk_usage(root).free
     if need > free:
         raise UserError(
-            f"data.stage={root} on {socket.gethostname()}: the sets need {need / 1e9:.3f} GB, {free / 1e9:.3f} GB are "
-            "free: free space there, choose another folder, or leave data.stage empty"
+            f"data.stage={root} on {socket.gethostname()}: "
+            f"the sets need {need / 1e9:.3f} GB, {free / 1e9:.3f} GB are free: "
+            "free space there, choose another folder, or leave data.stage empty"
         )
 
 
@@ -153,7 +157,7 @@ def _copy_set(source: Path, manifest: dict[str, Any], target: Path, cancelled: C
 
 
 def _copy_file(source: Path, draft: Path, entry: dict[str, Any], cancelled: Callable[[], bool]) -> None:
-    """One file, durably, unless its bytes are not those of the manifest."""
+    """Copy one file durably. Raises UserError if its bytes are not those of the manifest, or Cancelled."""
     digest, copied = hashlib.sha256(), 0
     with open(draft / entry["name"], "wb") as write:
         for data in _chunks(source / entry["name"]):
@@ -166,13 +170,13 @@ def _copy_file(source: Path, draft: Path, entry: dict[str, Any], cancelled: Call
         os.fsync(write.fileno())
     if (copied, digest.hexdigest()) != (entry["bytes"], entry["sha256"]):
         raise UserError(
-            f"{source / entry['name']}: its bytes are not those that the manifest says; copy it again or pack the set "
-            "again"
+            f"{source / entry['name']}: its bytes are not those that the manifest says; "
+            "copy it again or pack the set again"
         )
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file; what is wrong there is not the fault of the folder that they are copied to."""
+    """The bytes of a file. Raises UserError that blames the file, not the folder to which it is copied."""
     try:
         with open(path, "rb") as file:
             while data := file.read(CHUNK):

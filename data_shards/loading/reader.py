@@ -1,7 +1,7 @@
-"""Random access to members of tar shards: one `pread` a sample by the offset table, hints from the future.
+"""Random access to members of tar shards: one `pread` a sample by the offset table, and hints in advance.
 
-Not a tar reader: the index says where a picture's bytes are. Safe to call from several threads.
-Who decides what is read: `order.py`. Who decodes: `host.py`, `dali.py`.
+It is not a tar reader: the index says where an image's bytes are. It is safe to call from several threads.
+`sampling/order.py` decides what is read, `host.py` and `dali.py` decode it.
 """
 
 import os
@@ -13,11 +13,11 @@ import numpy as np
 
 from data_shards.errors import UserError
 
-_GAP = 64 * 1024  # bytes between two wanted ranges below which one hint covers both
+_GAP = 64 * 1024  # bytes between two ranges, at most, for which one hint covers both
 
 
 class _Handle:
-    """A file descriptor that closes itself when the last thread that reads from it lets go."""
+    """A file descriptor that is closed when the last thread that reads from it drops it."""
 
     def __init__(self, path: os.PathLike) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -29,7 +29,7 @@ class _Handle:
 
 
 class Reader:
-    """Reads pictures of a packed set (`index.ShardSet`) by sample id."""
+    """Reads images of a packed set (`shard_set.ShardSet`) by sample id."""
 
     def __init__(self, shards: Any, *, max_open: int = 128) -> None:
         self._set = shards
@@ -38,7 +38,7 @@ class Reader:
         self._lock = threading.Lock()
 
     def read(self, ids: np.ndarray) -> list[bytes]:
-        """The bytes of each picture, in the order of `ids`. UserError naming the member: a short read."""
+        """The bytes of each image, in the order of `ids` [n]. Raises UserError naming shard and member."""
         shard, offset, size = self._ranges(ids)
         out: list[bytes] = [b""] * len(ids)
         current, handle = -1, None
@@ -65,7 +65,7 @@ class Reader:
         return out
 
     def hint(self, ids: np.ndarray) -> None:
-        """Ask the kernel to load these pictures in the background; neighbours are asked for together."""
+        """Ask the kernel to load these images in the background; one hint covers neighbours."""
         shard, offset, size = self._ranges(ids)
         order = np.lexsort((offset, shard))
         shard, offset, end = shard[order], offset[order], (offset + size)[order]
@@ -84,6 +84,7 @@ class Reader:
                 return
 
     def close(self) -> None:
+        """Close all files; the reader may be used again."""
         with self._lock:
             self._open.clear()
 
@@ -105,7 +106,7 @@ class Reader:
 
 
 def name_of(shards: Any, sample_id: int) -> str:
-    """`shard.tar:member (sample id)` for messages, also where the shard itself is damaged."""
+    """`shard.tar:member (sample id)` for messages, even where the shard is damaged."""
     try:
         where = shards.key(sample_id)
     except (OSError, ValueError, EOFError):

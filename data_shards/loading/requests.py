@@ -1,8 +1,8 @@
 """What a batch needs before any byte is decoded: ids, labels, sizes, augmentation, names for messages.
 
-Sits between the order (`order.py`), the memory-mapped index (`index.ShardSet`) and the two decoding
-backends (`host.py`, `dali.py`), which see nothing but jobs. Costs about a millisecond a batch at any size
-of the set.
+It connects the order (`sampling/order.py`), the memory-mapped index (`shard_set.ShardSet`) and the two
+decoding backends (`host.py`, `dali.py`), which see only these requests ("jobs"). It takes about a millisecond
+a batch at any size of the set.
 """
 
 import mmap
@@ -25,36 +25,39 @@ _TRIM = 16  # jobs between two releases of mapped index pages
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """The pictures of one batch of this rank, members side by side: n slots x m members = N pictures."""
+    """The images of one batch of this rank, members side by side: n slots x m members = N images."""
 
     slots: Slots
     labels: dict[str, np.ndarray]  # [n], or [n, m] where a slot has several members
-    sizes: np.ndarray  # [N, 2] int32: width, height of the stored pictures
-    augmentation: Augmentation  # of N pictures
+    sizes: np.ndarray  # [N, 2] int32: width, height of the stored images
+    augmentation: Augmentation  # of N images
 
     def __len__(self) -> int:
         return self.slots.ids.size
 
     def __getitem__(self, rows: slice) -> "DecodeRequest":
-        """Some consecutive slots."""
+        """The request of some consecutive slots."""
         slots, steps, members = self.slots, self.augmentation, self.slots.ids.shape[1]
         low, high, _ = rows.indices(len(slots.ids))
-        pictures = slice(low * members, high * members)
+        images = slice(low * members, high * members)
         return DecodeRequest(
             Slots(slots.ids[rows], slots.sets[rows], slots.positions[rows], slots.repeat[rows]),
             {name: column[rows] for name, column in self.labels.items()},
-            self.sizes[pictures],
+            self.sizes[images],
             Augmentation(
-                steps.crop[pictures],
-                steps.flip[pictures],
-                None if steps.colour is None else steps.colour[pictures],
+                steps.crop[images],
+                steps.flip[images],
+                None if steps.colour is None else steps.colour[images],
                 steps.exact,
             ),
         )
 
 
 class RequestBuilder:
-    """Turns slots into jobs and jobs into bytes, for one set or for the several that slots refer to."""
+    """Turns slots into jobs and jobs into bytes, for one set or for the several to which slots refer.
+
+    fields: the labels that jobs carry. Raises UserError if a set does not have one of them.
+    """
 
     def __init__(self, sets: Any, fields: Sequence[str] = ()) -> None:
         self.sets: list[Any] = list(sets) if isinstance(sets, list | tuple) else [sets]
@@ -68,7 +71,7 @@ class RequestBuilder:
         self._jobs = 0
 
     def training(self, slots: Slots, config: AugmentConfig, seed: int) -> DecodeRequest:
-        """The job of training slots, with their random augmentation."""
+        """The job of training slots, with their random augmentation. Raises UserError for a damaged index."""
         sizes = self._sizes(slots)
         parts = [
             augment.draw(config, seed, slots.positions, member, sizes[:, member, 0], sizes[:, member, 1])
@@ -86,36 +89,37 @@ class RequestBuilder:
         return self._job(slots, sizes, merged)
 
     def evaluation(self, rows: range) -> DecodeRequest:
-        """The job of consecutive rows of the (first) set: centre crops."""
+        """The job of consecutive rows of the first set: centre crops. Raises as `training`."""
         ids = np.arange(rows.start, rows.stop, dtype=np.int64)
         slots = Slots(ids[:, None], np.zeros((len(ids), 1), np.int8), ids, np.zeros(len(ids), bool))
         sizes = self._sizes(slots)
         return self._job(slots, sizes, augment.centre(sizes[:, 0, 0], sizes[:, 0, 1]))
 
     def read(self, job: DecodeRequest, rows: slice = slice(None)) -> list[bytes]:
-        """The stored bytes of (some of) the pictures of a job, as they were packed.
+        """The stored bytes of some images of a job (all by default), as they were packed.
 
-        Decoders fill damaged pictures up and say little or nothing: their crc32 is compared with the index here.
+        Decoders fill in what is damaged, with a warning or none, so the crc32 is compared with the index.
+        Raises DecodeError for an image that was changed, UserError for a shard that cannot be read.
         """
         ids, sets = job.slots.ids.reshape(-1)[rows], job.slots.sets.reshape(-1)[rows]
         out: list[bytes] = [b""] * len(ids)
         for number, (shards, reader) in enumerate(zip(self.sets, self.readers, strict=True)):
             at = np.flatnonzero(sets == number)
-            wanted = np.asarray(shards.crc[ids[at]]).tolist()
-            for place, data, crc in zip(at.tolist(), reader.read(ids[at]), wanted, strict=True):
+            crcs = np.asarray(shards.crc[ids[at]]).tolist()
+            for place, data, crc in zip(at.tolist(), reader.read(ids[at]), crcs, strict=True):
                 if zlib.crc32(data) != crc:
                     raise self.broken(job, range(len(job))[rows][place], "its bytes were changed")
                 out[place] = data
         return out
 
     def hint(self, job: DecodeRequest) -> None:
-        """Tell the kernel that this job will be read soon."""
+        """Ask the kernel to load the images of a job, which will be read soon."""
         ids, sets = job.slots.ids.reshape(-1), job.slots.sets.reshape(-1)
         for number, reader in enumerate(self.readers):
             reader.hint(ids[sets == number])
 
     def broken(self, job: DecodeRequest, row: int, reason: str) -> DecodeError:
-        """The error that names picture `row` of a job."""
+        """The error that names image `row` of a job."""
         shards = self.sets[int(job.slots.sets.reshape(-1)[row])]
         name = name_of(shards, int(job.slots.ids.reshape(-1)[row]))
         remedy = f"run `rostro check {shards.folder}`"
@@ -124,6 +128,7 @@ class RequestBuilder:
         return DecodeError(f"{name} does not decode ({reason}): {remedy}")
 
     def close(self) -> None:
+        """Close the files of all sets."""
         for reader in self.readers:
             reader.close()
 
@@ -138,7 +143,7 @@ class RequestBuilder:
         return DecodeRequest(slots, labels, sizes.reshape(-1, 2), augmentation)
 
     def _sizes(self, slots: Slots) -> np.ndarray:
-        """Sizes of the pictures: what is looked up first of rows, so here the index is verified."""
+        """int32 [n, m, 2]: width, height. Sizes are looked up first, so this verifies the index."""
         for number, shards in enumerate(self.sets):
             shards.verify(slots.ids[slots.sets == number])
         columns = ([shards.width for shards in self.sets], [shards.height for shards in self.sets])
@@ -151,7 +156,7 @@ class RequestBuilder:
         return np.choose(slots.sets, parts)
 
     def _trim(self) -> None:
-        """Give mapped index pages back: over an epoch a rank would come to hold the whole index."""
+        """Release mapped pages of the index: else a rank would come to hold all of it during an epoch."""
         for shards in self.sets:
             columns = (shards.shard, shards.offset, shards.size, shards.width, shards.height, shards.crc)
             for column in (*columns, *shards.labels.values()):

@@ -5,12 +5,13 @@ weaker than those of `loader.py`:
 - Shards, not samples, are dealt out to the ranks: there must be at least as many shards as ranks, and how
   often their samples are seen differs by as much as the shards differ.
 - Samples are shuffled in a buffer; the order is a function of (seed, world, clock of the last start) only.
-- With `group` = K (`data.order=groups`) groups are shuffled: K slots in succession show one identity. They are
-  cut from the samples of one label that stand together in a shard, permuted anew in each pass, and topped up
-  with `repeat`s as in `order.GroupOrder`; but an identity that two shards share is cut in each of them.
+- With `group` = K (`data.order=groups`) groups are shuffled: K slots in succession show one identity. They
+  are cut from the samples of one label that stand together in a shard, permuted anew in each pass, and topped
+  up with `repeat`s as in `order.GroupOrder`; but an identity that two shards share is cut in each of them.
 - The clock counts slots, repeats too. A start above 0 goes back to the front of the shard in which that clock
   fell (known from the index) or begins a new pass (bare URLs): a resume is not bit-equal to a straight run.
-- `identity` is the only label (`.cls`). Ids are rows; with bare URLs, number of the shard x 2^32 + place in it.
+- `identity` is the only label (`.cls`). Ids are rows; with bare URLs, number of the shard x 2^32 + place in
+  it.
 """
 
 import itertools
@@ -151,18 +152,18 @@ class StreamLoader(Loader):
         """Endless: (pass, group) of this rank's shards, pass after pass, each pass dealt out anew."""
         number, skip, salt = self._place(clock)
         while True:
-            found = False
+            is_empty = True
             for shard in self._dealt(number, salt)[skip:]:
                 stream = counter_rng.key(self._seed, "runs", salt, number, int(shard))
                 for group in self._cut(self._read(int(shard)), stream):
-                    found = True
+                    is_empty = False
                     yield number, group
-            if not found and not skip:
+            if is_empty and not skip:
                 raise UserError(f"data.train={self._sources.urls[0]}, ...: no samples in this rank's shards")
             number, skip = number + 1, 0
 
     def _cut(self, samples: Iterable[_Sample], stream: np.uint64) -> Iterator[tuple[_Sample, ...]]:
-        """The groups of a shard, run after run; the pictures of a run are permuted."""
+        """Yield the groups of a shard, run after run; the samples of a run are permuted."""
         if self._group == 1:
             yield from ((sample,) for sample in samples)
             return
@@ -171,9 +172,9 @@ class StreamLoader(Loader):
             rows = counter_rng.permute(
                 counter_rng.derive(stream, np.int64(number)), places % len(run), len(run)
             )
-            pictures = [replace(run[row], repeat=nth >= len(run)) for nth, row in enumerate(rows.tolist())]
-            for low in range(0, len(pictures), self._group):
-                yield tuple(pictures[low : low + self._group])
+            drawn = [replace(run[row], repeat=nth >= len(run)) for nth, row in enumerate(rows.tolist())]
+            for low in range(0, len(drawn), self._group):
+                yield tuple(drawn[low : low + self._group])
 
     def _dealt(self, number: int, salt: int) -> np.ndarray:
         num = len(self._sources.urls)
@@ -198,11 +199,11 @@ class StreamLoader(Loader):
     def _read(self, shard: int) -> Iterator[_Sample]:
         url, counts = self._sources.urls[shard], self._sources.counts
         first = shard << 32 if counts is None else sum(counts[:shard])
-        found = samples(url)
+        members = samples(url)
         at = 0
         while True:
             try:
-                sample = next(found)
+                sample = next(members)
             except StopIteration:
                 break
             except Exception as error:  # whatever a pipe, curl or tarfile may raise
@@ -229,8 +230,8 @@ def _runs(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
             yield run
             if sample.label != run[0].label and sample.label in seen:
                 raise UserError(
-                    f"data.train: {sample.name} comes back to identity {sample.label}, data.order=groups needs "
-                    "them together in a shard: pack the set with `rostro pack`, or use data.order=plain"
+                    f"data.train: {sample.name} comes back to identity {sample.label}, data.order=groups "
+                    "needs them together in a shard: pack the set with `rostro pack`, or use data.order=plain"
                 )
             run = []
         seen.add(sample.label)
@@ -247,8 +248,8 @@ def _unpack(sample: dict[str, Any], url: str, number: int) -> _Sample:
     try:
         label = int(sample["cls"])
     except ValueError as error:
-        found = repr(sample["cls"][:20])
-        raise UserError(f"data.train: {name}.cls is {found}, not an integer: pack the set again") from error
+        shown = repr(sample["cls"][:20])
+        raise UserError(f"data.train: {name}.cls is {shown}, not an integer: pack the set again") from error
     return _Sample(name, number, sample["jpg"], label)
 
 
@@ -257,9 +258,9 @@ def _compare(sample: _Sample, index: ShardSet) -> None:
     index.verify(np.array([sample.id]))
     if zlib.crc32(sample.jpeg) != index.crc[sample.id]:
         raise _undecodable(sample.name, "its bytes were changed")
-    if sample.label != (wanted := int(index.labels["identity"][sample.id])):
+    if sample.label != (label := int(index.labels["identity"][sample.id])):
         raise UserError(
-            f"data.train: {sample.name}.cls is {sample.label}, the index says {wanted}: copy it again"
+            f"data.train: {sample.name}.cls is {sample.label}, the index says {label}: copy it again"
         )
 
 

@@ -12,15 +12,18 @@ from data_shards.shard_format.shard_set import ShardSet
 
 @dataclass(frozen=True)
 class Sources:
-    """The shards of a stream; where they are a packed set, how many samples each has, and its index."""
+    """The shards of a stream."""
 
     urls: list[str]
-    counts: list[int] | None
-    index: ShardSet | None = None
+    counts: list[int] | None  # samples of each shard (None = not a packed set)
+    index: ShardSet | None = None  # of the packed set (None = not a packed set)
 
     @classmethod
     def find(cls, source: str) -> "Sources":
-        """From the folder of a packed set, or from a pattern like `pipe:cat x-{000000..000009}.tar`."""
+        """From the folder of a packed set, or from a pattern like `pipe:cat x-{000000..000009}.tar`.
+
+        Raises UserError for an empty `source`, and for a set that cannot be opened.
+        """
         if not source:
             raise UserError(
                 "data.train is empty: give a folder or a pattern like https://host/x-{000..009}.tar"
@@ -32,7 +35,7 @@ class Sources:
         return cls(expand_urls(source), None)
 
     def slots(self, group: int) -> np.ndarray | None:
-        """[S] slots that each shard gives in a pass, repeats included, where a folder says so."""
+        """int64 [S]: slots that each shard gives in a pass, repeats included (None = not a packed set)."""
         if self.index is None or group == 1:
             return None if self.counts is None else np.array(self.counts, np.int64)
         starts = np.asarray(self.index.shard_start).astype(np.int64)

@@ -1,8 +1,8 @@
-"""Keep what an unfinished pack has done on disk, so that the next identical run resumes from there.
+"""Record on disk what an unfinished pack has done, so that the next identical run resumes from there.
 
-`SET/.pack/plan.json` identifies the pack, `SET/.pack/<shard>.npz` says that a shard is whole under its final
-name, and what it holds. Only the parent process of a pack gives names, so a worker that outlives it changes
-nothing.
+`SET/.pack/plan.json` identifies the pack; `SET/.pack/<shard>.npz` says that a shard is whole under its final
+name, and what it contains. Only the parent process of a pack gives final names, so a worker that outlives it
+changes nothing.
 """
 
 import fcntl
@@ -27,7 +27,10 @@ _OURS = re.compile(r"[A-Za-z0-9_-]+-\d{6}\.(tar|idx)|identities\.txt|rejected\.c
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep other processes from packing into `out`. The lock ends with the process, however it ends."""
+    """Keep other processes from packing into `out`. The lock ends with the process, even a killed one.
+
+    Raises UserError if another process has it.
+    """
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
     try:
@@ -42,12 +45,12 @@ def locked(out: Path) -> Iterator[None]:
 
 
 class PackJournal:
-    """The journal of one set while it is being packed. `request`: fingerprint of the pack."""
+    """The journal of one set while it is being packed. `request`: the fingerprint of the pack."""
 
     def __init__(self, folder: Path, request: str) -> None:
         self.folder, self.request = folder, request
         self.journal = folder / FOLDER
-        self.rejected: list[tuple[str, str]] = []  # path, reason: files that the plan leaves out
+        self.rejected: list[tuple[str, str]] = []  # path, reason of the files that the plan leaves out
         self.journal.mkdir(parents=True, exist_ok=True)
         self.remove_unfinished()
         state = self._state()
@@ -63,12 +66,13 @@ class PackJournal:
             return {}
 
     def remove_unfinished(self) -> None:
+        """Remove the files that a pack has begun and not finished."""
         for folder in (self.folder, self.folder / "index", self.journal):
             for path in folder.glob(f"{TEMPORARY}*"):
                 path.unlink()
 
     def _restart(self) -> None:
-        """Forgets all shards; the plan that they belong to is not this one."""
+        """Forget all shards: they belong to another plan."""
         for path in (*self.journal.glob("*.npz"), *self.folder.iterdir()):
             if path.parent == self.journal or _OURS.fullmatch(path.name):
                 path.unlink()
@@ -78,17 +82,18 @@ class PackJournal:
             file.write(json.dumps(state).encode())
 
     def drop(self, rejected: list[tuple[str, str]]) -> None:
-        """Starts again without these files: shards and numbers of identities change."""
+        """Start again without these files: shards and numbers of identities change."""
         self.rejected += rejected
         self._restart()
 
     def temporary(self, name: str) -> Path:
+        """The path under which a file of this set is written before it gets its name."""
         return self.folder / f"{TEMPORARY}{os.getpid()}-{name}"
 
     def commit(self, stem: str, number: int, result: ShardResult) -> None:
-        """Gives a finished shard its name, then notes what it holds."""
+        """Give a finished shard its name, then record what it contains."""
         for name in (f"{stem}.tar", f"{stem}.idx"):
-            sync_path(self.temporary(name))  # here: the worker is at the next shard meanwhile
+            sync_path(self.temporary(name))  # not in the worker, which is already writing the next shard
             os.replace(self.temporary(name), self.folder / name)
         sync_path(self.folder)
         meta = {
@@ -102,7 +107,7 @@ class PackJournal:
             np.savez(file, allow_pickle=False, meta=text, **result.table)
 
     def finished(self, stem: str, number: int) -> ShardResult | None:
-        """What an earlier run left of this shard, if all of it is there."""
+        """The shard as an earlier run has finished it (None = it has not, or files are missing)."""
         try:
             with np.load(self.journal / f"{number:06d}.npz", allow_pickle=False) as file:
                 table = dict(file)
@@ -119,16 +124,16 @@ class PackJournal:
         )
 
     def remove(self) -> None:
-        """The set is committed: the journal has served."""
+        """Remove the journal of a committed set."""
         shutil.rmtree(self.journal, ignore_errors=True)
 
     def discard(self) -> None:
-        """There will be no set: nothing stays."""
+        """Remove the journal and the folder of a set that will not exist."""
         self._restart()
         self.remove()
         self.folder.rmdir()
 
 
 def remove_journal(folder: Path) -> None:
-    """Clears what a run that was killed right after committing the set has left."""
+    """Remove the journal that a run left if it was killed right after committing the set."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What goes where: identities into splits, samples into shards, names into keys. No picture is opened here.
+"""What goes where: identities into splits, samples into shards, names into keys. It opens no image.
 
 A plan is a function of the listing and the request alone, so any number of workers writes the same bytes.
 """
@@ -15,9 +15,9 @@ from data_shards.shard_format.keys import identity_slugs, stem_slugs
 from data_shards.sources.base import Sample
 
 TRAINED, VALIDATION, HELD_OUT = "train", "val", "eval"  # the sets of a pack with holdout= or val=
-LEAST_SHARDS = 8  # shards of even size: workers, and later ranks, share even a small set
-LEAST_BYTES = 1 << 20  # but none is cut smaller than this for that reason
-UNKNOWN_BYTES = 20_000  # of a picture whose size the source does not know
+LEAST_SHARDS = 8  # shards of even size, so that workers, and later ranks, share even a small set
+LEAST_BYTES = 1 << 20  # of a shard that is cut only for that reason
+UNKNOWN_BYTES = 20_000  # of an image whose size the source does not know
 HEADERS = 2048  # bytes of headers, padding and label of a sample
 
 
@@ -38,23 +38,23 @@ class SplitPlan:
 
 
 def group(samples: Iterable[Sample]) -> tuple[dict[str, list[Sample]], list[Sample]]:
-    """({identity: its samples, sorted}, unfit samples). Identities sorted by name."""
-    found: dict[str, list[Sample]] = {}
+    """({identity: its samples, sorted by path}, unfit samples). Identities are sorted by name."""
+    identities: dict[str, list[Sample]] = {}
     unfit = []
     for sample in samples:
         if sample.unfit:
             unfit.append(sample)
         else:
-            found.setdefault(sample.identity, []).append(sample)
-    for members in found.values():
+            identities.setdefault(sample.identity, []).append(sample)
+    for members in identities.values():
         members.sort(key=lambda sample: sample.path)
-    return dict(sorted(found.items())), unfit
+    return dict(sorted(identities.items())), unfit
 
 
 def fingerprint(
     identities: Mapping[str, list[Sample]], unfit: Sequence[Sample], request: Mapping[str, Any]
 ) -> str:
-    """sha256 of all that decides what a pack writes, short of the pictures' bytes."""
+    """The sha256 of all that decides what a pack writes, except for the images' bytes."""
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
     for members in (*identities.values(), unfit):
         digest.update(repr([tuple(sample) for sample in members]).encode("utf-8", "backslashreplace"))
@@ -66,9 +66,10 @@ def split_identities(
 ) -> list[tuple[str, list[str]]]:
     """[(split, its identities)] in packing order: that of a hash of the name.
 
-    With holdout or val each identity has a place in [0, 1), a hash of seed and name alone: `eval` is what is below
-    holdout, `val` what is at 1 - val or above, `train` the rest. So no person moves when others come or go, and a
-    larger share takes people from `train` only.
+    With holdout or val, shares from 0 to below 1, each identity has a place in [0, 1), a hash of seed and
+    name alone: `eval` is what is below holdout, `val` what is at 1 - val or above, `train` the rest. So no
+    person moves when others come or go, and a larger share takes people from `train` only. Raises UserError
+    if a split is empty.
     """
     shuffled = sorted(identities, key=lambda name: _rank(name, seed, "order"))
     if not holdout and not val:
@@ -84,8 +85,8 @@ def split_identities(
             empty[0], f"holdout={holdout:g} val={val:g}"
         )
         raise UserError(
-            f"{key}: none of {len(identities)} identities falls into {empty[0]}, which is decided by a hash of each "
-            f"name alone; {_remedy(identities, holdout, val)}"
+            f"{key}: none of {len(identities)} identities falls into {empty[0]}, which is decided by a hash "
+            f"of each name alone; {_remedy(identities, holdout, val)}"
         )
     return list(parts.items())
 
@@ -98,12 +99,12 @@ def _part(name: str, holdout: float, val: float, seed: int) -> str:
 
 
 def _remedy(identities: Sequence[str], holdout: float, val: float) -> str:
-    """A seed by which no part is empty, where one of the first hundred is such."""
-    wanted = {TRAINED} | ({HELD_OUT} if holdout else set()) | ({VALIDATION} if val else set())
+    """What to type where a part is empty: the first seed below 100 by which none is, or a larger share."""
+    parts = {TRAINED} | ({HELD_OUT} if holdout else set()) | ({VALIDATION} if val else set())
     for seed in range(100) if len(identities) < 1000 else ():
-        if {_part(name, holdout, val, seed) for name in identities} == wanted:
+        if {_part(name, holdout, val, seed) for name in identities} == parts:
             return f"type seed={seed}, or a larger share"
-    return "type a larger share, or leave it away"
+    return "type a larger share, or leave it out"
 
 
 def _rank(name: str, seed: int, purpose: str) -> bytes:
@@ -113,8 +114,9 @@ def _rank(name: str, seed: int, purpose: str) -> bytes:
 def plan_split(identities: Mapping[str, list[Sample]], *, shard_bytes: int, size: int | None) -> SplitPlan:
     """Keys, identity numbers and shards of one split, in the order of `identities`.
 
-    Shards are even and at most about shard_bytes: the sizes of the files tell, and a picture that is converted
-    changes its size. There are at least LEAST_SHARDS of them unless they would be tiny.
+    size: side of the stored squares in pixels (None = images keep their size). Shards are even and at most
+    about shard_bytes: they are cut by the sizes of the files, and a converted image changes its size. There
+    are at least LEAST_SHARDS of them, unless they would be smaller than LEAST_BYTES.
     """
     slugs = identity_slugs(sorted(identities))
     entries, weights = [], []
@@ -135,8 +137,8 @@ def plan_split(identities: Mapping[str, list[Sample]], *, shard_bytes: int, size
 
 
 def _weight(sample: Sample, size: int | None) -> int:
-    """Bytes that a sample takes in its shard, estimated."""
-    picture = sample.num_bytes or UNKNOWN_BYTES
+    """The bytes that a sample will take in its shard, estimated."""
+    image_bytes = sample.num_bytes or UNKNOWN_BYTES
     if size:  # a square at quality 95 without subsampling takes about 0.55 bytes a pixel
-        picture = size * size * 55 // 100
-    return picture + HEADERS
+        image_bytes = size * size * 55 // 100
+    return image_bytes + HEADERS

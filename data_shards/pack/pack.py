@@ -1,8 +1,8 @@
-"""A source -> packed sets: OUT/<split>/ with tar shards, index, DALI index and, last of all, the manifest.
+"""Pack a source into sets: OUT/<split>/ with tar shards, index, DALI index and, last of all, the manifest.
 
-`pack` plans (`layout.py`), lets workers write shards (`shard_worker.py`), keeps a journal of them (`journal.py`),
-has the index written (`set_writer.py`) and commits. Killed at any point it leaves no manifest, and so no set; the
-same call again resumes from the finished shards.
+`pack` plans (`layout.py`), lets workers write shards (`shard_worker.py`), keeps a journal of them
+(`journal.py`), has the index written (`set_writer.py`) and commits. Killed at any point it leaves no
+manifest, and so no set; the same call again resumes from the finished shards.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from data_shards.shard_format.shard_set import check_sizes
 from data_shards.sources.base import Source
 from data_shards.workers import run_jobs
 
-Progress = Callable[[int, int], None]  # samples done, samples in all
+Progress = Callable[[int, int], None]  # called with (samples done, samples in total)
 
 
 @dataclass
@@ -31,23 +31,23 @@ class Packed:
 
     folder: Path
     manifest: dict[str, Any]
-    already: bool  # it was there before
+    already: bool  # an earlier call has packed it
 
 
 def pack(
     source: Source, out: Path, request: Request, *, workers: int = 2, progress: Progress | None = None
 ) -> list[Packed]:
-    """Packs the source into sets below `out`. Same source and request, same bytes, whatever `workers` is.
+    """Pack the source into sets below `out`. Equal source and request give equal bytes at any `workers`.
 
-    progress is called after every shard. Raises UserError: nothing to pack, `out` holds something else, the
-    disk is full.
+    progress is called after every shard. Raises UserError if there is nothing to pack, `out` contains
+    something else, or the disk is full.
     """
     if workers < 1:
         raise UserError(f"workers={workers}: type the number of processes, 1 or more")
     identities, unfit = group(source.samples())
     if not identities:
         raise UserError(
-            f"source={source_kind(source)}: found no pictures; give src= the folder that holds them"
+            f"source={source_kind(source)}: found no images; give src= the folder that holds them"
         )
     name = request.name or slug(source.name).replace("/", "_")
     digest = fingerprint(identities, unfit, request_facts(source, request, name))
@@ -62,31 +62,32 @@ def pack(
     with locked(out):
         for part in {HELD_OUT, VALIDATION} - {split for split, _ in splits}:
             _refuse_held_out(out, part, source_kind(source), name, request.split)
-        there = [split for split, _ in splits if _is_there(out / split, digest)]
-        makers = []
+        packed = [split for split, _ in splits if _is_packed(out / split, digest)]
+        writers = []
         for split, people in splits:
-            if split in there:
+            if split in packed:
                 remove_journal(out / split)
                 continue
             members = {person: identities[person] for person in people}
             reported = unfit if split == splits[0][0] else []
-            place = PackJournal(out / split, digest)
-            makers.append(SetWriter(source, request, members, place, name=name, unfit=reported))
+            journal = PackJournal(out / split, digest)
+            writers.append(SetWriter(source, request, members, journal, name=name, unfit=reported))
         try:
-            _write_shards(source, request, makers, workers=workers, progress=progress)
-            manifests = [maker.write_index() for maker in makers]
-            for maker, manifest in zip(makers, manifests, strict=True):
-                write_manifest(maker.place.folder, manifest)
+            _write_shards(writers, workers=workers, progress=progress)
+            manifests = [writer.write_index() for writer in writers]
+            for writer, manifest in zip(writers, manifests, strict=True):
+                write_manifest(writer.journal.folder, manifest)
         except OSError as error:
             raise UserError(
-                f"out={out}: {error.strerror or error}; fix that and type the same again: finished shards stay"
+                f"out={out}: {error.strerror or error}; fix that and type the same again: "
+                "finished shards stay"
             ) from None
         finally:
-            for maker in makers:
-                maker.place.remove_unfinished()
-        for maker in makers:
-            maker.place.remove()
-    return [Packed(out / split, read_manifest(out / split)[0], split in there) for split, _ in splits]
+            for writer in writers:
+                writer.journal.remove_unfinished()
+        for writer in writers:
+            writer.journal.remove()
+    return [Packed(out / split, read_manifest(out / split)[0], split in packed) for split, _ in splits]
 
 
 def _refuse_set(out: Path) -> None:
@@ -97,21 +98,22 @@ def _refuse_set(out: Path) -> None:
 
 
 def _refuse_held_out(out: Path, part: str, source: str, name: str, split: str) -> None:
-    """Refuse a set of earlier held-out people beside one that now trains on them."""
+    """Refuse to train on people who are held out in a set beside."""
     if not (out / part / NAME).exists():
         return
-    held, _ = read_manifest(out / part)
-    same = (held["source"], held["name"], held.get("source_split", split)) == (source, name, split)
-    key, share = ("holdout", held["holdout"]) if part == HELD_OUT else ("val", held.get("val", 0))
-    if share and same:
+    manifest, _ = read_manifest(out / part)
+    packed_from = (manifest["source"], manifest["name"], manifest.get("source_split", split))
+    key = "holdout" if part == HELD_OUT else "val"
+    share = manifest.get(key, 0)
+    if share and packed_from == (source, name, split):
         raise UserError(
             f"{key}=0: {out / part} holds people of the same source set aside by {key}={share:g}, "
             f"who would be in {out / split} too; remove {_siblings(out / part)}, or choose another out="
         )
 
 
-def _is_there(folder: Path, digest: str) -> bool:
-    """Return whether this very set is in `folder`. Raises UserError if anything else does."""
+def _is_packed(folder: Path, digest: str) -> bool:
+    """Whether this very set is in `folder` already. Raises UserError if something else is."""
     if (folder / NAME).exists():
         manifest, _ = read_manifest(folder)
         if manifest["request"] != digest:
@@ -127,31 +129,29 @@ def _is_there(folder: Path, digest: str) -> bool:
 
 
 def _siblings(folder: Path) -> str:
-    """The set, and those that were cut along with it: one alone beside a new one shares its people."""
+    """The set and those cut along with it: if only some are removed, a new set shares people with others."""
     all_parts = [folder.with_name(split) for split in (TRAINED, VALIDATION, HELD_OUT)]
-    there = [str(path) for path in all_parts if path.exists()]
-    return " and ".join(there) if folder in all_parts and there else str(folder)
+    existing = [str(path) for path in all_parts if path.exists()]
+    return " and ".join(existing) if folder in all_parts and existing else str(folder)
 
 
-def _write_shards(
-    source: Source, request: Request, makers: list[SetWriter], *, workers: int, progress: Progress | None
-) -> None:
-    """Has all missing shards of all sets written, again and again until no identity is left empty."""
-    pending = makers
+def _write_shards(writers: list[SetWriter], *, workers: int, progress: Progress | None) -> None:
+    """Write all missing shards of all sets, again and again until no identity is left empty."""
+    pending = writers
     while pending:
         todo = [
-            (maker, number)
-            for maker in pending
-            for number in range(len(maker.plan.shards))
-            if number not in maker.results
+            (writer, number)
+            for writer in pending
+            for number in range(len(writer.plan.shards))
+            if number not in writer.results
         ]
-        total = sum(len(shard) for maker in makers for shard in maker.plan.shards)
-        done = total - sum(len(maker.plan.shards[number]) for maker, number in todo)
-        jobs = [maker.job(number) for maker, number in todo]
+        total = sum(len(shard) for writer in writers for shard in writer.plan.shards)
+        done = total - sum(len(writer.plan.shards[number]) for writer, number in todo)
+        jobs = [writer.job(number) for writer, number in todo]
         for index, result in run_jobs(pack_shard, jobs, workers=workers):
-            maker, number = todo[index]
-            maker.accept(number, result)
-            done += len(maker.plan.shards[number])
+            writer, number = todo[index]
+            writer.accept(number, result)
+            done += len(writer.plan.shards[number])
             if progress:
                 progress(done, total)
-        pending = [maker for maker in pending if maker.drop_empty()]
+        pending = [writer for writer in pending if writer.drop_empty()]

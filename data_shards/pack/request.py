@@ -1,4 +1,4 @@
-"""How to pack: what the user asked for, checked, and the facts of it that make two packs the same."""
+"""How to pack: what the user asked for, checked, and the facts of it by which two packs are the same."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ CUT = "eval: hash < holdout, val: hash >= 1 - val"
 
 @dataclass(frozen=True)
 class Request:
-    """How to pack. Everything here but workers is part of what a set is."""
+    """How to pack, all of it part of what a set is. Raises UserError for a value out of range."""
 
-    split: str = "train"  # name of the set when nothing is held out
-    size: int = 0  # side of the stored squares in pixels; 0: pictures keep their size
-    holdout: float = 0.0  # about the share of the identities that goes to OUT/eval
-    val: float = 0.0  # and to OUT/val
-    shard_mb: float = 100.0  # about the largest shard, in 10^6 bytes
+    split: str = "train"  # name of the set if no identities are held out
+    size: int = 0  # side of the stored squares in pixels (0 = images keep their size)
+    holdout: float = 0.0  # approximate share of the identities that goes to OUT/eval
+    val: float = 0.0  # approximate share that goes to OUT/val
+    shard_mb: float = 100.0  # approximate size of the largest shard, in 10^6 bytes
     verify: str = "decode"  # decode | none
-    seed: int = 0  # of the order of identities and of who is held out
-    name: str = ""  # of the set and its files; empty: the source's
+    seed: int = 0  # of the order of the identities and the choice of those held out
+    name: str = ""  # of the set and its files ("" = the source's name)
     options: Mapping[str, Any] = field(default_factory=dict)  # of the source
 
     def __post_init__(self) -> None:
@@ -49,18 +49,18 @@ class Request:
                 "a plain name",
             ),
         }
-        for key, (good, wanted) in checks.items():
+        for key, (good, remedy) in checks.items():
             if not good:
-                raise UserError(f"{key}={getattr(self, key)}: type {wanted}")
+                raise UserError(f"{key}={getattr(self, key)}: type {remedy}")
 
 
 def source_kind(source: Source) -> str:
-    """What the user typed as source=: the name of its file."""
+    """What the user typed as source=, which is the name of the source's module."""
     return type(source).__module__.rpartition(".")[2]
 
 
 def request_facts(source: Source, request: Request, name: str) -> dict[str, Any]:
-    """All that decides what is written, beside the samples themselves."""
+    """All that decides what is written, other than the samples themselves; name: of the set."""
     facts = {
         "schema": SCHEMA,
         "source": source_kind(source),
@@ -69,6 +69,6 @@ def request_facts(source: Source, request: Request, name: str) -> dict[str, Any]
         "options": dict(request.options),
         "name": name,
     }
-    if request.holdout or request.val:  # sets that were cut otherwise, at a count of people, are other sets
+    if request.holdout or request.val:  # older sets were cut at a count of people, and are other sets
         facts |= {"val": request.val, "cut": CUT}
     return facts

@@ -1,6 +1,6 @@
-"""One set on its way: its plan, the results of its shards, then its index and the text of its manifest.
+"""One set that is being packed: its plan, the results of its shards, then its index and manifest.
 
-Nothing here decides when a set is committed; pack.py does.
+`pack.py` decides when the set is committed, `shard_worker.py` writes its shards.
 """
 
 import csv
@@ -24,26 +24,26 @@ from data_shards.sources.base import Sample, Source
 
 
 class SetWriter:
-    """One set on its way: its plan, the results of its shards, then its index and manifest."""
+    """One set that is being packed. `results`: {number: what it contains} of the finished shards."""
 
     def __init__(
         self,
         source: Source,
         request: Request,
         identities: Mapping[str, list[Sample]],
-        place: PackJournal,
+        journal: PackJournal,
         *,
         name: str,
         unfit: Sequence[Sample] = (),
     ) -> None:
-        """identities: the samples of this split, in packing order. unfit: files to report with a reason."""
-        self.source, self.request, self.identities, self.place = source, request, identities, place
+        """identities: the samples of this split, in packing order. unfit: files to report with reasons."""
+        self.source, self.request, self.identities, self.journal = source, request, identities, journal
         self.name, self.unfit = name, unfit
         self.plan_again()
 
     def plan_again(self) -> None:
-        """The plan without the files that are known to be bad, and what is done of it already."""
-        bad = {path for path, _ in self.place.rejected}
+        """Plan without the files that are known to be bad, and look up which shards are finished."""
+        bad = {path for path, _ in self.journal.rejected}
         good = {
             name: [each for each in members if each.path not in bad]
             for name, members in self.identities.items()
@@ -55,25 +55,29 @@ class SetWriter:
         )
         self.results: dict[int, ShardResult] = {}
         for number in range(len(self.plan.shards)):
-            if (result := self.place.finished(self.stem(number), number)) is not None:
+            if (result := self.journal.finished(self.stem(number), number)) is not None:
                 self.results[number] = result
 
     def stem(self, number: int) -> str:
+        """The file name of a shard, without suffix."""
         return f"{self.name}-{number:06d}"
 
     def job(self, number: int) -> tuple[Any, ...]:
-        tar, idx = (self.place.temporary(f"{self.stem(number)}.{end}") for end in ("tar", "idx"))
+        """The arguments of `pack_shard` for a shard."""
+        tar, idx = (self.journal.temporary(f"{self.stem(number)}.{end}") for end in ("tar", "idx"))
         verify = self.request.verify == "decode"
         return self.source, self.plan.shards[number], tar, idx, self.request.size or None, verify
 
     def accept(self, number: int, result: ShardResult) -> None:
-        self.place.commit(self.stem(number), number, result)
+        """Commit a shard that a worker has written."""
+        self.journal.commit(self.stem(number), number, result)
         self.results[number] = result
 
     def drop_empty(self) -> bool:
-        """Plans anew without the bad files where an identity or a shard came out empty; False: none did.
+        """Plan again without the bad files if an identity or a shard came out empty; returns whether one did.
 
-        An identity without pictures would be a hole that every user of identity numbers had to know of.
+        An identity without images would be a gap that every user of identity numbers had to know of. Raises
+        UserError if no file is usable.
         """
         counts = np.bincount(self.column("labels.identity"), minlength=len(self.plan.identities))
         if counts.all() and all(len(result) for result in self.results.values()):
@@ -81,25 +85,28 @@ class SetWriter:
         bad = [pair for result in self.results.values() for pair in result.rejected]
         if not counts.any():
             path, why = map(visible, bad[0])
-            self.place.discard()
+            self.journal.discard()
             raise UserError(
-                f"{self.place.folder.name}: none of its {len(bad)} files is usable ({path}: {why}, ...); "
+                f"{self.journal.folder.name}: none of its {len(bad)} files is usable ({path}: {why}, ...); "
                 "give src= another folder"
             )
-        self.place.drop(bad)
+        self.journal.drop(bad)
         self.plan_again()
         return True
 
     def column(self, name: str) -> np.ndarray:
+        """A column of all finished shards, in their order."""
         return np.concatenate([self.results[number].table[name] for number in sorted(self.results)])
 
     def rejected(self) -> list[tuple[str, str]]:
-        found = [pair for result in self.results.values() for pair in result.rejected]
-        return sorted([*found, *self.place.rejected, *((sample.path, sample.unfit) for sample in self.unfit)])
+        """(path, reason) of all files that are not in the set, sorted."""
+        by_workers = [pair for result in self.results.values() for pair in result.rejected]
+        by_source = [(sample.path, sample.unfit) for sample in self.unfit]
+        return sorted([*by_workers, *self.journal.rejected, *by_source])
 
     def write_index(self) -> dict[str, Any]:
-        """Writes tables and lists; returns the manifest."""
-        folder = self.place.folder
+        """Write tables and lists; returns the manifest."""
+        folder = self.journal.folder
         (folder / "index").mkdir(exist_ok=True)
         counts = [len(self.results[number]) for number in sorted(self.results)]
         identity = self.column("labels.identity")
@@ -126,14 +133,14 @@ class SetWriter:
                 file.write(text.encode())
         sync_path(folder / "index")
         sync_path(folder)
-        return self.manifest(
-            tables, [*files, BLOCKS, "identities.txt", "rejected.csv"], num_rejected=len(rejected)
-        )
+        names = [*files, BLOCKS, "identities.txt", "rejected.csv"]
+        return self.manifest(tables, names, num_rejected=len(rejected))
 
     def manifest(
         self, tables: Mapping[str, np.ndarray], files: list[str], *, num_rejected: int
     ) -> dict[str, Any]:
-        place, numbers = self.place, sorted(self.results)
+        """The manifest. tables: all columns by name; files: names of those written beside the shards."""
+        journal, numbers = self.journal, sorted(self.results)
         converted: Counter[str] = Counter()
         for result in self.results.values():
             converted.update(result.converted)
@@ -144,10 +151,10 @@ class SetWriter:
         }
         return {
             **request_facts(self.source, self.request, self.name),
-            "split": self.place.folder.name,
+            "split": self.journal.folder.name,
             "source_split": self.request.split,
             "licence": self.source.licence,
-            "request": place.request,
+            "request": journal.request,
             "samples": len(tables["shard"]),
             "identities": len(self.plan.identities),
             "fields": fields,
@@ -164,7 +171,7 @@ class SetWriter:
                 for number in numbers
             ],
             "files": [
-                file_entry(place.folder / name, name=name)
+                file_entry(journal.folder / name, name=name)
                 for name in [*files, *(f"{self.stem(number)}.idx" for number in numbers)]
             ],
         }

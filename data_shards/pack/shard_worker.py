@@ -1,4 +1,4 @@
-"""One shard of a pack: read, normalise and write its samples. This runs in the workers."""
+"""One shard of a pack: read, normalise and write its samples. It runs in the workers."""
 
 import zlib
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ COLUMNS = ("offset", "size", "width", "height", "crc", "labels.identity")
 
 @dataclass
 class ShardResult:
-    """What a written shard holds. All arrays have a row a sample, in the order of the tar."""
+    """What a written shard contains. All arrays have one row a sample, in the order of the tar."""
 
     num_bytes: int  # of the tar
     sha256: str
@@ -32,10 +32,11 @@ class ShardResult:
 def pack_shard(
     source: Source, entries: list[Entry], tar: Path, idx: Path, size: int | None, verify: bool
 ) -> ShardResult:
-    """Writes the samples to `tar` and its DALI index to `idx`, not synced.
+    """Write the samples to `tar` and its DALI index to `idx`, neither of them synced.
 
-    A picture that cannot be read or decoded is left out and listed. Raises OSError if the shard cannot be
-    written.
+    size: side of the stored squares in pixels (None = images keep their size). verify: decode the images that
+    keep their bytes. An image that cannot be read or decoded is left out and listed. Raises OSError if the
+    shard cannot be written.
     """
     rows: list[tuple[int, int, int, int, int, int]] = []
     labels: list[tuple[float, ...]] = []
@@ -45,16 +46,16 @@ def pack_shard(
     try:
         for key, identity, sample in entries:
             try:
-                picture = normalise(source.read(sample), size=size, crop=sample.crop, verify=verify)
+                image = normalise(source.read(sample), size=size, crop=sample.crop, verify=verify)
             except (Rejected, OSError) as error:
                 rejected.append((sample.path, reason(error)))
                 continue
-            jpeg = picture.jpeg
+            jpeg = image.jpeg
             offset = writer.add(key, {"jpg": jpeg, "cls": b"%d" % identity})
-            rows.append((offset, len(jpeg), picture.width, picture.height, zlib.crc32(jpeg), identity))
+            rows.append((offset, len(jpeg), image.width, image.height, zlib.crc32(jpeg), identity))
             labels.append(sample.labels)
-            if picture.converted:
-                converted[picture.converted] = converted.get(picture.converted, 0) + 1
+            if image.converted:
+                converted[image.converted] = converted.get(image.converted, 0) + 1
         writer.close(sync=False)
     finally:
         writer.abandon()
@@ -66,6 +67,7 @@ def pack_shard(
 
 
 def reason(error: Exception) -> str:
+    """The reason in rejected.csv for a file that could not be read or decoded."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     return str(error)

@@ -1,10 +1,10 @@
 """The order of samples: pure functions from a place in the endless stream of slots to sample ids.
 
-A slot is one training example; its clock position names it for ever. Nothing is carried from batch to batch:
-rank and world only say which positions are asked for, so any number of ranks, also one that changes in
+A slot is one training example; its clock position identifies it for ever. Nothing is carried from batch to
+batch: rank and world only say which positions are asked for, so any number of ranks, even one that changes in
 mid-epoch, reads the same stream. Shuffling is done in windows of shards, so that slow storage is read nearly
-in sequence, and nothing here is as long as the set. Here: plain, groups and unpaired. By weight:
-`weighted.py`. In shares: `mixed.py`. By name: `orders.py`. Randomness: `counter_rng.py`. Next: `loader.py`.
+in sequence, and no array is as long as the set. Here: plain, groups and unpaired. By weight: `weighted.py`.
+In shares: `mixed.py`. By name: `orders.py`. Randomness: `counter_rng.py`. Read next: `loading/loader.py`.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Slots:
     ids: np.ndarray  # [count, members] int64: row numbers in their set
     sets: np.ndarray  # [count, members] int8: which set
     positions: np.ndarray  # [count] int64: clock positions
-    # [count] bool: this picture was already in the epoch, it fills up its group; always false but in groups
+    # [count] bool: this image was already in the epoch and fills up its group; false in orders without groups
     repeat: np.ndarray
 
     @classmethod
@@ -51,7 +51,10 @@ class Order(Protocol):
 
 
 def rank_block(clock: int, batch: int, rank: int, world: int, *, unit: int = 1) -> tuple[int, int]:
-    """(first position, count) of a rank's contiguous share of the global batch that starts at `clock`."""
+    """(first position, count) of a rank's contiguous share of the global batch that starts at `clock`.
+
+    Raises UserError unless the batch is a multiple of world x unit.
+    """
     step = world * unit
     if batch < 1 or batch % step:
         lower, upper = batch // step * step, (batch // step + 1) * step
@@ -63,7 +66,7 @@ def rank_block(clock: int, batch: int, rank: int, world: int, *, unit: int = 1) 
 
 
 def evaluation_block(n: int, rank: int, world: int) -> range:
-    """The rows of a rank when every row is visited once: contiguous, sizes differ by <= 1, no padding."""
+    """The rows of a rank when each of n is visited once: contiguous, no padding, counts at most 1 apart."""
     return range(n * rank // world, n * (rank + 1) // world)
 
 
@@ -78,9 +81,9 @@ class _Epoch:
 
 
 class Windows:
-    """Units that lie in shards, permuted per epoch: shards among each other, then units within a window.
+    """Units in shards, permuted anew in each epoch: first the shards, then the units within a window.
 
-    Every epoch is a bijection of [0, total); `locate` computes any part of it alone.
+    Every epoch is a bijection of [0, total); `locate` computes any part of it on its own.
     """
 
     def __init__(self, counts: np.ndarray, stream: np.uint64, window: int) -> None:
@@ -90,7 +93,8 @@ class Windows:
         mean = max(1.0, self.total / max(1, len(counts)))
         shards = min(len(counts), max(WINDOW_SHARDS, round(window / mean)))
         self.number = max(1, len(counts) // max(1, shards))
-        self.cuts = np.arange(self.number + 1) * len(counts) // self.number  # even: no small rest
+        # Even cuts, so that no small window is left over.
+        self.cuts = np.arange(self.number + 1) * len(counts) // self.number
         self.epoch = lru_cache(maxsize=3)(self._epoch)
 
     def _epoch(self, number: int) -> _Epoch:
@@ -102,7 +106,7 @@ class Windows:
         return _Epoch(stream, shards, start, start[self.cuts])
 
     def locate(self, epoch: int, places: np.ndarray, member: int = 0) -> np.ndarray:
-        """The units at `places` of an epoch. Each member is a permutation of its own, window by window."""
+        """The units at `places` of an epoch. Each member has a permutation of its own, window by window."""
         table = self.epoch(epoch)
         window = np.searchsorted(table.windows, places, "right") - 1
         base = table.windows[window]
@@ -115,7 +119,7 @@ class Windows:
 
 
 def by_epoch(positions: np.ndarray, length: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Sort positions into epochs: [(epoch, which of the positions, their places in it)]."""
+    """Group positions by epoch: [(epoch, rows of the positions, their places in the epoch)]."""
     epochs = positions // length
     parts = []
     for epoch in np.unique(epochs).tolist():
@@ -125,10 +129,10 @@ def by_epoch(positions: np.ndarray, length: int) -> list[tuple[int, np.ndarray, 
 
 
 class Stream:
-    """An order that computes slots at any positions; consecutive ones are the common case."""
+    """An order that computes slots at any positions; consecutive positions are the common case."""
 
     def slots(self, first: int, count: int) -> Slots:
-        """The `count` slots from position `first` on."""
+        """The `count` slots that start at position `first`."""
         return self.at(np.arange(first, first + count, dtype=np.int64))
 
     def at(self, positions: np.ndarray) -> Slots:
@@ -137,7 +141,7 @@ class Stream:
 
 
 class PlainOrder(Stream):
-    """Every epoch is a permutation of the rows, for each member."""
+    """Each member of the slots runs through the rows, in each epoch by another permutation."""
 
     unit = 1
 
@@ -160,8 +164,8 @@ class PlainOrder(Stream):
 class GroupOrder(Stream):
     """P x K batches: K = `group` consecutive slots show one identity, the P groups come from a whole window.
 
-    In each epoch an identity's n pictures are permuted anew and cut into ceil(n / K) groups. The last one is
-    filled up with its first pictures, marked `repeat`: an epoch visits each picture once besides those.
+    In each epoch an identity's n images are permuted anew and cut into ceil(n / K) groups. The last group is
+    filled up with the first images, marked `repeat`: apart from those an epoch visits each image once.
     """
 
     members = 1
@@ -174,17 +178,17 @@ class GroupOrder(Stream):
         self._start = self._rows.identity_start
         num = len(self._start) - 1
         self._groups = np.zeros(num + 1, np.int64)  # groups before each identity
-        for low in range(0, num, 1 << 18):  # in parts: no temporary copy of a table of millions of identities
+        for low in range(0, num, 1 << 18):  # in parts, since a table of millions of identities is not copied
             high = min(num, low + (1 << 18))
             sizes = np.diff(np.asarray(self._start[low : high + 1]).astype(np.int64))
             np.cumsum((sizes + group - 1) // group, out=self._groups[low + 1 : high + 1])
             self._groups[low + 1 : high + 1] += self._groups[low]
-        # a group is counted to the shard in which its identity begins
+        # A group belongs to the shard in which its identity begins.
         owner = np.searchsorted(self._start, np.asarray(self._rows.shard_start))
         counts = np.diff(self._groups[np.minimum(owner, num)])
         stream = counter_rng.key(seed, "groups")
         self._windows = Windows(counts, stream, max(1, window // group))
-        self._pictures = counter_rng.derive(stream, np.int64(-1))
+        self._images = counter_rng.derive(stream, np.int64(-1))
         self.epoch_slots = self._windows.total * group
         if not self.epoch_slots:
             raise UserError("data.train holds no identities: pack identity folders, or use data.order=plain")
@@ -203,15 +207,16 @@ class GroupOrder(Stream):
         size = self._start[identity + 1].astype(np.int64) - low
         nth = (groups - self._groups[identity])[inverse] * self._group + places % self._group
         identity, low, size = identity[inverse], low[inverse], size[inverse]
-        stream = counter_rng.derive(counter_rng.derive(self._pictures, np.int64(epoch)), identity)
+        stream = counter_rng.derive(counter_rng.derive(self._images, np.int64(epoch)), identity)
         return self._rows.ids(low + counter_rng.permute(stream, nth % size, size)), nth >= size
 
 
 class UnpairedOrder(Stream):
     """Two kinds of rows side by side (A/B): member 0 runs through A, member 1 through B.
 
-    Each side is a permutation of its own in its own epochs, so which samples stand together changes. Both
-    may be parts of one set. An epoch of this order is one of the longer side, unless `epoch_slots` says else.
+    Each side is a permutation of its own in its own epochs, so which images share a slot changes from epoch
+    to epoch. Both may be parts of one set. An epoch of this order is one of the longer side, unless
+    `epoch_slots` states another.
     """
 
     members = 2

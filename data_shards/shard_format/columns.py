@@ -1,8 +1,8 @@
-"""Columns of a set's index: npy files read with bounds, and what tells that they are those that were packed.
+"""Columns of a set's index: npy files read with bounds, and the proof that they are those that were packed.
 
-Files of small sets are hashed whole. Those of large sets are hashed by blocks, each when a row in it is first needed:
-`index/blocks.sha256` holds the hashes, and the manifest the hash of that file. A header is compared with what the
-packer writes; nothing in it is evaluated.
+The files of small sets are hashed whole. Those of large sets are hashed by blocks, each when a row in it is
+first needed: `index/blocks.sha256` contains the hashes, and the manifest the hash of that file. A header is
+compared with what the packer writes; nothing in it is evaluated.
 """
 
 import hashlib
@@ -16,11 +16,9 @@ import numpy as np
 
 from data_shards.files import FileError, open_regular, read_bytes
 
-BLOCKS = (
-    "index/blocks.sha256"  # of every column in the order of their names: the sha256 of each block of the file
-)
+BLOCKS = "index/blocks.sha256"  # the sha256 of each block of every column, in the order of their names
 BLOCK_BYTES = 1 << 18
-DIGEST = 32
+DIGEST = 32  # bytes of a sha256
 REMEDY = "copy it again or pack the set again"
 
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -31,7 +29,7 @@ _HEADER = re.compile(
 
 
 def load_column(path: Path, dtype: str, rows: int) -> np.memmap:
-    """The column in `path`, memory-mapped. FileError unless it is an npy file of `rows` values of `dtype`."""
+    """Map the column in `path`: [rows] of `dtype`, read-only. Raises FileError for any other npy file."""
     kind = np.dtype(dtype)
     with open_regular(path, remedy=REMEDY) as file:
         head = file.read(10)
@@ -50,7 +48,7 @@ def load_column(path: Path, dtype: str, rows: int) -> np.memmap:
 
 
 def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
-    """FileError unless the file's bytes are those that its entry in the manifest says."""
+    """Raise FileError unless the file's bytes are those that its entry in the manifest states."""
     with open_regular(path, remedy=REMEDY) as file:
         same = os.fstat(file.fileno()).st_size == entry["bytes"]
         if not same or hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
@@ -58,40 +56,43 @@ def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
 
 
 def block_digests(path: Path, block: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """sha256 of each block of a file."""
+    """The sha256 of each block of a file, 32 bytes each."""
     with open(path, "rb") as file:
         while data := file.read(block):
             yield hashlib.sha256(data).digest()
 
 
 class Blocks:
-    """Verifies the blocks of columns when their rows are first needed."""
+    """Verify the blocks of columns when their rows are first needed."""
 
     def __init__(self, folder: Path, columns: Mapping[str, np.ndarray], entry: Mapping[str, Any]) -> None:
-        """columns: {file below folder: the memory-mapped column}; entry: what the manifest says of BLOCKS."""
+        """columns: {file below folder: the memory-mapped column}; entry: the manifest's entry for BLOCKS.
+
+        Raises FileError if that file was changed or does not fit the columns.
+        """
         path = folder / BLOCKS
         verify_file(path, entry)
         data = read_bytes(path, limit=int(entry["bytes"]), remedy=REMEDY)
         self._columns, place = [], 0
         for name in sorted(columns):
-            found = columns[name]
-            start = getattr(found, "offset", 0)
-            count = -(-(start + found.nbytes) // BLOCK_BYTES)
+            column = columns[name]
+            start = getattr(column, "offset", 0)
+            count = -(-(start + column.nbytes) // BLOCK_BYTES)
             hashes = data[place : place + count * DIGEST]
-            self._columns.append((folder / name, start, found.itemsize, hashes, np.zeros(count, bool)))
+            self._columns.append((folder / name, start, column.itemsize, hashes, np.zeros(count, bool)))
             place += count * DIGEST
         if place != len(data):
             raise FileError(f"{path}: is not as long as the columns need: {REMEDY}")
 
     def verify(self, ids: np.ndarray) -> None:
-        """FileError naming the column, if a block that holds one of these rows was changed."""
+        """Raise FileError naming the column if a block that contains one of these rows was changed."""
         for path, start, width, hashes, done in self._columns:
-            # A header is a multiple of 64 bytes: no value lies on both sides of an edge.
+            # A header is a multiple of 64 bytes long, so no value extends over the edge of a block.
             blocks = (start + ids * width) // BLOCK_BYTES
-            late = blocks[~done[blocks]]
-            if late.size:
-                _verify_blocks(path, np.unique(late).tolist(), hashes)
-                done[late] = True
+            pending = blocks[~done[blocks]]
+            if pending.size:
+                _verify_blocks(path, np.unique(pending).tolist(), hashes)
+                done[pending] = True
 
 
 def _verify_blocks(path: Path, blocks: Sequence[int], hashes: bytes) -> None:
@@ -103,7 +104,7 @@ def _verify_blocks(path: Path, blocks: Sequence[int], hashes: bytes) -> None:
 
 
 def check_starts(path: Path, starts: np.ndarray, rows: int) -> None:
-    """FileError unless `starts` rises from 0 to the number of rows, so that nothing that it divides is empty."""
+    """Raise FileError unless `starts` rises strictly from 0 to the number of rows: no part is empty."""
     if int(starts[0]) != 0 or int(starts[-1]) != rows or not (starts[1:] > starts[:-1]).all():
         raise FileError(f"{path}: does not rise from 0 to the {rows} rows of the set: {REMEDY}")
 

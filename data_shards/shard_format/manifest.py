@@ -1,7 +1,7 @@
-"""manifest.json of a packed set: what the set is and what every file of it must be. Written last.
+"""manifest.json of a packed set: what the set is and what each of its files must be. It is written last.
 
-A folder without it is not a set, whatever else it holds. The file carries its own hash, so a changed byte
-in it is found as surely as one in a shard.
+A folder without it is not a set, whatever else it contains. The file carries its own hash, so a changed byte
+in it is noticed as surely as one in a shard. What the index and the shards contain: `shard_set.py`.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from data_shards.files import MissingFile, conform, durable, parse_json, read_by
 
 SCHEMA = 1
 NAME = "manifest.json"
-LARGEST = 1 << 28  # bytes of a manifest; one of 26,000 shards has 9 million
+FOLDER = ".pack"  # the journal of a set that is being packed
+LARGEST = 1 << 28  # bytes of a manifest; with 26,000 shards it has 9 million
 REMEDY = "copy it again or pack the set again"
 
 _SHAPE = {
@@ -40,7 +41,7 @@ _SHAPE = {
     "shards": [{"name": str, "samples": int, "bytes": int, "sha256": str}],
     "files": [{"name": str, "bytes": int, "sha256": str}],
 }
-_NAME = re.compile(r"(?:index/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # of a file; it never leads out of the folder
+_NAME = re.compile(r"(?:index/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # of a file: never outside the folder
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DTYPES = ("i4", "f4")
 _NEEDED = ("shard", "offset", "size", "width", "height", "crc", "identity_start", "shard_start")
@@ -52,7 +53,7 @@ def _own_hash(manifest: dict[str, Any]) -> str:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Commits the set in `folder`: adds schema and hash, then writes manifest.json durably."""
+    """Commit the set in `folder`: add schema and hash, then write manifest.json durably."""
     manifest = {"schema": SCHEMA, **manifest}
     manifest["sha256"] = _own_hash(manifest)
     with durable(folder / NAME) as file:
@@ -60,7 +61,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
-    """(manifest, sha256 of the file). Raises UserError for a folder that is not a whole set of this schema."""
+    """(manifest, sha256 of the file). Raises UserError unless the folder is a whole set of this schema."""
     path = folder / NAME
     try:
         data = read_bytes(path, limit=LARGEST, remedy="give the folder of a packed set")
@@ -86,7 +87,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _fault(manifest: dict[str, Any]) -> str:
-    """What contradicts itself in a manifest of the right shape; empty: nothing."""
+    """What is contradictory in a manifest of the right shape ("" = nothing)."""
     shards, files, fields = manifest["shards"], manifest["files"], manifest["fields"]
     entries = [*shards, *files]
     for entry in entries:
@@ -96,9 +97,9 @@ def _fault(manifest: dict[str, Any]) -> str:
     if len(names) != len(entries):
         return "it names a file twice"
     tables = [*_NEEDED, *(f"labels.{field}" for field in fields)]
-    for wanted in (*(f"index/{table}.npy" for table in tables), "identities.txt", "rejected.csv"):
-        if wanted not in names:
-            return f"it does not list {wanted!r:.60}"
+    for name in (*(f"index/{table}.npy" for table in tables), "identities.txt", "rejected.csv"):
+        if name not in names:
+            return f"it does not list {name!r:.60}"
     if min((shard["samples"] for shard in shards), default=0) < 1 or manifest["identities"] < 1:
         return "it has a shard without samples, or no identities"
     if sum(shard["samples"] for shard in shards) != manifest["samples"]:
@@ -108,6 +109,3 @@ def _fault(manifest: dict[str, Any]) -> str:
     if fields.get("identity") != {"dtype": "i4", "largest": manifest["identities"] - 1}:
         return f"fields.identity does not fit identities={manifest['identities']}"
     return ""
-
-
-FOLDER = ".pack"

@@ -1,9 +1,9 @@
-"""ShardSet: the read side of a packed set. Memory-mapped tables, a row a sample, ordered by (shard, offset).
+"""ShardSet: a packed set, opened for reading. Its tables are memory-mapped, a row a sample, in tar order.
 
-Opening compares the size of every file with the manifest, and the bytes of the index: all of a small set's, of a
-large one's (over WHOLE bytes) the two tables of starts, and the rest when a row is first needed (`verify`). The
-shards' bytes have their crc32 compared when they are read; `rostro check` reads all. Row numbers are the ids of
-samples everywhere.
+Opening compares the size of every file with the manifest, and the bytes of the index: all of a small set's;
+of a large one's (over WHOLE bytes) the two tables of starts, and the rest when a row is first needed
+(`verify`). The crc32 of an image is compared when it is read; `rostro check` reads everything. Row numbers
+are the ids of samples everywhere. Read next: `columns.py`, `manifest.py`.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from data_shards.shard_format.columns import BLOCKS, REMEDY, Blocks, check_start
 from data_shards.shard_format.manifest import read_manifest
 from data_shards.shard_format.ustar import BLOCK, header_name
 
-# The picture's bytes are at [offset, offset + size) of the shard; crc is zlib.crc32 of them.
+# An image's bytes are at [offset, offset + size) of its shard; crc is the zlib.crc32 of them.
 COLUMNS = {"shard": "u4", "offset": "u8", "size": "u4", "width": "u2", "height": "u2", "crc": "u4"}
 STARTS = ("identity_start", "shard_start")
 WHOLE = 128 << 20  # bytes of an index that is verified whole when it is opened
@@ -30,12 +30,12 @@ CHUNK = 1 << 20  # rows that are compared at a time
 
 
 class ShardSet:
-    """A packed set, opened. Arrays are read-only maps of files: a process touches only what it reads."""
+    """A packed set, opened. Its arrays are read-only maps of files: a process loads only what it reads."""
 
     shard: np.ndarray  # [n] u4
     offset: np.ndarray  # [n] u8
     size: np.ndarray  # [n] u4
-    width: np.ndarray  # [n] u2, of the stored picture
+    width: np.ndarray  # [n] u2, pixels of the stored image
     height: np.ndarray  # [n] u2
     crc: np.ndarray  # [n] u4
     identity_start: np.ndarray  # [identities + 1] u8: identity i owns rows [start[i], start[i + 1])
@@ -59,9 +59,9 @@ class ShardSet:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, fields: Sequence[str] = ()) -> "ShardSet":
-        """Opens the set after comparing schema, files, sizes and the index with the manifest.
+        """Open the set after comparing schema, files, sizes and the index with the manifest.
 
-        fields: labels that the caller needs. Raises UserError that names what differs and what to type.
+        fields: labels that the caller needs. Raises UserError, which names what differs and what to type.
         """
         folder = Path(folder)
         manifest, digest = read_manifest(folder)
@@ -92,24 +92,24 @@ class ShardSet:
         else:
             self._compared = False
             self.unchecked = (
-                f"{self.folder}: packed before indexes had block hashes: sizes, pictures and places of rows are "
-                "verified as they are read, labels beside the identity by `rostro check` only"
+                f"{self.folder}: packed before indexes had block hashes: sizes, images and places of rows "
+                "are verified as they are read, labels other than the identity by `rostro check` only"
             )
 
     def _columns(self) -> dict[str, np.ndarray]:
-        """{file: column} of all that has a row a sample."""
+        """{file: column} of all columns with one row a sample."""
         columns = {f"index/{name}.npy": getattr(self, name) for name in COLUMNS}
         return columns | {f"index/labels.{field}.npy": column for field, column in self.labels.items()}
 
     def verify(self, ids: np.ndarray) -> None:
-        """UserError if the index of one of these rows is not what was packed. Call it before rows are used."""
+        """Raise UserError if the index of these rows is not what was packed. Call it before they are used."""
         if self._blocks is not None:
             self._blocks.verify(ids)
         elif not self._compared:
             self.compare(np.unique(ids))
 
     def check_starts(self) -> None:
-        """UserError unless both tables of starts cut the rows into parts, and shards are as the manifest says."""
+        """Raise UserError unless both tables of starts divide the rows, into shards as the manifest says."""
         for name in STARTS:
             check_starts(self._column(name), getattr(self, name), len(self))
         counts = [entry["samples"] for entry in self.manifest["shards"]]
@@ -117,7 +117,7 @@ class ShardSet:
             raise UserError(f"{self._column('shard_start')}: does not fit the manifest's shards: {REMEDY}")
 
     def compare_all(self) -> None:
-        """UserError unless all rows fit starts and shards, and the hashes of blocks where there are any."""
+        """Raise UserError unless all rows fit starts, shards and, if the set has them, hashes of blocks."""
         if BLOCKS in self._files:
             self._blocks = Blocks(self.folder, self._columns(), self._files[BLOCKS])
         for ids in self._chunks():
@@ -129,7 +129,7 @@ class ShardSet:
             yield np.arange(first, min(first + CHUNK, len(self)))
 
     def compare(self, ids: np.ndarray) -> None:
-        """UserError unless these rows are in the shard and belong to the identity that the starts say."""
+        """Raise UserError unless these rows are in the shard and of the identity that the starts say."""
         shard = np.searchsorted(self.shard_start, ids.astype("u8"), "right") - 1
         person = np.searchsorted(self.identity_start, ids.astype("u8"), "right") - 1
         offset, size = self.offset[ids], self.size[ids]
@@ -152,6 +152,7 @@ class ShardSet:
 
     @cached_property
     def shards(self) -> list[Path]:
+        """The files of the shards, by number."""
         return [self.folder / shard["name"] for shard in self.manifest["shards"]]
 
     def __len__(self) -> int:
@@ -161,21 +162,21 @@ class ShardSet:
         return f"ShardSet({self.name}: {len(self)} samples of {len(self.identity_start) - 1} identities)"
 
     def member(self, sample_id: int) -> str:
-        """Name of a sample's picture in its shard, `<key>.jpg`, read from the tar."""
+        """The name of a sample's image in its shard, `<key>.jpg`, read from the tar."""
         path = self.shards[int(self.shard[sample_id])]
         try:
             with open(path, "rb") as file:
                 file.seek(int(self.offset[sample_id]) - BLOCK)
                 return header_name(file.read(BLOCK))
         except (OSError, ValueError) as error:
-            return f"? ({error})"  # this name goes into messages about damage: it must not fail itself
+            return f"? ({error})"  # the name goes into messages about damage, so this must not fail
 
     def key(self, sample_id: int) -> str:
         """`<shard file>:<member name>`: how messages name a sample."""
         return f"{self.shards[int(self.shard[sample_id])].name}:{self.member(sample_id)}"
 
     def identity_names(self) -> list[str]:
-        """Name of every identity, by its number. UserError if the list is not the one that was packed."""
+        """The names of the identities, by number. Raises UserError if the list is not what was packed."""
         path, entry = self.folder / "identities.txt", self._files["identities.txt"]
         data = read_bytes(path, limit=entry["bytes"], remedy=REMEDY)
         try:
@@ -188,14 +189,14 @@ class ShardSet:
 
 
 def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raises UserError for the first file that is missing or has another size than the manifest says."""
+    """Raise UserError for the first file that is missing or has another size than the manifest says."""
     for entry in (*manifest["shards"], *manifest["files"]):
         path = os.path.join(folder, entry["name"])
         try:
-            found = os.stat(path)
+            status = os.stat(path)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; {REMEDY}") from None
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: is not a regular file; {REMEDY}")
-        if found.st_size != entry["bytes"]:
-            raise UserError(f"{path}: {found.st_size} bytes, the manifest says {entry['bytes']}; {REMEDY}")
+        if status.st_size != entry["bytes"]:
+            raise UserError(f"{path}: {status.st_size} bytes, the manifest says {entry['bytes']}; {REMEDY}")

@@ -1,6 +1,7 @@
 """What a data set on disk looks like to the packer: a `Source` lists samples and reads their bytes.
 
-Which there are says `registry.py`. A source is listed in the parent process and read in the workers, so it must pickle.
+`registry.py` says which sources exist. A source is listed in the parent process and read in the workers, so
+it must pickle.
 """
 
 import os
@@ -9,40 +10,43 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from data_shards.errors import UserError
-from data_shards.sources.walk import Found, Walk, is_folder, is_helper
+from data_shards.sources.walk import Walk, WalkedFile, is_folder, is_helper
 
-LARGEST_FILE = 1 << 29  # bytes; a larger one is not a picture, and reading it would exhaust the memory
+LARGEST_FILE = 1 << 29  # bytes; a larger file is not an image, and reading it would exhaust the memory
 
 
 class Sample(NamedTuple):
-    """One picture. `(identity, stem)` names it: its key in the shards is made of both."""
+    """One image. Its key in the shards is made of `identity` and `stem`."""
 
     path: str  # unique; relative to the source's folder, or any name that `read` understands
     identity: str  # the person, or the class
     stem: str  # name within the identity, without suffix
-    num_bytes: int = 0  # size of the file as far as known: shards are cut by it; 0: unknown
-    labels: tuple[float, ...] = ()  # in the order of Source.fields; -1: unknown
-    # x, y, width, height in pixels of the upright picture; or the side of its centre square, up to 1 a share
+    num_bytes: int = 0  # size of the file, by which shards are cut (0 = unknown)
+    labels: tuple[float, ...] = ()  # in the order of Source.fields (-1 = unknown)
+    # Either x, y, width, height in pixels of the upright image, or the side of its centre square: in pixels,
+    # or up to 1 as a share of the shorter side (None = keep the whole image).
     crop: tuple[int, int, int, int] | float | None = None
-    unfit: str = ""  # why this file must not be packed; it is listed in rejected.csv
+    unfit: str = ""  # the reason in rejected.csv if this file must not be packed ("" = it may)
 
 
 class Source(Protocol):
-    name: str  # of the data set: names the set when the user gives none
+    """A data set that can be packed."""
+
+    name: str  # of the data set, and of the packed set when the user gives none
     licence: str  # one line for the manifest
     fields: Mapping[str, str]  # label columns beside `identity`: {field: numpy dtype, i4 or f4}
 
     def samples(self) -> Iterable[Sample]:
-        """All samples in any order, the same at every call. Files that are missing are listed too."""
+        """All samples, in the same order at every call. Files that are missing are listed too."""
         ...
 
     def read(self, sample: Sample) -> bytes:
-        """The encoded picture (any format that `images/normalize.py` knows). Raises OSError."""
+        """The encoded image, in any format that `images/normalize.py` knows. Raises OSError."""
         ...
 
 
 class FileSource:
-    """Base of the sources whose samples are files under one folder, root/<identity>/**/<file>."""
+    """The base of sources whose samples are files under one folder, root/<identity>/**/<file>."""
 
     name = ""
     licence = ""
@@ -70,7 +74,7 @@ class FileSource:
 
 
 def read_file(path: str) -> bytes:
-    """Bytes of a regular file. Raises OSError; never waits on a pipe or device among the pictures."""
+    """The bytes of a regular file of at most LARGEST_FILE, else OSError; it never waits on a pipe."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
@@ -88,24 +92,24 @@ def read_file(path: str) -> bytes:
         os.close(fd)
 
 
-def walk(root: str) -> Iterator[Found]:
-    """(path relative to root, size, why it must not be packed) of all files, for a source of its own layout."""
+def walk(root: str) -> Iterator[WalkedFile]:
+    """All files below root, for a source of another layout: path from root, size, why it is unfit."""
     return Walk(root).below("")
 
 
 def folders_of(root: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders directly below root, sorted. Raises UserError if root is not a folder or has none."""
+    """Names of the folders directly below root, sorted. Raises UserError if there are none."""
     try:
         names = sorted(
             entry.name for entry in os.scandir(root) if is_folder(entry) and not is_helper(entry.name)
         )
     except OSError as error:
-        raise UserError(f"src={root}: {error.strerror}; give the folder that holds the pictures") from None
+        raise UserError(f"src={root}: {error.strerror}; give the folder that holds the images") from None
     if not names:
         raise UserError(f"src={root}: holds no folders; give the folder that has one folder an identity")
     return names
 
 
 def stem(name: str) -> str:
-    """File name without its suffix; `.jpg` alone keeps its name."""
+    """The file name without its suffix; `.jpg` alone keeps its name."""
     return os.path.splitext(name)[0]

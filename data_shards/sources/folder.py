@@ -1,4 +1,4 @@
-"""A folder of identity (or class) folders, the most common layout: SRC/<identity>/**/<picture>."""
+"""A folder of identity (or class) folders, the most common layout: SRC/<identity>/**/<image>."""
 
 import os
 import re
@@ -15,6 +15,8 @@ _VGGFACE2 = re.compile(r"n\d{6}")
 
 
 class Folder(FileSource):
+    """The files of a folder; its folders are the identities."""
+
     licence = "not stated by the source: check the terms of the pictures before you share them"
 
     def __init__(self, root: str) -> None:
@@ -29,37 +31,38 @@ class Folder(FileSource):
             yield sample
         if len(people) == 1:
             raise UserError(
-                f"src={self.root}: all its pictures lie in one folder, {visible(people.pop())!r}: {WANTED}"
+                f"src={self.root}: all its images are in one folder, {visible(people.pop())!r}: {REMEDY}"
             )
 
 
-WANTED = "give the folder that has one folder for each identity or class, SRC/<identity>/<picture>"
+REMEDY = "give the folder that has one folder for each identity or class, SRC/<identity>/<image>"
 
 
 def source(src: str, *, split: str) -> Folder:
-    """src: the folder of the identities. UserError for a layout of another source, or one level too high."""
+    """Open src, the folder of the identities. Raises UserError for another layout, or one level too high."""
     names = folders_of(src)
-    if found := next((name for name in LFW if name in names), ""):
-        raise UserError(f"src={src}: holds {found}, LFW as unpacked: type source=lfw")
+    if archive := next((name for name in LFW if name in names), ""):
+        raise UserError(f"src={src}: holds {archive}, LFW as unpacked: type source=lfw")
     inner = {name: _folders(os.path.join(src, name)) for name in _splits(names)}
     if inner and all(inner.values()):
         first = next(iter(inner))
         if any(_VGGFACE2.fullmatch(name) for name in inner[first]):
             raise UserError(
-                f"src={src}: holds {first}/{visible(inner[first][0])}, VGGFace2: type source=vggface2 split={first}"
+                f"src={src}: holds {first}/{visible(inner[first][0])}, VGGFace2: "
+                f"type source=vggface2 split={first}"
             )
         raise UserError(
-            f"src={src}: its folders ({', '.join(map(visible, inner))}) hold folders, and would be taken for people: "
-            f"type src={visible(os.path.join(src, first))}"
+            f"src={src}: its folders ({', '.join(map(visible, inner))}) hold folders, "
+            f"and would be taken for people: type src={visible(os.path.join(src, first))}"
         )
     del split  # one folder is one split
     return Folder(src)
 
 
 def _splits(names: list[str]) -> list[str]:
-    """The folders that may be splits: the only one, or several of such names, whatever stands beside them."""
-    found = [name for name in names if name.lower() in SPLITS]
-    return names if len(names) == 1 else found if len(found) > 1 or found == names else []
+    """The folders that may be splits: the only one, or several of such names, whatever is beside them."""
+    splits = [name for name in names if name.lower() in SPLITS]
+    return names if len(names) == 1 else splits if len(splits) > 1 or splits == names else []
 
 
 def _folders(folder: str) -> list[str]:

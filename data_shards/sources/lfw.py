@@ -1,9 +1,9 @@
 """LFW, Labeled Faces in the Wild: <Name>/<Name>_0001.jpg, 250 x 250 (Huang et al., UMass 07-49, 2007).
 
-Keys keep the official names, so the pair lists (`pairs.txt`) find their pictures in the shards.
+Keys keep the official names, so the pair lists (`pairs.txt`) find their images in the shards.
 
-The face takes the middle 150 of 250 pixels or so: whole pictures show shoulders and background, which a network learns
-along with the person, and which the faces that it is asked about later do not have. So the centre is cut.
+The face takes about the middle 150 of 250 pixels. Whole images also show shoulders and background, which a
+network would learn along with the person, and which the faces in later use do not have. So the centre is cut.
 """
 
 import os
@@ -12,11 +12,13 @@ from data_shards.errors import UserError
 from data_shards.sources.base import FileSource, Sample, folders_of
 
 CROP = 150.0
-OPTIONS: dict[str, object] = {"crop": CROP}  # side of the centre square: pixels, or up to 1 a share; 1 is all
+OPTIONS: dict[str, object] = {"crop": CROP}  # side of the centre square: pixels, or a share (1 = all)
 FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")  # as the archives unpack
 
 
 class Lfw(FileSource):
+    """The images of LFW, cut to the face."""
+
     name = "lfw"
     licence = "research only; the photographs belong to their owners (vis-www.cs.umass.edu/lfw)"
 
@@ -29,8 +31,8 @@ class Lfw(FileSource):
 
 
 def source(src: str, *, split: str, crop: float = CROP) -> Lfw:
-    """src: the folder of the people, or one that holds an unpacked archive."""
-    del split  # people lists, not folders, divide LFW; hold out identities with holdout=
+    """Open src, the folder of the people or one that contains an unpacked archive. Raises UserError."""
+    del split  # LFW is divided by lists of people, not folders; hold out identities with holdout=
     if not 0 < crop <= 10_000:
         raise UserError(
             f"crop={crop:g}: type the side of the centre square in pixels, e.g. 150, or a share up to 1"

@@ -11,6 +11,8 @@ _SUBJECT = re.compile(r"s\d+")
 
 
 class Orl(FileSource):
+    """The images of the 40 subjects."""
+
     name = "orl"
     licence = "AT&T Laboratories Cambridge: free for research with acknowledgement"
 
@@ -22,7 +24,8 @@ class Orl(FileSource):
 
 
 def source(src: str, *, split: str) -> Orl:
-    del split  # ORL has none
+    """Open src, the folder of the subjects. Raises UserError where it has none."""
+    del split  # ORL has no splits
     if not any(_SUBJECT.fullmatch(name) for name in folders_of(src)):
         raise UserError(f"src={src}: has no folders s1, s2, ...; give the folder that holds them")
     return Orl(src)

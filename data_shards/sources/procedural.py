@@ -1,6 +1,6 @@
-"""Faces that do not exist: `rostro pack source=procedural identities=150 per_identity=12 out=DIR`. It reads no src.
+"""Synthetic faces: `rostro pack source=procedural identities=150 per_identity=12 out=DIR`. It reads no src.
 
-The generator is `data_shards/faces/generator.py`. Identities are numbered, so a larger set contains a smaller one.
+The generator is `faces/generator.py`. Identities are numbered, so a larger set contains a smaller one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,16 @@ from data_shards.sources.base import Sample
 
 NEEDS_SRC = False
 SIZE = 112
-# size and seed are also keys of the packer: here they mean the size drawn (0: SIZE) and who the people are.
+# size and seed are also keys of the packer. For this source size is the size that is drawn (0 = SIZE), and
+# seed decides who the people are.
 OPTIONS: dict[str, object] = {"identities": 150, "per_identity": 12, "size": 0, "seed": 0}
 QUALITY = 92
 BYTES_PER_PIXEL = 0.45  # of the JPEGs, roughly: shards are cut by it
 
 
 class Procedural:
+    """`identities` people with `per_identity` images of `size` x `size` pixels each."""
+
     name = "procedural"
     licence = "drawn by a program, shows nobody; free of any claim"
     fields: Mapping[str, str] = dict.fromkeys(FIELDS, "i4")
@@ -43,9 +46,10 @@ class Procedural:
 
 
 def source(src: str, *, split: str, identities: int, per_identity: int, size: int, seed: int) -> Procedural:
+    """Make the source; src must be empty. Raises UserError for a number out of range."""
     del split
     if src:
-        raise UserError(f"src={src}: source=procedural reads no folder; leave src away")
+        raise UserError(f"src={src}: source=procedural reads no folder; leave src out")
     size = size or SIZE
     checks = {
         "identities": (identities, 1, 10**6),

@@ -1,4 +1,5 @@
-"""The sources by name: the folder is the registry. `sources/<name>.py` has
+"""The sources by name: the folder is the registry. Each `sources/<name>.py` has
+
 OPTIONS: dict[str, default]                  keys of its own for `rostro pack`, typed by their defaults
 def source(src: str, split: str, **options)  -> Source; UserError for a folder that is not this data set
 """
@@ -16,13 +17,14 @@ HELPERS = ("base", "registry", "walk")
 
 
 def source_names() -> list[str]:
+    """The names of all sources, sorted."""
     return sorted(
         module.name for module in pkgutil.iter_modules(sources.__path__) if module.name not in HELPERS
     )
 
 
 def source_module(name: str) -> Any:
-    """Module sources/<name>.py. Raises UserError for an unknown name."""
+    """The module sources/<name>.py. Raises UserError for an unknown name."""
     if name not in source_names():
         raise UserError(f"source={name}: unknown; choose one of {', '.join(source_names())}")
     return importlib.import_module(f"data_shards.sources.{name}")
@@ -31,7 +33,7 @@ def source_module(name: str) -> Any:
 def open_source(
     name: str, src: str, *, split: str = "train", options: Mapping[str, Any] | None = None
 ) -> Source:
-    """The source `name` on folder src. Raises UserError for an unknown name or option, or a wrong folder."""
+    """Open the source `name` on src. Raises UserError for an unknown name or option, or a wrong folder."""
     module = source_module(name)
     options = dict(options or {})
     for key, value in options.items():

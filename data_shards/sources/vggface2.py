@@ -1,6 +1,6 @@
 """VGGFace2 (Cao et al., FG 2018): <split>/n000001/0001_01.jpg, identity_meta.csv, <split>_list.txt, loose_bb.
 
-A list, where there is one, decides which files belong to the split. Label `gender` is the column of
+If there is a list, it decides which files belong to the split. The label `gender` is the column of
 identity_meta.csv: 0 female, 1 male, -1 not listed.
 """
 
@@ -12,10 +12,14 @@ from data_shards.sources.base import FileSource, Sample, folders_of
 
 OPTIONS: dict[str, object] = {"crop": False}  # cut the boxes of loose_bb_<split>.csv
 
-Box = tuple[int, int, int, int]
+PLACES = ("", "meta", "data", "bb_landmark")  # folders that may contain the lists and tables
+
+Box = tuple[int, int, int, int]  # x, y, width, height in pixels
 
 
 class VggFace2(FileSource):
+    """The images of one split, with genders, and cut to boxes if they are given."""
+
     name = "vggface2"
     licence = "research only; no longer given out by its authors; the photographs belong to their owners"
     fields = {"gender": "i4"}  # noqa: RUF012  (as Source says; never changed)
@@ -32,7 +36,7 @@ class VggFace2(FileSource):
         self.genders, self.listed, self.boxes = genders, listed, boxes
 
     def __getstate__(self) -> dict[str, object]:
-        """Workers only read files: the tables of all pictures need not travel."""
+        """Workers only read files, so the tables of all images are not sent to them."""
         return {"root": self.root}
 
     def samples(self) -> Iterator[Sample]:
@@ -42,7 +46,7 @@ class VggFace2(FileSource):
                 sample = sample._replace(unfit="is not in the list of the split")
             missing.pop(sample.path, None)
             yield sample
-        for path in missing:  # reading them fails, so they are reported
+        for path in missing:  # reading one fails, and so reports it
             sample = self.sample(path.partition("/")[0], path, 0)
             if os.path.lexists(os.path.join(self.root, path)):
                 sample = sample._replace(unfit="is in the list of the split by a path that is left out")
@@ -58,23 +62,21 @@ class VggFace2(FileSource):
 
 
 def source(src: str, *, split: str, crop: bool = False) -> VggFace2:
-    """src: the folder that holds train/ and test/, or that of the identities."""
-    # The lists lie beside the folder: `test/` and `.` have no parent by name.
+    """Open src, the folder that contains train/ and test/, or that of the identities. Raises UserError."""
+    # The lists are beside the folder, and paths such as `test/` and `.` do not name the parent.
     src = root = os.path.abspath(src)
     for inner in (split, f"vggface2_{split}"):
         if inner in folders_of(root):
             root = os.path.join(root, inner)
     if not any(name.startswith("n") and name[1:].isdigit() for name in folders_of(root)):
-        found = [name for name in ("train", "test") if name in folders_of(src)]
-        remedy = f"type split={found[0]}" if found else "give the folder that holds train/ or test/"
+        splits = [name for name in ("train", "test") if name in folders_of(src)]
+        remedy = f"type split={splits[0]}" if splits else "give the folder that holds train/ or test/"
         raise UserError(f"src={src}: has no folders n000001, ... of split={split}; {remedy}")
     meta = _find(src, root, "identity_meta.csv")
     listing = _find(src, root, f"{split}_list.txt")
     boxes = _find(src, root, f"loose_bb_{split}.csv") if crop else None
     if crop and boxes is None:
-        raise UserError(
-            f"crop=true: {src} has no bb_landmark/loose_bb_{split}.csv; add it or leave crop away"
-        )
+        raise UserError(f"crop=true: {src} has no bb_landmark/loose_bb_{split}.csv; add it or leave crop out")
     return VggFace2(
         root,
         genders=read_genders(meta) if meta else {},
@@ -84,19 +86,16 @@ def source(src: str, *, split: str, crop: bool = False) -> VggFace2:
 
 
 def _find(src: str, root: str, name: str) -> str | None:
-    """Where copies of the set keep this file."""
+    """The path of this file, wherever this copy of the set has it (None = nowhere)."""
     places = [os.path.join(folder, inner) for folder in (src, os.path.dirname(root)) for inner in PLACES]
     return next((path for place in places if os.path.isfile(path := os.path.join(place, name))), None)
 
 
-PLACES = ("", "meta", "data", "bb_landmark")
-
-
 def read_genders(path: str) -> dict[str, int]:
-    """{class: gender} of identity_meta.csv, as published or saved again by a spreadsheet.
+    """{class: gender} of identity_meta.csv, as published or as a spreadsheet saves it.
 
-    The name in the second column may hold commas and comes in one to three layers of quotes; the class is the
-    first column and the gender the last, whatever stands between them.
+    The name in the second column may contain commas and has one to three layers of quotes; the class is the
+    first column and the gender the last, whatever is between them.
     """
     genders = {}
     with open(path, encoding="utf-8-sig", errors="replace") as file:
@@ -108,8 +107,8 @@ def read_genders(path: str) -> dict[str, int]:
 
 
 def read_list(path: str) -> list[str]:
-    """Paths n000001/0001_01.jpg of a split, without repeats, in the order of the list."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # as names of files are read
+    """The paths n000001/0001_01.jpg of a split, without repeats, in the order of the list."""
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # as Python reads file names
         return list(dict.fromkeys(line.strip().replace("\\", "/") for line in file if line.strip()))
 
 
@@ -124,6 +123,6 @@ def read_boxes(path: str) -> dict[str, Box]:
                 boxes[name.strip(' "')] = (int(x), int(y), int(width), int(height))
             except ValueError:
                 raise UserError(
-                    f"{path} line {number}: is not NAME_ID,X,Y,W,H; restore the file or leave crop=true away"
+                    f"{path} line {number}: is not NAME_ID,X,Y,W,H; restore the file or leave crop=true out"
                 ) from None
     return boxes

@@ -1,4 +1,4 @@
-"""Writes tensors into a safetensors file and hashes them meanwhile: nothing is read back, nothing is copied.
+"""Writes tensors into a safetensors file and hashes them as it writes: no second reading, no copy.
 
 The format: 8 bytes, the length of a JSON header; the header, name -> type, shape and byte range; the bytes.
 Files are read by the safetensors library.
@@ -64,7 +64,7 @@ def digest(pieces: list[bytes | memoryview]) -> str:
 
 
 def write(path: Path, pieces: list[bytes | memoryview], pool: Executor) -> tuple[int, Future[str]]:
-    """Write `pieces` durably; return their size and their sha256, which `pool` computes meanwhile."""
+    """Write `pieces` durably; return their size and their sha256, which `pool` computes at the same time."""
     hashed = pool.submit(digest, pieces)
     try:
         with open(path, "wb") as file:

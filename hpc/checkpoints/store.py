@@ -107,7 +107,7 @@ def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambd
     temporary = folder / f".tmp-{checkpoint.clock:012d}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed here, when its pid was ours
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed save whose pid was the same
         temporary.mkdir()
         with ThreadPoolExecutor(HASHERS) as pool:
             written = {}
@@ -242,13 +242,13 @@ def scored(run: Path, metric: tuple[str, str]) -> list[tuple[float, Path]]:
     Those with damaged manifests are left out, and so are figures that are not finite.
     """
     name, sense = metric
-    found = [
+    scores = [
         (value, path)
         for path, content in readable(run)
         if (value := manifest.score(content, name)) is not None
     ]
     sign = 1 if sense == "min" else -1
-    return sorted(found, key=lambda entry: (sign * entry[0], -int(entry[1].name)))
+    return sorted(scores, key=lambda entry: (sign * entry[0], -int(entry[1].name)))
 
 
 def ranked(run: Path, metric: tuple[str, str]) -> list[Path]:
@@ -267,7 +267,7 @@ def prune(run: Path, *, last: int, best: int, keep_every: int, metric: tuple[str
 
     A damaged one takes no place of a good one. A multiple counts for the first checkpoint at or after it.
     Unfinished directories of dead processes go too. What cannot be deleted now (a reader on NFS holds it) is
-    left to the next time: the run goes on.
+    left to the next time, and the run continues.
     """
     paths = listing(run)
     good = [path for path, _ in readable(run)]

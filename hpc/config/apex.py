@@ -10,18 +10,12 @@ import socket
 from pathlib import Path
 
 from data_shards.errors import UserError
+from hpc.config.optimizers import OPTIMIZERS
 
-OPTIMIZERS = {  # optim.name -> class of apex.optimizers
-    "sgd": "FusedSGD",
-    "adam": "FusedAdam",
-    "adamw": "FusedAdam",
-    "lamb": "FusedLAMB",
-    "novograd": "FusedNovoGrad",
-}
 BUILD = "APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install --no-build-isolation git+https://github.com/NVIDIA/apex"
 
 
-def found() -> str:
+def installation() -> str:
     """Classify what `import apex` would get: nvidia | no kernels (without amp_C) | unrelated | missing."""
     place = _place("apex")
     if place is None:
@@ -43,22 +37,26 @@ def _place(module: str) -> Path | None:
     return Path(folders[0] if folders else spec.origin or "")
 
 
+def check_name(name: str) -> None:
+    """Raise UserError where Apex has no optimizer `name`."""
+    if not OPTIMIZERS[name].apex:
+        raise UserError(f"optim.name={name}: NVIDIA Apex has no such optimizer: use optim.impl=torch")
+
+
 def refuse(name: str) -> None:
     """Raise UserError where optim.impl=apex cannot work with the optimizer `name` on this machine."""
-    if name not in OPTIMIZERS:
-        raise UserError(f"optim.name={name}: NVIDIA Apex has no such optimizer: use optim.impl=torch")
-    kind, host = found(), socket.gethostname()
+    check_name(name)
+    kind, host = installation(), socket.gethostname()
     remedy = f"build NVIDIA's ({BUILD}), or use optim.impl=torch"
     if kind == "missing":
         raise UserError(f"optim.impl=apex: NVIDIA Apex is not installed on {host}: {remedy}")
     if kind == "unrelated":
         raise UserError(
             f"optim.impl=apex: the package `apex` in {_place('apex')} on {host} is not NVIDIA's (PyPI's apex "
-            f"is a "
-            f"toolkit for web logins): `pip uninstall apex`, then {remedy}"
+            f"is a toolkit for web logins): `pip uninstall apex`, then {remedy}"
         )
     if kind == "no kernels":
         raise UserError(
             f"optim.impl=apex: NVIDIA Apex on {host} was built without its kernels (no module amp_C): "
-            f"{remedy}"
+            + remedy
         )

@@ -1,41 +1,25 @@
-"""Every refusal of a config that needs neither data nor torch, and the sizes that follow from it.
+"""Refuses configs that cannot work, as far as this takes neither data nor torch.
 
-A task's own refusals are in `hpc/tasks/<name>_plan.py`: `check(config)`, and `counts(config, memory)` for the
-plan.
+What a single value may be stands beside its key in `hpc/config/schema.py`; here is what keys refuse together.
+A task refuses more in `hpc/tasks/<name>_plan.py`, by its `check(config)`.
 """
 
 import dataclasses
 import importlib
 import importlib.util
 import math
+import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.config import deepspeed
-from hpc.config.apex import OPTIMIZERS as APEX
-from hpc.config.parse import task_defaults
+from hpc.config import apex, deepspeed
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config, Data
 from hpc.config.text import check_text
 from hpc.config.types import ITEMS, flatten, near, shown
 
-MOST = {  # beyond which a value is a slip of the finger, and would exhaust memory while it is planned
-    "batch": 1 << 22,
-    "procs": 1 << 10,
-    "nodes": 1 << 17,
-    "gpus": 1 << 10,
-    "hours": 24 * 3660,
-    "hang_timeout": 1 << 30,
-    "data.size": 1 << 13,
-    "data.threads": 1 << 10,
-    "data.ahead": 1 << 10,
-    "eval.batch": 1 << 20,
-    "log.projector": 1 << 16,
-    "cluster.cpus": 1 << 16,
-    "cluster.mem_gb": 1 << 20,
-    "cluster.warning": 1 << 20,
-}
 # data.order -> the key that only this order reads, and a value of it
 READ_BY = {
     "weighted": ("weights", "quality"),
@@ -45,7 +29,7 @@ READ_BY = {
 
 
 def value_of(config: Config, key: str) -> Any:
-    """The value of a dotted key."""
+    """Return the value of a dotted key."""
     value: Any = config
     for part in key.split("."):
         value = value[part] if isinstance(value, dict) else getattr(value, part)
@@ -53,16 +37,19 @@ def value_of(config: Config, key: str) -> Any:
 
 
 def all_rules(task: str) -> dict[str, Rule]:
-    """The rule of every key: of the schema, and of the task's own keys where its checks declare them."""
+    """Map every key to its rule: of the schema, and those in `KEYS` of the task's plan module."""
     own = getattr(checks_of(task), "KEYS", {})
     return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in own.items()}
 
 
-def check_values(config: Config) -> None:
-    """What `check` refuses of each value by itself: text, choices and ranges."""
+def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
+    """Raise UserError for the first value that is wrong by itself: text, choices and ranges.
+
+    task_defaults: dotted keys `task.*` with the examples that an error may show (None = it shows none)
+    """
     check_text(config)
     name = config.task.get("name", "")
-    defaults = flatten(dataclasses.asdict(Config())) | task_defaults(name)
+    defaults = flatten(dataclasses.asdict(Config())) | dict(task_defaults or {})
     defaults |= {key: [item] for key, item in ITEMS.items()}  # empty lists are no examples
     for key, value in flatten(dataclasses.asdict(config)).items():
         if any(isinstance(item, float) and not math.isfinite(item) for item in (value, *_items(value))):
@@ -75,18 +62,18 @@ def check_values(config: Config) -> None:
             raise UserError(f"{key} is missing: give it, or start again with `rostro submit`")
         if fault := rule.fault(key, value_of(config, key), defaults.get(key)):
             raise UserError(fault)
-    for key, most in MOST.items():
-        if value_of(config, key) > most:
-            raise UserError(f"{key}={shown(value_of(config, key))} is too large: use {most} or less")
 
 
 def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def check(config: Config) -> None:
-    """Raise UserError for the first thing that cannot work; the message names key, value and remedy."""
-    check_values(config)
+def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
+    """Raise UserError for the first thing that cannot work; the message names key, value and remedy.
+
+    task_defaults: see `check_values`
+    """
+    check_values(config, task_defaults)
     _check_numbers(config)
     _check_batch(config)
     _check_order(config.data)
@@ -96,21 +83,20 @@ def check(config: Config) -> None:
     if config.cluster.name == "slurm" and config.hours * 3600 <= config.cluster.warning:
         raise UserError(
             f"hours={config.hours:g} is no longer than cluster.warning={config.cluster.warning} seconds: the "
-            f"run would "
-            "save and leave at once: use a longer allocation or a smaller cluster.warning"
+            "run would save and leave at once: use a longer allocation or a smaller cluster.warning"
         )
     if config.after and config.cluster.name == "local":
         raise UserError(
             f"after={config.after}: nothing waits for a run without a SLURM: use cluster=slurm, or wait=true "
-            f"there and "
-            "start this one behind it"
+            "there and start this one behind it"
         )
-    refuse = getattr(task_checks(config), "check", None)
-    if refuse is not None:
-        refuse(config)
+    check_task = getattr(task_checks(config), "check", None)
+    if check_task is not None:
+        check_task(config)
 
 
 def _check_numbers(config: Config) -> None:
+    """Refuse numbers that contradict each other."""
     optim, augment = config.optim, config.data.augment
     if len(optim.betas) != 2:
         raise UserError(
@@ -122,8 +108,8 @@ def _check_numbers(config: Config) -> None:
         raise UserError(
             f"optim.steps={shown(optim.steps)} are not rising shares of the run: use optim.steps=[0.5,0.75]"
         )
-    if optim.impl == "apex" and optim.name not in APEX:
-        raise UserError(f"optim.name={optim.name}: NVIDIA Apex has no such optimizer: use optim.impl=torch")
+    if optim.impl == "apex":
+        apex.check_name(optim.name)
     if optim.impl == "apex" and config.engine.name == "deepspeed":
         raise UserError(
             "optim.impl=apex does not go with engine=deepspeed, which splits what Apex counts together: use "
@@ -146,7 +132,7 @@ def _check_numbers(config: Config) -> None:
     if stage and config.data.stream:
         raise UserError(
             f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of "
-            f"them out"
+            "them out"
         )
 
 
@@ -177,54 +163,52 @@ def _check_order(data: Data) -> None:
 
 
 def _check_batch(config: Config) -> None:
+    """Refuse sizes into which ranks, groups and micro batches cannot be cut."""
     world = config.procs * config.nodes
-    unit, what = world, f"{world} ranks"
+    unit, text = world, f"{world} ranks"
     if config.data.order == "groups":
-        unit, what = world * config.data.group, f"{world} ranks x data.group={config.data.group}"
-    _divisible(config.batch, world, f"{world} ranks", unit)
-    _divisible(config.batch, unit, what, unit)
+        unit, text = world * config.data.group, f"{world} ranks x data.group={config.data.group}"
+    _check_divisible(config.batch, world, f"{world} ranks", unit)
+    _check_divisible(config.batch, unit, text, unit)
     share = config.batch // world
     if config.micro_batch > share:
         raise UserError(
             f"micro_batch={config.micro_batch} is more than a rank's share, {config.batch} / {world} = "
-            f"{share}: "
-            f"use micro_batch={share} or 0"
+            f"{share}: use micro_batch={share} or 0"
         )
     if config.norm_stats == "group":
-        each = math.lcm(unit, world * config.norm_group)
-        _divisible(
-            config.batch, world * config.norm_group, f"{world} ranks x norm_group={config.norm_group}", each
-        )
+        groups = world * config.norm_group
+        text = f"{world} ranks x norm_group={config.norm_group}"
+        _check_divisible(config.batch, groups, text, math.lcm(unit, groups))
         if config.micro_batch % config.norm_group:
-            _refuse("micro_batch", config.micro_batch, config.norm_group, f"norm_group={config.norm_group}")
+            text = f"norm_group={config.norm_group}"
+            raise _not_divisible("micro_batch", config.micro_batch, config.norm_group, text)
 
 
-def _divisible(batch: int, by: int, what: str, unit: int) -> None:
-    if batch % by:
-        _refuse("batch", batch, unit, what)
+def _check_divisible(batch: int, divisor: int, text: str, unit: int) -> None:
+    """Refuse a batch that `divisor`, called `text`, does not divide; the remedy is a multiple of `unit`."""
+    if batch % divisor:
+        raise _not_divisible("batch", batch, unit, text)
 
 
-def _refuse(key: str, value: int, unit: int, what: str) -> None:
+def _not_divisible(key: str, value: int, unit: int, text: str) -> UserError:
+    """Return the error that names the multiples of `unit` next to `value`."""
     lower, upper = value // unit * unit, (value // unit + 1) * unit
-    use = f"{lower} or {upper}" if lower else f"{upper}"
-    raise UserError(f"{key}={value} is not divisible by {what}: use {use}")
+    remedy = f"{lower} or {upper}" if lower else f"{upper}"
+    return UserError(f"{key}={value} is not divisible by {text}: use {remedy}")
 
 
 def task_checks(config: Config) -> ModuleType | None:
-    """The torch-free module beside the task of a config, or None where the task needs none."""
+    """Return the plan module of a config's task, which imports no torch (None = the task has none)."""
     return checks_of(config.task.get("name", ""))
 
 
 def checks_of(name: str) -> ModuleType | None:
-    """The same for a task's name; UserError for a task that is not there."""
+    """Return the plan module of the task `name` (None = it has none); UserError for an unknown task."""
     if not is_task(name):
-        import pkgutil
-
-        import hpc.tasks
-
         known = [
             entry.name
-            for entry in pkgutil.iter_modules(hpc.tasks.__path__)
+            for entry in pkgutil.iter_modules(importlib.import_module("hpc.tasks").__path__)
             if not entry.name.endswith("_plan")
         ]
         raise UserError(
@@ -235,6 +219,6 @@ def checks_of(name: str) -> ModuleType | None:
 
 
 def is_task(name: Any) -> bool:
-    """Whether hpc/tasks has a task of that name: a plain word, by which nothing else can be imported."""
-    plain = isinstance(name, str) and name.isidentifier() and not name.endswith("_plan")
-    return plain and importlib.util.find_spec(f"hpc.tasks.{name}") is not None
+    """Return whether hpc/tasks has a task of that name: only a plain word can be imported."""
+    is_word = isinstance(name, str) and name.isidentifier() and not name.endswith("_plan")
+    return is_word and importlib.util.find_spec(f"hpc.tasks.{name}") is not None

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Config
 from hpc.config.types import near
 
-# One norm for a whole tensor decides the step of these; ZeRO cuts tensors between the ranks.
-WHOLE_TENSORS = ("lamb", "novograd")
-
 # Dotted keys of DeepSpeed that this config decides -> the key that does. A file may repeat our value, not
 # change it.
-OURS = {
+DECIDED = {
     "train_batch_size": "batch",
     "train_micro_batch_size_per_gpu": "micro_batch",
     "gradient_accumulation_steps": "micro_batch",
@@ -48,11 +46,11 @@ OURS = {
 # What a file may set: how gradients and weights travel, and what is printed. Anything else would change what
 # a run computes, need a compiler, or do nothing under this engine (DeepSpeed ignores top-level keys that it
 # does not know).
-THEIRS = {
+ALLOWED = {
     *("steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "comms_logger"),
     "zero_optimization",
 }
-THEIRS_ZERO = {
+ALLOWED_ZERO = {
     *("reduce_scatter", "reduce_bucket_size", "use_multi_rank_bucket_allreduce", "allgather_partitions"),
     *("allgather_bucket_size", "allgather_sequential", "overlap_comm", "offload_param", "offload_optimizer"),
     *("sub_group_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold"),
@@ -61,7 +59,7 @@ THEIRS_ZERO = {
     *("stage3_allgather_sequential", "memory_efficient_linear", "ignore_unused_parameters"),
     *("stage3_gather_16bit_weights_on_model_save", "log_trace_cache_warnings", "enable_sanity_checks"),
 }
-THEIRS_OFFLOAD = {
+ALLOWED_OFFLOAD = {
     "buffer_count",
     "buffer_size",
     "max_in_cpu",
@@ -74,23 +72,22 @@ GROUPS = ("zero_optimization", "zero_optimization.offload_param", "zero_optimiza
 
 def check(config: Config) -> None:
     """Raise UserError for a config that DeepSpeed cannot run, or would run with other numbers."""
-    ours = config.engine.deepspeed
+    zero = config.engine.deepspeed
     if config.engine.name != "deepspeed":
-        for item in dataclasses.fields(ours):
-            value = getattr(ours, item.name)
+        for item in dataclasses.fields(zero):
+            value = getattr(zero, item.name)
             if value != item.default:
                 raise UserError(
                     f"engine.deepspeed.{item.name}={value} has no effect on engine={config.engine.name}: use "
                     "engine=deepspeed, or leave it out"
                 )
         return
-    if ours.stage and config.optim.name in WHOLE_TENSORS:
+    if zero.stage and OPTIMIZERS[config.optim.name].whole_tensors:
         raise UserError(
             f"optim.name={config.optim.name} takes norms of whole tensors, which ZeRO cuts between the "
-            f"ranks: "
-            "use engine.deepspeed.stage=0, engine=ddp or optim.name=adamw"
+            "ranks: use engine.deepspeed.stage=0, engine=ddp or optim.name=adamw"
         )
-    if ours.offload and not ours.stage:
+    if zero.offload and not zero.stage:
         raise UserError("engine.deepspeed.offload=true needs ZeRO: use engine.deepspeed.stage=1, 2 or 3")
     if config.compile:
         raise UserError(
@@ -101,31 +98,31 @@ def check(config: Config) -> None:
 
 def settings(config: Config) -> dict[str, Any]:
     """Merge our settings and `engine.deepspeed.config` for DeepSpeed; UserError where they differ."""
-    made = _ours(config)
+    made = _composed(config)
     path = config.engine.deepspeed.config
     if path:
         _merge(made, _read(path), config)
     return made
 
 
-def _ours(config: Config) -> dict[str, Any]:
-    chosen = config.engine.deepspeed
+def _composed(config: Config) -> dict[str, Any]:
+    block = config.engine.deepspeed
     # Counted in fp32 numbers; DeepSpeed's default of 500 million takes 2 GB a rank.
     bucket = int(config.engine.bucket_mb * 2**20 / 4)
     zero: dict[str, Any] = {
-        "stage": chosen.stage,
+        "stage": block.stage,
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
     }
-    if chosen.stage == 1 and not chosen.offload:
+    if block.stage == 1 and not block.offload:
         # Gradients stay in the parameters until the last micro batch, as under Flat: no hooks that could fire
         # in another player's pass.
         zero["contiguous_gradients"] = False
-    if chosen.stage in (1, 2) and not chosen.offload:
+    if block.stage in (1, 2) and not block.offload:
         zero["compute_grad_norm"] = False  # the trainer takes the norm, once
-    if chosen.offload:
+    if block.offload:
         zero["offload_optimizer"] = {"device": "cpu"}
-        if chosen.stage == 3:
+        if block.stage == 3:
             zero["offload_param"] = {"device": "cpu"}
     return {
         # The loss of a micro batch carries its weight already.
@@ -141,44 +138,43 @@ def _ours(config: Config) -> dict[str, Any]:
 
 def inlined(config: Config) -> Config:
     """Put the content of `engine.deepspeed.config` in place of its path, so that a run depends on no file."""
-    chosen = config.engine.deepspeed
-    if config.engine.name != "deepspeed" or not chosen.config:
+    block = config.engine.deepspeed
+    if config.engine.name != "deepspeed" or not block.config:
         return config
-    chosen = dataclasses.replace(chosen, config=json.dumps(_read(chosen.config)))
-    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, deepspeed=chosen))
+    block = dataclasses.replace(block, config=json.dumps(_read(block.config)))
+    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, deepspeed=block))
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Read the object in a file, or in the text itself where that is one."""
+    """Read the object in a file, or in the text itself if it is an object."""
     try:
-        found = json.loads(path if path.lstrip().startswith("{") else Path(path).expanduser().read_text())
+        value = json.loads(path if path.lstrip().startswith("{") else Path(path).expanduser().read_text())
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"engine.deepspeed.config={path} cannot be read ({reason}): give a JSON file"
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise UserError(f"engine.deepspeed.config={path} holds no JSON object: write {{...}}")
-    return found
+    return value
 
 
-def _merge(made: dict[str, Any], theirs: Mapping[str, Any], config: Config, prefix: str = "") -> None:
-    """Put `theirs` into `made`, in place, key by key."""
-    known = {"": THEIRS, "zero_optimization.": THEIRS_ZERO}.get(prefix, THEIRS_OFFLOAD)
-    for key, value in theirs.items():
+def _merge(made: dict[str, Any], given: Mapping[str, Any], config: Config, prefix: str = "") -> None:
+    """Put `given` into `made`, in place, key by key."""
+    known = {"": ALLOWED, "zero_optimization.": ALLOWED_ZERO}.get(prefix, ALLOWED_OFFLOAD)
+    for key, value in given.items():
         full = f"{prefix}{key}"
         where = f"engine.deepspeed.config: {full}={json.dumps(value)}"
-        if full in OURS:
+        if full in DECIDED:
             if not _agrees(full, value, made.get(key), config):
-                raise UserError(f"{where} contradicts this config: leave {full} out and set {OURS[full]}")
+                raise UserError(f"{where} contradicts this config: leave {full} out and set {DECIDED[full]}")
         elif _off(value) and key not in known:
             continue  # a feature named, and not asked for
         elif key not in known:
-            group = known | {name.removeprefix(prefix) for name in OURS if name.startswith(prefix)}
+            group = known | {name.removeprefix(prefix) for name in DECIDED if name.startswith(prefix)}
             raise UserError(
                 f"{where} is not supported: it changes what a run computes, or does nothing here; leave it "
-                f"out. "
-                f"{near(key, group)}"
+                f"out. {near(key, group)}"
             )
         elif full in GROUPS:
             if not isinstance(value, Mapping):

@@ -5,9 +5,7 @@ import hashlib
 import json
 from typing import Any
 
-from hpc.config.schema import (
-    Config,
-)
+from hpc.config.schema import Config
 from hpc.config.types import flatten
 
 # Keys that change no number of the run, or only the order in which the same numbers are summed. Everything

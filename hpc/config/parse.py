@@ -1,11 +1,10 @@
 """Reads, writes and compares the configs of runs. Imports no torch. The keys are in `hpc/config/schema.py`.
 
-A task adds its own closed block of keys under `task` (`launch/conf/task/<name>.yaml`); `launch/submit.py`
-composes both with Hydra and writes the result, `RUN/config.yaml`, which is all that a rank reads.
+A task adds its own closed block of keys under `task`. What starts a run composes both and writes the result,
+`RUN/config.yaml`; the types of the task's keys are in its yaml, in the code that the run keeps.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -15,25 +14,9 @@ from typing import Any
 import yaml
 
 from data_shards.errors import UserError
-from data_shards.files import MissingFile, read_yaml, write_bytes
-from hpc.config.schema import (
-    Config,
-)
+from data_shards.files import read_yaml, write_bytes
+from hpc.config.schema import Config
 from hpc.config.types import as_type, flatten, near, shown
-
-CONF = Path(__file__).resolve().parents[2] / "launch" / "conf"
-
-
-def smoke_overrides(task: str) -> list[str]:
-    """Return the `smoke` block of conf/task/<task>.yaml as `key=value` words: small sizes, the same code."""
-    path = CONF / "task" / f"{task}.yaml"
-    if not path.is_file():
-        known = [other.stem for other in path.parent.glob("*.yaml")]
-        raise UserError(f"task={task} is not known: {near(task, known, what='task')}")
-    block = (yaml.safe_load(path.read_text()) or {}).get("smoke") or {}
-    return [
-        f"{key}={json.dumps(value) if isinstance(value, bool) else value}" for key, value in block.items()
-    ]
 
 
 def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") -> Any:
@@ -57,24 +40,26 @@ def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") 
 
 
 def load_config(path: Path | str) -> Config:
-    """Read a resolved config back, strictly."""
+    """Read a resolved config back, strictly.
+
+    The task's keys get the types of the task's yaml in the run's own code, the folder `code` beside the file.
+    """
     values = read_yaml(path, remedy="give a run directory")
     if not values:
         raise UserError(f"{path} holds no config: give a run directory")
     try:
         config: Config = from_dict(values)
-        config.task = _typed_task(config.task)
+        name = config.task.get("name")
+        if not isinstance(name, str):
+            raise UserError(f"task.name={shown(name)} is not the name of a task: give a run directory")
+        config.task = _typed_task(config.task, task_defaults(Path(path).parent / "code", name))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return config
 
 
-def _typed_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the block the types of the task's yaml. Other keys belong to other code and are kept."""
-    name = task.get("name")
-    if not isinstance(name, str):
-        raise UserError(f"task.name={shown(name)} is not the name of a task: give a run directory")
-    defaults = task_defaults(name)
+def _typed_task(task: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the block the types of the task's defaults. A key without one is other code's and stays."""
 
     def typed(key: str, value: Any) -> Any:
         if key in defaults:
@@ -88,16 +73,20 @@ def _typed_task(task: Mapping[str, Any]) -> dict[str, Any]:
     return {key: typed(f"task.{key}", value) for key, value in task.items()}
 
 
-@cache
-def task_defaults(task: str) -> dict[str, Any]:
-    """Read the dotted keys `task.*` of a task's yaml and their defaults; none for an unknown task."""
+def task_defaults(code: Path, task: str) -> dict[str, Any]:
+    """Read the dotted keys `task.*` of a task and their defaults from a copy of the code.
+
+    The dictionary is empty if the code does not have the task's yaml, as in a run whose code was deleted.
+    """
     if not re.fullmatch(r"\w+", task):
         return {}
-    path = CONF / "task" / f"{task}.yaml"
-    try:
-        content = read_yaml(path, {"task?": {str: object}}, remedy="restore it")
-    except MissingFile:
-        return {}
+    path = next(code.glob(f"*/conf/task/{task}.yaml"), None)
+    return {} if path is None else _task_block(path)
+
+
+@cache
+def _task_block(path: Path) -> dict[str, Any]:
+    content = read_yaml(path, {"task?": {str: object}}, remedy="restore it")
     block = flatten(content.get("task", {}), "task.")
     return {key: float(value) if _is_exponent(value) else value for key, value in block.items()}
 

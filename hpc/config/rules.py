@@ -21,6 +21,7 @@ class Rule:
     least: float | None = None  # inclusive
     below: float | None = None  # exclusive
     most: float | None = None  # inclusive
+    cap: int | None = None  # beyond it a value is a slip of the finger, and would exhaust memory in the plan
 
     def fault(self, key: str, value: Any, default: Any = None) -> str:
         """Say in one line why `value` is refused, and what is allowed; empty where it is right.
@@ -31,11 +32,13 @@ class Rule:
         if self.one_of:
             known = " or ".join(map(str, self.one_of))
             return "" if value in self.one_of else f"{typed} is not known: use {known}"
+        if self.cap is not None and value > self.cap and self._holds(value):
+            return f"{typed} is too large: use {self.cap} or less"
         values = value if isinstance(value, list) else [value]
         if not self.range() or all(self._holds(item) for item in values):
             return ""
-        held = default if isinstance(default, list) else [default]
-        shows = default not in (None, []) and all(self._holds(item) for item in held)
+        items = default if isinstance(default, list) else [default]
+        shows = default not in (None, []) and all(self._holds(item) for item in items)
         example = f", for example {key}={shown(default)}" if shows else ""
         if not all(isinstance(item, int | float) and math.isfinite(item) for item in values):
             return f"{typed} is not a finite number: use {self._allowed(value)}{example}"

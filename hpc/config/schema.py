@@ -7,15 +7,16 @@ Reading, writing and comparing configs is in `hpc/config/parse.py`, what keys re
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpc.config.optimizers import OPTIMIZERS, readers
 from hpc.config.rules import block, key
 
 
 @dataclass
 class Augment:
-    """Random augmentation of a training picture. All zero and `crop_area=[1, 1]`: centre crop only."""
+    """Random augmentation of a training image. All zero and `crop_area=[1, 1]`: centre crop only."""
 
     crop_area: list[float] = key(
-        [0.5, 1.0], "share of the picture's area that a crop takes: smallest, largest", above=0, most=1
+        [0.5, 1.0], "share of the image's area that a crop takes: smallest, largest", above=0, most=1
     )
     crop_ratio: list[float] = key([0.75, 1.3333], "width / height of the crop: smallest, largest", above=0)
     flip: float = key(0.5, "probability of a mirror image", least=0, most=1)
@@ -36,13 +37,13 @@ class Data:
         "", "folder of the people of the report; empty: ../eval, if it is there; without val it does both"
     )
     allow_shared: bool = key(False, "train although train, val and eval share people")
-    size: int = key(112, "pixels, side of the square picture that the network sees", least=1)
+    size: int = key(112, "pixels, side of the square image that the network sees", least=1, cap=1 << 13)
     order: str = key(
         "plain",
         "of the samples; groups: batches of P x K identities, K = data.group",
         one_of=("plain", "groups", "weighted", "balanced", "mixed"),
     )
-    group: int = key(4, "K: pictures of one identity that stand together in the batch", least=1)
+    group: int = key(4, "K: images of one identity that stand together in the batch", least=1)
     rows: str = key("set", "which samples are trained on, by labels: `age>=18 and race==0`; set: every one")
     weights: str = key("", "order=weighted: the label in proportion to which samples come")
     balance: str = key("", "order=balanced: the label whose classes come equally often")
@@ -53,21 +54,21 @@ class Data:
         "node-local folder a job first copies its shards to: /scratch/NAME or $TMPDIR/NAME; empty: none",
     )
     stream: bool = key(False, "read shards in sequence only (pipes, URLs): weaker guarantees")
-    threads: int = key(2, "decoding threads of a rank", least=1)
-    ahead: int = key(4, "batches decoded ahead of the step", least=1)
+    threads: int = key(2, "decoding threads of a rank", least=1, cap=1 << 10)
+    ahead: int = key(4, "batches decoded ahead of the step", least=1, cap=1 << 10)
     augment: Augment = block(Augment)
 
 
 @dataclass
 class Optim:
-    name: str = key("adamw", "optimizer", one_of=("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop"))
+    name: str = key("adamw", "optimizer", one_of=tuple(OPTIMIZERS))
     impl: str = key("torch", "whose code; apex: NVIDIA's fused kernels, a GPU only", one_of=("torch", "apex"))
     lr: float = key(1e-3, "learning rate at its highest", above=0)
-    betas: list[float] = key([0.9, 0.999], "adam, adamw, lamb, novograd: the two decays", least=0, below=1)
+    betas: list[float] = key([0.9, 0.999], f"{readers('betas')}: the two decays", least=0, below=1)
     eps: float = key(1e-8, "added to the denominator", above=0)
-    momentum: float = key(0.9, "sgd, rmsprop", least=0)
-    nesterov: bool = key(False, "sgd: Nesterov's momentum")
-    alpha: float = key(0.99, "rmsprop: decay of the squares", least=0, most=1)
+    momentum: float = key(0.9, f"{readers('momentum')}: share of the last step that stays", least=0)
+    nesterov: bool = key(False, f"{readers('nesterov')}: Nesterov's momentum")
+    alpha: float = key(0.99, f"{readers('alpha')}: decay of the squares", least=0, most=1)
     weight_decay: float = key(0.0, "pull of weights towards 0; biases and norms are left out", least=0)
     clip: float = key(0.0, "largest gradient norm; 0: no clipping", least=0)
     schedule: str = key("cosine", "how the rate falls", one_of=("constant", "cosine", "step", "linear"))
@@ -97,14 +98,16 @@ class Save:
 @dataclass
 class Evaluate:
     every: int = key(50_000, "images between evaluations on data.val, or else data.eval", least=1)
-    batch: int = key(64, "pictures of one rank at a time", least=1)
+    batch: int = key(64, "images of one rank at a time", least=1, cap=1 << 20)
 
 
 @dataclass
 class Log:
     every: int = key(2_000, "images between log lines and TensorBoard points", least=1)
     histograms: int = key(0, "images between weight histograms; 0: none", least=0)
-    projector: int = key(300, "thumbnails in TensorBoard's embedding projector; 0: none", least=0)
+    projector: int = key(
+        300, "thumbnails in TensorBoard's embedding projector; 0: none", least=0, cap=1 << 16
+    )
 
 
 @dataclass
@@ -138,14 +141,17 @@ class Cluster:
     account: str = key("", "sbatch's key of that name; empty: the cluster's default")
     qos: str = key("", "sbatch's key of that name; empty: the cluster's default")
     constraint: str = key("", "sbatch's key of that name; empty: the cluster's default")
-    mem_gb: float = key(0.0, "memory of a node; 0: the cluster's default", least=0)
-    cpus: int = key(0, "cores of a rank; 0: the cluster's default", least=0)
+    mem_gb: float = key(0.0, "memory of a node; 0: the cluster's default", least=0, cap=1 << 20)
+    cpus: int = key(0, "cores of a rank; 0: the cluster's default", least=0, cap=1 << 16)
     modules: list[str] = key([], "`module load` of each")
     setup: list[str] = key([], "shell lines, executed as they stand before the ranks start")
     container: str = key("", "Apptainer image in which the ranks run; empty: none")
     sbatch: dict[str, Any] = key({}, "any other option of sbatch: {exclusive: true, reservation: lab}")
     warning: int = key(
-        120, "seconds before the time limit at which SLURM signals: one step and one save must fit", least=1
+        120,
+        "seconds before the time limit at which SLURM signals: one step and one save must fit",
+        least=1,
+        cap=1 << 20,
     )
     attempts: int = key(3, "starts in a row without progress before a run gives up", least=1)
 
@@ -158,23 +164,28 @@ class Config:
     runs: str = key("runs", "folder of the run directories")
     seed: int = key(0, "of everything that is drawn", least=0)
     images: int = key(1_000_000, "length: images seen in the whole run", least=1)
-    batch: int = key(64, "pictures of all ranks in one update", least=1)
-    micro_batch: int = key(0, "largest number of pictures of one rank at a time; 0: its whole share", least=0)
-    procs: int = key(1, "ranks on each node", least=1)
-    nodes: int = key(1, "machines", least=1)
-    gpus: int = key(0, "SLURM: GPUs asked for on each node; 0: none", least=0)
+    batch: int = key(64, "images of all ranks in one update", least=1, cap=1 << 22)
+    micro_batch: int = key(0, "largest number of images of one rank at a time; 0: its whole share", least=0)
+    procs: int = key(1, "ranks on each node", least=1, cap=1 << 10)
+    nodes: int = key(1, "machines", least=1, cap=1 << 17)
+    gpus: int = key(0, "SLURM: GPUs asked for on each node; 0: none", least=0, cap=1 << 10)
     hours: float = key(
-        24.0, "SLURM: time limit of one allocation; a longer run resumes in the next one", above=0
+        24.0,
+        "SLURM: time limit of one allocation; a longer run resumes in the next one",
+        above=0,
+        cap=24 * 3660,
     )
     after: str = key("", "SLURM: a run (or job id) that must have ended well before this one starts")
     precision: str = key("auto", "bf16: autocast over fp32 parameters", one_of=("auto", "fp32", "bf16"))
-    channels_last: bool = key(True, "memory layout of pictures and filters; faster on a GPU")
+    channels_last: bool = key(True, "memory layout of images and filters; faster on a GPU")
     compile: bool = key(False, "torch.compile")
     deterministic: bool = key(False, "bit-equal on a GPU too, at a price; a CPU run always is")
     norm_stats: str = key("local", "what batch norm normalises over", one_of=("local", "group", "sync"))
-    norm_group: int = key(8, "norm_stats=group: consecutive pictures of the global batch", least=1)
+    norm_group: int = key(8, "norm_stats=group: consecutive images of the global batch", least=1)
     desync_every: int = key(1000, "updates between comparisons of the ranks' parameters; 0: never", least=0)
-    hang_timeout: int = key(600, "seconds without an answer from a rank before the run ends", least=1)
+    hang_timeout: int = key(
+        600, "seconds without an answer from a rank before the run ends", least=1, cap=1 << 30
+    )
     wait: bool = key(False, "follow the run to its end and return its exit code")
     dry_run: bool = key(False, "print the plan and start nothing")
     prepare: bool = key(False, "make the run directory and print the torchrun line; start nothing")

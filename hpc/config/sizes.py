@@ -11,15 +11,15 @@ class Sizes:
     """How a global batch is cut, and how often things happen in the run."""
 
     world: int
-    share: int  # pictures of a rank in one update
-    micro: tuple[int, ...]  # pictures of its micro batches; they add up to `share`
+    share: int  # images of a rank in one update
+    micro: tuple[int, ...]  # images of its micro batches; they add up to `share`
     updates: int
     evaluations: int
     saves: int
 
 
 def sizes(config: Config) -> Sizes:
-    """Derived sizes of a config that `check` accepts."""
+    """Return the sizes that follow from a config which `check` accepts."""
     world = config.procs * config.nodes
     share = config.batch // world
     most = min(config.micro_batch or share, share)

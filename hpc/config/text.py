@@ -40,8 +40,7 @@ def check_text(config: Config) -> None:
         if not word or word.startswith("-"):
             raise UserError(
                 f"cluster.modules={shown(cluster.modules)}: {word or 'an empty word'} is not the name of a "
-                f"module: "
-                "type for example cluster.modules=[cuda]"
+                "module: type for example cluster.modules=[cuda]"
             )
     if cluster.container.startswith("-"):
         raise UserError(
@@ -52,14 +51,12 @@ def check_text(config: Config) -> None:
         if not re.fullmatch(OPTION, str(key), re.ASCII) or key == "wrap":
             raise UserError(
                 f"cluster.sbatch={shown(cluster.sbatch)}: {shown(key)} is not an option of a batch script: "
-                f"type for "
-                "example cluster.sbatch={exclusive:true}"
+                "type for example cluster.sbatch={exclusive:true}"
             )
         if not isinstance(value, str | int | float):
             raise UserError(
                 f"cluster.sbatch={shown(cluster.sbatch)}: {key} is neither a word, a number nor true: type "
-                f"for "
-                "example cluster.sbatch={exclusive:true}"
+                "for example cluster.sbatch={exclusive:true}"
             )
 
 
@@ -81,8 +78,7 @@ def _check_name(name: str) -> None:
         why = f"it holds {bad}" if bad else "blanks at an end" if name != name.strip() else "it is too long"
         raise UserError(
             f"name={shown(name)} is not a folder's name ({why}): use letters, digits, - _ . = + , for "
-            f"example "
-            "name=run-1; runs=... is the place"
+            "example name=run-1; runs=... is the place"
         )
 
 

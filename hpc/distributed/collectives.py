@@ -1,7 +1,10 @@
 """The few collectives that the suite needs. With one rank they are the identity.
 
-Control values travel on the CPU by gloo, gradients and embeddings on the device."""
+Control values travel on the CPU by gloo, gradients and embeddings on the device. All ranks call each of them;
+how the ranks find each other is in `rendezvous.py` and `comm.py`.
+"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +19,12 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 
 
 def gather_vector(values: list[float], comm: Comm) -> list[list[float]]:
-    """The same short list of numbers of every rank, by rank. float64."""
+    """Return every rank's short list of numbers (float64), by rank; the lists are equally long."""
     if comm.world == 1:
         return [values]
-    mine = torch.tensor(values, dtype=torch.float64)
+    vector = torch.tensor(values, dtype=torch.float64)
     everyone = torch.empty(comm.world * len(values), dtype=torch.float64)
-    _all_gather(everyone, mine)
+    _all_gather(everyone, vector)
     return everyone.view(comm.world, len(values)).tolist()
 
 
@@ -33,7 +36,7 @@ def sum_(tensor: Tensor, comm: Comm) -> Tensor:
 
 
 def broadcast(value: Any, comm: Comm) -> Any:
-    """Rank 0's value on every rank (small Python objects of this run's own ranks)."""
+    """Return rank 0's value on every rank (small Python objects of this run's own ranks)."""
     if comm.world == 1:
         return value
     box = [value]
@@ -42,7 +45,7 @@ def broadcast(value: Any, comm: Comm) -> Any:
 
 
 def gather_objects(value: Any, comm: Comm) -> list[Any]:
-    """Every rank's value, by rank (small Python objects of this run's own ranks)."""
+    """Return every rank's value, by rank (small Python objects of this run's own ranks)."""
     if comm.world == 1:
         return [value]
     everyone: list[Any] = [None] * comm.world
@@ -51,7 +54,7 @@ def gather_objects(value: Any, comm: Comm) -> list[Any]:
 
 
 def gather(tensor: Tensor, comm: Comm) -> Tensor:
-    """[n, ...] of every rank as [world * n, ...] in rank order; n is equal on all ranks. No gradient."""
+    """Return every rank's [n, ...] as [world * n, ...] in rank order, without gradient; n is equal on all."""
     if comm.world == 1:
         return tensor
     everyone = tensor.new_empty((comm.world * tensor.shape[0], *tensor.shape[1:]))
@@ -60,25 +63,40 @@ def gather(tensor: Tensor, comm: Comm) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, comm: Comm) -> Tensor:
-        ctx.comm, ctx.rows = comm, tensor.shape[0]
-        return gather(tensor, comm)
+    """Several tensors of n rows in one message of bytes; only the first one carries a gradient."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        # Through autograd again, as every backward of a collective here: it can be differentiated to any
-        # order.
+    def forward(ctx: Any, comm: Comm, tensor: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        ctx.comm, ctx.rows = comm, tensor.shape[0]
+        parts = [part.detach().contiguous() for part in (tensor, *others)]
+        raw = [part.reshape(len(part), -1).view(torch.uint8) for part in parts]
+        columns = gather(torch.cat(raw, 1), comm).split([part.shape[1] for part in raw], 1)
+        gathered = tuple(
+            column.contiguous().view(part.dtype).reshape(-1, *part.shape[1:])
+            for column, part in zip(columns, parts, strict=True)
+        )
+        ctx.mark_non_differentiable(*gathered[1:])
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # Through autograd again, as in every collective of this file: it can be differentiated to any order.
         summed = sum_grad(grads[0], ctx.comm)
-        return summed[ctx.comm.rank * ctx.rows : (ctx.comm.rank + 1) * ctx.rows], None
+        rows = summed[ctx.comm.rank * ctx.rows : (ctx.comm.rank + 1) * ctx.rows]
+        return None, rows, *[None] * (len(grads) - 1)
 
 
 def gather_grad(tensor: Tensor, comm: Comm) -> Tensor:
-    """As `gather`, with the gradient: a rank's rows receive the sum of what all ranks' losses say of them.
+    """Gather with the gradient: a rank's rows receive the sum of the gradients of all ranks' losses.
 
     Differentiable to any order.
     """
-    return tensor if comm.world == 1 else _Gather.apply(tensor, comm)
+    return tensor if comm.world == 1 else _Gather.apply(comm, tensor)[0]
+
+
+def gather_grad_with(tensor: Tensor, others: Sequence[Tensor], comm: Comm) -> tuple[Tensor, ...]:
+    """Return `gather_grad` of `tensor` [n, ...] and `gather` of the `others` [n, ...], by one message."""
+    return (tensor, *others) if comm.world == 1 else _Gather.apply(comm, tensor, *others)
 
 
 class _Sum(torch.autograd.Function):
@@ -93,12 +111,15 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_grad(tensor: Tensor, comm: Comm) -> Tensor:
-    """Sum over the ranks with its gradient, which is the sum of what all ranks' losses say; to any order."""
+    """Sum over the ranks with the gradient, which is the sum of the gradients of all ranks' losses.
+
+    Differentiable to any order.
+    """
     return tensor if comm.world == 1 else _Sum.apply(tensor, comm)
 
 
 def gather_rows(rows: dict[str, np.ndarray], comm: Comm) -> dict[str, np.ndarray]:
-    """One row for each sample, ragged over the ranks -> all rows, sorted by `ids`, each id once."""
+    """Return the rows of all ranks, sorted by `ids`, each id once; ranks may differ in their number."""
     if comm.world > 1:
         parts = [part for part in gather_objects(rows, comm) if len(part["ids"])] or [rows]
         rows = {name: np.concatenate([part[name] for part in parts]) for name in rows}

@@ -1,4 +1,4 @@
-"""This rank's number and device, and how it joins the others. Nothing happens at import time.
+"""The number and the device of this rank, and how it joins the others. Nothing happens at import time.
 
 Rank and world come from torchrun (`RANK`, ...), from submitit's local executor, from SLURM's `srun`, or from
 nothing (one process, which needs no process group). Collectives: `collectives.py`.
@@ -34,6 +34,7 @@ class Comm:
 
     @property
     def main(self) -> bool:
+        """Whether this is rank 0, which writes and prints."""
         return self.rank == 0
 
 
@@ -73,8 +74,8 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Comm:
             address, port = slurm_env.rendezvous()
             os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
             patience = max(timeout, START_TIME)
-            found = (slurm.address(node) for node in slurm_env.nodes())
-            others = next((other for other in found if not other.startswith("127.")), "")
+            addresses = (slurm.address(node) for node in slurm_env.nodes())
+            others = next((other for other in addresses if not other.startswith("127.")), "")
         _choose_interface(os.environ.get("MASTER_ADDR", "localhost"), others)
         watch = rendezvous.Watch(RunDir(run), rank, world, patience)
         store = rendezvous.open_store(run, rank, world, watch)
@@ -112,5 +113,6 @@ def _choose_interface(address: str, other: str) -> None:
 
 
 def disconnect() -> None:
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

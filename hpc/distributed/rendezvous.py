@@ -143,9 +143,9 @@ class Watch:
         listed = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
         noun = "rank" if len(ranks) == 1 else "ranks"
         return (
-            f"{noun} {listed} of {self.world} did not arrive within {self.patience} seconds: see `rostro "
-            f"logs "
-            f"{self.run.name} rank={ranks[0]}`; where nodes start slowly, type a longer hang_timeout"
+            f"{noun} {listed} of {self.world} did not arrive within {self.patience} seconds: see "
+            f"`rostro logs {self.run.name} rank={ranks[0]}`; where nodes start slowly, type a longer "
+            "hang_timeout"
         )
 
     def _all_are_children(self) -> bool:

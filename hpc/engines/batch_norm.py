@@ -1,6 +1,6 @@
-"""Batch normalisation whose statistics are stated: over this rank, over fixed groups, or over all ranks.
+"""Batch normalisation with stated statistics: over this rank, over fixed groups, or over all ranks.
 
-`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` pictures of
+`local` normalises each rank's micro batch; `group` normalises consecutive groups of `norm_group` images of
 the global batch, so that ranks and micro batches do not change the numbers; `sync` normalises the micro
 batches of all ranks together (on the CPU too, unlike torch's SyncBatchNorm). Running statistics are collected
 in the passes of the player's own phases (`hpc/training/accumulation.py`) and committed once for each update,
@@ -48,7 +48,7 @@ class Norm(_BatchNorm):
         self.stat_count = torch.zeros((), dtype=torch.int64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, c, ...] -> the same, by batch statistics in training, by running ones otherwise."""
+        """Normalise [n, c, ...] by batch statistics in training, by running ones otherwise."""
         if not self.training and self.running_mean is not None:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -88,7 +88,10 @@ class Norm(_BatchNorm):
 
 
 def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Module:
-    """Replace every batch norm layer inside `module`, in place; a shared layer stays shared."""
+    """Replace every batch norm layer inside `module`, in place; a shared layer stays shared.
+
+    `mode`: local | group | sync; `group`: images of one, for mode group. UserError for a lazy layer.
+    """
     replaced: dict[nn.Module, Norm] = {}
     for owner in list(module.modules()):
         for name, child in owner._modules.items():
@@ -97,7 +100,7 @@ def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Modul
             if not child.num_features:
                 raise UserError(
                     f"{name} is a {type(child).__name__}, whose size is not known yet: name the number of "
-                    f"channels"
+                    "channels"
                 )
             if child not in replaced:
                 replaced[child] = Norm(child, mode=mode, group=group, comm=comm)
@@ -106,6 +109,7 @@ def convert(module: nn.Module, *, mode: str, group: int, comm: Comm) -> nn.Modul
 
 
 def norms(module: nn.Module) -> list[Norm]:
+    """List the converted layers of a module."""
     return [child for child in module.modules() if isinstance(child, Norm)]
 
 
@@ -137,7 +141,7 @@ def discard(layers: list[Norm]) -> None:
 def commit(layers: list[Norm], comm: Comm) -> None:
     """Move the running statistics by the average over all passes of the update, on all ranks alike.
 
-    Reads nothing from the device. Every rank runs the same passes over as many pictures, so this rank's
+    Reads nothing from the device. Every rank runs the same passes over as many images, so this rank's
     counts are known to be everyone's.
     """
     if not layers:

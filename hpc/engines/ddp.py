@@ -18,10 +18,11 @@ _BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_
 
 class DDP(Flat):
     """torch's DistributedDataParallel. Its buckets are laid out anew after the first backward pass, which
-    changes the order of the sums: the trainer makes warm-up passes before a state is loaded.
+    changes the order of the sums: the trainer makes warm-up passes before a state is loaded. Li et al. 2020,
+    "PyTorch Distributed", section 3.2.
     """
 
-    second_order = False  # gradients of R1-only phases would be wrong without an error
+    second_order = False  # gradients of phases that only penalise a gradient would be wrong without an error
 
     def __init__(self, module: nn.Module, comm: Comm, *, bucket_mb: float) -> None:
         super().__init__(module, comm)
@@ -40,4 +41,4 @@ class DDP(Flat):
         return contextlib.nullcontext()
 
     def reduce(self) -> None:
-        """Done already: DDP averages while the last micro batch runs backward."""
+        """Do nothing: DDP has averaged in the last micro batch's backward pass."""

@@ -14,7 +14,10 @@ from hpc.distributed.comm import Comm
 
 
 def import_deepspeed(comm: Comm, timeout: int) -> Any:
-    """Import the package so that it communicates over our process group and never compiles anything."""
+    """Import the package so that it communicates over our process group and never compiles anything.
+
+    `timeout`: seconds until a collective raises. UserError where it is not installed.
+    """
     os.environ["DS_ACCELERATOR"] = comm.device.type
     os.environ |= {"RANK": str(comm.rank), "WORLD_SIZE": str(comm.world), "LOCAL_RANK": str(comm.local_rank)}
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -49,7 +52,6 @@ def _refuse_build(builder: Any, verbose: bool = True) -> None:
     name = builder.name
     raise UserError(
         f"DeepSpeed wants to compile {name} at run time: build it once with `DS_BUILD_{name.upper()}=1 pip "
-        f"install "
-        "--no-build-isolation --no-cache-dir --force-reinstall --no-deps deepspeed`, or leave the key of "
-        "engine.deepspeed.config out that needs it"
+        "install --no-build-isolation --no-cache-dir --force-reinstall --no-deps deepspeed`, or leave "
+        "the key of engine.deepspeed.config out that needs it"
     )

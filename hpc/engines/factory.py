@@ -24,7 +24,7 @@ def check_players(config: Config, players: Sized) -> None:
 def build_engine(
     name: str, module: nn.Module, comm: Comm, *, bucket_mb: float = 25.0, config: Config | None = None
 ) -> Flat:
-    """The engine called `name` (flat | ddp | deepspeed, which needs `config`) around one player."""
+    """Build the engine called `name` (flat | ddp | deepspeed, which needs `config`) around one player."""
     if name == "flat":
         return Flat(module, comm)
     if name == "ddp":

@@ -1,8 +1,9 @@
 """The flat engine, and the interface of all engines: how the gradients of one player meet, and who steps.
 
-`Flat` keeps the raw module and sums one flattened tensor for each update: any number of players, any kind of
-loss. `DDP` (`ddp.py`) and `ZeRO` (`zero.py`) override what they do otherwise. With one rank it is the bare
-module. The order in `hpc/train.py`: `micro` around forward and `backward`, then `reduce`, `norm`, `step`.
+`Flat` keeps the raw module and sums one flattened tensor for each update: it takes any number of players and
+any kind of loss. `DDP` (`ddp.py`) and `ZeRO` (`zero.py`) override what they do differently. With one rank it
+is the bare module. The order in `hpc/train.py`: `micro` around forward and `backward`, then `reduce`, `norm`,
+`step`.
 """
 
 import contextlib
@@ -32,11 +33,11 @@ class Flat:
         """Take the optimizer of the player, built for `named`, before the first pass."""
 
     def micro(self, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward pass of a micro batch; `last` of the update."""
+        """Return the context of a micro batch's forward and backward pass; `last`: of the update."""
         return contextlib.nullcontext()
 
     def gradients(self) -> list[Tensor]:
-        """Gradients that exist: parameters that took no part have none on any rank and are skipped."""
+        """Return the gradients that exist: parameters that took no part have none on any rank."""
         return [p.grad for _, p in self.named if p.grad is not None]
 
     @torch.no_grad()
@@ -54,22 +55,22 @@ class Flat:
         loss.backward()
 
     def backward_cached(self, loss: Tensor, leaf: Tensor) -> Callable[[], Tensor]:
-        """The gradient of `loss` with respect to cached outputs `leaf`, before their micro batches run again.
+        """Put the gradient of `loss` into the cached outputs `leaf` [n, d], which are computed again next.
 
-        Parameters that only the loss uses have their gradient now; the term that is returned makes DDP meet
-        them again in the last micro batch.
+        Parameters that only the loss uses have their gradient now. Returns a term for the loss of the last
+        micro batch, by which DDP meets these parameters there.
         """
         loss.backward()
         touched = [p for p in self.module.parameters() if p.grad is not None]
         return lambda: sum((p.reshape(-1)[0] * 0.0 for p in touched), torch.zeros(()))
 
     def norm(self) -> Tensor:
-        """Euclidean norm over all gradients, a scalar on the device; the same on all ranks after `reduce`."""
+        """Return the Euclidean norm of all gradients, on the device; equal on all ranks after `reduce`."""
         grads = self.gradients()
         return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=self.comm.device)
 
     def step(self, optimizer: torch.optim.Optimizer, clip: float, norm: Tensor) -> None:
-        """Scale the gradients down to `clip` (0: never), given their norm, and update."""
+        """Scale the gradients down to the norm `clip` (0 = never), given their `norm`, and update."""
         if clip:
             parameters = [p for _, p in self.named if p.grad is not None]
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
@@ -78,21 +79,23 @@ class Flat:
     # Weights and states as whole tensors by parameter name. All ranks call these: ZeRO gathers.
 
     def whole(self) -> nn.Module:
-        """A module with all weights."""
+        """Return a module with all weights."""
         return self.module
 
     def load(self, tensors: dict[str, Tensor], what: str) -> None:
+        """Load weights and buffers by name; UserError, which names `what`, where they do not fit."""
         load_module(self.module, tensors, what)
 
     def export_optim(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """On rank 0 at least."""
+        """Return the optimizer's state by parameter name, on rank 0 at least."""
         return export_state(optimizer, self.named)
 
     def import_optim(self, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+        """Load what `export_optim` returned; UserError where it does not fit."""
         import_state(optimizer, self.named, tensors)
 
     def average(self, ema: Ema, clock_after: int, batch: int) -> None:
-        """Move the moving average after an update."""
+        """Move the moving average after an update of `batch` images that ended at `clock_after`."""
         ema.update(self.module, clock_after, batch)
 
     def sync_full(self, ema: Ema) -> None:

@@ -63,10 +63,10 @@ class ParamShards:
 
     def __init__(self, pieces: list[ParamShard], shapes: dict[str, torch.Size], comm: Comm) -> None:
         self.pieces, self.shapes, self.comm = pieces, shapes, comm
-        self.named: state.Named = [(one.name, one.piece) for one in pieces]
-        self._places = {one.name: one for one in pieces}
+        self.named: state.Named = [(shard.name, shard.piece) for shard in pieces]
+        self._places = {shard.name: shard for shard in pieces}
         self._everyone = collectives.gather_objects(
-            [(one.name, one.start, one.numel) for one in pieces], comm
+            [(shard.name, shard.start, shard.numel) for shard in pieces], comm
         )
 
     def rebind(self, optimizer: torch.optim.Optimizer, named_parameters: state.Named) -> None:
@@ -74,7 +74,7 @@ class ParamShards:
         names = {p: name for name, p in named_parameters}
         for group in optimizer.param_groups:
             own = [self._places[names[p]] for p in group["params"] if names[p] in self._places]
-            group["params"] = [one.piece for one in own]
+            group["params"] = [shard.piece for shard in own]
 
     def gather_full(self, values: dict[str, Tensor], *, everywhere: bool) -> dict[str, Tensor]:
         """Gather whole tensors by name from the ranks' pieces, on rank 0 only or on all; bit for bit.
@@ -125,14 +125,14 @@ class ParamShards:
                 single[full] = (float(value), value.dtype)
             else:
                 by_key.setdefault(key, {})[name] = value
-        found: dict[str, Tensor] = {}
+        states: dict[str, Tensor] = {}
         keys = sorted(set().union(*collectives.gather_objects(sorted(by_key), self.comm)))
         for key in keys:
             whole = self.gather_full(by_key.get(key, {}), everywhere=False)
-            found |= {f"{name}/{key}": tensor for name, tensor in whole.items()}
+            states |= {f"{name}/{key}": tensor for name, tensor in whole.items()}
         for part in collectives.gather_objects(single, self.comm):
-            found |= {full: torch.tensor(value, dtype=kind) for full, (value, kind) in part.items()}
-        return found if self.comm.main else {}
+            states |= {full: torch.tensor(value, dtype=kind) for full, (value, kind) in part.items()}
+        return states if self.comm.main else {}
 
     def import_state(self, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
         """Load this rank's pieces of what `export_state` returned; UserError names the first misfit."""
@@ -144,7 +144,7 @@ class ParamShards:
             elif name in self._places:
                 if value.shape != self.shapes[name]:
                     raise UserError(
-                        f"the optimizer state {full} has shape {list(value.shape)}, its parameter wants "
+                        f"the optimizer state {full} has shape {list(value.shape)}, its parameter has "
                         f"{list(self.shapes[name])}: use the run's own config"
                     )
                 kept[full] = self._places[name].of(value)

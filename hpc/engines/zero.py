@@ -29,10 +29,10 @@ from hpc.optim.state import load_module
 
 
 class ZeRO(Flat):
-    """One player under DeepSpeed.
+    """One player under DeepSpeed (Rajbhandari et al. 2020, "ZeRO", section 5).
 
     The network is called unwrapped: DeepSpeed's hooks are on its parameters and modules, and the `forward` of
-    DeepSpeed's own wrapper would switch autocast off.
+    DeepSpeed's own wrapper would switch autocast off. Raises UserError for a parameter without a shape.
     """
 
     second_order = False
@@ -43,8 +43,7 @@ class ZeRO(Flat):
             if not p.dim():
                 raise UserError(
                     f"engine=deepspeed: {name} is a number without a shape, which DeepSpeed cannot send: "
-                    f"give it the "
-                    "shape [1], or use engine=ddp"
+                    "give it the shape [1], or use engine=ddp"
                 )
         self.stage = config.engine.deepspeed.stage
         self.settings = zero_config.settings(config)
@@ -70,7 +69,7 @@ class ZeRO(Flat):
         if isinstance(proxy, ProxyOptimizer):
             cut = self._cut_weights if self.stage == 3 else self._cut_state
             self.parts = ParamShards(
-                [one for name, p in self.named for one in cut(name, p)], shapes, self.comm
+                [shard for name, p in self.named for shard in cut(name, p)], shapes, self.comm
             )
             self.parts.rebind(optimizer, self.named)
             proxy.on_step = self._step_flat
@@ -81,7 +80,7 @@ class ZeRO(Flat):
         return lambda _: self._touched.add(name)
 
     def _cut_state(self, name: str, p: Any) -> Iterator[ParamShard]:
-        """This rank's piece under ZeRO 1 and 2, where whole weights stay everywhere."""
+        """Yield this rank's shard of `p` under ZeRO 1 and 2, where whole weights stay everywhere."""
         link = p._hp_mapping
         if link is not None:
             flat = self.ds.optimizer.single_partition_of_fp32_groups[link.param_group_index]
@@ -89,7 +88,7 @@ class ZeRO(Flat):
             yield shard_of(name, link.lp_fragment_address.start, flat, at.start, at.numel)
 
     def _cut_weights(self, name: str, p: Any) -> Iterator[ParamShard]:
-        """This rank's piece under ZeRO 3, less the padding of its end."""
+        """Yield this rank's shard of `p` under ZeRO 3, less the padding at its end."""
         zero = self.ds.optimizer
         group, offset, numel = zero.grad_position[zero.get_param_id(p)]
         start = numel * self.comm.rank
@@ -123,35 +122,34 @@ class ZeRO(Flat):
             name = next(name for name, p in self.named if p in own)
             raise UserError(
                 f"{name} is used by the loss itself, outside the passes in which ZeRO 3 gathers it: use "
-                f"micro_batch=0 "
-                "or engine.deepspeed.stage=2"
+                "micro_batch=0 or engine.deepspeed.stage=2"
             )
         leaf.grad, *grads = torch.autograd.grad(loss, [leaf, *own])
         pairs = list(zip(own, grads, strict=True))
         return lambda: sum(((p * grad).sum() for p, grad in pairs), torch.zeros((), device=self.comm.device))
 
     def reduce(self) -> None:
-        """Done already: DeepSpeed averages in the last backward pass."""
-        if not self.stage:  # it gives zeros to those that took no part: they would be stepped
+        """Drop the zeros of parameters that took no part: DeepSpeed averaged in the last backward pass."""
+        if not self.stage:  # zeros would be stepped
             for name, p in self.named:
                 if name not in self._touched:
                     p.grad = None
 
-    def _gradient(self, one: ParamShard, parameters: dict[str, Any]) -> Tensor:
-        """The averaged gradient of a piece, before the step."""
-        p = parameters[one.name]
+    def _gradient(self, shard: ParamShard, parameters: dict[str, Any]) -> Tensor:
+        """Return the averaged gradient of a shard, before the step."""
+        p = parameters[shard.name]
         if self.stage == 3:
             from deepspeed.utils import safe_get_local_grad
 
-            return safe_get_local_grad(p).reshape(-1)[: one.numel]
+            return safe_get_local_grad(p).reshape(-1)[: shard.numel]
         return p._hp_mapping.get_lp_grad_fragment(p._index_in_param_group).reshape(-1)
 
     def gradients(self) -> list[Tensor]:
-        """Of this rank's pieces under ZeRO; those that took no part are left out."""
+        """Return those of this rank's shards under ZeRO; parameters that took no part are left out."""
         if self.parts is None:
             return super().gradients()
         parameters = dict(self.named)
-        return [self._gradient(one, parameters) for one in self.parts if one.name in self._touched]
+        return [self._gradient(shard, parameters) for shard in self.parts if shard.name in self._touched]
 
     def norm(self) -> Tensor:
         if self.parts is None:
@@ -172,24 +170,24 @@ class ZeRO(Flat):
         """Step the pieces of one flat tensor, whose gradient DeepSpeed has put in place."""
         assert self.parts is not None
         assert flat.grad is not None
-        own = [one for one in self.parts if one.flat is flat and one.name in self._touched]
+        own = [shard for shard in self.parts if shard.flat is flat and shard.name in self._touched]
         if not own:
             return
-        for one in own:
-            one.piece.grad = flat.grad.narrow(0, one.offset, one.numel)
+        for shard in own:
+            shard.piece.grad = flat.grad.narrow(0, shard.offset, shard.numel)
         if self._scale is not None:
             torch._foreach_mul_(
-                [flat.grad.narrow(0, one.offset, one.numel) for one in own], self._scale.to(flat.device)
+                [flat.grad.narrow(0, shard.offset, shard.numel) for shard in own], self._scale.to(flat.device)
             )
         self.optimizer.step()
-        for one in own:
-            one.piece.grad = None
+        for shard in own:
+            shard.piece.grad = None
 
     def whole(self) -> nn.Module:
         """Return a full copy of the network under ZeRO 3, else the network itself. All ranks call it."""
         if self._skeleton is None or self.parts is None:
             return self.module
-        self._spread({one.name: one.piece for one in self.parts}, self._skeleton)
+        self._spread({shard.name: shard.piece for shard in self.parts}, self._skeleton)
         for copied, buffer in zip(self._skeleton.buffers(), self.module.buffers(), strict=True):
             copied.copy_(buffer)
         if self.comm.device.type == "cpu":
@@ -210,13 +208,13 @@ class ZeRO(Flat):
         if self.stage < 3 or self.parts is None:
             return super().average(ema, clock_after, batch)
         averages = self._pieces_of(ema.module)
-        weights: list[Tensor] = [one.piece.to(self.comm.device) for one in self.parts]
+        weights: list[Tensor] = [shard.piece.to(self.comm.device) for shard in self.parts]
         return ema.update_pieces(list(averages.values()), weights, self.module, clock_after, batch)
 
     def _pieces_of(self, whole: nn.Module) -> dict[str, Tensor]:
         assert self.parts is not None
         parameters = dict(whole.named_parameters())
-        return {one.name: one.of(parameters[one.name].view(-1)) for one in self.parts}
+        return {shard.name: shard.of(parameters[shard.name].view(-1)) for shard in self.parts}
 
     def sync_full(self, ema: Ema) -> None:
         if self.stage == 3:
@@ -242,8 +240,8 @@ class ZeRO(Flat):
         if self.parts is None:
             return
         parameters = dict(target.named_parameters())
-        for one in self.parts:
-            one.piece.copy_(one.of(parameters[one.name]))
+        for shard in self.parts:
+            shard.piece.copy_(shard.of(parameters[shard.name]))
         if self.stage < 3:
             return
         for buffer, saved in zip(self.module.buffers(), target.buffers(), strict=True):
@@ -251,8 +249,8 @@ class ZeRO(Flat):
         zero = self.ds.optimizer
         zero.parameter_offload.partition_all_parameters()
         own: dict[str, Any] = dict(self.named)
-        for one in self.parts:
-            own[one.name].ds_tensor.data.view(-1)[: one.numel].copy_(one.piece)
+        for shard in self.parts:
+            own[shard.name].ds_tensor.data.view(-1)[: shard.numel].copy_(shard.piece)
         for name, p in self.module.named_parameters():
             if name not in own:  # frozen: DeepSpeed cuts it, and no optimizer knows it
                 piece: Tensor = p.ds_tensor.data.view(-1)  # type: ignore[attr-defined]
@@ -263,14 +261,14 @@ class ZeRO(Flat):
 
 
 def _leaves(loss: Tensor) -> set[Any]:
-    """The tensors at the ends of the graph of `loss`."""
-    found, seen, ahead = set(), set(), [loss.grad_fn]
+    """Return the tensors at the ends of the graph of `loss`."""
+    leaves, seen, ahead = set(), set(), [loss.grad_fn]
     while ahead:
         node = ahead.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if hasattr(node, "variable"):
-            found.add(node.variable)
+            leaves.add(node.variable)
         ahead += [following for following, _ in node.next_functions]
-    return found
+    return leaves

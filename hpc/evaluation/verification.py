@@ -1,8 +1,8 @@
-"""A run judged on a set: the figures of its network beside the untrained network and plain pixels.
+"""Judges a run on a set: the figures of its network beside the untrained network and plain pixels.
 
-`rostro evaluate` prints what this returns. The evaluation while training is `hpc/training/validation.py`;
-here one process reads the pictures, adds intervals and draws curves. The threshold comes from the run's
-validation people.
+`rostro evaluate` prints what this returns: one process reads the images, adds intervals and draws curves.
+The threshold comes from the run's validation people. The evaluation while training is in
+`hpc/training/validation.py`.
 """
 
 import functools
@@ -24,7 +24,7 @@ from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import known_people
 from hpc.data.known_people import People
 from hpc.inference import threshold
-from hpc.inference.predictor import PictureBlocks, Predictor, untrained
+from hpc.inference.predictor import ImageBlocks, Predictor, untrained
 from hpc.metrics.pair_list import check_people, read_list, resolve
 from hpc.metrics.pairs import Pairs, all_pairs
 from hpc.metrics.verification import VerificationResult, bootstrap, measure, score_pairs
@@ -32,21 +32,21 @@ from hpc.plots import roc
 from hpc.task import Score, cosine
 
 PIXELS = "pixels (32x32 grey)"
-Progress = Callable[[str, PictureBlocks], Any]  # what wraps the loop over pictures: a progress bar
+Progress = Callable[[str, ImageBlocks], Any]  # what wraps the loop over images: a progress bar
 
 
 @dataclass
 class PairProtocol:
-    """What is compared: pairs of rows, the samples of the rows, their people, and how it was chosen."""
+    """The comparisons of an evaluation: pairs of rows, the rows' samples and people, and their origin."""
 
     pairs: Pairs
     ids: np.ndarray  # [m] ascending sample ids
     identity: np.ndarray  # [m]
-    note: dict[str, Any]
+    note: dict[str, Any]  # for the report
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
-    """The baseline: pictures uint8 [n, s, s, 3] as grey 32x32 vectors less their mean, float32 [n, 1024]."""
+    """Return the baseline of images uint8 [n, s, s, 3]: grey, 32x32, less the mean, float32 [n, 1024]."""
     small = [
         cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
         for image in images
@@ -56,25 +56,25 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
 
 def trial(shards: ShardSet, *, pairs: Path | None, skip: bool) -> PairProtocol:
-    """All pairs of the set, or those of a list."""
+    """Return all pairs of the set, or those of the list `pairs`; `skip` leaves out absent images."""
     identity = np.asarray(shards.labels["identity"], np.int64)
     if pairs is None:
         return PairProtocol(
             all_pairs(identity), np.arange(len(shards)), identity, {"kind": "all pairs of the set"}
         )
     listing = read_list(pairs)
-    found = resolve(listing.pairs, finder(shards), path=pairs, skip=skip)
-    check_people(found, identity[found.ids], path=pairs)
+    resolved = resolve(listing.pairs, finder(shards), path=pairs, skip=skip)
+    check_people(resolved, identity[resolved.ids], path=pairs)
     note = {
         "kind": "pair list",
         "file": pairs.name,
         "format": listing.format,
-        "listed": found.listed,
-        "usable": found.listed - found.absent,
+        "listed": resolved.listed,
+        "usable": resolved.listed - resolved.absent,
     }
-    if found.absent:
-        note["first_absent"] = found.first_absent
-    return PairProtocol(found.pairs, found.ids, identity[found.ids], note)
+    if resolved.absent:
+        note["first_absent"] = resolved.first_absent
+    return PairProtocol(resolved.pairs, resolved.ids, identity[resolved.ids], note)
 
 
 def finder(shards: ShardSet) -> Callable[[str, int | None], int | None]:
@@ -116,7 +116,10 @@ def finder(shards: ShardSet) -> Callable[[str, int | None], int | None]:
 def score_run(
     embeddings: np.ndarray, on: PairProtocol, *, score: Score, rounds: int, seed: int
 ) -> tuple[VerificationResult, np.ndarray]:
-    """All figures of one set of embeddings [m, d], and the scores of the pairs."""
+    """Compute all figures of embeddings [m, d], and the scores [n] of the pairs.
+
+    `rounds` of bootstrapping give the intervals (0 = none).
+    """
     scores = score_pairs(embeddings, on.pairs, score)
     verdict = measure(scores, on.pairs)
     if rounds:
@@ -148,8 +151,8 @@ def assess(
 ) -> dict[str, Any]:
     """Judge `model` and the baselines on `shards`; write RUN/evaluations/<name>/.
 
-    People whom the run was trained on are refused; `overlap` lets them pass, and then their threshold is not
-    kept.
+    People whom the run was trained on raise UserError; `overlap` lets them pass, and then their threshold is
+    not kept. `pairs`, `skip`: as for `trial`; `rounds`: of bootstrapping.
 
     Returns the report: {"rows": [{"name", figures}], "set", "trial", "folder", "threshold", ...}.
     """
@@ -162,36 +165,35 @@ def assess(
         where = f"pairs={pairs}" if pairs else f"data={shards.folder}"
         raise UserError(
             f"{where}: {len(trained)} of the {len(np.unique(on.identity))} people to be judged are of the "
-            f"training, "
-            f"such as {trained[0]}: their figures say nothing of new people; give the held-out set, or "
-            f"overlap=allow"
+            f"training, such as {trained[0]}: their figures say nothing of new people; give the held-out "
+            "set, or overlap=allow"
         )
     if trained and choice.keep:
         raise UserError(
             "keep=true: a threshold of people of the training is too strict for others: leave it out"
         )
-    chosen = _choosers(choice, shards, on)
+    choosers = _choosers(choice, shards, on)
     own = choice.validation is not None and pairs is None and shards.digest == choice.validation.digest
     made, kept = (None, True) if own or choice.keep else _chosen(model, choice, progress)
     plain = untrained(model)
     parts: list[tuple[np.ndarray, ...]] = []
-    for images in progress("embedding pictures", PictureBlocks(shards, on.ids, model.config.data.size)):
+    for images in progress("embedding images", ImageBlocks(shards, on.ids, model.config.data.size)):
         parts.append((model.embed(images), plain.embed(images), pixels(images)))
     embeddings = [np.concatenate(column) for column in zip(*parts, strict=True)]
     names = (model.name, plain.name, PIXELS)
     scorers = (model.score, plain.score, cosine)
     judged = {
-        name: score_run(found, on, score=score, rounds=rounds, seed=model.config.seed)
-        for name, found, score in zip(names, embeddings, scorers, strict=True)
+        name: score_run(vectors, on, score=score, rounds=rounds, seed=model.config.seed)
+        for name, vectors, score in zip(names, embeddings, scorers, strict=True)
     }
     rows = [{"name": name} | verdict.plain() for name, (verdict, _) in judged.items()]
     verdict, scores = judged[model.name]
-    here = threshold.record(model, shards, on.note, verdict)
+    own_record = threshold.record(model, shards, on.note, verdict)
     report = _describe(model, shards, on) | {"bootstrap": rounds, "rows": rows}
-    report |= _threshold_of(made or here, here=made is None, kept=kept)
+    report |= _threshold_of(made or own_record, these_pairs=made is None, kept=kept)
     report |= {
-        "chosen_on_these_people": None if choice.unknown else bool(chosen),
-        "people_of_validation": None if choice.unknown else len(chosen),
+        "chosen_on_these_people": None if choice.unknown else bool(choosers),
+        "people_of_validation": None if choice.unknown else len(choosers),
         "people_of_training": len(trained) if known else None,
     }
     report["at_threshold"] = threshold.rates(scores, on.pairs.same, report["threshold"])
@@ -202,37 +204,37 @@ def assess(
     report["seconds"] = round(time.perf_counter() - started, 2)
     write_json(folder / "report.json", report)
     if kept and made is None:
-        threshold.keep(model.run, here)
+        threshold.keep(model.run, own_record)
     return report
 
 
 def _choosers(choice: Choice, shards: ShardSet, on: PairProtocol) -> list[str]:
-    """The judged people who are among those that chose checkpoint and threshold."""
+    """Return the judged people who are among those that chose checkpoint and threshold."""
     return known_people.shared(choice.people, shards, on.ids) if choice.people else []
 
 
 def _chosen(model: Predictor, choice: Choice, progress: Progress) -> tuple[dict[str, Any] | None, bool]:
     """Return the run's threshold, or choose it on its validation people now; and whether it was kept now."""
-    found = None if choice.anew and choice.validation else threshold.stored(model)
-    if found or choice.validation is None:
-        return found, False
+    record = None if choice.anew and choice.validation else threshold.stored(model)
+    if record or choice.validation is None:
+        return record, False
     shards = choice.validation
     on = trial(shards, pairs=None, skip=False)
-    blocks = PictureBlocks(shards, on.ids, model.config.data.size)
+    blocks = ImageBlocks(shards, on.ids, model.config.data.size)
     what = f"choosing the threshold on {shards.manifest.get('split') or shards.name}"
     embeddings = np.concatenate([model.embed(images) for images in progress(what, blocks)])
     verdict, _ = score_run(embeddings, on, score=model.score, rounds=0, seed=model.config.seed)
-    found = threshold.record(model, shards, on.note, verdict)
-    threshold.keep(model.run, found)
-    return found, True
+    record = threshold.record(model, shards, on.note, verdict)
+    threshold.keep(model.run, record)
+    return record, True
 
 
-def _threshold_of(found: dict[str, Any], *, here: bool, kept: bool) -> dict[str, Any]:
-    """The part of a report that says which threshold it used, and where it came from."""
-    origin = {key: found[key] for key in ("set", "split", "manifest_sha256", "eer")}
+def _threshold_of(record: dict[str, Any], *, these_pairs: bool, kept: bool) -> dict[str, Any]:
+    """Return the part of a report that says which threshold it used, and where it came from."""
+    origin = {key: record[key] for key in ("set", "split", "manifest_sha256", "eer")}
     return {
-        "threshold": found["threshold"],
-        "threshold_from": origin | {"these_pairs": here},
+        "threshold": record["threshold"],
+        "threshold_from": origin | {"these_pairs": these_pairs},
         "kept": kept,
     }
 
@@ -268,9 +270,9 @@ def _describe(model: Predictor, shards: ShardSet, on: PairProtocol) -> dict[str,
 def _draw(
     folder: Path, model: Predictor, on: PairProtocol, scores: dict[str, np.ndarray], report: dict[str, Any]
 ) -> None:
-    where = f"{folder.name}: {report['pictures']:,} pictures of {report['identities']:,} people"
+    where = f"{folder.name}: {report['pictures']:,} images of {report['identities']:,} people"
     roc.draw_roc(
-        folder / "roc.png", {name: (found, on.pairs.same) for name, found in scores.items()}, title=where
+        folder / "roc.png", {name: (values, on.pairs.same) for name, values in scores.items()}, title=where
     )
     roc.draw_scores(
         folder / "scores.png",

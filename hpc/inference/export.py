@@ -34,7 +34,7 @@ REPORT = {
     "trial": dict,
     "rows": [dict],
 }
-EXAMPLE = '''"""python example.py A B: the score of two pictures, by numpy, OpenCV and ONNX Runtime alone."""
+EXAMPLE = '''"""python example.py A B: the score of two images, by numpy, OpenCV and ONNX Runtime alone."""
 import json, sys
 from pathlib import Path
 import cv2, numpy as np, onnxruntime
@@ -218,7 +218,7 @@ def _data(folder: str) -> dict[str, Any]:
 def _faces(data: dict[str, Any]) -> str:
     """Say in words how faces must be cut before all else: like those of the training set."""
     if "missing" in data:
-        return "cut faces as the pictures of the training set are, which was not found"
+        return "cut faces as the images of the training set are, which was not found"
     crop = (data.get("options") or {}).get("crop")
     text = f"cut faces as the training set {data['name']} has them (source {data['source']}"
-    return f"{text}, crop={str(crop).lower()})" if crop else f"{text}, pictures not cut)"
+    return f"{text}, crop={str(crop).lower()})" if crop else f"{text}, images not cut)"

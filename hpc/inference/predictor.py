@@ -1,4 +1,4 @@
-"""A trained network, loaded back from its run: `evaluate`, `verify` and `export` share it.
+"""Loads a trained network back from its run: `evaluate`, `verify` and `export` share it.
 
 Images go through the preprocessing of the run (centre square, data.size, RGB in [-1, 1]) and one pinned
 decoder. Weights come from a verified checkpoint; nothing is unpickled.
@@ -44,7 +44,7 @@ class Predictor:
 
     @property
     def name(self) -> str:
-        """The run and which of its weights, for tables."""
+        """Name the run and which of its weights, for tables."""
         return f"{self.run.name} at {self.clock:,} ({self.weights})" if self.clock else "untrained network"
 
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -126,7 +126,11 @@ def _ready(nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto") -> Predictor:
-    """Load the networks of a run directory. `weights`: ema | raw | auto (the average where one was kept)."""
+    """Load the networks of a run directory, from a checkpoint whose hashes match.
+
+    `checkpoint`: best | last | a clock; `weights`: ema | raw | auto (the average where one was kept). Raises
+    UserError where the run has no such checkpoint or weights.
+    """
     if weights not in ("auto", "ema", "raw"):
         raise UserError(f"weights={weights} is not known: use ema, raw or auto")
     run_dir = RunDir.open(run)
@@ -158,7 +162,7 @@ def untrained(trained: Predictor) -> Predictor:
     return Predictor(task, _ready(nets), trained.config, trained.run, 0, "untrained", {})
 
 
-class PictureBlocks:
+class ImageBlocks:
     """The decoded samples `ids` of a set, an iterable of uint8 blocks [<= 64, size, size, 3] in order."""
 
     def __init__(self, shards: ShardSet, ids: np.ndarray, size: int) -> None:

@@ -1,4 +1,4 @@
-"""The threshold of a run: chosen on its validation people, kept in RUN/threshold.json for `rostro verify`.
+"""Keeps the threshold that a run's validation people chose, in RUN/threshold.json for `rostro verify`.
 
 It serves the checkpoint and the weights that it was made with, and no others.
 """
@@ -82,7 +82,7 @@ def _in_words(record: dict[str, Any]) -> str:
 
 
 def rates(scores: np.ndarray, same: np.ndarray, threshold: float) -> dict[str, float]:
-    """Compute the errors of the pairs at `threshold`."""
+    """Compute the shares of errors, in [0, 1], of the pairs at `threshold`. `scores`, `same` bool: [n]."""
     accepted = scores >= threshold
     far, frr = float(accepted[~same].mean()), float((~accepted[same]).mean())
     return {"false_accepts": far, "false_rejects": frr, "accuracy": 1 - (far + frr) / 2}

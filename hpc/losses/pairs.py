@@ -8,8 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpc.distributed.collectives import gather, gather_grad
+from hpc.distributed.collectives import gather_grad_with, sum_
 from hpc.distributed.comm import Comm
+
+
+@dataclass
+class Selection:
+    """The pairs, or the images, over which a mean is taken."""
+
+    mask: Tensor  # [n, N] or [n] bool, of this rank
+    count: Tensor  # scalar float32: how many all ranks have, at least 1
 
 
 @dataclass
@@ -18,36 +26,45 @@ class Pairs:
 
     own: Tensor  # [n, d], L2-normalised
     all: Tensor  # [N, d]
-    genuine: Tensor  # [n, N] bool: same identity, another picture
-    impostor: Tensor  # [n, N] bool
-    comm: Comm
+    genuine: Selection  # pairs [n, N]: the same identity, another image
+    impostor: Selection  # pairs [n, N]: different identities
+    anchors: Selection  # images [n] that have a genuine pair
+    triplets: Selection  # images [n] that have both kinds of pairs
+    world: int
 
     @property
     def cosine(self) -> Tensor:
+        """The similarity of each pair, [n, N] in [-1, 1]."""
         return self.own @ self.all.T
 
-    def mean(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Mean of `values` over `mask` of the whole batch, as this rank's part: the mean over ranks is the
-        mean.
+    def mean(self, values: Tensor, selection: Selection) -> Tensor:
+        """Return this rank's part of the mean of `values` over a selection; the mean over ranks is the mean.
 
-        `values` and `mask` have one row for each own picture.
+        `values` has the shape of the selection's mask.
         """
-        count = gather(mask.sum(dtype=torch.float32).reshape(1), self.comm).sum().clamp(min=1.0)
-        return torch.where(mask, values, 0.0).sum() * (self.comm.world / count)
+        return torch.where(selection.mask, values, 0.0).sum() * (self.world / selection.count)
 
 
 def form_pairs(own: Tensor, identity: Tensor, ids: Tensor, comm: Comm) -> Pairs:
-    """Pairs of own [n, d] with everybody's embeddings; `identity` and `ids` [n] belong to the own ones."""
-    identities, pictures = gather(identity, comm), gather(ids, comm)
+    """Pair the unit embeddings `own` [n, d] with those of all ranks.
+
+    `identity` and `ids` [n] belong to the own ones; n is the same on all ranks. The ranks meet twice:
+    embeddings, identities and ids travel in one message, all counts in another.
+    """
+    embeddings, identities, all_ids = gather_grad_with(own, (identity, ids), comm)
     same = identity[:, None] == identities[None, :]
-    other_picture = ids[:, None] != pictures[None, :]
-    return Pairs(own, gather_grad(own, comm), same & other_picture, ~same, comm)
+    genuine, impostor = same & (ids[:, None] != all_ids[None, :]), ~same
+    anchors = genuine.any(1)
+    masks = [genuine, impostor, anchors, anchors & impostor.any(1)]
+    counts = sum_(torch.stack([mask.sum(dtype=torch.float32) for mask in masks]), comm).clamp(min=1.0)
+    near, far, images, full = (Selection(mask, count) for mask, count in zip(masks, counts, strict=True))
+    return Pairs(own, embeddings, near, far, images, full, comm.world)
 
 
 def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
-    """Squared distance of genuine pairs, squared hinge at `margin` of impostors, each with half the weight.
+    """Return the squared distance of genuine pairs and the squared hinge at `margin` of impostors, half each.
 
-    Hadsell, Chopra & LeCun 2006, eq. 4.
+    A scalar >= 0; `margin` is a distance of unit vectors, in (0, 2). Hadsell, Chopra & LeCun 2006, eq. 4.
     """
     squared = (2.0 - 2.0 * pairs.cosine).clamp(min=1e-8)
     near = pairs.mean(squared, pairs.genuine)
@@ -56,32 +73,34 @@ def contrastive(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
 
 
 def triplet(pairs: Pairs, *, margin: float, **_: float) -> Tensor:
-    """Batch-hard triplets: each picture with its farthest genuine and nearest impostor (Hermans et al. 2017,
-    eq. 5).
+    """Return the batch-hard triplet loss: each image with its farthest genuine and nearest impostor one.
+
+    A scalar >= 0; images without both are left out. Hermans, Beyer & Leibe 2017, eq. 5.
     """
     distance = (2.0 - 2.0 * pairs.cosine).clamp(min=1e-8).sqrt()
-    farthest = torch.where(pairs.genuine, distance, -torch.inf).amax(1)
-    nearest = torch.where(pairs.impostor, distance, torch.inf).amin(1)
-    valid = pairs.genuine.any(1) & pairs.impostor.any(1)
-    gap = torch.where(valid, farthest - nearest, 0.0)
-    return pairs.mean((margin + gap).clamp(min=0.0), valid)
+    farthest = torch.where(pairs.genuine.mask, distance, -torch.inf).amax(1)
+    nearest = torch.where(pairs.impostor.mask, distance, torch.inf).amin(1)
+    gap = torch.where(pairs.triplets.mask, farthest - nearest, 0.0)
+    return pairs.mean((margin + gap).clamp(min=0.0), pairs.triplets)
 
 
 def supcon(pairs: Pairs, *, temperature: float, **_: float) -> Tensor:
-    """Supervised contrastive loss (Khosla et al. 2020, eq. 2): softmax over all other pictures."""
+    """Return the supervised contrastive loss: a softmax over all other images, at `temperature` > 0.
+
+    A scalar >= 0. Khosla et al. 2020, eq. 2.
+    """
     logits = pairs.cosine / temperature
-    others = pairs.genuine | pairs.impostor
+    genuine = pairs.genuine.mask
+    others = genuine | pairs.impostor.mask
     log_prob = logits - torch.where(others, logits, -torch.inf).logsumexp(1, keepdim=True)
-    positives = pairs.genuine.sum(1)
-    each = -torch.where(pairs.genuine, log_prob, 0.0).sum(1) / positives.clamp(min=1)
-    return pairs.mean(each, positives > 0)
+    each = -torch.where(genuine, log_prob, 0.0).sum(1) / genuine.sum(1).clamp(min=1)
+    return pairs.mean(each, pairs.anchors)
 
 
 def bce(pairs: Pairs, *, same: Callable[[Tensor, Tensor], Tensor], **_: Any) -> Tensor:
-    """Cross-entropy of "the same person or not" from |a - b|, genuine and impostor pairs with half the weight
-    each.
+    """Return the cross-entropy of "the same person or not", genuine and impostor pairs with half the weight.
 
-    Koch, Zemel & Salakhutdinov 2015, section 3.
+    A scalar >= 0; `same(a, b)` returns logits [n, N]. Koch, Zemel & Salakhutdinov 2015, section 3.
     """
     logits = same(pairs.own[:, None, :], pairs.all[None, :, :])
     near = pairs.mean(F.softplus(-logits), pairs.genuine)

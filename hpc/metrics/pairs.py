@@ -1,6 +1,6 @@
-"""Which pictures are compared: every pair of an evaluation set up to a bound (public lists: `pair_list.py`).
+"""Chooses the pairs that are compared: all of an evaluation set, up to a bound (lists: `pair_list.py`).
 
-Rows number the pictures of the set by ascending sample id, so nothing depends on who read what.
+Rows number the images of the set by ascending sample id, so nothing depends on who read what.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ CAP = 2_000_000  # pairs of either kind
 
 @dataclass(frozen=True)
 class Pairs:
-    """n pairs of rows. `fold`: of LFW's protocol; -1: in none."""
+    """n pairs of rows. `fold`: by LFW's protocol (-1 = in none)."""
 
     first: np.ndarray  # [n] int64 rows
     second: np.ndarray
     same: np.ndarray  # [n] bool
     fold: np.ndarray  # [n] int64
-    total_genuine: int  # as many as there are; more than here where the cap holds
+    total_genuine: int  # of the whole set; more than are listed where the cap holds
     total_impostors: int
     balanced: bool  # accuracy weighs both kinds the same (all pairs: impostors outnumber genuine ones by far)
 
@@ -30,7 +30,7 @@ class Pairs:
 
 
 def _triangle(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pair number -> (i, j), i < j, in the order (0,1) (0,2) (1,2) (0,3) ..."""
+    """Return the pairs (i, j), i < j, of these numbers, counted as (0,1) (0,2) (1,2) (0,3) ..."""
     j = ((1.0 + np.sqrt(1.0 + 8.0 * index.astype(np.float64))) / 2).astype(np.int64)
     j -= j * (j - 1) // 2 > index  # the square root of a large number may be one off
     j += (j + 1) * j // 2 <= index
@@ -38,32 +38,30 @@ def _triangle(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw(total: int, cap: int, stream: np.uint64) -> np.ndarray:
-    """All of [0, total), or `cap` of them drawn without replacement."""
+    """Return all of [0, total), or `cap` of them drawn without replacement."""
     return np.arange(total) if total <= cap else counter_rng.permute(stream, np.arange(cap), total)
 
 
 def all_pairs(identity: np.ndarray, *, cap: int = CAP, seed: int = 0, folds: int = 10) -> Pairs:
-    """Pairs of pictures [n] of these identities: all, or `cap` genuine and `cap` impostor ones drawn by hash.
+    """Pair the images with these identities [n]: all pairs, or `cap` of each kind drawn by hash.
 
-    Folds split identities: a pair whose people lie in two folds is in none. UserError where a kind is empty.
+    Folds split identities: a pair whose people are in two folds is in none. UserError where a kind is empty.
     """
     people, code = np.unique(identity, return_inverse=True)
     n, counts = len(identity), np.bincount(code)
     genuine_total = int((counts * (counts - 1) // 2).sum())
     impostor_total = n * (n - 1) // 2 - genuine_total
     if not genuine_total or not impostor_total:
-        lacking = "two pictures of one identity" if not genuine_total else "two identities"
-        raise UserError(
-            f"{n} pictures of {len(people)} identities hold no {lacking}: evaluate on more people"
-        )
+        lacking = "two images of one identity" if not genuine_total else "two identities"
+        raise UserError(f"{n} images of {len(people)} identities hold no {lacking}: evaluate on more people")
 
     # Genuine pairs are numbered through the identities; `by_person` lists the rows of each one in turn.
     by_person = np.argsort(code, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     ends = np.cumsum(counts * (counts - 1) // 2)
-    chosen = _draw(genuine_total, cap, counter_rng.key(seed, "genuine pairs"))
-    who = np.searchsorted(ends, chosen, side="right")
-    i, j = _triangle(chosen - (ends[who] - counts[who] * (counts[who] - 1) // 2))
+    numbers = _draw(genuine_total, cap, counter_rng.key(seed, "genuine pairs"))
+    who = np.searchsorted(ends, numbers, side="right")
+    i, j = _triangle(numbers - (ends[who] - counts[who] * (counts[who] - 1) // 2))
     genuine = by_person[starts[who] + i], by_person[starts[who] + j]
 
     impostor = _impostors(code, impostor_total, cap, counter_rng.key(seed, "impostor pairs"))

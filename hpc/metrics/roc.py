@@ -1,7 +1,7 @@
 """Figures of a two-class score, higher = the same: ROC, EER, AUC, TAR at FAR, accuracy over folds.
 
-Pure numpy in float64, free of the order of its input. What is a pair: `hpc/metrics/pairs.py`; which figures
-a verification reports: `hpc/metrics/verification.py`.
+Pure numpy in float64, independent of the order of its input. What a pair is: `hpc/metrics/pairs.py`;
+which figures a verification reports: `hpc/metrics/verification.py`.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Roc:
     """A ROC curve [k + 1]: a pair is accepted where its score >= the threshold. Thresholds fall from +inf."""
 
     thresholds: Array
-    far: Array  # false accept rate: share of impostor pairs accepted
-    tar: Array  # true accept rate: share of genuine pairs accepted
+    far: Array  # false accept rate: share of impostor pairs accepted, in [0, 1]
+    tar: Array  # true accept rate: share of genuine pairs accepted, in [0, 1]
     genuine: float  # number (or weight) of genuine pairs
     impostors: float
 
@@ -26,13 +26,16 @@ class Roc:
 class Ranking:
     """Scored pairs from the highest score down; `ends`: the last pair of each run of equal scores."""
 
-    order: Array
-    scores: Array
-    same: Array
-    ends: Array
+    order: Array  # [n] places in the input
+    scores: Array  # [n] float64, falling
+    same: Array  # [n] bool
+    ends: Array  # [k]
 
     def roc(self, weight: Array | None = None) -> Roc:
-        """The curve; `weight` [n] counts each pair (in the order of the input) that often."""
+        """Return the curve; `weight` [n] counts each pair (in the order of the input) that often.
+
+        Raises ValueError where one of the two classes is empty.
+        """
         if weight is None:
             positive, negative = self.same.astype(np.float64), (~self.same).astype(np.float64)
         else:
@@ -60,7 +63,7 @@ def rank(scores: Array, same: Array) -> Ranking:
 
 
 def equal_error(curve: Roc) -> tuple[float, float]:
-    """(EER, its threshold): where FAR = 1 - TAR, on straight lines between the points of the curve."""
+    """Return (EER, its threshold): where FAR = 1 - TAR, on straight lines between the points of the curve."""
     gap = curve.far + curve.tar - 1.0  # rises from -1 to 1
     after = int(np.argmax(gap >= 0.0))
     before = after - 1
@@ -73,12 +76,12 @@ def equal_error(curve: Roc) -> tuple[float, float]:
 
 
 def area(curve: Roc) -> float:
-    """Area under the ROC: the probability that a genuine pair scores higher than an impostor, ties half."""
+    """Return the AUC: the probability that a genuine pair scores higher than an impostor, ties count half."""
     return float(np.trapezoid(curve.tar, curve.far))
 
 
 def at_far(curve: Roc, far: float) -> tuple[float, float]:
-    """(TAR, threshold) at the lowest threshold whose false accept rate is at most `far`."""
+    """Return (TAR, threshold) at the lowest threshold whose false accept rate is at most `far`."""
     last = int(np.searchsorted(curve.far, far * (1 + 1e-12), side="right")) - 1
     # Points of equal FAR: the last one has the highest TAR. Point 0 accepts nothing.
     threshold = curve.thresholds[last] if last else np.nextafter(curve.thresholds[1], np.inf)
@@ -86,14 +89,14 @@ def at_far(curve: Roc, far: float) -> tuple[float, float]:
 
 
 def separation(scores: Array, same: Array) -> float:
-    """d': distance of the two means in units of their pooled standard deviation."""
+    """Return d': the distance of the two means in units of their pooled standard deviation."""
     genuine, impostor = scores[same].astype(np.float64), scores[~same].astype(np.float64)
     pooled = np.sqrt((genuine.var() + impostor.var()) / 2)
     return float((genuine.mean() - impostor.mean()) / max(pooled, 1e-12))
 
 
 def best_threshold(scores: Array, same: Array, *, balanced: bool) -> float:
-    """The threshold of the highest accuracy, half way between two scores; the highest of equals.
+    """Return the threshold of the highest accuracy, half way between two scores; the highest of equals.
 
     `balanced`: both classes weigh the same, whatever their counts.
     """
@@ -109,21 +112,21 @@ def best_threshold(scores: Array, same: Array, *, balanced: bool) -> float:
 
 
 def correct(scores: Array, same: Array, threshold: float, *, balanced: bool) -> float:
-    """Share of right answers at `threshold`; `balanced`: the mean of the shares of both classes."""
+    """Return the share of right answers at `threshold`; `balanced`: the mean of both classes' shares."""
     right = (scores >= threshold) == same
     return float((right[same].mean() + right[~same].mean()) / 2 if balanced else right.mean())
 
 
 def fold_accuracy(scores: Array, same: Array, fold: Array, *, balanced: bool) -> Array:
-    """Accuracy on each fold at the threshold that is best on all other folds: LFW's protocol.
+    """Return the accuracy on each fold at the threshold that is best on all other folds: LFW's protocol.
 
-    Pairs of fold -1 are out; so is a fold that lacks a class, or whose complement does. Source: Huang et al.,
-    Labeled Faces in the Wild, 2007, section IV.
+    Left out are pairs of fold -1, and a fold that lacks a class or whose complement does. Source: Huang et
+    al., Labeled Faces in the Wild, 2007, section IV.
     """
-    found = []
+    accuracies = []
     for number in np.unique(fold[fold >= 0]):
         test, train = fold == number, (fold >= 0) & (fold != number)
         if all(part.any() and not part.all() for part in (same[test], same[train])):
             threshold = best_threshold(scores[train], same[train], balanced=balanced)
-            found.append(correct(scores[test], same[test], threshold, balanced=balanced))
-    return np.array(found)
+            accuracies.append(correct(scores[test], same[test], threshold, balanced=balanced))
+    return np.array(accuracies)

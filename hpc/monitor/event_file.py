@@ -25,7 +25,7 @@ PREFIX = "events.out.tfevents."
 
 
 def tensorboard() -> tuple[Any, Any, Any]:
-    """(Event, SessionLog, masked_crc32c) of tensorboard, kept from importing an installed TensorFlow."""
+    """Return tensorboard's (Event, SessionLog, masked_crc32c), without an installed TensorFlow's import."""
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
@@ -133,18 +133,17 @@ def trim(run: Path, clock: int) -> list[str]:
     copy is kept.
     """
     warnings = []
-    for path in (found := files(run)):
+    for path in (paths := files(run)):
         kept, points, damaged = _cut(path, clock)
         if damaged:
             copy = keep_damaged(path)
             warnings.append(
                 f"warning: {path}: what is damaged in {damaged} places is left out, its points are missing "
-                f"in "
-                f"TensorBoard; the file as it was: {copy.name}"
+                f"in TensorBoard; the file as it was: {copy.name}"
             )
         if not points:
             path.unlink()
-        elif path == found[-1] or sum(map(len, kept)) != path.stat().st_size:
+        elif path == paths[-1] or sum(map(len, kept)) != path.stat().st_size:
             replace(path, b"".join(kept))
     return warnings
 
@@ -153,10 +152,10 @@ def _cut(path: Path, clock: int) -> tuple[list[bytes], int, int]:
     """Return a file's framed records up to `clock`, how many of them are points, and how many are damaged."""
     event_type = tensorboard()[0]
     kept, points, content = [], 0, path.read_bytes()
-    found = list(scan(content))
+    contents = list(scan(content))
     # The first record is on disk before any other: a file without one is damaged, not torn.
-    damaged = int(bool(content) and not found)
-    for data in found:
+    damaged = int(bool(content) and not contents)
+    for data in contents:
         try:
             event = event_type.FromString(data) if data is not None else None
         except ValueError:  # protobuf's DecodeError
@@ -176,7 +175,7 @@ def remove(run: Path) -> None:
 
 
 class EventFile:
-    """An event file being written. Nothing runs in the background: `flush` returns when all is on disk."""
+    """Writes one event file. Nothing runs in the background: `flush` returns when all is on disk."""
 
     def __init__(self, run: Path, *, resume_clock: int | None = None) -> None:
         self._event, session, _ = tensorboard()

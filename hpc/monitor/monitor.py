@@ -238,7 +238,7 @@ class Monitor:
             projector.write(self.run, clock, vectors[rows], shown[0][keep], columns)
 
     @_rank0
-    def pictures(self, clock: int, name: str, images: Tensor) -> None:
+    def images(self, clock: int, name: str, images: Tensor) -> None:
         """Add a grid of `images` [n, 3 or 1, h, w] in [-1, 1]."""
         pixels = images.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
         self._image(clock, f"pictures/{name}", projector.png(projector.grid(pixels, gap=2)))

@@ -21,7 +21,7 @@ THUMBNAIL = 64  # pixels; the projector takes sprites of up to 8192
 
 
 def grid(images: Tensor, *, gap: int = 0, square: bool = False) -> np.ndarray:
-    """uint8 [n, 3 or 1, h, w] -> one picture [H, W, 3], row by row. `square`: as many rows as columns."""
+    """uint8 [n, 3 or 1, h, w] -> one image [H, W, 3], row by row. `square`: as many rows as columns."""
     n, _, height, width = images.shape
     columns = max(1, math.ceil(math.sqrt(n)))
     rows = columns if square else math.ceil(n / columns)
@@ -33,10 +33,10 @@ def grid(images: Tensor, *, gap: int = 0, square: bool = False) -> np.ndarray:
     return sheet
 
 
-def png(picture: np.ndarray) -> bytes:
-    """A picture [h, w, 3] uint8 as PNG."""
+def png(image: np.ndarray) -> bytes:
+    """An image [h, w, 3] uint8 as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
+    Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, drawn without a display: ROC curves and the histogram of scores."""
+"""Draws images of an evaluation without a display: ROC curves and the histogram of scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from hpc.metrics import roc
 from hpc.metrics.verification import SUPPORT
 
-# Okabe & Ito's palette: told apart in every common kind of colour blindness.
+# Okabe & Ito's palette, distinct in every common kind of colour blindness.
 COLOURS = ("#0072B2", "#E69F00", "#999999", "#009E73", "#CC79A7")
 GENUINE, IMPOSTOR = "#0072B2", "#D55E00"
 
@@ -31,7 +31,10 @@ def _axes(title: str) -> tuple[Figure, Axes]:
 
 
 def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> None:
-    """One ROC for each name -> (scores, same); false accepts on a log axis down to ten impostor pairs."""
+    """Draw a ROC for each name -> (scores [n], same [n] bool) as a PNG.
+
+    The axis of false accepts is logarithmic and ends at ten impostor pairs.
+    """
     figure, axes = _axes(title)
     floor = 1.0
     for (name, (scores, same)), colour in zip(curves.items(), COLOURS, strict=False):
@@ -54,7 +57,10 @@ def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *,
 def draw_scores(
     path: Path, scores: np.ndarray, same: np.ndarray, *, threshold: float, title: str, unit: str
 ) -> None:
-    """Histograms of genuine and impostor scores, each of area 1, with the threshold between them."""
+    """Draw histograms of genuine and impostor `scores` [n], each of area 1, and the threshold, as a PNG.
+
+    `unit`: what a score is, for the axis.
+    """
     figure, axes = _axes(title)
     low, high = float(scores.min()), float(scores.max())
     edges = np.linspace(low, high if high > low else low + 1e-6, 81)

@@ -113,8 +113,8 @@ def _job() -> dict[str, Any]:
     return {"job": slurm_env.job_id(), "restart": slurm_env.restart_count()} if slurm_env.job_id() else {}
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("job", "restart"))
+def _same(account: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(account.get(key) == other.get(key) for key in ("job", "restart"))
 
 
 def ended(run: RunDir) -> None:
@@ -143,11 +143,11 @@ def lines(run: RunDir) -> tuple[list[dict[str, Any]], int]:
         *whole, _ = read_bytes(run.ledger_file, limit=LARGEST).split(b"\n")
     except MissingFile:
         return [], 0
-    found = []
+    entries = []
     for text in whole:
         with contextlib.suppress(FileError):
-            found.append(parse_json(text, LINE, what=str(run.ledger_file)))
-    return found, len(whole) - len(found)
+            entries.append(parse_json(text, LINE, what=str(run.ledger_file)))
+    return entries, len(whole) - len(entries)
 
 
 def starts(run: RunDir, *, over: bool = False) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The lock file of a run, `lock.json`: read with types, replaced by one process at a time. Imports no torch.
 
-Who may take the lock is decided in `hpc/runs/ownership.py`; here the decision takes effect only if the file
+Who may take the lock is decided in `hpc/runs/ownership.py`; the decision takes effect only if the file
 is still the one on which it was based. That is checked and done under `flock` on a side file that is never
 deleted, so the system frees it when its holder dies.
 
@@ -92,7 +92,7 @@ def change(path: Path, **values: Any) -> None:
 
 @contextlib.contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Keep other processes from changing the lock file `path` meanwhile."""
+    """Keep other processes from changing the lock file `path` inside."""
     handle = os.open(path.with_name(f".{path.name}.guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         _flock(handle, path)

@@ -32,18 +32,18 @@ REMEDY = "delete it if no process of the run lives"
 def read(path: Path) -> dict[str, Any]:
     """Read the file; {} where there is none. Raises FileError where it is damaged."""
     try:
-        found: dict[str, Any] = read_json(path, remedy=REMEDY)
+        status: dict[str, Any] = read_json(path, remedy=REMEDY)
     except MissingFile:
         return {}
     for key in ("loss", "rate"):  # earlier versions wrote a loss that was not a number
-        if isinstance(found.get(key), float) and not math.isfinite(found[key]):
-            found[key] = None
-    if fault := conform(found, SCHEMA):
+        if isinstance(status.get(key), float) and not math.isfinite(status[key]):
+            status[key] = None
+    if fault := conform(status, SCHEMA):
         raise FileError(f"{path}: {fault}: {REMEDY}")
-    for rank, place in found.get("pids", {}).items():
+    for rank, place in status.get("pids", {}).items():
         if not (rank.isascii() and rank.isdigit() and len(rank) < 10 and _is_place(place)):
             raise FileError(f"{path}: pids.{rank[:20]!a} is not the place of a rank: {REMEDY}")
-    return found
+    return status
 
 
 def _is_place(place: list[Any]) -> bool:

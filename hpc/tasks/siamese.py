@@ -21,7 +21,7 @@ from models.siamese import PairScore, SiameseNet
 
 
 class Siamese(Task):
-    """Verification of faces: embeddings of one person lie close together, those of two people far apart."""
+    """Verification of faces: embeddings of one person are close together, those of two people far apart."""
 
     fields = ("identity",)
     metric = ("eer", "min")

@@ -16,7 +16,7 @@ KEYS = {
     ),
     "margin": Rule("contrastive, triplet: on the distance of unit embeddings, which is at most 2", above=0),
     "temperature": Rule("supcon: divides the cosines", above=0),
-    "mirror": Rule("judge by the sum of the embeddings of a picture and its mirror image"),
+    "mirror": Rule("judge by the sum of the embeddings of an image and its mirror image"),
 }
 
 SMALLEST = 16  # pixels; below it pooling leaves the GoogLeNet nothing
@@ -46,21 +46,19 @@ def check(config: Config) -> None:
     if config.batch < 2 * config.data.group:
         raise UserError(
             f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} "
-            f"pictures: "
-            f"use batch={2 * config.data.group} or more"
+            f"images: use batch={2 * config.data.group} or more"
         )
 
 
 def check_sets(config: Config, sets: Mapping[str, Any]) -> None:
-    """Raise UserError for a set ("train", "eval") in which no two pictures can be compared."""
+    """Raise UserError for a set ("train", "eval") in which no two images can be compared."""
     for split, shards in sets.items():
-        pictures = [end - start for start, end in itertools.pairwise(shards.identity_start.tolist())]
-        most = max(pictures, default=0)
-        if len(pictures) < 2 or most < 2:
+        images = [end - start for start, end in itertools.pairwise(shards.identity_start.tolist())]
+        most = max(images, default=0)
+        if len(images) < 2 or most < 2:
             raise UserError(
-                f"data.{split}={shards.folder} holds {len(pictures)} identities with at most {most} pictures "
-                f"each: "
-                "it takes two identities, and one with two pictures; pack a set that has them"
+                f"data.{split}={shards.folder} holds {len(images)} identities with at most {most} images "
+                "each: it takes two identities, and one with two images; pack a set that has them"
             )
 
 

@@ -40,7 +40,7 @@ class BackwardPass:
         if phase.second_order and not self.engine.second_order:
             raise UserError(
                 f"phase {phase.name} differentiates twice, which this engine computes wrongly: use "
-                f"engine=flat"
+                "engine=flat"
             )
         self.raw: dict[str, nn.Module] = {name: engine.module for name, engine in engines.items()}
         self.nets = self.raw | {phase.player: self.engine.net}  # other players' networks are called unwrapped

@@ -48,7 +48,7 @@ class Player:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The module that evaluations use: the average where one is kept. All ranks ask for it."""
+        """Return the module that evaluations use: the average where one is kept. All ranks ask for it."""
         if self.ema is None:
             return self.engine.whole()
         self.engine.sync_full(self.ema)

@@ -102,7 +102,7 @@ def first_lines(
         exact = "weaker with data.stream=true: see docs/resume.md"
     elif comm.device.type != "cpu" and not config.deterministic:
         exact = "not bit-equal on a GPU without deterministic=true"
-    counts = ", ".join(f"{name} {len(shards):,} pictures" for name, shards in sets.items())
+    counts = ", ".join(f"{name} {len(shards):,} images" for name, shards in sets.items())
     staged = f", staged in {data.stage}" if data.stage else ""
     lines = [
         f"task {config.task['name']}, players {parameters}",

@@ -23,7 +23,8 @@ from hpc.task import Batch, Phase
 from hpc.training.player import Player
 
 OWN = ("loss", "norm")  # scalars of every step; a task's own have other names
-SLOTS = 64  # numbers of an exchange, always as many: ranks with different scalars still meet, and are refused
+# Numbers of an exchange, always as many: ranks with different scalars still meet, and are refused.
+SLOTS = 64
 
 
 class StepScalars:
@@ -129,8 +130,7 @@ def _refuse_other_scalars(names: list[str], comm: Comm) -> None:
         if len(ranks) < comm.world:
             raise UserError(
                 f"the scalar {name} was reported on {len(ranks)} of {comm.world} ranks (rank "
-                f"{', '.join(ranks)}) "
-                "only: let the task report it on every rank whenever the phase is due"
+                f"{', '.join(ranks)}) only: let the task report it on every rank whenever the phase is due"
             )
 
 
@@ -160,6 +160,5 @@ def compare_ranks(players: Mapping[str, Player], clock: int, comm: Comm) -> None
             if sums[place] != checksums_by_rank[0][place]:
                 raise UserError(
                     f"the ranks are out of step at clock {clock}: {name} of rank {rank} differs from rank "
-                    f"0's; "
-                    "resume from the last checkpoint with `rostro resume`, and report it"
+                    "0's; resume from the last checkpoint with `rostro resume`, and report it"
                 )

@@ -64,7 +64,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def pictures(task: Task, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
+def monitor_images(task: Task, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
     """Return the images that the monitor shows, and change nothing in networks that may be in training."""
     with in_eval_mode(nets):
-        return task.pictures(nets, batch, clock)
+        return task.images(nets, batch, clock)

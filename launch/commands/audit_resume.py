@@ -9,10 +9,7 @@ ones. Controls that leave out a part of the state must fail. The comparison itse
 
 import dataclasses
 import itertools
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -25,11 +22,13 @@ from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config.check import checks_of
 from launch.audit.compare import differences, elastic_differences, state_parts
+from launch.audit.forked_ranks import start_ranks
+from launch.options.conf import chosen_task, smoke_overrides
 from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
 
 OPTIONS = {
-    "task": Option("siamese", "which job"),
+    "task": Option("", "which job: it must be given", placeholder="NAME"),
     "procs": Option("1,2", "ranks to try"),
     "engine": Option("ddp,flat", "engines to try; deepspeed too"),
     "stage": Option("1,2,3", "stages of ZeRO to try with engine=deepspeed"),
@@ -80,29 +79,6 @@ class Case:
         return [f"procs={self.procs}", f"engine={self.engine}", *stage, f"data.backend={self.backend}"]
 
 
-def start_ranks(run: Path, procs: int, *, timeout: float = 300, **variables: str) -> list[int]:
-    """Run all ranks to their ends; return the exit codes by rank. Code and data are the run's own."""
-    code = run / "code"
-    attempt = f"audit-{os.getpid()}-{time.monotonic_ns()}"
-    common = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1", "ROSTRO_ATTEMPT": attempt}
-    common |= {"WORLD_SIZE": str(procs)} | variables
-    common.pop("MASTER_ADDR", None)
-    ranks = []
-    (run / "logs").mkdir(exist_ok=True)
-    for rank in range(procs):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with (run / "logs" / f"rank{rank}.log").open("a") as log:
-            command = [sys.executable, "-m", "hpc.train", str(run)]
-            ranks.append(subprocess.Popen(command, cwd=code, env=common | place, stdout=log, stderr=log))
-    try:
-        return [process.wait(timeout=timeout) for process in ranks]
-    except subprocess.TimeoutExpired:
-        raise UserError(f"run {run} hangs: its logs are in {run / 'logs'}; keep=DIR keeps them") from None
-    finally:
-        for process in ranks:
-            process.kill()
-
-
 class Auditor:
     """Makes runs of one task under a folder and starts their ranks as separate processes."""
 
@@ -128,7 +104,6 @@ class Auditor:
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         """Prepare the run directory of a smoke run; return its path."""
-        from hpc.config.parse import smoke_overrides
         from launch.start import create
 
         words = [
@@ -168,8 +143,6 @@ class Auditor:
 
     def faults(self, case: Case) -> list[str]:
         """Draw the places of the kills: each comes after the newest checkpoint of the one before."""
-        from hpc.config.parse import smoke_overrides
-
         plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
         images, every = int(plan["images"]), int(plan["save.every"])
         draws = counter_rng.uniform(counter_rng.key(self.seed, "audit", case.label), np.arange(3), 2)
@@ -253,6 +226,7 @@ def audit(auditor: Auditor, keys: SimpleNamespace) -> bool:
 
 def main(argv: list[str]) -> int:
     keys = parse(argv, OPTIONS)
+    chosen_task(argv)
     with tempfile.TemporaryDirectory(prefix="rostro-audit-") as temporary:
         auditor = Auditor(keys.task, Path(keys.keep or temporary).resolve(), keys.seed)
         auditor.make_data()

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
             problems += 1
         if not problems:
             manifest, _ = read_manifest(folder)
-            print(f"{folder}: good, {manifest['samples']} pictures in {len(manifest['shards'])} shards")
+            print(f"{folder}: good, {manifest['samples']} images in {len(manifest['shards'])} shards")
         bad += problems
     if bad:
         print(f"{bad} problem{'s' if bad > 1 else ''} found: copy or pack the set again")

@@ -16,10 +16,10 @@ from data_shards.errors import UserError
 from data_shards.sources.registry import source_names
 from hpc.config.check import all_rules
 from hpc.config.identity import is_free
-from hpc.config.parse import CONF
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config
 from hpc.config.types import flatten
+from launch.options.conf import CONF, choices
 from launch.options.option import Option
 
 HELP = """
@@ -93,15 +93,12 @@ def candidates(before: Sequence[str], word: str) -> Iterable[str]:
 
 
 def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
-    tasks = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
-    groups = {
-        name: sorted(path.stem for path in (CONF / name).glob("*.yaml")) for name in ("engine", "cluster")
-    }
-    groups["task"] = tasks
+    groups = {name: choices(name) for name in ("engine", "cluster", "task")}
+    tasks = groups["task"]
     key = word.partition("=")[0]
     if "=" in word and key in groups:
         return [f"{_begun(word)}{choice}" for choice in groups[key]]
-    task = next((given[5:] for given in reversed(before) if given.startswith("task=")), tasks[0])
+    task = next((given[5:] for given in reversed(before) if given.startswith("task=")), "")
     known = all_rules(task) if task in tasks else rules(Config) | WORDS
     if "=" not in word:
         return [*(f"{name}=" for name in (*groups, *known)), "-m", "--help"]
@@ -139,7 +136,7 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]
     key = word.partition("=")[0]
     if "=" in word:
         if command == "resume" and key not in options:
-            return _of_run(["task=siamese", *before], word)
+            return _of_run(before, word)
         if command == "pack" and key == "source":
             return [f"source={name}" for name in source_names()]
         return _values(key, options[key]) if key in options else []

@@ -37,9 +37,9 @@ HELP = f"""
 usage: rostro doctor [key=value ...]
 
 Looks at this machine (GPU, NCCL, DALI, NVIDIA Apex, DeepSpeed, network, file systems) and at its SLURM
-(partitions, GPUs, KillWait, GraceTime, JobRequeue, PreemptMode, signals, accounting) and says, a line each, what is ok,
-worth a note, missing or harmful to runs that must outlive their allocations, and what to type or to ask of
-the admin.
+(partitions, GPUs, KillWait, GraceTime, JobRequeue, PreemptMode, signals, accounting) and says, a line each,
+what is ok, worth a note, missing or harmful to runs that must outlive their allocations, and what to type or
+to ask of the admin.
 
 {option_lines(OPTIONS)}
 

@@ -57,9 +57,9 @@ def main(argv: list[str]) -> int:
         taken[place] += 1
         number = f"-{taken[place]}" if taken[place] > 1 else ""
         sheet = place.with_name(f"{place.name}{number}-contact.png")
-        picture, damaged = contact_sheet(shards)
+        image, damaged = contact_sheet(shards)
         try:
-            write_png(sheet, picture)
+            write_png(sheet, image)
         except OSError as error:
             raise UserError(f"{sheet} cannot be written ({error.strerror}): type out=FOLDER") from None
         console.print(f"contact sheet: {sheet}", soft_wrap=True)

@@ -113,7 +113,7 @@ def _summary(made: "Packed") -> str:
     size = sum(shard["bytes"] for shard in manifest["shards"])
     lines = [
         f"{made.folder}: {'is there already: ' if made.already else ''}"
-        f"{manifest['samples']} pictures of {manifest['identities']} identities "
+        f"{manifest['samples']} images of {manifest['identities']} identities "
         f"in {len(manifest['shards'])} shards ({size / 1e6:.1f} MB)"
     ]
     converted = sum(manifest["converted"].values())

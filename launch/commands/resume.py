@@ -11,7 +11,7 @@ from data_shards.errors import UserError
 from hpc.checkpoints import manifest
 from hpc.config.check import check, check_values
 from hpc.config.identity import is_free
-from hpc.config.parse import from_dict, update_config
+from hpc.config.parse import from_dict, task_defaults, update_config
 from hpc.config.schema import Config, Data, DeepSpeed
 from hpc.config.types import flatten, near
 from hpc.runs import requeue, restart
@@ -67,12 +67,13 @@ def main(argv: list[str]) -> int:
     if status["state"] == "finished":
         raise UserError(
             f"run {run.name} is finished ({status.get('clock', 0):,} of {before.images:,} images): a longer "
-            f"one is another run, type `rostro submit images=...`"
+            f"one is another run, type `rostro submit task={config.task['name']} images=...`"
         )
-    check_values(config)
+    examples = task_defaults(run.code, config.task["name"])
+    check_values(config, examples)
     config = on_cluster(config)
     refuse_unused(config, words)
-    check(config)
+    check(config, examples)
     config = plan.locate_data(config, siblings=list(plan.recorded(run)) or ("eval",))
     plan.check_data(config)
     plan.check_digests(run, config)

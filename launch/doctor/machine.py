@@ -132,7 +132,7 @@ def _dali(found: dict[str, Any]) -> Finding:
 
 
 def _apex(gpu: bool) -> Finding:
-    kind = apex.found()
+    kind = apex.installation()
     texts = {
         "missing": "not installed: optim.impl=torch has the same optimizers",
         "no kernels": "NVIDIA's, built without its kernels (no module amp_C): optim.impl=apex is refused",

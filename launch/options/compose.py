@@ -21,21 +21,17 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from data_shards.errors import UserError
-from hpc.config.parse import CONF, from_dict, smoke_overrides
-from hpc.config.rules import WORDS
+from hpc.config.parse import from_dict
+from hpc.config.rules import WORDS, rules
 from hpc.config.schema import Config
 from hpc.config.text import check_word
 from hpc.config.types import ITEMS, TABLES, as_type, as_typed_tree, flatten, near, shown
+from launch.options.conf import CONF, GROUPS, choices, chosen_task, smoke_overrides
 from launch.options.other_words import answer
 from launch.options.site import site_values
 
-GROUPS = ("task", "engine", "cluster")
 BESIDE = ("smoke", "memory")  # blocks of a task's yaml that are not keys of the run
 LONGEST = 10_000  # characters of a word
-NEXT = {
-    "cluster": "use cluster=auto, cluster=slurm or cluster=local",
-    "engine": "use engine=ddp, engine=deepspeed or engine=flat",
-}
 
 
 @dataclass
@@ -49,11 +45,6 @@ class Schema(Config):
 def register() -> None:
     """Make the schema known to Hydra, so that unknown keys and wrong types fail while it composes."""
     ConfigStore.instance().store(name="schema", node=Schema)
-
-
-def choices(group: str) -> list[str]:
-    """Return the values of `task=`, `engine=` or `cluster=`."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @cache
@@ -88,30 +79,33 @@ def _plain(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def chosen_task(words: Sequence[str]) -> str:
-    """Return the task that the words name."""
-    return next((word[5:] for word in reversed(words) if word.startswith("task=")), "siamese")
+def task_keys(task: str) -> dict[str, Any]:
+    """Return the dotted keys `task.*` of a task with their defaults."""
+    return flatten(task_yaml(task).get("task", {}), "task.")
+
+
+def shared_keys() -> dict[str, Any]:
+    """Return every dotted key that may be typed for any task, with its default."""
+    plain = flatten(dataclasses.asdict(Config(task={})))
+    return plain | {"cluster.sbatch": {}} | dict.fromkeys(WORDS, False)
 
 
 def known_keys(task: str) -> dict[str, Any]:
     """Return every dotted key that may be typed for this task, with its default."""
-    plain = (
-        flatten(dataclasses.asdict(Config(task={}))) | {"cluster.sbatch": {}} | dict.fromkeys(WORDS, False)
-    )
     content = {key: value for key, value in task_yaml(task).items() if key not in (*BESIDE, "defaults")}
-    return {**plain, **flatten(content)}
+    return {**shared_keys(), **flatten(content)}
 
 
 def composed(words: Sequence[str]) -> Config:
     """Return the config that the words ask for, typed, not yet checked. UserError for what cannot be read.
 
-    What comes later wins: the defaults, the files of engine and cluster, the task's yaml, the file of a group
-    that was typed, the site file, the yaml's smoke block if smoke=true, the words.
+    What comes later wins: the defaults, the task's yaml, the site file (but for a typed cluster=), the yaml's
+    smoke block if smoke=true, the words. `engine=X` and `cluster=X` are short for `engine.name=X` and
+    `cluster.name=X`.
     """
-    groups = _check_words(words)
-    task = groups["task"]
+    task = _check_words(words)
     known = known_keys(task)
-    values = copy.deepcopy(_tree(tuple(f"{group}={choice}" for group, choice in groups.items())))
+    values = copy.deepcopy(_tree(task))
     smoke = smoke_overrides(task) if smoke_asked(words) else []
     for key, value in [*_typed_groups(words), *_site(words), *_typed([*smoke, *words], known)]:
         _put(values, key, value)
@@ -119,15 +113,15 @@ def composed(words: Sequence[str]) -> Config:
 
 
 @cache
-def _tree(groups: tuple[str, ...]) -> dict[str, Any]:
-    """Compose the files of these groups by Hydra. The result is cached for a sweep: do not change it."""
+def _tree(task: str) -> dict[str, Any]:
+    """Compose the defaults and the task's yaml by Hydra. The result is cached: do not change it."""
     register()
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            values = OmegaConf.to_container(compose("config", overrides=list(groups)), resolve=True)
+            values = OmegaConf.to_container(compose("config", overrides=[f"task={task}"]), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         text = " ".join(f"{error} {error.__cause__ or ''}".split())
-        raise UserError(f"{CONF}, {' '.join(groups)}: {shown(text)}: correct these files") from None
+        raise UserError(f"{CONF}, task={task}: {shown(text)}: correct these files") from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -141,12 +135,11 @@ def smoke_asked(words: Sequence[str]) -> bool:
 
 
 def _typed_groups(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a typed engine=X or cluster=X: they win over a task's yaml, the defaults do not."""
+    """Yield the key that a typed engine=X or cluster=X stands for."""
     for word in words:
         group, _, choice = word.partition("=")
         if group in ("engine", "cluster"):
-            block = flatten(_plain(CONF / group / f"{choice}.yaml"))
-            yield from ((f"{group}.{key}", value) for key, value in block.items() if key != "defaults")
+            yield f"{group}.name", choice
 
 
 def _site(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -176,9 +169,8 @@ def finish(values: Mapping[str, Any], *, task: str) -> Config:
     return config
 
 
-def _check_words(words: Sequence[str]) -> dict[str, str]:
-    """Refuse what is not `key=value` of a known key; return the choice of every group."""
-    choice_of = {"engine": "ddp", "cluster": "auto", "task": "siamese"}
+def _check_words(words: Sequence[str]) -> str:
+    """Refuse what is not `key=value` of a known key; return the task."""
     for word in words:
         key, equals, value = word.partition("=")
         check_word(key, value)
@@ -188,8 +180,8 @@ def _check_words(words: Sequence[str]) -> dict[str, str]:
             raise UserError(f"{key} has {len(word):,} characters: use at most {LONGEST:,}")
         if key in GROUPS:
             _known(key, value)
-            choice_of[key] = value
-    known = known_keys(choice_of["task"])
+    task = chosen_task(words)
+    known = known_keys(task)
     groups = {".".join(name.split(".")[:depth]) for name in known for depth in range(1, name.count(".") + 1)}
     for word in words:
         key, _, value = word.partition("=")
@@ -206,13 +198,16 @@ def _check_words(words: Sequence[str]) -> dict[str, str]:
             )
         remedy = answer(key, value, words) or near(key, [*known, *GROUPS])
         raise UserError(f"unknown key {key} in {shown(word)}: {remedy}")
-    return choice_of
+    return task
 
 
 def _known(group: str, choice: str) -> None:
     if choice not in choices(group):
         choice = shown(choice)
-        remedy = NEXT.get(group) or near(choice, choices(group), what=group)
+        remedy = near(choice, choices(group), what=group)
+        if group != "task":  # few: all of them are named
+            *first, last = [f"{group}={name}" for name in rules(Config)[f"{group}.name"].one_of]
+            remedy = f"use {', '.join(first)} or {last}"
         raise UserError(f"{group}={choice} is not known: {remedy}")
 
 

@@ -6,14 +6,15 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from hpc.config.rules import Rule, written
+from hpc.config.rules import WORDS, Rule, rules, written
+from hpc.config.schema import Config
 
 HELP = """
-usage: rostro submit [task=NAME] [key=value ...]        (the same: python launch/submit.py ...)
+usage: rostro submit task=NAME [key=value ...]        (the same: python launch/submit.py ...)
 
 Starts a run and returns at once; closing the terminal does not end the run.
 
-  task=siamese          what to train: {tasks}
+  task=NAME             what to train: {tasks}
   engine=ddp            how ranks share gradients: {engines}
   cluster=auto          where: {clusters}; auto is slurm where one answers, else local
   nodes=1 procs=1       nodes, and ranks on each of them
@@ -35,26 +36,35 @@ examples:
 
 completion: eval "$(rostro completion bash)", then rostro submit <TAB>
 
-every key with its default for task={task}, what it may be, and what it means:
+every key with its default{which}, what it may be, and what it means:
 {keys}
 """
 COLUMN = 32  # where the explanation of a key begins
 
 
 def show(words: Sequence[str]) -> int:
-    """Print our own page; Hydra's flags are behind `--hydra-help`."""
-    from hpc.config.check import all_rules
-    from launch.options.compose import choices, chosen_task, known_keys
+    """Print our own page; Hydra's flags are behind `--hydra-help`.
 
-    task = chosen_task([word for word in words if "=" in word])
-    rules, width = all_rules(task), shutil.get_terminal_size().columns if os.isatty(1) else 110
+    Without `task=NAME` among the words the page lists the keys that all tasks share.
+    """
+    from hpc.config.check import all_rules
+    from launch.options.compose import known_keys, shared_keys
+    from launch.options.conf import choices, chosen_task
+
+    if any(word.startswith("task=") for word in words):
+        task = chosen_task(words)
+        rule_of, known, which = all_rules(task), known_keys(task), f" for task={task}"
+    else:
+        rule_of, known = rules(Config) | WORDS, shared_keys()
+        which = " (with task=NAME: the task's own keys too, and its defaults)"
+    width = shutil.get_terminal_size().columns if os.isatty(1) else 110
     lines = [
-        line(key, value, rules.get(key), max(80, width))
-        for key, value in known_keys(task).items()
+        line(key, value, rule_of.get(key), max(80, width))
+        for key, value in known.items()
         if key != "task.name"
     ]
     groups = {group + "s": " | ".join(choices(group)) for group in ("task", "engine", "cluster")}
-    print(HELP.format(**groups, task=task, keys="\n".join(lines)).strip())
+    print(HELP.format(**groups, which=which, keys="\n".join(lines)).strip())
     print("\nHydra's own flags (--cfg job prints the composed config): --hydra-help")
     return 0
 

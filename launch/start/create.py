@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.files import write_json
@@ -16,6 +17,7 @@ from hpc.config.parse import save_config
 from hpc.config.schema import Config
 from hpc.runs import restart
 from hpc.runs.run_dir import RunDir
+from launch.start.plan import RunPlan
 from launch.start.undo import NewFolders
 
 SLURM_ONLY = ("gpus", "hours")  # and all of cluster.*; `after` has a refusal of its own
@@ -23,44 +25,61 @@ SLURM_ONLY = ("gpus", "hours")  # and all of cluster.*; `after` has a refusal of
 
 def prepare(words: Sequence[str], *, job: str = "", claim: Callable[[Path], None] | None = None) -> RunDir:
     """Make the run directory that the words ask for, and start nothing. job, claim: see `make`."""
-    return make(resolve(words, job=job), words, job=job, claim=claim)
+    return make(resolve(words, job=job), job=job, claim=claim)
 
 
-def resolve(words: Sequence[str], *, suffix: str = "", job: str = "") -> Config:
-    """Return the checked config; its data are located, and opened unless this is a dry run.
+def resolve(
+    words: Sequence[str], *, suffix: str = "", job: str = "", opened: dict[str, Any] | None = None
+) -> RunPlan:
+    """Return the run that the words ask for, checked, with its sets opened. A dry run may lack them.
 
     suffix: ending of a given name (empty = none)
     job: the SLURM job in which this runs (empty = none)
+    opened: sets that the points of a sweep share, by folder (None = a single run)
     """
-    from launch.options.compose import composed
+    from launch.options.compose import composed, task_keys, task_yaml
+    from launch.options.conf import chosen_task
     from launch.start import data, slurm
 
     config = composed(words)
     name = config.name + suffix if config.name else ""
     config = dataclasses.replace(config, name=name, runs=str(Path(config.runs).expanduser()))
-    check_values(config)
+    task = chosen_task(words)
+    examples = task_keys(task)
+    check_values(config, examples)
     config = config if job else on_cluster(config)  # a job has its cluster
     refuse_unused(config, words)
-    check(config)
+    check(config, examples)
     config = data.locate_data(config)
     data.check_place(config)
     if config.cluster.name == "slurm":
         slurm.preflight(config)
-    if not config.dry_run:
-        data.check_people(config, data.check_data(config))
-        if config.name and (Path(config.runs) / config.name).exists():
-            raise UserError(
-                f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume "
-                f"{config.name}`, or use another name"
-            )
-    return config
+    sets: dict[str, Any] = {}
+    people, warning = sets, ""
+    try:
+        sets = data.check_data(config, opened)
+        people = data.with_streamed(config, sets)
+        data.check_people(config, people)
+    except UserError as error:
+        if not config.dry_run:
+            raise
+        warning = str(error)
+    if not config.dry_run and config.name and (Path(config.runs) / config.name).exists():
+        raise UserError(
+            f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume "
+            f"{config.name}`, or use another name"
+        )
+    counts = task_yaml(task).get("memory", {})
+    return RunPlan(config, tuple(words), task, counts, sets, people, warning)
 
 
 def on_cluster(config: Config) -> Config:
     """Return the config with `cluster=auto` decided."""
     from launch.start import slurm
 
-    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen(config)))
+    return dataclasses.replace(
+        config, cluster=dataclasses.replace(config.cluster, name=slurm.chosen_cluster(config))
+    )
 
 
 def refuse_unused(config: Config, words: Sequence[str]) -> None:
@@ -77,27 +96,25 @@ def refuse_unused(config: Config, words: Sequence[str]) -> None:
 
 
 def make(
-    config: Config,
-    words: Sequence[str],
+    plan: RunPlan,
     *,
     called: str = "",
     job: str = "",
     claim: Callable[[Path], None] | None = None,
 ) -> RunDir:
-    """Create the run directory, under a temporary name until it is complete.
+    """Create the run directory of a plan, under a temporary name until it is complete.
 
     called: its name if the config has none (empty = task and date)
     job: the SLURM job to which it belongs from its first instant (empty = none)
     claim: called with its path just before it exists
     """
-    from launch.options.compose import chosen_task
-
+    config = plan.config
     runs = Path(config.runs).absolute()
     folders = NewFolders(runs)
-    first = config.name or called or f"{chosen_task(words)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    first = config.name or called or f"{plan.task}-{time.strftime('%Y%m%d-%H%M%S')}"
     draft = RunDir(runs / f".tmp-{first}-{os.getpid()}-{time.time_ns()}")
     try:
-        _fill(draft, config, words, job)
+        _fill(draft, plan, job)
         for number in itertools.count(1):
             name = first if number == 1 else f"{first}+{number}"
             save_config(dataclasses.replace(config, name=name, runs=str(runs)), draft.config_file)
@@ -122,19 +139,19 @@ def make(
     raise AssertionError("unreachable")
 
 
-def _fill(draft: RunDir, config: Config, words: Sequence[str], job: str) -> None:
+def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     """Write everything that a run directory holds from its first instant, except its config."""
     from launch.start import data, snapshot
 
     draft.logs.mkdir(parents=True)
     draft.checkpoints.mkdir()
     snapshot.copy_code(draft.code)
-    state = snapshot.git_state() | {"command": ["rostro", "submit", *words], "job": job}
+    state = snapshot.git_state() | {"command": ["rostro", "submit", *plan.words], "job": job}
     draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
-    write_json(draft.data_file, data.digests(config))
-    data.keep_people(draft, config)
+    write_json(draft.data_file, {split: shards.digest for split, shards in plan.sets.items()})
+    data.keep_people(draft, plan)
     restart.note_saved(draft, 0)
-    draft.write_status(state="prepared", clock=0, images=config.images)
+    draft.write_status(state="prepared", clock=0, images=plan.config.images)
     if job:
         draft.lock.acquire(job=job)
         draft.lock.transfer_to_job(job)

@@ -11,14 +11,12 @@ from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json
 from hpc.config import deepspeed, held_out
 from hpc.config.check import task_checks
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Config
-from hpc.config.sizes import Sizes, sizes
 from hpc.config.text import check_text
 from hpc.runs.run_dir import RunDir
 from launch.start import forecast
-
-# fp32 numbers that an optimizer keeps for each parameter
-MOMENTS = {"adam": 2, "adamw": 2, "lamb": 2, "novograd": 1, "rmsprop": 1, "sgd": 0}
+from launch.start.plan import RunPlan
 
 
 def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
@@ -57,10 +55,12 @@ def check_place(config: Config) -> None:
         )
 
 
-def check_data(config: Config) -> dict[str, Any]:
+def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str, Any]:
     """Open the sets of a located config; UserError for the first thing that a training would fail on.
 
     Returns {"train": ShardSet, "val": ..., "eval": ...}, each where it is read by index.
+
+    opened: folder -> set, of a sweep, whose runs of one task share what they read (None = a single run)
     """
     data, world = config.data, config.procs * config.nodes
     if not data.train:
@@ -74,6 +74,7 @@ def check_data(config: Config) -> dict[str, Any]:
         )
     from data_shards.shard_format.shard_set import ShardSet  # numpy: not needed for a plan without data
 
+    opened = {} if opened is None else opened
     module = task_checks(config)
     fields = tuple(getattr(module, "fields", ()))
     sets: dict[str, Any] = {}
@@ -87,7 +88,9 @@ def check_data(config: Config) -> dict[str, Any]:
         if not os.listdir(folder):
             raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
         try:
-            sets[split] = ShardSet.open(folder, fields=fields)
+            if folder not in opened:
+                opened[folder] = ShardSet.open(folder, fields=fields)
+            sets[split] = opened[folder]
         except UserError as error:
             raise UserError(f"data.{split}={error}") from None
         samples = len(sets[split])
@@ -116,28 +119,32 @@ def _check_order(config: Config, shards: Any) -> None:
             print(f"warning: {part.note}", file=sys.stderr)
 
 
-def check_people(config: Config, sets: Mapping[str, Any]) -> None:
-    """Refuse opened sets that share people, unless data.allow_shared permits it.
+def with_streamed(config: Config, sets: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the opened sets, and as `train` the packed set that a stream reads: it states its people."""
+    if "train" in sets or not _names_people(config.data.train):
+        return dict(sets)
+    from data_shards.shard_format.shard_set import ShardSet
 
-    A stream is compared too if it is the folder of a packed set; else a warning is printed.
+    return {"train": ShardSet.open(config.data.train), **sets}
+
+
+def check_people(config: Config, people: Mapping[str, Any]) -> None:
+    """Refuse sets that share people, unless data.allow_shared permits it; warn of a stream that states none.
+
+    people: the sets of `with_streamed`
     """
-    if config.data.allow_shared:
+    data = config.data
+    if data.allow_shared:
         return
     from hpc.data.known_people import refuse_shared
 
-    data = config.data
-    if data.stream and (data.val or data.eval):
-        if not _names_people(data.train):
-            print(
-                f"warning: data.train={data.train} is read as a stream: it cannot be checked whether people "
-                "of data.val and data.eval are in it",
-                file=sys.stderr,
-            )
-        else:
-            from data_shards.shard_format.shard_set import ShardSet
-
-            sets = {"train": ShardSet.open(data.train), **sets}
-    refuse_shared(dict(sets))
+    if data.stream and (data.val or data.eval) and "train" not in people:
+        print(
+            f"warning: data.train={data.train} is read as a stream: it cannot be checked whether people "
+            "of data.val and data.eval are in it",
+            file=sys.stderr,
+        )
+    refuse_shared(dict(people))
 
 
 def _names_people(source: str) -> bool:
@@ -157,15 +164,14 @@ def _folders(config: Config) -> dict[str, str]:
     return {split: getattr(config.data, split) for split in held_out.SPLITS}
 
 
-def keep_people(run: RunDir, config: Config) -> None:
-    """Record in the run the people of its training and validation sets, by hashes; a stream states none."""
-    from data_shards.shard_format.shard_set import ShardSet
+def keep_people(run: RunDir, plan: RunPlan) -> None:
+    """Record in the run the people of its training and validation sets, by hashes; a pipe states none."""
     from hpc.data import known_people
 
-    if _names_people(config.data.train):
-        known_people.write(run.path, known_people.people_of(ShardSet.open(config.data.train)))
-    if split := held_out.validation(config.data):
-        people = known_people.people_of(ShardSet.open(getattr(config.data, split)))
+    if "train" in plan.people:
+        known_people.write(run.path, known_people.people_of(plan.people["train"]))
+    if split := held_out.validation(plan.config.data):
+        people = known_people.people_of(plan.people[split])
         known_people.write(run.path, people, role=known_people.CHOSEN)
 
 
@@ -197,79 +203,81 @@ def check_digests(run: RunDir, config: Config) -> None:
             )
 
 
-def memory(config: Config, counts: Mapping[str, Any]) -> dict[str, float]:
+def memory(plan: RunPlan) -> dict[str, float]:
     """Estimate the bytes of one rank by their use, from the counts of the task's yaml; {} if it has none."""
-    module = task_checks(config)
-    if module is None or not counts:
+    config = plan.config
+    if plan.checks is None or not plan.counts:
         return {}
-    parameters, picture = module.counts(config, counts)
+    parameters, image = plan.checks.counts(config, plan.counts)
     half = 0.5 if config.precision == "bf16" else 1.0
     world, copy = config.procs * config.nodes, 4.0 * parameters
-    moments = MOMENTS[config.optim.name] + (
-        config.optim.name in ("sgd", "rmsprop") and config.optim.momentum > 0
-    )
+    moments = len(OPTIMIZERS[config.optim.name].moments_with(config.optim.momentum))
     return {
         "weights": copy,
         "gradients": copy,
         "gradients in transit": copy if world > 1 and config.engine.name == "flat" else 0.0,
         "optimizer": copy * moments,
         "EMA": copy if config.ema.half_life else 0.0,
-        "activations": picture * half * sizes(config).micro[0],
+        "activations": image * half * plan.sizes.micro[0],
     }
 
 
-def micro_text(plan: Sizes) -> str:
-    """Return the micro batches as `16 + 16 + 8` or `40 x 16`."""
-    first, last, count = plan.micro[0], plan.micro[-1], len(plan.micro)
+def micro_text(micro: Sequence[int]) -> str:
+    """Return the micro batches as `2 x 16 + 8` or `40 x 16`."""
+    first, last, count = micro[0], micro[-1], len(micro)
     if count == 1:
         return str(first)
     return f"{count} x {first}" if first == last else f"{count - 1} x {first} + {last}"
 
 
-def rows(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the resolved plan as (subject, text)."""
+def rows(plan: RunPlan) -> list[tuple[str, str]]:
+    """Return the plan as (subject, text)."""
     from hpc.data import orders
 
-    found, data = sizes(config), config.data
-    held = memory(config, counts)
-    parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in held.items() if size)
+    config, sets, sizes = plan.config, plan.sets, plan.sizes
+    data, estimate = config.data, memory(plan)
+    parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in estimate.items() if size)
     described = {
-        split: f"{folder} ({len(sets[split]):,} pictures, {len(sets[split].identity_start) - 1:,} identities)"
+        split: f"{folder} ({len(sets[split]):,} images, {len(sets[split].identity_start) - 1:,} identities)"
         if split in sets
         else folder or "none"
         for split, folder in _folders(config).items()
     }
     if judged := held_out.validation(data):
-        described[judged] += f", {found.evaluations:,} evaluations"
+        described[judged] += f", {sizes.evaluations:,} evaluations"
     epochs = ""
     if sets.get("train") is not None:
         epochs = f", {config.images / orders.epoch_images(config, sets['train']):,.1f} epochs"
-    plan = [
+    lines = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
-        ("ranks", f"{found.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
+        ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
         (
             "batch",
-            f"{config.batch} = {found.world} x {found.share}; micro batches of a rank: {micro_text(found)}",
+            f"{config.batch} = {sizes.world} x {sizes.share}; micro batches of a rank: "
+            f"{micro_text(sizes.micro)}",
         ),
-        ("run", f"{config.images:,} images = {found.updates:,} updates{epochs}"),
-        ("time", forecast.text(config, forecast.rate(config, counts))),
-        ("saves", f"{found.saves:,} checkpoints, every {config.save.every:,} images"),
+        ("run", f"{config.images:,} images = {sizes.updates:,} updates{epochs}"),
+        ("time", forecast.text(config, forecast.rate(plan))),
+        ("saves", f"{sizes.saves:,} checkpoints, every {config.save.every:,} images"),
         ("train", described["train"]),
         ("val", described["val"]),
         ("eval", described["eval"]),
         ("figures", held_out.statement(data)),
-        ("pictures", f"{data.size} x {data.size}, order {orders.describe(data)}, backend {data.backend}"),
+        ("images", f"{data.size} x {data.size}, order {orders.describe(data)}, backend {data.backend}"),
         ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]
-    if held:
-        plan.append(
-            ("memory", f"about {sum(held.values()) / 1e6:,.0f} MB a rank ({parts}), besides the libraries")
+    if estimate:
+        lines.append(
+            (
+                "memory",
+                f"about {sum(estimate.values()) / 1e6:,.0f} MB a rank ({parts}), besides the libraries",
+            )
         )
-    return [(f"task {config.task['name']}" if what == "task" else what, text) for what, text in plan]
+    return [(f"task {config.task['name']}" if what == "task" else what, text) for what, text in lines]
 
 
-def show(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> None:
+def show(plan: RunPlan) -> None:
     """Print the plan."""
     from rich.console import Console
     from rich.table import Table
@@ -277,6 +285,6 @@ def show(config: Config, counts: Mapping[str, Any], sets: Mapping[str, Any]) -> 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for what, text in rows(config, counts, sets):
+    for what, text in rows(plan):
         table.add_row(what, text)
     Console(highlight=False, markup=False, width=None if os.isatty(1) else 160).print(table)

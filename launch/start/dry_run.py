@@ -1,31 +1,23 @@
 """The output of `dry_run=true`: the plan, warnings, and the text for sbatch. Nothing is made."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
-from launch.options.compose import chosen_task, task_yaml
 from launch.start import data, forecast
+from launch.start.plan import RunPlan
 
 
-def show(config: Config, words: Sequence[str]) -> int:
-    """Print the plan of the run that the words ask for; return the exit code."""
-    sets: dict[str, Any] = {}
-    try:
-        sets = data.check_data(config)
-        data.check_people(config, sets)
-    except UserError as error:
-        print(f"warning: {error}", file=sys.stderr)
-    counts = task_yaml(chosen_task(words)).get("memory", {})
-    data.show(config, counts, sets)
-    if line := forecast.warning(config, forecast.rate(config, counts)):
+def show(plan: RunPlan) -> int:
+    """Print the plan of a run; return the exit code."""
+    if plan.warning:
+        print(f"warning: {plan.warning}", file=sys.stderr)
+    data.show(plan)
+    if line := forecast.warning(plan.config, forecast.rate(plan)):
         print(f"warning: {line}", file=sys.stderr)
-    if config.cluster.name == "slurm":
-        _show_job(config)
+    if plan.config.cluster.name == "slurm":
+        _show_job(plan.config)
     return 0
 
 

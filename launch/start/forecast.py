@@ -1,14 +1,13 @@
 """The expected time of a run, for the plan: measured by a similar run of this folder, or typical."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_shards.errors import UserError
-from hpc.config.check import task_checks
 from hpc.config.schema import Config
 from hpc.runs.run_dir import list_runs
+from launch.start.plan import RunPlan
 from launch.terminal import duration
 
 DAY = 86_400  # seconds; a longer run is worth a warning
@@ -23,27 +22,27 @@ class Rate(NamedTuple):
     source: str  # in words
 
 
-def rate(config: Config, counts: Mapping[str, Any]) -> Rate | None:
-    """Return the rate to expect (None = unknown). counts: the block `memory` of the task's yaml."""
-    return _measured(config) or _typical(config, counts)
+def rate(plan: RunPlan) -> Rate | None:
+    """Return the rate to expect (None = unknown)."""
+    return _measured(plan.config) or _typical(plan)
 
 
-def text(config: Config, found: Rate | None) -> str:
+def text(config: Config, rate: Rate | None) -> str:
     """Return the plan's line on the time that the run takes."""
-    if found is None:
+    if rate is None:
         return "unknown: no run like it has been measured here"
-    images_per_s, source = found
+    images_per_s, source = rate
     shown = f"{images_per_s:,.0f}" if images_per_s >= 10 else f"{images_per_s:.2g}"
     return f"about {duration(config.images / images_per_s)} at {shown} images/s, {source}"
 
 
-def warning(config: Config, found: Rate | None) -> str:
+def warning(config: Config, rate: Rate | None) -> str:
     """Return a warning for a run of more than a day; empty for others."""
-    if found is None or config.images / found.images_per_s <= DAY:
+    if rate is None or config.images / rate.images_per_s <= DAY:
         return ""
-    day = float(f"{found.images_per_s * DAY:.1g}")
+    day = float(f"{rate.images_per_s * DAY:.1g}")
     return (
-        f"images={config.images:_} takes {text(config, found)}: that is more than a day, which is enough "
+        f"images={config.images:_} takes {text(config, rate)}: that is more than a day, which is enough "
         f"for about images={day:_.0f}; a smaller data.size= and more ranks or GPUs are faster"
     )
 
@@ -66,17 +65,17 @@ def _speed_keys(config: Config) -> list[Any]:
     return [*common, *network, config.data.size, config.cluster.name]
 
 
-def _typical(config: Config, counts: Mapping[str, Any]) -> Rate | None:
+def _typical(plan: RunPlan) -> Rate | None:
     """Return the rate by the cores of the ranks; None for GPUs, whose rates differ too much."""
-    module = task_checks(config)
-    if not counts or not hasattr(module, "core_rate") or config.gpus or _has_gpu(config):
+    config, core_rate = plan.config, getattr(plan.checks, "core_rate", None)
+    if not plan.counts or core_rate is None or config.gpus or _has_gpu(config):
         return None
     if config.cluster.name == "slurm":
         cores = config.procs * config.nodes * max(1, config.cluster.cpus)
     else:
-        here = len(os.sched_getaffinity(0))
-        cores = here if config.procs == 1 else min(here, config.procs)
-    return Rate(cores * module.core_rate(config, counts), f"typical of {cores} CPU core{'s' * (cores > 1)}")
+        usable = len(os.sched_getaffinity(0))
+        cores = usable if config.procs == 1 else min(usable, config.procs)
+    return Rate(cores * core_rate(config, plan.counts), f"typical of {cores} CPU core{'s' * (cores > 1)}")
 
 
 def _has_gpu(config: Config) -> bool:

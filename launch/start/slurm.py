@@ -32,7 +32,7 @@ NO_SLURM = (
 )
 
 
-def chosen(config: Config) -> str:
+def chosen_cluster(config: Config) -> str:
     """Return `slurm` or `local`, to decide cluster=auto. UserError if cluster=slurm is impossible."""
     import shutil
 

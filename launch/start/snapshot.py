@@ -75,8 +75,8 @@ def version() -> str:
     from importlib import metadata
 
     project = ROOT / "pyproject.toml"
-    if project.is_file() and (found := re.search(r'(?m)^version = "(.+)"', project.read_text())):
-        return found[1]
+    if project.is_file() and (line := re.search(r'(?m)^version = "(.+)"', project.read_text())):
+        return line[1]
     try:
         return metadata.version("rostro")
     except metadata.PackageNotFoundError:

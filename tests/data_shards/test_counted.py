@@ -113,7 +113,7 @@ def test_permute_of_a_huge_domain_spreads_evenly():
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
 def test_all_permutations_of_few_elements_are_about_equally_likely(size):
-    """Identities have few pictures. The tolerance is 12 % beyond the counting error."""
+    """Identities have few images. The tolerance is 12 % beyond the counting error."""
     expected, number = 400, factorial(size)
     streams = counter_rng.derive(counter_rng.key(0, "few"), np.arange(expected * number))
     columns = [counter_rng.permute(streams, np.full(len(streams), i), size) for i in range(size)]

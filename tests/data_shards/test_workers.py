@@ -1,4 +1,4 @@
-"""Worker processes deliver every result, raise what a job raises, and end when their caller leaves or dies."""
+"""Workers deliver every result, raise what a job raises, and end when their caller leaves or dies."""
 
 import math
 import multiprocessing

@@ -10,14 +10,16 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.files import read_json, write_json
+from data_shards.shard_format.shard_set import ShardSet
 from hpc.cluster import slurm
 from hpc.cluster.signals import StopReason
-from hpc.config.parse import smoke_overrides
 from hpc.runs.run_dir import RunDir
 from launch import batch
+from launch.options.conf import smoke_overrides
 from launch.start import create
-from tests.sets import pack_set
+from launch.start.data import digests
 from tests.support.command import environment
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +120,29 @@ def test_a_binding_that_cannot_be_written_makes_no_run(tmp_path, words):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_set_is_opened_once_for_all_runs_of_a_sweep(tmp_path, words, monkeypatch):
+    folders = []
+    plain = ShardSet.open.__func__
+
+    def counted(cls, folder, **options):
+        folders.append(str(folder))
+        return plain(cls, folder, **options)
+
+    monkeypatch.setattr(ShardSet, "open", classmethod(counted))
+    opened = {}
+    plans = [create.resolve([*words, f"seed={seed}"], opened=opened) for seed in (0, 1)]
+    runs = [create.make(plan) for plan in plans]
+    assert len(folders) == len(set(folders)) == len(plans[0].sets) > 0
+    for run, plan in zip(runs, plans, strict=True):
+        assert read_json(run.data_file) == digests(run.config())
+        assert run.config().seed == plan.config.seed
+
+
 def test_runs_without_a_name_that_start_in_the_same_second(tmp_path, words, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *args: "20300101-000000")
-    config = create.resolve(words)
+    plan = create.resolve(words)
     with ThreadPoolExecutor(4) as pool:
-        runs = list(pool.map(lambda _: create.make(config, words), range(4)))
+        runs = list(pool.map(lambda _: create.make(plan), range(4)))
     names = sorted(run.name for run in runs)
     assert names == ["siamese-20300101-000000", *(f"siamese-20300101-000000+{n}" for n in (2, 3, 4))]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names

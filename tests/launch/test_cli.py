@@ -20,7 +20,7 @@ from launch.options.command_table import COMMANDS, load
 from launch.commands.completion import candidates
 for name in COMMANDS:
     list(candidates([name], ""))
-list(candidates(["submit"], "task.loss="))
+list(candidates(["submit", "task=siamese"], "task.loss="))
 assert not {"torch", "hydra"} & set(sys.modules), "slow"
 """
 
@@ -52,7 +52,7 @@ def test_an_installed_package_has_its_version_and_no_commit(monkeypatch, tmp_pat
 
 
 def test_the_help_of_submit_says_what_every_key_may_be(capsys):
-    page = printed(capsys, "submit", "--help")
+    page = printed(capsys, "submit", "task=siamese", "--help")
     assert re.search(
         r"^  optim\.schedule=cosine +constant \| cosine \| step \| linear; how the rate", page, re.M
     )
@@ -60,6 +60,9 @@ def test_the_help_of_submit_says_what_every_key_may_be(capsys):
     assert re.search(r"^  optim\.final=0\.0 +number, \[0, 1\]; ", page, re.M)
     assert re.search(r"^  save\.last=2 +whole number, 1 or more; ", page, re.M)
     assert max(map(len, page.splitlines())) <= 130
+    shared = printed(capsys, "submit", "--help")
+    assert re.search(r"^  optim\.lr=0\.001 +number, above 0; ", shared, re.M)
+    assert "task.loss=" not in shared.partition("every key with its default")[2]
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"submit", "completion"}))
@@ -75,7 +78,7 @@ def test_the_help_of_a_command_shows_each_declared_option_once(command, capsys):
     [
         ("st", {"status", "stop"}),
         ("submit task=", {"task=siamese"}),
-        ("submit task.lo", {"task.loss="}),
+        ("submit task=siamese task.lo", {"task.loss="}),
         (
             "submit task=siamese task.loss=",
             {f"task.loss={x}" for x in ("bce", "contrastive", "supcon", "triplet")},
@@ -83,7 +86,7 @@ def test_the_help_of_a_command_shows_each_declared_option_once(command, capsys):
         ("submit optim.schedule=co", {"optim.schedule=constant", "optim.schedule=cosine"}),
         ("submit engine.deepspeed.stage=", {f"engine.deepspeed.stage={x}" for x in range(4)}),
         ("submit data.stream=t", {"data.stream=true"}),
-        ("submit -m task.loss=bce,co", {"task.loss=bce,contrastive"}),
+        ("submit -m task=siamese task.loss=bce,co", {"task.loss=bce,contrastive"}),
         ("submit -m engine=ddp,f", {"engine=ddp,flat"}),
         ("submit after=fa", {"after=faces"}),
         ("status fa", {"faces"}),
@@ -108,7 +111,8 @@ def test_what_completion_offers(line, expected, tmp_path, monkeypatch):
 
 def test_completion_in_bash(capsys):
     script = printed(capsys, "completion", "bash")
-    ask = 'COMP_LINE="rostro submit task.loss=t"; COMP_POINT=${#COMP_LINE}; _rostro; echo "${COMPREPLY[@]}"'
+    line = "rostro submit task=siamese task.loss=t"
+    ask = f'COMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}}; _rostro; echo "${{COMPREPLY[@]}}"'
     rostro = f'rostro() {{ {sys.executable} -m launch.cli "$@"; }}'
     found = subprocess.run(
         ["bash", "-c", f"{rostro}\n{script}\n{ask}"],

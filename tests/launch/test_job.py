@@ -15,8 +15,8 @@ from launch.start import local, start
 from launch.start import slurm as by_submitit
 from launch.start.undo import OldRun
 from tests.launch.test_run import LONG, shards, words  # noqa: F401 - `shards` is a fixture
-from tests.runs import wait_for
 from tests.support.command import refused, rostro
+from tests.support.runs import wait_for
 
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
 
@@ -124,7 +124,7 @@ def fake(folder: Path, name: str, line: str) -> None:
 
 @pytest.mark.parametrize("word", ["gpus=2", "hours=3", "cluster.partition=gpu"])
 def test_what_only_a_slurm_gives_is_refused_on_this_machine(tmp_path, word):
-    line = refused(rostro("submit", "cluster=local", word, "dry_run=true", cwd=tmp_path))
+    line = refused(rostro("submit", "task=siamese", "cluster=local", word, "dry_run=true", cwd=tmp_path))
     assert f"{word} is a request to SLURM, but the run would start on this machine: leave it out" in line
 
 

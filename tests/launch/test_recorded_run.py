@@ -1,7 +1,8 @@
-"""A run directory as version 0.1.0 left it before the code moved into rooms: every command of today still reads it.
+"""A run directory of version 0.1.0, from before the code moved into rooms: every command still reads it.
 
-`tests/support/recorded_run.tar.xz` holds such a run, stopped at 3,872 images: the small trunk on drawn faces, two
-ranks; without its code and its events, and with a simple pattern in place of the weights, so that it is small.
+`tests/support/recorded_run.tar.xz` holds such a run, stopped at 3,872 images: the small trunk on drawn faces,
+two ranks; without its code and its events, and with a simple pattern in place of the weights, so that it is
+small.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from hpc.config.parse import update_config
 from hpc.runs.run_dir import RunDir
 from launch import cli
 from launch.start import data, start
-from tests.sets import pack_set
+from tests.support.sets import pack_set
 
 RECORDED = Path(__file__).parents[1] / "support" / "recorded_run.tar.xz"
 

@@ -15,7 +15,7 @@ from hpc.runs.run_dir import RunDir
 from launch import batch, cli
 from launch.start import create, slurm
 from launch.start.undo import OldRun
-from tests.sets import pack_set
+from tests.support.sets import pack_set
 
 SAYS = {
     "refuses": "echo 'sbatch: error: invalid partition: x' >&2; exit 1",
@@ -35,7 +35,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An sbatch that takes job 7; no controller answers."""
     for name in [name for name in os.environ if name.startswith(("SLURM_", "ROSTRO_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(slurm, "chosen", lambda config: "slurm")
+    monkeypatch.setattr(slurm, "chosen_cluster", lambda config: "slurm")
     monkeypatch.setattr(hpc.cluster.slurm, "ask", lambda *words, timeout=0.0: None)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "bin" / "sbatch"

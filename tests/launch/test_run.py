@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hpc.config.parse import load_config, smoke_overrides
+from hpc.config.parse import load_config
 from hpc.runs.run_dir import RunDir
-from tests.runs import wait_for
-from tests.sets import pack_set
+from launch.options.conf import smoke_overrides
 from tests.support.command import ROOT, environment, refused, rostro
 from tests.support.modes import odd, shared_umask
+from tests.support.runs import wait_for
+from tests.support.sets import pack_set
 
 LONG = "images=50_000_000"
 
@@ -27,7 +28,7 @@ def shards(tmp_path_factory) -> Path:
 def words(shards: Path, name: str, *more: str) -> list[str]:
     smoke = [word for word in smoke_overrides("siamese") if not word.startswith(("images=", "eval.every"))]
     data = [f"data.train={shards / 'train'}", "data.backend=host"]
-    return [*smoke, "eval.every=1000000", *data, "images=96", f"name={name}", *more]
+    return ["task=siamese", *smoke, "eval.every=1000000", *data, "images=96", f"name={name}", *more]
 
 
 def test_start_list_stop_resume(tmp_path, shards):

@@ -30,7 +30,7 @@ def test_every_parameter_receives_a_gradient():
     assert net.embed.weight.grad.abs().sum() > 0
 
 
-def test_the_head_is_symmetric_and_prefers_equal_pictures():
+def test_the_head_is_symmetric_and_prefers_equal_images():
     net = build(head=True)
     a, b = torch.nn.functional.normalize(torch.randn(2, 5, 32), dim=-1)
     torch.testing.assert_close(net.same(a, b), net.same(b, a))

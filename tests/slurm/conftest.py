@@ -1,6 +1,6 @@
 """A real SLURM for the tests of this folder: `slurm/sandbox.sh`, once for the whole session.
 
-Where SLURM is missing the tests are skipped with that reason, unless ROSTRO_REQUIRE_SLURM=1 (CI): then they fail.
+Where SLURM is missing the tests are skipped with that reason; with ROSTRO_REQUIRE_SLURM=1 (CI) they fail.
 """
 
 import os
@@ -27,7 +27,7 @@ def require_slurm() -> None:
     ]
     if missing and os.environ.get("ROSTRO_REQUIRE_SLURM") == "1":
         pytest.fail(
-            f"{', '.join(missing)} must be installed here: apt-get install slurmctld slurmd slurm-client munge"
+            f"{', '.join(missing)} must be installed: apt-get install slurmctld slurmd slurm-client munge"
         )
     if missing:
         pytest.skip(

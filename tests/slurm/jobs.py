@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 
-from hpc.config.parse import smoke_overrides
 from hpc.runs.processes import alive
 from hpc.runs.run_dir import RunDir
 from launch.audit.compare import differences
+from launch.options.conf import smoke_overrides
 from tests.slurm.conftest import ROOT, Cluster
 
 IMAGES = 1280
@@ -26,7 +26,7 @@ def words(shards: Path, **more: Any) -> list[str]:
     changed = {"images": IMAGES, "eval.every": 10**6, "data.group": 2, "data.backend": "host"}
     changed |= {"hang_timeout": 60, "data.train": shards / "train"} | more
     smoke = [word for word in smoke_overrides("siamese") if word.partition("=")[0] not in changed]
-    return [*smoke, *(f"{key}={value}" for key, value in changed.items())]
+    return ["task=siamese", *smoke, *(f"{key}={value}" for key, value in changed.items())]
 
 
 class Field:

@@ -1,13 +1,13 @@
-"""Job arrays, and the code that a job runs: the copy in its run directory, whatever becomes of the checkout."""
+"""Job arrays, and the code of a job: the copy in its run directory, whatever becomes of the checkout."""
 
 from pathlib import Path
 
 import pytest
 
 from hpc.checkpoints import store
-from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, copy_checkout
+from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

@@ -9,9 +9,9 @@ import pytest
 from data_shards.files import write_json
 from hpc.config.parse import load_config
 from hpc.runs.run_dir import RunDir
-from tests.sets import pack_set
 from tests.slurm.conftest import ROOT, Cluster
 from tests.slurm.jobs import Field, words
+from tests.support.sets import pack_set
 
 pytestmark = pytest.mark.slurm
 

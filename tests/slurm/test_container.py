@@ -1,4 +1,4 @@
-"""Ranks in a container: the image has no SLURM, so that the batch script must put the job back into the queue."""
+"""Ranks in a container: the image has no SLURM, so the batch script must requeue the job."""
 
 import shutil
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, preempt
+from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

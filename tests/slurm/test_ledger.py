@@ -1,4 +1,4 @@
-"""The account of time and the guilty rank where SLURM gives the nodes: two runs that lose rank 1, at the same time."""
+"""The account of time and the failed rank where SLURM gives the nodes: two runs lose rank 1 at a time."""
 
 import json
 import time
@@ -7,9 +7,9 @@ import pytest
 
 from hpc.cluster import slurm
 from hpc.runs import goodput
-from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, words
+from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 WHOLE = 2.0  # seconds: SLURM dates a start and an end in whole ones, and we see a requeue by polling

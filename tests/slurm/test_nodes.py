@@ -3,9 +3,9 @@
 import pytest
 
 from launch.audit.compare import elastic_differences
-from tests.sets import pack_set
 from tests.slurm.conftest import SANDBOX, Cluster
 from tests.slurm.jobs import Field, kill_daemon
+from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 TOLERANCE = 1e-3  # relative distance of the weights when the number of ranks changes: docs/resume.md

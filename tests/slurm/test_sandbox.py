@@ -1,4 +1,4 @@
-"""`slurm/sandbox.sh`: for root and for a plain user, called twice, with wrong settings; nothing is left behind."""
+"""`slurm/sandbox.sh`: for root and a plain user, called twice, with wrong settings; nothing is left over."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Must end as if nothing had happened: runs of 4 nodes that lose ranks, time and nodes, by sbatch and by submitit.
+"""Runs of 4 nodes that lose ranks, time and nodes, by sbatch and submitit, end as if nothing had happened.
 
 Two stories go on at the same time. Each disturbs one run again and again; a test looks at the end of a story.
 """
@@ -14,9 +14,9 @@ import pytest
 from data_shards.files import read_json
 from hpc.checkpoints import store
 from hpc.runs.run_dir import RunDir
-from tests.sets import pack_set
 from tests.slurm.conftest import Cluster
 from tests.slurm.jobs import Field, give_time, preempt, signal_time
+from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -69,7 +69,7 @@ def sbatch_story(field: Field, meeting: threading.Barrier) -> str:
 
 
 def submitit_story(field: Field, meeting: threading.Barrier) -> str:
-    """Preempted, out of time; killed, then hanging: signals by themselves, after a crash one `rostro resume` each."""
+    """Preempted, out of time, killed, hanging: signals by themselves, a `rostro resume` after each crash."""
     name = "submitted"
     job = field.submit(name, **{"cluster.partition": "preempt", "cluster.warning": 120, "hours": 0.5})
     higher_job_comes(field, name, job, meeting)
@@ -132,7 +132,12 @@ def test_a_run_by_submitit_survives(field: Field, reference: RunDir, stories: di
 def test_two_runs_of_one_name_are_refused(field: Field, reference: RunDir) -> None:
     before = sorted(path for path in reference.path.rglob("*") if "__pycache__" not in path.parts)
     answer = field.rostro(
-        "submit", "name=reference", f"data.train={field.shards / 'train'}", "cluster=slurm", ok=False
+        "submit",
+        "task=siamese",
+        "name=reference",
+        f"data.train={field.shards / 'train'}",
+        "cluster=slurm",
+        ok=False,
     )
     assert answer.returncode == 2
     assert "type `rostro resume reference`" in answer.stderr

@@ -71,7 +71,7 @@ def module(job: str) -> nn.Module:
 
 
 def data(step: int) -> Batch:
-    """A global batch of 6 identities x 4 pictures; the last picture of an identity repeats its first."""
+    """A global batch of 6 identities x 4 images; the last image of an identity repeats its first."""
     generator = torch.Generator().manual_seed(100 + step)
     ids = torch.arange(BATCH)
     ids[3::4] = ids[0::4]
@@ -123,7 +123,7 @@ def gradients(player: Player) -> dict[str, Tensor]:
 
 
 def _pairs(embeddings: Tensor, batch: Batch) -> Iterator[tuple[int, int, bool]]:
-    """Ordered pairs (i, j, same person) of different pictures."""
+    """Ordered pairs (i, j, same person) of different images."""
     identity = batch.labels["identity"]
     for i, j in itertools.permutations(range(len(embeddings)), 2):
         if batch.ids[i] != batch.ids[j]:

@@ -1,9 +1,10 @@
-"""Fuzz campaigns: seeded random damage for some seconds, every outcome counted, and three kinds of it failing.
+"""Fuzz campaigns: seeded random damage for some seconds, every outcome counted, three kinds of it failing.
 
-A campaign calls `one(random)` again and again. That function damages something, runs the real code on it and returns
-what came of it: HARMLESS (same result as without the damage), RECOVERED (an older good state was taken, with a warning)
-or REFUSED (one line that names the file or key). It raises `Silent` where the result differs and nothing was said.
-Any exception that is not a UserError counts as a traceback, LIMIT seconds without an answer as a hang.
+A campaign calls `one(random)` again and again. That function damages something, runs the real code on it and
+returns the outcome: HARMLESS (same result as without the damage), RECOVERED (an older good state was taken,
+with a warning) or REFUSED (one line that names the file or key). It raises `Silent` where the result differs
+without a message. Any exception that is not a UserError counts as a traceback, LIMIT seconds without an
+answer as a hang.
 
     ROSTRO_FUZZ_SECONDS=600 ROSTRO_FUZZ_SEED=7 pytest -k fuzz       longer, from another seed
     ROSTRO_FUZZ_OUT=DIR                                             a JSON of the counts by campaign
@@ -49,7 +50,7 @@ def check_refusal(error: UserError, *names: str) -> None:
 def campaign(
     name: str, one: Callable[[random.Random], str], *, least: int = 20, names: tuple[str, ...] = ()
 ) -> Counter[str]:
-    """Run `one` for ROSTRO_FUZZ_SECONDS and return the counts; AssertionError for tracebacks, hangs, silent changes.
+    """Run `one` for ROSTRO_FUZZ_SECONDS and count; AssertionError for tracebacks, hangs, silent changes.
 
     At least `least` inputs are tried. `names`: of which a UserError that `one` lets through must hold one.
     """
@@ -105,7 +106,7 @@ def _limit() -> Iterator[None]:
 
 
 def damage(data: bytes, rng: random.Random) -> bytes:
-    """`data` with a flipped bit, a cut, an insertion, a zeroed or repeated stretch, or other content altogether."""
+    """Return `data` with a flipped bit, a cut, an insertion, a zeroed or repeated stretch, or replaced."""
     kind = rng.choice(("bit", "bit", "bit", "byte", "cut", "insert", "zero", "swap", "empty", "garbage"))
     if not data or kind == "garbage":
         return rng.randbytes(rng.randrange(1, 64))

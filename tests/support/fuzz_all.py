@@ -1,7 +1,7 @@
 """All fuzz campaigns, and a table of what came of them: `make fuzz`.
 
-`seconds=` is for each campaign; without it an hour is shared by all. `jobs=2` runs two files at a time. `seed=` begins
-another series (default: the time).
+`seconds=` is for each campaign; without it an hour is shared by all. `jobs=2` runs two files at a time.
+`seed=` begins another series (default: the time).
 """
 
 import json

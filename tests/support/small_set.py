@@ -19,25 +19,25 @@ def photo(number: int, width: int, height: int, *, grain: float = 6.0) -> np.nda
     """uint8 [height, width, 3] RGB: gradients, blobs and a little grain, like a photograph."""
     rng = np.random.default_rng(number)
     coarse = rng.uniform(20, 235, (5, 5, 3)).astype(np.float32)
-    picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(4):
         centre = (int(rng.integers(width)), int(rng.integers(height)))
         axes = (int(rng.integers(width // 12, width // 3)), int(rng.integers(height // 12, height // 3)))
         turn, colour = float(rng.uniform(0, 180)), rng.uniform(0, 255, 3).tolist()
-        cv2.ellipse(picture, centre, axes, turn, 0, 360, colour, -1)
-    picture = cv2.GaussianBlur(picture, (0, 0), 1.0)
-    return np.clip(picture + rng.normal(0, grain, picture.shape), 0, 255).astype(np.uint8)
+        cv2.ellipse(image, centre, axes, turn, 0, 360, colour, -1)
+    image = cv2.GaussianBlur(image, (0, 0), 1.0)
+    return np.clip(image + rng.normal(0, grain, image.shape), 0, 255).astype(np.uint8)
 
 
-def jpeg(picture: np.ndarray, *, quality: int = 90) -> bytes:
-    grey = picture.ndim == 2
-    pixels = np.ascontiguousarray(picture[..., None] if grey else picture)
+def jpeg(image: np.ndarray, *, quality: int = 90) -> bytes:
+    grey = image.ndim == 2
+    pixels = np.ascontiguousarray(image[..., None] if grey else image)
     return simplejpeg.encode_jpeg(pixels, quality, "GRAY" if grey else "RGB", "Gray" if grey else "420")
 
 
 @dataclass
 class SmallSet:
-    """The attributes of `index.ShardSet` that loading uses."""
+    """The attributes of `shard_set.ShardSet` that loading uses."""
 
     folder: Path
     shards: list[Path]

@@ -1,4 +1,4 @@
-"""The procedural faces: repeatable, labelled truly, hard for pixels; and their source as the packer sees it."""
+"""The procedural faces: repeatable, labelled truly, hard for pixels; and the source that packs them."""
 
 import pickle
 import subprocess
@@ -35,9 +35,9 @@ def test_same_arguments_same_face_in_another_process():
     assert out.strip() == hashlib.sha256(face.image.tobytes()).hexdigest()
 
 
-def test_each_argument_changes_the_picture():
-    pictures = {draw(*of, seed=seed).image.tobytes() for of in ((0, 0), (0, 1), (1, 0)) for seed in (0, 1)}
-    assert len(pictures) == 6
+def test_each_argument_changes_the_image():
+    images = {draw(*of, seed=seed).image.tobytes() for of in ((0, 0), (0, 1), (1, 0)) for seed in (0, 1)}
+    assert len(images) == 6
 
 
 @pytest.mark.parametrize("size", [16, 33, 64, 112, 256])
@@ -157,8 +157,8 @@ def test_source_lists_and_reads():
     assert len({sample.path for sample in samples}) == 6
     for sample in samples:
         assert len(sample.labels) == len(source.fields)
-    picture = simplejpeg.decode_jpeg(source.read(samples[3]))
-    assert np.abs(picture.astype(int) - draw(1, 1, seed=9, size=48).image).mean() < 12
+    image = simplejpeg.decode_jpeg(source.read(samples[3]))
+    assert np.abs(image.astype(int) - draw(1, 1, seed=9, size=48).image).mean() < 12
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_source_refuses(options, message):
 
 def test_source_wants_no_folder():
     defaults = {"identities": 2, "per_identity": 2, "size": 0, "seed": 0}
-    with pytest.raises(UserError, match="src=pictures: source=procedural reads no folder"):
+    with pytest.raises(UserError, match="src=images: source=procedural reads no folder"):
         open_source("procedural", "pictures", options=defaults)
 
 

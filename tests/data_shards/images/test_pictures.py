@@ -46,8 +46,8 @@ def pixels(data: bytes) -> np.ndarray:
 )
 @pytest.mark.parametrize("verify", [True, False])
 def test_plain_jpeg_keeps_its_bytes(data, verify):
-    picture = normalise(data, verify=verify)
-    assert picture == (data, 60, 44, None)
+    image = normalise(data, verify=verify)
+    assert image == (data, 60, 44, None)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -57,11 +57,11 @@ def test_orientation_is_applied(orientation, kind):
     exif[0x0112] = orientation
     data = saved(Image.fromarray(PHOTO), kind, exif=exif)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    picture = normalise(data)
-    assert "EXIF orientation" in picture.converted
-    assert (picture.height, picture.width) == upright.shape[:2]
-    assert np.abs(pixels(picture.jpeg) - upright).mean() < 2
-    assert read_head(picture.jpeg).orientation == 1
+    image = normalise(data)
+    assert "EXIF orientation" in image.converted
+    assert (image.height, image.width) == upright.shape[:2]
+    assert np.abs(pixels(image.jpeg) - upright).mean() < 2
+    assert read_head(image.jpeg).orientation == 1
 
 
 def test_broken_exif_is_no_orientation():
@@ -73,11 +73,11 @@ def test_broken_exif_is_no_orientation():
 def test_cmyk_and_ycck_as_pillow_has_them():
     cmyk = Image.fromarray(PHOTO).convert("CMYK")
     for data in (saved(cmyk, "JPEG", quality=100), YCCK):
-        picture = normalise(data)
+        image = normalise(data)
         expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-        assert picture.converted == "CMYK"
-        assert read_head(picture.jpeg).components == 3
-        assert np.abs(pixels(picture.jpeg) - expected).mean() < 2
+        assert image.converted == "CMYK"
+        assert read_head(image.jpeg).components == 3
+        assert np.abs(pixels(image.jpeg) - expected).mean() < 2
 
 
 def ycck() -> bytes:
@@ -98,9 +98,9 @@ def test_jpeg_of_rgb_components_is_coded_anew():
     end = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\x00"
     rgb = data[:start] + adobe + data[end:]
-    picture = normalise(rgb)
-    assert picture.converted == "RGB coding"
-    assert np.abs(pixels(picture.jpeg) - pixels(rgb)).mean() < 2
+    image = normalise(rgb)
+    assert image.converted == "RGB coding"
+    assert np.abs(pixels(image.jpeg) - pixels(rgb)).mean() < 2
 
 
 GREY = Image.fromarray(PHOTO).convert("L")
@@ -125,13 +125,13 @@ DEEP = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
     ],
 )
 def test_other_formats(image, kind, options, expected):
-    picture = normalise(saved(image, kind, **options))
-    assert kind in picture.converted
-    assert (picture.width, picture.height) == (60, 44)
+    image = normalise(saved(image, kind, **options))
+    assert kind in image.converted
+    assert (image.width, image.height) == (60, 44)
     expected = np.asarray(expected).reshape(44, 60, -1)
     if kind != "GIF":  # stored with a palette, hence as colour
-        assert read_head(picture.jpeg).components == expected.shape[2]
-    assert np.abs(pixels(picture.jpeg) - expected).mean() < 2.5
+        assert read_head(image.jpeg).components == expected.shape[2]
+    assert np.abs(pixels(image.jpeg) - expected).mean() < 2.5
 
 
 def test_16_bit_colour_png():
@@ -143,26 +143,26 @@ def test_16_bit_colour_png():
 def test_alpha_is_laid_on_white():
     image = Image.fromarray(PHOTO)
     image.putalpha(Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 30, 1).repeat(44, 0)))
-    picture = normalise(saved(image, "PNG"))
-    assert "alpha" in picture.converted
-    assert pixels(picture.jpeg)[:, :26].min() > 240
-    assert np.abs(pixels(picture.jpeg)[:, 34:] - PHOTO[:, 34:]).mean() < 2
+    image = normalise(saved(image, "PNG"))
+    assert "alpha" in image.converted
+    assert pixels(image.jpeg)[:, :26].min() > 240
+    assert np.abs(pixels(image.jpeg)[:, 34:] - PHOTO[:, 34:]).mean() < 2
 
 
 def test_size_cuts_the_centre_and_averages():
     data = simplejpeg.encode_jpeg(PHOTO, 100, colorsubsampling="444")
-    picture = normalise(data, size=22)
+    image = normalise(data, size=22)
     expected = pixels(data)[:, 8:52].reshape(22, 2, 22, 2, 3).mean((1, 3))
-    assert (picture.width, picture.height, picture.converted) == (22, 22, "resized")
-    assert np.abs(pixels(picture.jpeg) - expected).mean() < 3
-    assert normalise(picture.jpeg, size=22) == (picture.jpeg, 22, 22, None)
+    assert (image.width, image.height, image.converted) == (22, 22, "resized")
+    assert np.abs(pixels(image.jpeg) - expected).mean() < 3
+    assert normalise(image.jpeg, size=22) == (image.jpeg, 22, 22, None)
     assert normalise(jpeg(PHOTO[..., 0]), size=96)[1:] == (96, 96, "resized")
 
 
 def test_crop_is_clipped_and_cut_first():
-    picture = normalise(PLAIN, crop=(-5, 4, 25, 20))
-    assert (picture.width, picture.height, picture.converted) == (20, 20, "cut")
-    assert np.abs(pixels(picture.jpeg) - pixels(PLAIN)[4:24, :20]).mean() < 2
+    image = normalise(PLAIN, crop=(-5, 4, 25, 20))
+    assert (image.width, image.height, image.converted) == (20, 20, "cut")
+    assert np.abs(pixels(image.jpeg) - pixels(PLAIN)[4:24, :20]).mean() < 2
     with pytest.raises(Rejected, match="outside"):
         normalise(PLAIN, crop=(100, 0, 10, 10))
 
@@ -171,9 +171,9 @@ def test_harmless_warning_is_coded_anew():
     data = bytearray(PLAIN)
     scan = data.index(b"\xff\xda")
     data[scan + 2 + struct.unpack_from(">H", data, scan + 2)[0] - 2] = 10
-    picture = normalise(bytes(data))
-    assert picture.converted == "Invalid SOS parameters for sequential JPEG"
-    assert np.abs(pixels(picture.jpeg) - pixels(PLAIN)).mean() < 2
+    image = normalise(bytes(data))
+    assert image.converted == "Invalid SOS parameters for sequential JPEG"
+    assert np.abs(pixels(image.jpeg) - pixels(PLAIN)).mean() < 2
 
 
 def huge(width: int, height: int) -> bytes:
@@ -220,11 +220,11 @@ def test_damage_never_crashes(data, place, change, length, size):
     damaged = bytearray(data)
     damaged[int(place * (len(data) - 1))] ^= change
     try:
-        picture = normalise(bytes(damaged[: max(1, int(length * 1.3 * len(data)))]), size=size)
+        image = normalise(bytes(damaged[: max(1, int(length * 1.3 * len(data)))]), size=size)
     except Rejected:
         return
-    decoded = simplejpeg.decode_jpeg(picture.jpeg)
-    assert decoded.shape[:2] == (picture.height, picture.width)
+    decoded = simplejpeg.decode_jpeg(image.jpeg)
+    assert decoded.shape[:2] == (image.height, image.width)
 
 
 @given(
@@ -280,7 +280,7 @@ def test_a_jpeg_of_endless_scans_is_refused():
         normalise(data[:at] + data[at : at + 14] * 500 + data[at:])
 
 
-def test_what_a_phone_appends_to_a_picture_is_no_scan_of_it():
+def test_what_a_phone_appends_to_an_image_is_no_scan_of_it():
     assert normalise(PLAIN + b"\xff\xda" * 501).jpeg
     progressive = saved(Image.fromarray(PHOTO), "JPEG", progressive=True, comment=b"\xff\xda" * 9)
     assert count_scans(PLAIN) == 1

@@ -1,4 +1,4 @@
-"""Checks of packed sets: every damaged byte is named with its file, member and reason; summaries and contact sheets."""
+"""Checks of packed sets name each damaged byte by file, member and reason; summaries and contact sheets."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from launch.cli import main
-from tests.support.pictures_on_disk import identity_folders
+from tests.support.image_folders import identity_folders
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    src = identity_folders(tmp_path_factory.mktemp("src"), identities=3, pictures=3)
+    src = identity_folders(tmp_path_factory.mktemp("src"), identities=3, images=3)
     out = tmp_path_factory.mktemp("good")
     request = Request(name="faces", shard_mb=0.02)
     return pack(open_source("folder", str(src)), out, request, workers=1)[0].folder
@@ -55,7 +55,7 @@ def flip(path, position: int, mask: int = 1) -> None:
 def test_a_good_set_is_good(good, capsys):
     assert not list(check_set(good, workers=1))
     assert main(["check", str(good.parent)]) == 0
-    assert "good, 9 pictures in " in capsys.readouterr().out
+    assert "good, 9 images in " in capsys.readouterr().out
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -78,7 +78,7 @@ def test_any_flipped_byte_is_named(good, tmp_path_factory, which, where, mask):
 
 def test_two_members_of_one_name_are_found(good, tmp_path, monkeypatch):
     """As packs made them whose keys could collide."""
-    src = identity_folders(tmp_path / "src", identities=2, pictures=2)
+    src = identity_folders(tmp_path / "src", identities=2, images=2)
     monkeypatch.setattr(layout, "identity_slugs", lambda names: dict.fromkeys(names, "same"))
     folder = pack(open_source("folder", str(src)), tmp_path, Request(name="faces", shard_mb=0.02), workers=1)[
         0
@@ -93,9 +93,7 @@ def test_command_names_shard_member_reason(folder, capsys):
     member = shards.member(0)
     assert main(["check", str(folder.parent), "workers=2"]) == 1
     printed = capsys.readouterr().out
-    assert (
-        f"{folder}/{shards.shards[0].name}: {member}: picture bytes were changed (crc32 differs)" in printed
-    )
+    assert f"{folder}/{shards.shards[0].name}: {member}: image bytes were changed (crc32 differs)" in printed
 
 
 @pytest.mark.parametrize(
@@ -164,12 +162,12 @@ def test_info_shows_the_set_and_writes_a_sheet_beside_it(good, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path / "here")
     assert main(["info", str(good.parent)]) == 0
     printed = capsys.readouterr().out
-    for part in ("9 (all 48 x 48)", "3, 3 to 3 (median 3) pictures each", "source", "rejected"):
+    for part in ("9 (all 48 x 48)", "3, 3 to 3 (median 3) images each", "source", "rejected"):
         assert part in printed
     sheet = good.parent / "faces-train-contact.png"
     assert sheet.read_bytes().startswith(b"\x89PNG")
     assert sorted(good.rglob("*")) == before
-    assert list((tmp_path / "here").iterdir()) == []  # no pictures of people where the user happens to stand
+    assert list((tmp_path / "here").iterdir()) == []  # no images of people where the user happens to stand
     sheet.unlink()
     assert main(["info", str(good.parent), "out=."]) == 0
     assert [path.name for path in (tmp_path / "here").iterdir()] == [sheet.name]
@@ -177,7 +175,7 @@ def test_info_shows_the_set_and_writes_a_sheet_beside_it(good, tmp_path, monkeyp
     assert main(["info", str(good), f"out={tmp_path / 'absent'}"]) == 2
 
 
-def test_contact_sheet_shows_the_pictures(good):
+def test_contact_sheet_shows_the_images(good):
     import cv2
     import numpy as np
 
@@ -190,17 +188,15 @@ def test_contact_sheet_shows_the_pictures(good):
     for line, row in ((0, 0), (1, 6)):  # first and last identity
         with open(shards.shards[int(shards.shard[row])], "rb") as file:
             file.seek(int(shards.offset[row]))
-            picture = cv2.imdecode(
-                np.frombuffer(file.read(int(shards.size[row])), np.uint8), cv2.IMREAD_COLOR
-            )
+            image = cv2.imdecode(np.frombuffer(file.read(int(shards.size[row])), np.uint8), cv2.IMREAD_COLOR)
         top = GAP + line * (CELL + GAP)
         shown = sheet[top : top + CELL, CAPTION : CAPTION + CELL]
-        expected = cv2.resize(picture[..., ::-1], (CELL, CELL), interpolation=cv2.INTER_CUBIC)
+        expected = cv2.resize(image[..., ::-1], (CELL, CELL), interpolation=cv2.INTER_CUBIC)
         assert np.abs(shown.astype(int) - expected).mean() < 3
 
 
 def test_info_shows_all_it_can(good, tmp_path, capsys):
-    """An unfinished set, two of one name, a damaged picture: each is told, none stops the others."""
+    """An unfinished set, two of one name, a damaged image: each is told, none stops the others."""
     for name in ("a", "b", "c"):
         shutil.copytree(good, tmp_path / "sets" / name / "train")
     (tmp_path / "sets" / "a" / "train" / ".pack").mkdir()

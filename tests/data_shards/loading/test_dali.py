@@ -70,13 +70,13 @@ AUGMENTS = {
 
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_equals_the_host_backend_but_for_interpolation(shards, name):
-    """Mean absolute difference of a batch below 1.5 of 255; unrelated pictures differ by about 60."""
+    """Mean absolute difference of a batch below 1.5 of 255; unrelated images differ by about 60."""
     host, dali = (batches(shards, backend, AUGMENTS[name]) for backend in ("host", "dali"))
     assert_near(host, dali, 1.5)
     assert (host[0].images.float() - host[1].images.float()).abs().mean() > 20
 
 
-def test_pictures_stored_at_the_networks_size_come_out_as_on_the_host(tmp_path):
+def test_images_stored_at_the_networks_size_come_out_as_on_the_host(tmp_path):
     shards = build(tmp_path, [jpeg(photo(n, 112, 112)) for n in range(44)], [4] * 11)
     for one, other in zip(
         *(batches(shards, backend, AUGMENTS["flip"]) for backend in ("host", "dali")), strict=True
@@ -133,7 +133,7 @@ def test_mixed_decode_on_the_gpu_equals_the_host(shards, name):
     assert_near(host, device, 3.0)
 
 
-def test_pictures_are_asked_for_on_the_stream_that_copies_them(monkeypatch):
+def test_images_are_asked_for_on_the_stream_that_copies_them(monkeypatch):
     asked = []
     backend = DaliBackend(None, size=8, batch=1, threads=1, ahead=1, device_id=0)
     backend._pipe = SimpleNamespace(run=lambda stream: asked.append(stream) or ("images",))
@@ -146,7 +146,7 @@ def test_pictures_are_asked_for_on_the_stream_that_copies_them(monkeypatch):
 
 @pytest.mark.gpu
 @gpu
-def test_pictures_are_whole_on_a_stream_that_lags_behind(shards):
+def test_images_are_whole_on_a_stream_that_lags_behind(shards):
     wanted = batches(shards, "dali", AUGMENTS["everything"], count=8, device_id=0)
     with torch.cuda.stream(torch.cuda.Stream()):
         torch.cuda._sleep(2_000_000_000)  # cycles: DALI decodes all batches meanwhile, into few buffers

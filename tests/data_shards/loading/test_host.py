@@ -11,7 +11,7 @@ from data_shards.errors import UserError
 from data_shards.images.normalize import normalise
 from data_shards.images.pixels import square
 from data_shards.loading import host
-from data_shards.loading.host import HostBackend, decode_picture
+from data_shards.loading.host import HostBackend, decode_image
 from data_shards.loading.loader import EvalLoader, decode_images
 from tests.support.small_set import build, jpeg, photo
 
@@ -20,19 +20,19 @@ COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.
 
 def decode(blob, size, crop, *, flip=False, colour=None, side=112):
     out = np.full((side, side, 3), 7, np.uint8)
-    decode_picture(out, blob, size, crop, flip, colour)
+    decode_image(out, blob, size, crop, flip, colour)
     return out.astype(np.int32)
 
 
 def reference(blob, crop, *, flip=False, colour=None, side=112):
     """In float, from a full decode by OpenCV, averaging areas where the crop shrinks."""
     x, y, wide, high = crop
-    picture = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR_RGB)[y : y + high, x : x + wide]
+    image = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR_RGB)[y : y + high, x : x + wide]
     how = cv2.INTER_AREA if min(wide, high) >= side else cv2.INTER_LINEAR
-    picture = cv2.resize(picture.astype(np.float32), (side, side), interpolation=how)
+    image = cv2.resize(image.astype(np.float32), (side, side), interpolation=how)
     if colour is not None:
-        picture = picture @ colour[:, :3].T + colour[:, 3]
-    return np.clip(picture[:, ::-1] if flip else picture, 0, 255)
+        image = image @ colour[:, :3].T + colour[:, 3]
+    return np.clip(image[:, ::-1] if flip else image, 0, 255)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -64,7 +64,7 @@ def test_a_grey_jpeg_becomes_rgb():
     assert np.abs(small[..., 1] - grey[:, ::-1].astype(int)).mean() < 12
 
 
-def test_the_stored_picture_comes_out_as_libjpeg_gives_it():
+def test_the_stored_image_comes_out_as_libjpeg_gives_it():
     blob = jpeg(photo(3, 112, 112))
     full = simplejpeg.decode_jpeg(blob, "RGB", fastdct=False, fastupsample=False)
     np.testing.assert_array_equal(decode(blob, (112, 112), (0, 0, 112, 112)), full)
@@ -72,7 +72,7 @@ def test_the_stored_picture_comes_out_as_libjpeg_gives_it():
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_picture_of_another_size_than_the_index_says_is_refused(flip):
+def test_an_image_of_another_size_than_the_index_says_is_refused(flip):
     with pytest.raises(ValueError, match="not 112x112 pixels"):
         decode(jpeg(photo(3, 100, 112)), (112, 112), (0, 0, 112, 112), flip=flip)
 
@@ -86,7 +86,7 @@ def test_damage_raises_value_error(damage):
             decode(bad, (112, 112), (0, 0, 112, 112), flip=flip)
 
 
-def test_loose_pictures_give_their_centre_square():
+def test_loose_images_give_their_centre_square():
     blobs = [jpeg(photo(1, 200, 150)), jpeg(photo(2, 90, 120)), jpeg(photo(3, 64, 64)[..., 0])]
     out = decode_images(blobs, 64)
     assert out.shape == (3, 64, 64, 3)
@@ -99,7 +99,7 @@ def test_loose_pictures_give_their_centre_square():
 
 @pytest.mark.parametrize("size", [(250, 250), (301, 200), (64, 64), (100, 64), (40, 50)])
 def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
-    """One function: what packing stores, evaluations decode and `verify` reads differ by JPEG's coding at most."""
+    """One function: what packing stores, evaluations decode and `verify` reads differ only by JPEG coding."""
     from launch.commands.verify import image
 
     blob = jpeg(photo(4, *size, grain=2.0))

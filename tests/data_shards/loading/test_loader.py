@@ -78,7 +78,7 @@ def test_a_batch_is_what_it_says(shards, backend):
     assert len(batch) == 24
 
 
-def test_pictures_belong_to_their_ids(shards, backend):
+def test_images_belong_to_their_ids(shards, backend):
     plain = Augment([1.0, 1.0], flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
     (batch,) = run(make(shards, backend=backend, augment=plain), 0)
     rows = [(shards.shards[int(shards.shard[i])], shards.offset[i], shards.size[i]) for i in batch.ids]
@@ -150,7 +150,7 @@ def test_two_sets_side_by_side(shards, backend, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "in the middle"])
-def test_a_picture_that_does_not_decode_is_named(backend, tmp_path, damage):
+def test_an_image_that_does_not_decode_is_named(backend, tmp_path, damage):
     blobs = [jpeg(photo(number, 64, 64)) for number in range(24)]
     shards = build(tmp_path, blobs, [24])
     path, offset, size = shards.shards[1], int(shards.offset[11]), int(shards.size[11])
@@ -173,7 +173,7 @@ def test_a_picture_that_does_not_decode_is_named(backend, tmp_path, damage):
     train.close()
 
 
-def test_a_damaged_picture_of_a_staged_copy_is_mended_by_a_new_copy(backend, tmp_path):
+def test_a_damaged_image_of_a_staged_copy_is_mended_by_a_new_copy(backend, tmp_path):
     shards = build(tmp_path / "copy", [jpeg(photo(number, 64, 64)) for number in range(24)], [24])
     (tmp_path / LOCK).touch()
     path, offset = shards.shards[1], int(shards.offset[11])
@@ -210,7 +210,7 @@ def test_close_leaves_no_thread(shards):
 
 
 @pytest.mark.parametrize("world", [1, 3, 5])
-def test_evaluation_sees_each_picture_once(shards, backend, world):
+def test_evaluation_sees_each_image_once(shards, backend, world):
     ids, images = [], []
     for rank in range(world):
         held_out = EvalLoader(shards, rank=rank, world=world, batch=6, size=48, backend=backend)
@@ -226,7 +226,7 @@ def test_evaluation_sees_each_picture_once(shards, backend, world):
     assert_equal(batch, next(iter(alone)))  # again, and given up in the middle
 
 
-def test_more_ranks_than_pictures_leave_empty_blocks(tmp_path):
+def test_more_ranks_than_images_leave_empty_blocks(tmp_path):
     shards = build(tmp_path, [jpeg(photo(0, 32, 32))], [1], shards=1)
     counts = [len(list(EvalLoader(shards, rank=r, world=3, batch=2, size=16))) for r in range(3)]
     assert sum(counts) == 1

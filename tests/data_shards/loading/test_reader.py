@@ -38,7 +38,7 @@ def test_keeps_few_files_open_and_leaves_none(shards, blobs):
     assert reader.read(np.array([7])) == [blobs[7]]  # usable again
 
 
-def test_hints_cover_the_pictures_and_join_neighbours(shards, monkeypatch):
+def test_hints_cover_the_images_and_join_neighbours(shards, monkeypatch):
     calls = []
     monkeypatch.setattr(os, "posix_fadvise", lambda fd, start, length, advice: calls.append((start, length)))
     reader = Reader(shards)

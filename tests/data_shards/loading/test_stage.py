@@ -11,7 +11,7 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.loading import node_cache
 from data_shards.shard_format.shard_set import ShardSet
-from tests.sets import pack_set
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

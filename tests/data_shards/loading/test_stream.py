@@ -9,13 +9,13 @@ import torch
 import webdataset
 
 from data_shards.errors import DecodeError, UserError
-from data_shards.loading.host import decode_picture
+from data_shards.loading.host import decode_image
 from data_shards.loading.stream import Sources, StreamLoader
 from data_shards.loading.tar_stream import samples
 from data_shards.sampling import augment
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.config.schema import Augment
-from tests.sets import pack_set
+from tests.support.sets import pack_set
 from tests.support.small_set import build, commit, jpeg, photo
 
 PLAIN = Augment([1.0, 1.0], flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
@@ -71,7 +71,7 @@ def decoded(blob: bytes, size: int) -> np.ndarray:
     out = np.empty((size, size, 3), np.uint8)
     height, width, *_ = simplejpeg.decode_jpeg_header(blob)
     (crop,) = augment.centre(np.array([width]), np.array([height])).crop.tolist()
-    decode_picture(out, blob, (width, height), tuple(crop), False, None)
+    decode_image(out, blob, (width, height), tuple(crop), False, None)
     return out
 
 
@@ -80,11 +80,11 @@ def test_batches_are_what_the_shards_hold(shards, blobs, kind):
     loader = make(shards.folder if kind == "folder" else pattern(shards), buffer=8)
     found = take(loader, 24, 6)
     expected = [decoded(blob, 32) for blob in blobs]
-    known = {picture.tobytes(): number for number, picture in enumerate(expected)}
+    known = {image.tobytes(): number for number, image in enumerate(expected)}
     for number, batch in enumerate(found):
         assert batch.images.shape == (12, 3, 32, 32)
         assert batch.positions.tolist() == list(range(24 + 12 * number, 36 + 12 * number))
-        rows = [known[picture.tobytes()] for picture in batch.images.permute(0, 2, 3, 1).numpy()]
+        rows = [known[image.tobytes()] for image in batch.images.permute(0, 2, 3, 1).numpy()]
         places = [(row // 6 << 32) + row % 6 for row in rows]  # shard x 2^32 + place in it
         assert batch.ids.tolist() == (rows if kind == "folder" else places)
         np.testing.assert_array_equal(batch.labels["identity"], shards.labels["identity"][rows])
@@ -136,7 +136,7 @@ def test_bare_urls_begin_a_new_pass(shards):
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    """Several shards of 13 identities x 7 pictures; some identities lie on both sides of a border."""
+    """Several shards of 13 identities x 7 images; some identities lie on both sides of a border."""
     folder = tmp_path_factory.mktemp("packed")
     return ShardSet.open(pack_set(folder, identities=13, each=7, holdout=0.0, shard_mb=0.05) / "train")
 
@@ -148,7 +148,7 @@ def groups_of(batches, group):
 
 
 def slots_of(packed, group):
-    """Slots of a pass: the pictures of an identity in one shard, rounded up to whole groups."""
+    """Slots of a pass: the images of an identity in one shard, rounded up to whole groups."""
     pairs = zip(packed.labels["identity"].tolist(), packed.shard.tolist(), strict=True)
     sizes = np.array(list(Counter(pairs).values()))
     assert len(packed.shards) > 3
@@ -158,7 +158,7 @@ def slots_of(packed, group):
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
 @pytest.mark.parametrize("group", [2, 4])
-def test_batches_are_whole_groups_and_a_pass_holds_every_picture(packed, kind, group):
+def test_batches_are_whole_groups_and_a_pass_holds_every_image(packed, kind, group):
     pattern = str(packed.shards[0]).replace("000000", f"{{000000..{len(packed.shards) - 1:06d}}}")
     slots = slots_of(packed, group)
     source = packed.folder if kind == "folder" else f"pipe:cat {pattern}"
@@ -173,7 +173,7 @@ def test_batches_are_whole_groups_and_a_pass_holds_every_picture(packed, kind, g
         np.testing.assert_array_equal(np.sort(rows[part][~repeat[part]]), np.arange(len(packed)))
         assert repeat[part].sum() == slots - len(packed)
     companions = [{frozenset(row) for row in rows[part].tolist()} for part in passes]
-    assert companions[0] != companions[1]  # the pictures of an identity meet others in the next pass
+    assert companions[0] != companions[1]  # the images of an identity meet others in the next pass
 
 
 def test_shuffled_groups_stay_whole_on_every_rank(packed):
@@ -254,7 +254,7 @@ DAMAGES = [
     "two",
     "no label",
     "word",
-    "picture",
+    "image",
     "command",
 ]
 
@@ -274,7 +274,7 @@ def test_damage_stops_the_run_and_is_named(shards, blobs, tmp_path, damage):
         "two": lambda: path.write_bytes(data + data),
         "no label": lambda: path.write_bytes(_renamed(data, label)),
         "word": lambda: path.write_bytes(data[: label + 512] + b"x" + data[label + 513 :]),
-        "picture": lambda: path.write_bytes(data.replace(blobs[2], bytes(len(blobs[2])))),
+        "image": lambda: path.write_bytes(data.replace(blobs[2], bytes(len(blobs[2])))),
         "command": lambda: None,
     }
     edits[damage]()
@@ -285,12 +285,12 @@ def test_damage_stops_the_run_and_is_named(shards, blobs, tmp_path, damage):
     expected = {
         "no label": r"000002 has no \.cls member",
         "word": r"000002\.cls is b'x', not an integer",
-        "picture": r"000002 does not decode",
+        "image": r"000002 does not decode",
         "cut": r"cannot be read to its end \(it was cut: the blocks that end a tar are missing\)",
         "header": r"data follow byte \d+: it is damaged",
         "two": "or several tars in one",
     }.get(damage, r"cannot be read to its end")
-    kind = DecodeError if damage == "picture" else UserError
+    kind = DecodeError if damage == "image" else UserError
     with pytest.raises(kind, match=expected):
         loader.next()
     loader.close()

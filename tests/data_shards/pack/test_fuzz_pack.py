@@ -1,4 +1,4 @@
-"""Random trees of names, links, loops, FIFOs and damaged pictures: no picture is lost, doubled or given to another."""
+"""Random trees of names, links, FIFOs and damaged images: no image is lost, doubled or given to another."""
 
 import contextlib
 import csv
@@ -30,19 +30,19 @@ def some_name(rng: random.Random) -> str:
 
 
 def grow(root: Path, rng: random.Random) -> None:
-    """People, pictures of each, and things that are neither."""
+    """People, images of each, and things that are neither."""
     folders = [root]
     for _ in range(rng.randrange(3, 6)):
         folders.append(root / some_name(rng))
     for _ in range(rng.randrange(3)):
         folders.append(rng.choice(folders) / some_name(rng))
-    pictures = list(PICTURES)
-    rng.shuffle(pictures)
+    images = list(PICTURES)
+    rng.shuffle(images)
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             for _ in range(rng.randrange(4) if folder != root else rng.randrange(2)):
-                (folder / f"{some_name(rng)}{rng.choice(('.jpg', '.png', ''))}").write_bytes(pictures.pop())
+                (folder / f"{some_name(rng)}{rng.choice(('.jpg', '.png', ''))}").write_bytes(images.pop())
     for _ in range(rng.randrange(6)):
         with contextlib.suppress(OSError):
             disturb(root, rng, folders)
@@ -80,15 +80,15 @@ def regular(root: Path) -> set[str]:
 
 
 def packed(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """([(name of the person, sha256 of the picture)], rejected paths) of a set; check finds it good."""
+    """([(name of the person, sha256 of the image)], rejected paths) of a set; check finds it good."""
     assert not list(check_set(folder, workers=1))
     shards = ShardSet.open(folder)
     names, rows = shards.identity_names(), []
     for row in range(len(shards)):
         data = shards.shards[int(shards.shard[row])].read_bytes()
         start = int(shards.offset[row])
-        picture = data[start : start + int(shards.size[row])]
-        rows.append((names[int(shards.labels["identity"][row])], hashlib.sha256(picture).hexdigest()))
+        image = data[start : start + int(shards.size[row])]
+        rows.append((names[int(shards.labels["identity"][row])], hashlib.sha256(image).hexdigest()))
     with open(folder / "rejected.csv", newline="") as file:
         return rows, [row["source"] for row in csv.DictReader(file)]
 
@@ -101,8 +101,8 @@ def judge(root: Path, out: Path, holdout: float) -> None:
         more = packed(one.folder)
         rows, rejected = rows + more[0], rejected + more[1]
     found = regular(root)
-    owners: dict[str, set[str]] = {}  # of the pictures that were put there: no two are the same
-    linked: set[str] = set()  # pictures in places from which nothing is packed but by a link to them
+    owners: dict[str, set[str]] = {}  # of the images that were put there: no two are the same
+    linked: set[str] = set()  # images in places from which nothing is packed but by a link to them
     for path in found:
         digest = hashlib.sha256((root / path).read_bytes()).hexdigest()
         owners.setdefault(digest, set()).add(path.split("/")[0])
@@ -111,18 +111,18 @@ def judge(root: Path, out: Path, holdout: float) -> None:
     for person, digest in rows:
         known = owners.get(digest, set())  # empty: from the disk
         if known and digest not in linked and person not in map(visible, known):
-            raise Silent(f"{person!r} has a picture of {known}")
+            raise Silent(f"{person!r} has an image of {known}")
     seen = {digest for _, digest in rows}
     if len(seen) != len(rows):
-        raise Silent(f"a picture is there twice among {len(rows)}")
+        raise Silent(f"an image is there twice among {len(rows)}")
     if len(set(rejected)) != len(rejected):
         raise Silent(f"a row is there twice: {rejected}")
-    whole = {hashlib.sha256(picture).hexdigest() for picture in PICTURES}
+    whole = {hashlib.sha256(image).hexdigest() for image in PICTURES}
     for digest, names in owners.items():
         if digest in whole - seen and any(
             visible(path) not in rejected for path in found if holds(root, path, digest)
         ):
-            raise Silent(f"a picture of {names} is neither packed nor rejected")
+            raise Silent(f"an image of {names} is neither packed nor rejected")
 
 
 def holds(root: Path, path: str, digest: str) -> bool:

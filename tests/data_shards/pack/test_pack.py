@@ -20,7 +20,7 @@ from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from launch.cli import main
-from tests.support.pictures_on_disk import identity_folders, tree
+from tests.support.image_folders import identity_folders, tree
 from tests.support.small_set import jpeg, photo
 
 SMALL = Request(name="faces", holdout=0.3, shard_mb=0.01)  # many tiny shards
@@ -59,11 +59,11 @@ def test_holdout_is_by_identity_and_nothing_is_lost(src, tmp_path):
         assert np.array_equal(shards.labels["identity"], np.repeat(np.arange(len(people)), 4))
         for row in range(len(shards)):
             key = shards.key(row).split(":")[1]
-            person, picture = key.split("/")
+            person, image = key.split("/")
             assert person == people[int(shards.labels["identity"][row])]
             with open(shards.shards[int(shards.shard[row])], "rb") as file:
                 file.seek(int(shards.offset[row]))
-                assert file.read(int(shards.size[row])) == (src / person / picture).read_bytes()
+                assert file.read(int(shards.size[row])) == (src / person / image).read_bytes()
             assert (shards.width[row], shards.height[row]) == (48, 48)
 
 
@@ -161,7 +161,7 @@ def test_killed_anywhere_then_finished(src, undisturbed, tmp_path):
 
 
 def test_workers_die_with_their_parent_and_shards_are_reused(tmp_path):
-    src = identity_folders(tmp_path / "src", identities=12, pictures=30, side=64)
+    src = identity_folders(tmp_path / "src", identities=12, images=30, side=64)
     words = [sys.executable, "-m", "launch.cli", *command(src, tmp_path / "out", "workers=2")]
     process = subprocess.Popen(words, cwd=Path(__file__).parents[3])
     journal = tmp_path / "out" / "train" / ".pack"
@@ -231,7 +231,7 @@ def rejected(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def mixed(tmp_path):
     """Good, convertible and hopeless files, an identity with nothing good among them."""
-    root = identity_folders(tmp_path / "mixed", identities=4, pictures=3)
+    root = identity_folders(tmp_path / "mixed", identities=4, images=3)
     good = (root / "person_00" / "p_0.jpg").read_bytes()
     (root / "person_00" / "same.jfif").write_bytes(good)
     (root / "person_00" / "half.jpg").write_bytes(good[: len(good) // 2])
@@ -258,7 +258,7 @@ def test_bad_files_are_named_and_identities_stay_dense(mixed, tmp_path, workers,
     ]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "14 pictures of 4 identities" in printed
+    assert "14 images of 4 identities" in printed
     assert "rejected 7: see" in printed
     folder = tmp_path / "out" / "train"
     reasons = rejected(folder)
@@ -292,7 +292,7 @@ def test_dropping_an_identity_survives_a_kill(mixed, tmp_path):
 
 def test_any_name_is_one_row_and_one_key(tmp_path, capsys):
     """Control characters, undecodable bytes, and names made to collide."""
-    root = identity_folders(tmp_path / "src", identities=5, pictures=1)
+    root = identity_folders(tmp_path / "src", identities=5, images=1)
     strange = ["k!b", "k_b", os.fsdecode(b"\xff\r"), "new\nline", 'tab\t,"quote"']
     for folder, name in zip(sorted(root.iterdir()), strange, strict=True):
         (folder / "bad\r\nrow.jpg").write_bytes(b"no")
@@ -327,7 +327,7 @@ def test_verify_none_copies_without_decoding(mixed, tmp_path):
 
 
 def test_size_and_same_stems(tmp_path):
-    root = identity_folders(tmp_path / "src", identities=2, pictures=2)
+    root = identity_folders(tmp_path / "src", identities=2, images=2)
     (root / "person_00" / "p_0.png").write_bytes((root / "person_01" / "p_1.jpg").read_bytes())
     made = packed(root, tmp_path / "out", Request(size=32), workers=1)[0]
     shards = ShardSet.open(made.folder)

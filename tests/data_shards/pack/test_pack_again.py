@@ -11,7 +11,7 @@ from data_shards.pack.request import Request
 from data_shards.shard_format.manifest import write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from tests.data_shards.pack.test_pack import names, packed
-from tests.support.pictures_on_disk import identity_folders
+from tests.support.image_folders import identity_folders
 
 
 @pytest.fixture(scope="module")

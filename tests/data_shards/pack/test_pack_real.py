@@ -7,7 +7,7 @@ from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from launch.cli import main
-from tests.support.pictures_on_disk import REAL, needs_real
+from tests.support.image_folders import REAL, needs_real
 
 
 @needs_real

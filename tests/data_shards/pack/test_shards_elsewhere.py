@@ -11,12 +11,12 @@ from data_shards.pack.pack import pack
 from data_shards.pack.request import Request
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
-from tests.support.pictures_on_disk import identity_folders
+from tests.support.image_folders import identity_folders
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    src = identity_folders(tmp_path_factory.mktemp("src"), identities=5, pictures=4)
+    src = identity_folders(tmp_path_factory.mktemp("src"), identities=5, images=4)
     out = tmp_path_factory.mktemp("out")
     made = pack(open_source("folder", str(src)), out, Request(name="faces", shard_mb=0.02), workers=1)
     return ShardSet.open(made[0].folder)

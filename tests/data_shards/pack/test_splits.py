@@ -9,8 +9,8 @@ from data_shards.pack.layout import split_identities
 from data_shards.shard_format.manifest import read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from launch.cli import main
-from tests.sets import pack_set, write_folders
-from tests.support.pictures_on_disk import tree
+from tests.support.image_folders import tree
+from tests.support.sets import pack_set, write_folders
 
 MANY = [f"person {number}" for number in range(2000)]
 
@@ -105,8 +105,8 @@ def test_impossible_shares_are_refused(tmp_path, words, capsys):
 
 
 def test_packing_says_where_a_held_out_part_has_few_people(tmp_path, capsys):
-    pictures = write_folders(tmp_path / "pictures", identities=30, each=2)
-    words = ["pack", "source=folder", f"src={pictures}", "workers=1", "holdout=0.5"]
+    images = write_folders(tmp_path / "pictures", identities=30, each=2)
+    words = ["pack", "source=folder", f"src={images}", "workers=1", "holdout=0.5"]
     assert main([*words, f"out={tmp_path / 'many'}"]) == 0
     assert "only" not in capsys.readouterr().out
     assert main([*words, "val=0.1", f"out={tmp_path / 'few'}"]) == 0

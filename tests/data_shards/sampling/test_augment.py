@@ -1,4 +1,4 @@
-"""Augmentation parameters: inside the picture, of the distribution asked for, independent of the batch."""
+"""Augmentation parameters: inside the image, of the distribution asked for, independent of the batch."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def draw(positions=None, size=(160, 120), **keys):
 
 
 @pytest.mark.parametrize("size", [(160, 120), (1, 1), (7, 300), (112, 112)])
-def test_crops_lie_inside_the_picture(size):
+def test_crops_lie_inside_the_image(size):
     x, y, wide, high = draw(size=size, crop_area=[0.08, 1.0]).crop.T
     assert (x >= 0).all()
     assert (y >= 0).all()

@@ -73,7 +73,7 @@ def test_each_epoch_of_each_member_is_a_permutation(shards, seed, members, windo
 
 @given(SETS, st.integers(0, 2**31), st.integers(1, 6), st.sampled_from([1, 30, 65_536]), st.integers(0, 5))
 @settings(max_examples=30, deadline=None)
-def test_a_group_epoch_visits_every_picture_once_besides_counted_repeats(shards, seed, group, window, epoch):
+def test_a_group_epoch_visits_every_image_once_besides_counted_repeats(shards, seed, group, window, epoch):
     order = GroupOrder(shards, seed, group=group, window=window)
     sizes = np.diff(shards.identity_start.astype(np.int64))
     assert order.epoch_slots == (-(-sizes // group) * group).sum()

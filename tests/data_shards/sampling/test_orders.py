@@ -11,7 +11,7 @@ from data_shards.sampling.order import GroupOrder, PlainOrder, UnpairedOrder
 from data_shards.sampling.orders import ORDERS, OrderRequest, make
 from data_shards.sampling.rows import Rows
 from data_shards.sampling.weighted import BalancedOrder, WeightedOrder
-from tests.data_shards.sampling.sets import assert_equal, joined, labelled, sets, whole
+from tests.support.labelled_set import assert_equal, joined, labelled, sets, whole
 
 SEEDS = st.integers(0, 2**31)
 SHARES = st.lists(st.integers(1, 999), min_size=1, max_size=4, unique=True).map(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data_shards.errors import UserError
 from data_shards.sampling.order import GroupOrder, PlainOrder
 from data_shards.sampling.rows import Rows
-from tests.data_shards.sampling.sets import labelled, sets
+from tests.support.labelled_set import labelled, sets
 
 EXPRESSIONS = {
     "set": lambda race, quality: race == race,

@@ -9,7 +9,7 @@ from data_shards.errors import UserError
 from data_shards.sampling.order import PlainOrder
 from data_shards.sampling.rows import Rows
 from data_shards.sampling.weighted import BalancedOrder, WeightedOrder, cell_starts
-from tests.data_shards.sampling.sets import assert_equal, labelled, sets
+from tests.support.labelled_set import assert_equal, labelled, sets
 
 SEEDS = st.integers(0, 2**31)
 WINDOWS = st.sampled_from([1, 30, 65_536])

@@ -1,4 +1,4 @@
-"""Random damage of any file of a packed set: refused with the file named, or the same labels and pictures."""
+"""Random damage of any file of a packed set: refused with the file named, or the same labels and images."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from tests.data_shards.loading.test_loader import Augment
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, check_refusal, damage, damage_json
-from tests.support.pictures_on_disk import identity_folders
+from tests.support.image_folders import identity_folders
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> Path:
-    src = identity_folders(tmp_path_factory.mktemp("src"), identities=4, pictures=3)
+    src = identity_folders(tmp_path_factory.mktemp("src"), identities=4, images=3)
     (src / "person_00" / "none.jpg").write_bytes(b"")
     out = tmp_path_factory.mktemp("good")
     return pack(open_source("folder", str(src)), out, Request(name="faces", shard_mb=0.02), workers=1)[
@@ -36,7 +36,7 @@ def good(tmp_path_factory) -> Path:
 
 
 def trained(folder: Path) -> str:
-    """Digest of all that a training and a judge see of the set: order, labels, pictures, names."""
+    """Digest of all that a training and a judge see of the set: order, labels, images, names."""
     shards = ShardSet.open(folder)
     loader = TrainLoader(
         GroupOrder(shards, 3, group=2),
@@ -152,7 +152,7 @@ def test_damaged_sets_are_refused_or_the_same(good, tmp_path, monkeypatch, large
         if (kind, name) == ("crafted", "identities.txt"):  # a new list of names: nothing can tell
             return HARMLESS
         if seen != reference and (kind != "crafted" or not lines):
-            raise Silent(f"{name} after {kind}: other labels or pictures; check says {lines}")
+            raise Silent(f"{name} after {kind}: other labels or images; check says {lines}")
         return HARMLESS
 
     campaign(f"sets-{'blocks' if large else 'whole'}", one)

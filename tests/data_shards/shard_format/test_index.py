@@ -18,12 +18,12 @@ from data_shards.shard_format.manifest import write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from launch.cli import main
-from tests.support.pictures_on_disk import identity_folders
+from tests.support.image_folders import identity_folders
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    src = identity_folders(tmp_path_factory.mktemp("src"), identities=4, pictures=3)
+    src = identity_folders(tmp_path_factory.mktemp("src"), identities=4, images=3)
     out = tmp_path_factory.mktemp("good")
     return pack(open_source("folder", str(src)), out, Request(name="faces", shard_mb=0.02), workers=1)[
         0
@@ -82,7 +82,7 @@ def test_rows_that_fit_nothing_are_refused_though_all_hashes_fit(folder, name):
     change(folder, name, 1, 0 if name in ("size", "width", "height", "offset", *shard_set.STARTS) else 5)
     hash_blocks(folder)
     commit_again(folder)
-    if name == "crc":  # only reading the picture tells
+    if name == "crc":  # only reading the image tells
         assert "crc32 differs" in "".join(map(str, check_set(folder, workers=1)))
         return
     with pytest.raises(UserError, match=rf"index/{name}.npy: (row 1 cannot be|does not rise)"):

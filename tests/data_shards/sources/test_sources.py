@@ -12,7 +12,7 @@ from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.base import read_file
 from data_shards.sources.registry import open_source, source_names
 from launch.cli import main
-from tests.support.pictures_on_disk import REAL, identity_folders, needs_real
+from tests.support.image_folders import REAL, identity_folders, needs_real
 from tests.support.small_set import jpeg, photo
 
 
@@ -37,7 +37,7 @@ def test_wrong_folders_are_refused(tmp_path, name):
 
 
 def test_folder_lists_everything(tmp_path):
-    identity_folders(tmp_path, identities=2, pictures=2)
+    identity_folders(tmp_path, identities=2, images=2)
     (tmp_path / "person_00" / "2019" / "may").mkdir(parents=True)
     (tmp_path / "person_00" / "2019" / "may" / "x.y.JPG").write_bytes(b"1")
     (tmp_path / "person_00" / "loop").symlink_to(tmp_path / "person_00")
@@ -68,7 +68,7 @@ def test_folder_lists_everything(tmp_path):
 
 
 def test_a_link_to_itself_and_folders_of_programs_are_listed_and_left_out(tmp_path):
-    identity_folders(tmp_path, identities=2, pictures=1)
+    identity_folders(tmp_path, identities=2, images=1)
     for place in (".", "person_00"):
         (tmp_path / place / "itself").symlink_to("itself")
         for name in (".ipynb_checkpoints", "@eaDir"):
@@ -93,7 +93,7 @@ def test_a_link_to_itself_and_folders_of_programs_are_listed_and_left_out(tmp_pa
         open_source("folder", str(tmp_path / "alone"))
 
 
-def test_reading_takes_all_and_no_more_than_a_picture(tmp_path):
+def test_reading_takes_all_and_no_more_than_an_image(tmp_path):
     (tmp_path / "big").write_bytes(b"x")
     os.truncate(tmp_path / "big", 1 << 30)
     with pytest.raises(OSError, match="1024 MB are too many"):
@@ -227,7 +227,7 @@ def test_vggface2_names_the_split_that_is_there(vggface2):
 
 def test_webdataset_reads_the_people_whose_names_look_like_its_own(tmp_path):
     names = ["__pycache__", "____", "++x++", "__x__y", "a__b__", "__x_"]
-    identity_folders(tmp_path / "src", identities=len(names), pictures=1)
+    identity_folders(tmp_path / "src", identities=len(names), images=1)
     for folder, name in zip(sorted((tmp_path / "src").iterdir()), names, strict=True):
         folder.rename(tmp_path / "src" / name)
     assert identity_slugs(names[3:]) == {name: name for name in names[3:]}
@@ -243,7 +243,7 @@ def test_webdataset_reads_the_people_whose_names_look_like_its_own(tmp_path):
 def test_no_name_takes_the_key_of_another():
     names = ["k!b", "k?b", "k_b"]
     slugs = identity_slugs(names)
-    assert slugs["k_b"] == "k_b"  # the plain name keeps it, so pair lists find its pictures
+    assert slugs["k_b"] == "k_b"  # the plain name keeps it, so pair lists find its images
     names += [slugs["k!b"], slugs["k?b"], "José", slug("José")]  # names that are what others were given
     assert len(set(identity_slugs(sorted(names)).values())) == len(names)
     assert {name: identity_slugs(names)[name] for name in names[3:5]} == {name: name for name in names[3:5]}

@@ -11,12 +11,12 @@ from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
 from data_shards.sources.walk import Walk
 from launch.cli import main
-from tests.support.pictures_on_disk import identity_folders
+from tests.support.image_folders import identity_folders
 
 
 @pytest.fixture
 def src(tmp_path):
-    return identity_folders(tmp_path / "src", identities=3, pictures=2)
+    return identity_folders(tmp_path / "src", identities=3, images=2)
 
 
 def unfit(src, name: str = "folder") -> dict[str, str]:
@@ -53,7 +53,7 @@ def test_a_link_to_another_person_is_left_out(src, name):
     assert fit(src) == PICTURES
 
 
-def test_a_link_in_a_helper_folder_hides_no_picture(src):
+def test_a_link_in_a_helper_folder_hides_no_image(src):
     (src / "@eaDir" / "z").mkdir(parents=True)
     shutil.copy(src / "person_00" / "p_0.jpg", src / "@eaDir" / "z" / "new.jpg")
     (src / "@eaDir" / "a").symlink_to("z")
@@ -65,7 +65,7 @@ def test_a_link_in_a_helper_folder_hides_no_picture(src):
     assert fit(src) == PICTURES
 
 
-def test_a_picture_under_two_names_is_packed_once(src, tmp_path):
+def test_an_image_under_two_names_is_packed_once(src, tmp_path):
     os.link(src / "person_00" / "p_0.jpg", src / "person_02" / "x.jpg")
     (src / "person_00" / "a.jpg").symlink_to("../person_01/p_1.jpg")
     (tmp_path / "one.jpg").write_bytes(b"1")
@@ -79,8 +79,8 @@ def test_a_picture_under_two_names_is_packed_once(src, tmp_path):
     assert fit(src) == sorted([*PICTURES, "person_00/one.jpg"])
 
 
-def test_pictures_on_another_disk_are_found_by_links_and_once(src, tmp_path):
-    disk = identity_folders(tmp_path / "disk", identities=2, pictures=1)
+def test_images_on_another_disk_are_found_by_links_and_once(src, tmp_path):
+    disk = identity_folders(tmp_path / "disk", identities=2, images=1)
     (disk / "person_00" / "loop").symlink_to(disk / "person_00")
     (disk / "person_01" / "home").symlink_to(src / "person_01")
     (src / "far_0").symlink_to(disk / "person_00")
@@ -96,7 +96,7 @@ def test_pictures_on_another_disk_are_found_by_links_and_once(src, tmp_path):
     assert fit(src) == sorted([*PICTURES, "far_0/p_0.jpg", "far_1/p_0.jpg", "person_02/p_9.jpg"])
 
 
-def test_links_into_the_store_of_a_program_are_pictures(src):
+def test_links_into_the_store_of_a_program_are_images(src):
     """As git-annex keeps them."""
     store = src / ".git" / "objects"
     store.mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_links_into_the_store_of_a_program_are_pictures(src):
     assert set(unfit(src)) == {".git/objects/aa", ".git/objects/loop"}
 
 
-def test_a_list_reaches_no_picture_by_another_path(tmp_path):
+def test_a_list_reaches_no_image_by_another_path(tmp_path):
     for person in ("n000001", "n000002"):
         (tmp_path / "train" / person).mkdir(parents=True)
         (tmp_path / "train" / person / "1.jpg").write_bytes(person.encode())
@@ -134,7 +134,7 @@ def test_a_list_reaches_no_picture_by_another_path(tmp_path):
         (["faces/ann", "faces/bo"], "would be taken for people: type src=.*/faces"),
         (
             ["ann"],
-            "all its pictures lie in one folder, 'ann': give the folder that has one folder for each identity",
+            "all its images are in one folder, 'ann': give the folder that has one folder for each identity",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_folder_of_another_layout_is_refused(tmp_path, folders, words, capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_named_like_a_helper_folder_is_one_person_s(tmp_path):
+def test_an_image_named_like_a_helper_folder_is_one_person_s(tmp_path):
     for name in ("ann/@eaDir", "ann/b.jpg", "bo/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())

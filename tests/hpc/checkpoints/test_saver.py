@@ -17,8 +17,8 @@ from hpc.config.schema import Save
 from hpc.runs.run_dir import RunDir
 from launch.audit.compare import differences, last_checkpoint
 from tests.hpc.checkpoints.test_checkpoint import make
-from tests.runs import finish, make_run, start, wait_for
-from tests.sets import pack_set
+from tests.support.runs import finish, make_run, start, wait_for
+from tests.support.sets import pack_set
 
 ASYNC = Save(every=96, mode="async")
 

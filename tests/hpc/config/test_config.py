@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_shards.errors import UserError
 from hpc.config.check import check
 from hpc.config.identity import changed, identity, is_free, numbers
-from hpc.config.parse import from_dict, load_config, save_config, smoke_overrides
+from hpc.config.parse import from_dict, load_config, save_config
 from hpc.config.schema import Cluster, Config, Data, Optim
 from hpc.config.sizes import sizes
 from hpc.config.types import as_type
@@ -139,6 +139,8 @@ def test_the_message_of_a_batch_that_does_not_divide():
         ({"micro_batch": 128}, "micro_batch=128 is more than a rank's share, 64 / 1 = 64"),
         ({"norm_stats": "batch"}, "norm_stats=batch is not known: use local or group or sync"),
         ({"images": 0}, "images=0 is not positive"),
+        ({"optim": Optim(name="adamax")}, "optim.name=adamax is not known: use sgd or adam"),
+        ({"optim": Optim(schedule="plateau")}, "optim.schedule=plateau is not known: use constant or cosine"),
         ({"optim": Optim(lr=float("inf"))}, "optim.lr=inf is not a finite number"),
         ({"optim": Optim(final=5.0)}, "optim.final=5.0 is not in [0, 1]"),
         ({"optim": Optim(gamma=-1.0)}, "optim.gamma=-1.0 is not in (0, 1]"),
@@ -172,14 +174,6 @@ def test_refusals(changes, message):
         check(dataclasses.replace(config(), **changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_the_smoke_overrides_are_words():
-    words = smoke_overrides("siamese")
-    assert "task.trunk=small" in words
-    assert all(word.count("=") == 1 for word in words)
-    with pytest.raises(UserError, match="task=siames is not known: did you mean siamese"):
-        smoke_overrides("siames")
 
 
 def test_a_default_config_has_sane_sizes():

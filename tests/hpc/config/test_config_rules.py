@@ -11,7 +11,8 @@ from hpc.config.check import all_rules, check, value_of
 from hpc.config.rules import Rule, rules
 from hpc.config.schema import Config, Data
 from hpc.config.types import flatten
-from launch.options.compose import choices, known_keys
+from launch.options.compose import known_keys
+from launch.options.conf import choices
 from tests.hpc.config.test_config import TASK
 
 RULES = rules(Config)

@@ -1,4 +1,4 @@
-"""Whom a run was trained on: compared across sets by name and by picture, on the rows that are judged."""
+"""Whom a run was trained on: compared across sets by name and by image, on the rows that are judged."""
 
 import json
 import shutil
@@ -13,15 +13,15 @@ from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import known_people
 from hpc.data.known_people import normalised, people_of, shared
 from launch.cli import main
-from tests.launch.judged import judged_run
-from tests.sets import write_folders
+from tests.support.judged import judged_run
+from tests.support.sets import write_folders
 
 TRAINED = ("Ann_Lee", "José_Núñez", "Bo_Ek", "s1")
 STRANGERS = ("Cy_Ray", "Di_Oz", "Ed_Yi")
 
 
 def people(folder: Path, names: tuple[str, ...], *, first: int = 0) -> Path:
-    """A folder of these people, four pictures each; `first`: of the patterns, so that pictures differ."""
+    """A folder of these people, four images each; `first`: of the patterns, so that images differ."""
     source = write_folders(folder.with_name(f".{folder.name}"), identities=first + len(names), each=4)
     for number, name in enumerate(names):
         shutil.copytree(source / f"person{first + number:03d}", folder / name)
@@ -43,7 +43,7 @@ def trained(tmp_path_factory) -> ShardSet:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> ShardSet:
-    """Another set under another name, with other pictures of some of the same people, written otherwise."""
+    """Another set under another name, with other images of some of the same people, written otherwise."""
     root = tmp_path_factory.mktemp("whole")
     names = ("ann lee", "JOSE\u0301 NU\u0301N\u0303EZ", "s1", *STRANGERS)
     return packed(people(root / "lfw", names, first=10), root / "shards")
@@ -62,7 +62,7 @@ def test_numbers_count_within_one_data_set(trained, tmp_path):
     assert shared(people_of(trained), same) == ["s1"]
 
 
-def test_the_same_picture_under_another_name_is_known(trained, tmp_path):
+def test_the_same_image_under_another_name_is_known(trained, tmp_path):
     renamed = packed(people(tmp_path / "x", ("q7", "q8"), first=0), tmp_path / "shards")
     assert shared(people_of(trained), renamed) == ["q7", "q8"]
     anew = packed(people(tmp_path / "y", ("q7", "q8"), first=0), tmp_path / "small", "size=32")
@@ -82,7 +82,7 @@ def test_it_is_kept_in_the_run_and_damage_is_refused(trained, tmp_path):
     assert found is not None
     assert (found.set, found.source) == ("lfw_train_112", "folder")
     np.testing.assert_array_equal(found.names, known.names)
-    np.testing.assert_array_equal(found.pictures, known.pictures)
+    np.testing.assert_array_equal(found.images, known.images)
     assert (tmp_path / "trained_on.bin").stat().st_size == 8 * (4 + 16)
     data = bytearray((tmp_path / "trained_on.bin").read_bytes())
     data[9] ^= 4

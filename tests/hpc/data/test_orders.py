@@ -24,9 +24,9 @@ from hpc.task import Spec
 from hpc.tasks import siamese_plan
 from launch.options.compose import composed
 from launch.start import data as plan
-from tests.data_shards.sampling.sets import labelled
-from tests.runs import TASK, make_run
-from tests.sets import pack_set
+from tests.support.labelled_set import labelled
+from tests.support.runs import TASK, make_run
+from tests.support.sets import pack_set
 from tests.support.small_set import build, jpeg, photo
 
 MIX = "identity<2:0.25; identity>=2:0.75"
@@ -127,9 +127,10 @@ def test_a_mix_draws_its_shares(shards):
 
 
 def test_keys_are_typed_as_they_are_meant():
-    assert composed([f"data.mix={MIX}"]).data.mix == MIX
+    assert composed(["task=siamese", f"data.mix={MIX}"]).data.mix == MIX
     assert (
-        composed(["data.rows=(age>=18 or age<3) and race!=2"]).data.rows == "(age>=18 or age<3) and race!=2"
+        composed(["task=siamese", "data.rows=(age>=18 or age<3) and race!=2"]).data.rows
+        == "(age>=18 or age<3) and race!=2"
     )
 
 
@@ -164,8 +165,7 @@ def test_a_siamese_run_trains_on_a_part_of_its_set(
     )
     config = RunDir(make_run(tmp_path / "run", packed, data=data, images=160)).config()
     sets = plan.check_data(config)
-    epoch = dict(plan.rows(config, {}, sets))["run"]
-    assert epoch.endswith("160 images = 10 updates, 2.9 epochs")  # 11 identities of 5 images
+    assert orders.epoch_images(config, sets["train"]) == 55  # 11 identities of 5 images
     with pytest.raises(UserError, match=r"data\.rows=identity>99 matches none of the 75 rows"):
         plan.check_data(dataclasses.replace(config, data=dataclasses.replace(data, rows="identity>99")))
     ids = orders.build(config, sets["train"]).slots(0, 160).ids[:, 0]

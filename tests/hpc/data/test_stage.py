@@ -18,9 +18,9 @@ from hpc.config.schema import Config, Data
 from hpc.data import staging
 from hpc.distributed.comm import Comm
 from launch.audit.compare import differences
-from tests.ranks import launch
-from tests.runs import TASK, finish, make_run, start
-from tests.sets import pack_set
+from tests.support.ranks import launch
+from tests.support.runs import TASK, finish, make_run, start
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from hpc.distributed import rendezvous
 from hpc.runs import failures
 from hpc.runs.run_dir import RunDir
 from launch.start import local
-from tests.runs import finish, make_run, start, wait_for
+from tests.support.runs import finish, make_run, start, wait_for
 
 
 def test_a_rank_killed_before_it_connects_is_named_by_the_others(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", tmp_path / "no set", procs=2, hang_timeout=600)
-    ranks = start(run, 2)
+    ranks = start(run, 2, fork=False)
     ranks[1].send_signal(signal.SIGSTOP)
     wait_for(lambda: any(b"place/0" in path.read_bytes() for path in run.glob(".rendezvous-*")))
     time.sleep(2 * rendezvous.POLL)  # rank 0 has looked around

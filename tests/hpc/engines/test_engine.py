@@ -9,8 +9,8 @@ from torch import Tensor
 from data_shards.errors import UserError
 from hpc.distributed.comm import Comm
 from hpc.engines.factory import build_engine
-from tests.ranks import launch
 from tests.support import engines
+from tests.support.ranks import launch
 
 LIMIT = 1e-5  # relative, fp32
 

@@ -18,7 +18,7 @@ from hpc.task import Batch, Phase, Task
 from hpc.training.accumulation import BackwardPass
 from hpc.training.player import Player
 from hpc.training.validation import in_eval_mode
-from tests.ranks import launch
+from tests.support.ranks import launch
 
 
 def network() -> nn.Module:
@@ -33,14 +33,14 @@ def network() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def pictures(count: int) -> torch.Tensor:
+def images(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(9))
 
 
 def one_step(comm: Comm, mode: str, group: int, micro: int) -> tuple[torch.Tensor, dict]:
-    """Outputs and buffers after one training pass over this rank's share of 12 pictures."""
+    """Outputs and buffers after one training pass over this rank's share of 12 images."""
     net = batch_norm.convert(network(), mode=mode, group=group, comm=comm)
-    share = pictures(12).chunk(comm.world)[comm.rank]
+    share = images(12).chunk(comm.world)[comm.rank]
     with batch_norm.collecting(batch_norm.norms(net)):
         outputs = torch.cat([net(part) for part in share.split(micro)])
     batch_norm.commit(batch_norm.norms(net), comm)
@@ -49,7 +49,7 @@ def one_step(comm: Comm, mode: str, group: int, micro: int) -> tuple[torch.Tenso
 
 def test_one_group_over_the_whole_batch_is_torch_batch_norm() -> None:
     plain = network()
-    expected = plain(pictures(12))
+    expected = plain(images(12))
     for mode, group in (("local", 8), ("group", 12), ("sync", 8)):
         outputs, buffers = one_step(Comm(), mode, group, 12)
         torch.testing.assert_close(outputs, expected.detach())
@@ -61,7 +61,7 @@ def test_evaluation_equals_torch_and_weights_load_back() -> None:
     plain = network()
     ours = batch_norm.convert(copy.deepcopy(plain), mode="group", group=4, comm=Comm())
     assert plain.state_dict().keys() == ours.state_dict().keys()
-    torch.testing.assert_close(ours.eval()(pictures(5)), plain.eval()(pictures(5)), rtol=0, atol=0)
+    torch.testing.assert_close(ours.eval()(images(5)), plain.eval()(images(5)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("mode", "micro"), [("group", 99), ("group", 2), ("sync", 99)])
@@ -76,7 +76,7 @@ def test_group_and_sync_do_not_depend_on_ranks(mode: str, micro: int) -> None:
 
 def sync_gradient(comm: Comm) -> torch.Tensor:
     net = batch_norm.convert(network(), mode="sync", group=1, comm=comm)
-    share = pictures(12).chunk(comm.world)[comm.rank]
+    share = images(12).chunk(comm.world)[comm.rank]
     (net(share).square().flatten(1).sum(1) * torch.arange(12.0).chunk(comm.world)[comm.rank]).sum().backward()
     return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
@@ -87,7 +87,7 @@ def test_sync_gradient_equals_one_process() -> None:
 
 
 class Penalised(Task):
-    """Two players; `G` passes through both networks, `D` is penalised for its gradient at the pictures."""
+    """Two players; `G` passes through both networks, `D` is penalised for its gradient at the images."""
 
     def players(self) -> dict[str, nn.Module]:
         return {"G": network(), "D": nn.Sequential(nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3))}
@@ -124,11 +124,11 @@ def test_only_the_player_of_a_phase_collects(phase: Phase, counted: set[str]) ->
         seed=lambda _: None,
         autocast=contextlib.nullcontext,
     )
-    run.backward(Batch(pictures(6), {}, torch.arange(6), torch.arange(6)), [slice(0, 4), slice(4, 6)])
+    run.backward(Batch(images(6), {}, torch.arange(6), torch.arange(6)), [slice(0, 4), slice(4, 6)])
     found = {name: [int(layer.stat_count) for layer in batch_norm.norms(net)] for name, net in nets.items()}
     assert found == {"G": [6 * ("G" in counted)] * 2, "D": [6 * ("D" in counted)]}
     for net in nets.values():
-        net(pictures(2) if net is nets["G"] else torch.randn(2, 4, 3, 3))  # outside a phase
+        net(images(2) if net is nets["G"] else torch.randn(2, 4, 3, 3))  # outside a phase
     again = {name: [int(layer.stat_count) for layer in batch_norm.norms(net)] for name, net in nets.items()}
     assert again == found
 
@@ -152,7 +152,7 @@ def test_a_commit_reads_nothing_from_the_device() -> None:
     )
     layers = batch_norm.norms(net)
     with batch_norm.collecting(layers):
-        net(pictures(4))
+        net(images(4))
     with Reads() as found:
         batch_norm.commit(layers, Comm())
     assert found.reads == 0
@@ -165,7 +165,7 @@ def test_running_statistics_move_by_the_momentum_as_in_torch(momentum: float | N
     plain = nn.BatchNorm2d(3, momentum=momentum)
     net = batch_norm.convert(nn.Sequential(copy.deepcopy(plain)), mode="local", group=1, comm=Comm())
     for step in range(3):
-        batch = pictures(4) * (step + 1) + step
+        batch = images(4) * (step + 1) + step
         plain(batch)
         with batch_norm.collecting(batch_norm.norms(net)):
             net(batch)
@@ -225,7 +225,7 @@ def test_what_was_frozen_stays_frozen() -> None:
         assert not any(layer.training for layer in module.modules())
     assert [module[place].training for place in (0, 1, 4)] == [True, False, True]
     with batch_norm.collecting(player.layers):
-        module[:2](pictures(2))
+        module[:2](images(2))
     assert int(module[1].stat_count) == 0
 
 
@@ -237,7 +237,7 @@ def test_a_layer_whose_size_is_not_known_yet_is_refused() -> None:
 def second_order(comm: Comm) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient of a penalty on a gradient, through `sync` and through a gather of all outputs."""
     net = batch_norm.convert(network().double(), mode="sync", group=1, comm=comm)
-    share = pictures(12).double().chunk(comm.world)[comm.rank].requires_grad_()
+    share = images(12).double().chunk(comm.world)[comm.rank].requires_grad_()
     outputs = net(share).tanh().flatten(1)
     everyone = gather_grad(outputs, comm)
     values = (outputs @ everyone.T).tanh().square().sum()

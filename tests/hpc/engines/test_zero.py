@@ -19,8 +19,8 @@ from hpc.distributed.comm import Comm
 from hpc.engines.factory import check_players
 from hpc.engines.zero import ZeRO
 from tests.hpc.engines.test_engine import LIMIT, difference, kind, reference
-from tests.ranks import launch
 from tests.support import zero
+from tests.support.ranks import launch
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

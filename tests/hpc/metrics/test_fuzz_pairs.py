@@ -62,8 +62,8 @@ def plainly(data: bytes) -> Plain:
     return found
 
 
-def shown(picture: tuple[str, int | None]) -> str:
-    return picture[0] if picture[1] is None else f"{picture[0]} {picture[1]}"
+def shown(image: tuple[str, int | None]) -> str:
+    return image[0] if image[1] is None else f"{image[0]} {image[1]}"
 
 
 def test_damaged_pair_lists_are_refused_or_say_what_they_say(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_folds_split_people():
 
 
 @pytest.mark.parametrize(
-    ("identity", "lacking"), [([1, 2, 3], "two pictures of one identity"), ([4, 4], "two identities")]
+    ("identity", "lacking"), [([1, 2, 3], "two images of one identity"), ([4, 4], "two identities")]
 )
 def test_too_few_people_are_named(identity, lacking):
     with pytest.raises(UserError, match=f"hold no {lacking}"):
@@ -105,7 +105,7 @@ def test_a_list_without_folds_is_cut_into_ten_blocks_of_each_kind(tmp_path):
     assert folds == [number // 2 for number in range(20)] * 2
 
 
-def test_absent_pictures_are_named_and_may_be_skipped(tmp_path):
+def test_absent_images_are_named_and_may_be_skipped(tmp_path):
     path = write(tmp_path / "pairs.txt", "2", "Ann 1 2", "Bob 1 9", "Ann 3 Cy 1", "Dan 1 Ann 1")
     listed = read_list(path).pairs
     with pytest.raises(UserError, match=r"first Bob/Bob_0009; only 2 of 4 pairs .* missing=skip") as caught:
@@ -129,12 +129,12 @@ def test_nothing_usable_is_refused_also_when_skipping(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["Ann 1 2"], "line 1: `Ann 1 2` is not `person/picture"),
+        (["Ann 1 2"], "line 1: `Ann 1 2` is not `person/image"),
         (["1", "Ann 1 2"], "has 1 pairs, its first line says 2"),
         (["1", "Ann 1 2", "Ann one Bob 2"], "line 3: `Ann one Bob 2` is not a pair of two people"),
         (["1", "Ann 1 2", "", "Ann 1"], "line 4: `Ann 1` is not a pair"),
         (["1", "Ann 1 2", "Ann 1 3"], "line 3: .* is not a pair of two people"),
-        (["1", "Ann 1 1", "Ann 1 Bob 2"], "line 2: .* pairs a picture with itself"),
+        (["1", "Ann 1 1", "Ann 1 Bob 2"], "line 2: .* pairs an image with itself"),
         (["1", "Ann 1 2", "Ann 1 Ann 2"], "line 3: .* names one person twice"),
         (["0", "Ann 1 2"], "line 1: `0` is neither"),
         (["0 300"], "line 1: `0 300` is neither"),
@@ -145,7 +145,7 @@ def test_nothing_usable_is_refused_also_when_skipping(tmp_path):
         (["1", f"Ann 1 {'9' * 5000}", "Ann 1 Bob 2"], "line 2: .* is not a pair"),
         (["", ""], "is empty"),
         (["a/1 a/2 1", "b/1 b/2 1"], "holds only pairs of one person"),
-        (["a/1 a/2 1", "a/1 b/2 2"], "line 2: .* is not `person/picture"),
+        (["a/1 a/2 1", "a/1 b/2 2"], "line 2: .* is not `person/image"),
         (["a/1 a/2 1", "a/1 2 0"], "line 2: .* without its person's folder"),
         (["a/1,a/2,1", 'a/1,"b/2,0'], "line 2: .* is not a line of CSV"),
         (["first,second,same"], "holds a header and no pairs"),

@@ -149,7 +149,7 @@ def test_ranks_and_repeats_do_not_change_the_figures(world):
     shuffled = np.random.default_rng(world).permutation(150)
     ranks = [Verification() for _ in range(world)]
     found = [
-        fill(meter, [part, part[:2]], embeddings, identity)  # a picture read twice counts once
+        fill(meter, [part, part[:2]], embeddings, identity)  # an image read twice counts once
         for meter, part in zip(ranks, np.array_split(shuffled, world), strict=True)
     ]
     rows = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
@@ -161,7 +161,7 @@ def test_ranks_and_repeats_do_not_change_the_figures(world):
 
 
 def test_the_meter_reports_what_its_count_of_impostors_allows():
-    embeddings, identity = faces(people=12, each=4)  # 48 pictures: 72 genuine, 1056 impostor pairs
+    embeddings, identity = faces(people=12, each=4)  # 48 images: 72 genuine, 1056 impostor pairs
     meter = Verification()
     report = meter.result(fill(meter, [np.arange(48)], embeddings, identity))
     assert {"eer", "auc", "d_prime", "accuracy", "tar@far=1e-1", "tar@far=1e-2"} == report.scalars.keys()

@@ -52,9 +52,9 @@ def _report(seed: int) -> tuple[Report, tuple[torch.Tensor, torch.Tensor]]:
     same = rng.random(400) < 0.3
     curves = {"roc": (rng.normal(size=400) + 2 * same, same.astype(np.int64))}
     embeddings = rng.normal(size=(20, 8)).astype(np.float32), np.arange(100, 120)
-    pictures = torch.from_numpy(rng.integers(0, 256, (8, 3, 96, 96), dtype=np.uint8))
+    images = torch.from_numpy(rng.integers(0, 256, (8, 3, 96, 96), dtype=np.uint8))
     scalars = {"eer": 0.25, "auc": 0.75}
-    return Report(scalars, curves, embeddings), (pictures, torch.arange(103, 111))
+    return Report(scalars, curves, embeddings), (images, torch.arange(103, 111))
 
 
 def _read(run: Path) -> EventAccumulator:
@@ -75,7 +75,7 @@ def test_all_kinds_reach_tensorboard(tmp_path: Path) -> None:
     _tick(monitor, 100)
     monitor.report(500, *_report(0), labels={"identity": list("aabbccdd")})
     monitor.scalars(500, {"samples_digest": 5e8}, group="data")
-    monitor.pictures(500, "batch", torch.rand(5, 3, 16, 16) * 2 - 1)
+    monitor.images(500, "batch", torch.rand(5, 3, 16, 16) * 2 - 1)
     monitor.histograms(500, {"conv.weight": torch.nn.Parameter(torch.randn(4, 3)), "zero": torch.zeros(3)})
     _tick(monitor, IMAGES)
     monitor.close()
@@ -151,7 +151,7 @@ def test_a_single_column_of_labels_has_no_header(tmp_path: Path) -> None:
     assert (tmp_path / "projector" / "metadata.tsv").read_text().splitlines()[0] == "103"
 
 
-def test_grid_puts_pictures_row_by_row() -> None:
+def test_grid_puts_images_row_by_row() -> None:
     images = torch.arange(5, dtype=torch.uint8).mul(50)[:, None, None, None].expand(5, 1, 2, 2)
     sheet = projector.grid(images, gap=1)
     assert sheet.shape == (7, 10, 3)
@@ -282,7 +282,7 @@ def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     monitor.note("hello")
     _tick(monitor, 100)
     monitor.report(100, *_report(0))
-    monitor.pictures(100, "batch", torch.zeros(1, 3, 4, 4))
+    monitor.images(100, "batch", torch.zeros(1, 3, 4, 4))
     monitor.histograms(100, {"w": torch.zeros(3)})
     monitor.flush()
     monitor.close()

@@ -13,14 +13,15 @@ from data_shards.errors import UserError
 from hpc.config import apex
 from hpc.config.check import check
 from hpc.config.identity import is_free
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Config, Data, Engine, Optim
 from hpc.optim import apex as apex_optim
 from hpc.optim import build
 from hpc.optim.state import export_state, import_state
 from tests.support import apexes
 
-NAMES = ("sgd", "adam", "adamw", "lamb", "novograd")
-REAL = apex.found() == "nvidia" and torch.cuda.is_available()
+NAMES = [name for name, optimizer in OPTIMIZERS.items() if optimizer.apex]
+REAL = apex.installation() == "nvidia" and torch.cuda.is_available()
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_every_kind_of_apex_is_recognised_without_importing_it(
     installed: Callable[[str], None], kind: str, verdict: str, message: str | None
 ) -> None:
     installed(kind)
-    assert apex.found() == verdict
+    assert apex.installation() == verdict
     assert not {"apex", "amp_C"} & sys.modules.keys()
     if message is None:
         apex.refuse("lamb")
@@ -72,7 +73,7 @@ def test_a_machine_without_apex_says_what_to_build(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "path", [])
     for name in ("apex", "amp_C"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    assert apex.found() == "missing"
+    assert apex.installation() == "missing"
     with pytest.raises(UserError, match=r"is not installed on .*APEX_CUDA_EXT=1 pip install"):
         build.build_optimizer(Optim(impl="apex"), [("p", nn.Parameter(torch.ones(2)))])
 

@@ -2,18 +2,18 @@
 
 import copy
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from data_shards.errors import UserError
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Optim
 from hpc.optim import build
 from hpc.optim.state import export_state, import_state
 
-NAMES = ("sgd", "adam", "adamw", "lamb", "novograd", "rmsprop")
+NAMES = tuple(OPTIMIZERS)
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 
@@ -219,13 +219,15 @@ def test_a_misfit_state_is_refused_by_name() -> None:
         import_state(other, _named(net), state)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"name": "adamax"}, "optim.name=adamax is not known: use sgd, adam"),
-        ({"name": "sgd", "momentum": 0.0, "nesterov": True}, "set optim.momentum=0.9"),
-    ],
-)
-def test_wrong_keys_are_refused(change: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build.build_optimizer(replace(Optim(), **change), _named(_net()))
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_states_what_each_optimizer_keeps(name: str, momentum: float) -> None:
+    spec, p = OPTIMIZERS[name], nn.Parameter(torch.ones(3, 4))
+    optimizer = build.build_optimizer(Optim(name=name, momentum=momentum), [("p", p)])
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    sizes = {key: value.numel() for key, value in optimizer.state[p].items() if value is not None}
+    assert sizes.keys() == spec.state_keys(momentum)
+    assert {key for key, size in sizes.items() if size == p.numel()} == set(spec.moments_with(momentum))
+    assert all(sizes[key] == 1 for key in spec.norms)
+    assert set(spec.reads) <= optimizer.defaults.keys()

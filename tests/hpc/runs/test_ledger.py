@@ -11,8 +11,8 @@ from hpc.runs import failures, goodput
 from hpc.runs.goodput import KINDS, TimeLedger
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
-from tests.runs import finish, make_run, start
-from tests.sets import pack_set
+from tests.support.runs import finish, make_run, start
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +171,10 @@ def test_the_root_cause_is_the_first_that_failed_by_its_own_fault(tmp_path, monk
     run = RunDir(tmp_path)
     monkeypatch.setenv("ROSTRO_ATTEMPT", "one")
     leave(run, 0, RuntimeError(CLOSED))
-    leave(run, 3, ValueError("picture lfw-000000.tar:a.jpg\nis damaged"))
+    leave(run, 3, ValueError("image lfw-000000.tar:a.jpg\nis damaged"))
     leave(run, 2, RuntimeError("Connection reset by peer"))
-    leave(run, 1, ValueError("picture lfw-000000.tar:b.jpg is damaged"))
-    assert failures.root_cause(run) == failures.RootCause(3, "picture lfw-000000.tar:a.jpg is damaged")
+    leave(run, 1, ValueError("image lfw-000000.tar:b.jpg is damaged"))
+    assert failures.root_cause(run) == failures.RootCause(3, "image lfw-000000.tar:a.jpg is damaged")
     line = json.loads((run.failures / "one-rank3.json").read_text())
     assert line["clock"] == 64
     assert line["error"] == "ValueError"

@@ -18,17 +18,17 @@ def embeddings(count: int) -> torch.Tensor:
     return torch.nn.functional.normalize(drawn, dim=1).requires_grad_()
 
 
-def test_repeats_of_a_picture_are_no_pair() -> None:
+def test_repeats_of_an_image_are_no_pair() -> None:
     identity = torch.tensor([5, 5, 5, 7])
-    ids = torch.tensor([10, 11, 10, 12])  # slots 0 and 2 hold the same picture
+    ids = torch.tensor([10, 11, 10, 12])  # slots 0 and 2 hold the same image
     pairs = form_pairs(embeddings(4), identity, ids, Comm())
-    assert pairs.genuine.tolist() == [
+    assert pairs.genuine.mask.tolist() == [
         [False, True, False, False],
         [True, False, True, False],
         [False, True, False, False],
         [False, False, False, False],
     ]
-    assert pairs.impostor.sum() == 6
+    assert pairs.impostor.mask.sum() == pairs.impostor.count == 6
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -13,7 +13,7 @@ from hpc.training.accumulation import BackwardPass, blocks_of
 
 
 class Mean(Task):
-    """Reports the mean of its pictures."""
+    """Reports the mean of its images."""
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
         loss = nets["net"](batch.images.flatten(1)).mean()

@@ -8,8 +8,8 @@ import torch
 
 from hpc.config.schema import Data, DeepSpeed, Engine
 from launch.audit.compare import differences, elastic_differences, records, series
-from tests.runs import finish, make_run, start
-from tests.sets import pack_set
+from tests.support.runs import finish, make_run, start
+from tests.support.sets import pack_set
 
 GPUS = torch.cuda.device_count()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="no NVIDIA GPU")]

@@ -16,12 +16,12 @@ from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Task
 from hpc.training.player import Player
-from tests.ranks import launch
-from tests.runs import make_run
-from tests.sets import pack_set
+from tests.support.ranks import launch
+from tests.support.runs import make_run
+from tests.support.sets import pack_set
 
 
-def one_update(comm: Comm, pictures: int) -> tuple[list[str], list[str]]:
+def one_update(comm: Comm, images: int) -> tuple[list[str], list[str]]:
     """Warnings of one update under DDP; parameters whose gradient has other strides."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 32, 1), nn.Conv2d(32, 32, 3, groups=32))
@@ -36,7 +36,7 @@ def one_update(comm: Comm, pictures: int) -> tuple[list[str], list[str]]:
         player = Player("net", net, Config(engine=Engine(name="ddp")), comm)
         for name, p in net.named_parameters():
             p.register_hook(lambda gradient, name=name, p=p: compare(name, p, gradient))
-        images = torch.randn(pictures, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+        images = torch.randn(images, 3, 16, 16).contiguous(memory_format=torch.channels_last)
         for _ in range(2):
             player.optimizer.zero_grad(set_to_none=True)
             player.engine.net(images).square().mean().backward()
@@ -44,14 +44,14 @@ def one_update(comm: Comm, pictures: int) -> tuple[list[str], list[str]]:
     return [str(warning.message) for warning in raised], other
 
 
-# With 16 pictures the kernels on a CPU are others than with fewer.
-@pytest.mark.parametrize("pictures", [4, 16])
-def test_gradients_have_the_strides_of_their_parameters(pictures: int) -> None:
-    assert launch(one_update, 2, pictures) == [([], [])] * 2
+# With 16 images the kernels on a CPU are others than with fewer.
+@pytest.mark.parametrize("images", [4, 16])
+def test_gradients_have_the_strides_of_their_parameters(images: int) -> None:
+    assert launch(one_update, 2, images) == [([], [])] * 2
 
 
 class Rivals(Task):
-    """Two players with batch norm: each phase passes through both, and the pictures do so too."""
+    """Two players with batch norm: each phase passes through both, and the images do so too."""
 
     def players(self) -> dict[str, nn.Module]:
         return {
@@ -66,7 +66,7 @@ class Rivals(Task):
         score = nets["D"](nets["G"](batch.images)).mean()
         return (score - 1.0 if phase.player == "G" else score).square()
 
-    def pictures(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
+    def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
         nets["D"](nets["G"](batch.images))
         return {}
 

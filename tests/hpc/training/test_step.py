@@ -28,9 +28,9 @@ from hpc.training import step_sync
 from hpc.training.player import Player
 from launch.audit.compare import series
 from launch.commands.resume import changed_config
-from tests.ranks import launch
-from tests.runs import make_run
-from tests.sets import pack_set
+from tests.support.ranks import launch
+from tests.support.runs import make_run
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

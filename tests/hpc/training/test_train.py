@@ -24,9 +24,9 @@ from hpc.runs.run_dir import RunDir
 from hpc.task import build_task
 from hpc.training import step_sync
 from launch.audit.compare import differences, records, series
-from tests.ranks import launch
-from tests.runs import finish, make_run, start, wait_for
-from tests.sets import pack_set
+from tests.support.ranks import launch
+from tests.support.runs import finish, make_run, start, wait_for
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_signal_saves_at_the_step_boundary_and_the_resumed_run_is_the_same(
 def test_signals_are_handled_until_the_process_ends(tmp_path: Path, shards: Path, length: int) -> None:
     """As torchrun forwards them; also after the loop: while it saves, writes its status and closes."""
     run = make_run(tmp_path / "run", shards, images=length, log=Log(every=16))
-    (rank,) = start(run)
+    (rank,) = start(run, fork=False)
     wait_for(lambda: clock(run) >= min(length, 320))
     draw = random.Random(length)
     while rank.poll() is None:
@@ -155,12 +155,12 @@ def test_a_run_in_use_is_refused(tmp_path: Path, shards: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["host", "dali"])
-def test_a_picture_that_does_not_decode_stops_the_run_and_is_named(tmp_path: Path, backend: str) -> None:
+def test_an_image_that_does_not_decode_stops_the_run_and_is_named(tmp_path: Path, backend: str) -> None:
     shards = pack_set(tmp_path / "set", identities=8, each=3)
     tar = next(iter((shards / "train").glob("*.tar")))
     data = bytearray(tar.read_bytes())
-    start_of_picture = data.index(b"\xff\xd8\xff")
-    data[start_of_picture : start_of_picture + 300] = bytes(300)
+    start_of_image = data.index(b"\xff\xd8\xff")
+    data[start_of_image : start_of_image + 300] = bytes(300)
     tar.write_bytes(data)
     settings = Data(train=str(shards / "train"), size=32, order="groups", backend=backend, threads=1)
     code, _, err = finish(start(make_run(tmp_path / "run", shards, data=settings)))[0]
@@ -279,18 +279,18 @@ def test_ranks_out_of_step_are_noticed_by_tensor_and_rank(tmp_path: Path, shards
         assert "net.embed.bias of rank 1 differs" in text
 
 
-def test_pictures_move_nothing_where_no_average_is_kept(
+def test_images_move_nothing_where_no_average_is_kept(
     tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", shards, ema=Ema(half_life=0))
     with contextlib.closing(train.Trainer(RunDir(run), Comm())) as trainer:
         seen: list[bool] = []
 
-        def pictures(nets: dict[str, torch.nn.Module], *_: object) -> dict[str, torch.Tensor]:
+        def images(nets: dict[str, torch.nn.Module], *_: object) -> dict[str, torch.Tensor]:
             seen.extend(layer.training for layer in nets["net"].modules())
             return {}
 
-        monkeypatch.setattr(trainer.task, "pictures", pictures)
+        monkeypatch.setattr(trainer.task, "images", images)
         while trainer.clock < 160:
             before = trainer.clock
             trainer.step()

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from hpc.checkpoints import manifest
-from hpc.config.parse import CONF
 from launch.audit.compare import differences
 from launch.commands import audit_resume
+from launch.options.conf import choices
 
-TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
+TASKS = choices("task")
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from tests.launch.damaged import Field
-from tests.sets import pack_set
+from tests.support.damaged import Field
+from tests.support.sets import pack_set
 
 TYPED = (
     b'{"pids": 3, "pid": "x", "state": 3, "precision": 3, "train": 3, "job": 3, "threshold": "x", "optim": 3}'

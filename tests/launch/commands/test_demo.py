@@ -5,8 +5,8 @@ import pytest
 from launch.cli import main
 from launch.commands import demo
 from launch.options.key_value import parse
-from tests.sets import write_folders
-from tests.support.pictures_on_disk import REAL, needs_real
+from tests.support.image_folders import REAL, needs_real
+from tests.support.sets import write_folders
 
 
 def report(network: float, pixels: float) -> dict:
@@ -42,16 +42,16 @@ def test_summary_names_the_figures_and_places(tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_own_pictures_through_the_real_commands(tmp_path, capfd):
-    pictures = write_folders(tmp_path / "people", identities=20, each=5)
+def test_own_images_through_the_real_commands(tmp_path, capfd):
+    images = write_folders(tmp_path / "people", identities=20, each=5)
     words = [
-        f"data={pictures}",
+        f"data={images}",
         "images=64",
         f"out={tmp_path / 'demo'}",
         f"runs={tmp_path / 'runs'}",
         "procs=1",
     ]
-    assert main(["demo", *words]) == 0  # no verdict on somebody's pictures
+    assert main(["demo", *words]) == 0  # no verdict on somebody's images
     out = capfd.readouterr().out
     (run,) = (tmp_path / "runs").glob("demo-*")
     assert (run / "threshold.json").is_file()
@@ -81,7 +81,7 @@ def test_the_real_layouts_are_known():
     assert found == {"lfw": "lfw", "lfw_train_112": "folder", "orl_att": "folder"}
 
 
-def test_pictures_of_lfw_are_packed_as_such(tmp_path, monkeypatch):
+def test_images_of_lfw_are_packed_as_such(tmp_path, monkeypatch):
     write_folders(tmp_path / "lfw" / "lfw-deepfunneled", identities=3, each=2)
     packed: list[list[str]] = []
     monkeypatch.setattr(demo, "rostro", lambda *words: packed.append([*words]))
@@ -90,6 +90,6 @@ def test_pictures_of_lfw_are_packed_as_such(tmp_path, monkeypatch):
     assert packed[0][:3] == ["pack", "source=lfw", f"src={tmp_path / 'lfw'}"]
 
 
-def test_absent_pictures_are_refused(tmp_path, capsys):
+def test_absent_images_are_refused(tmp_path, capsys):
     assert main(["demo", f"data={tmp_path / 'absent'}", f"out={tmp_path}", f"runs={tmp_path}"]) == 2
     assert "absent" in capsys.readouterr().err

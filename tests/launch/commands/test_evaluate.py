@@ -12,10 +12,10 @@ from sklearn.metrics import roc_auc_score
 from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.evaluation.verification import PIXELS, pixels, trial
-from hpc.inference.predictor import PictureBlocks, load_run, untrained
+from hpc.inference.predictor import ImageBlocks, load_run, untrained
 from launch.cli import main
-from tests.launch.judged import judged_run
-from tests.sets import pack_set, write_folders
+from tests.support.judged import judged_run
+from tests.support.sets import pack_set, write_folders
 
 PNG = b"\x89PNG"
 
@@ -46,8 +46,8 @@ def test_it_judges_the_held_out_people_beside_two_baselines(run, shards, capsys)
         assert 0 <= low <= row["eer"] <= high <= 1
         assert row["accuracy"]["folds"] == 6
         assert row["tar"]["far=1e-4"] is None
-    for picture in ("roc.png", "scores.png"):
-        assert (run / "evaluations" / "pictures-eval" / picture).read_bytes()[:4] == PNG
+    for image in ("roc.png", "scores.png"):
+        assert (run / "evaluations" / "pictures-eval" / image).read_bytes()[:4] == PNG
     kept = json.loads((run / "threshold.json").read_text())
     assert (kept["checkpoint"], kept["weights"], kept["score"]) == (160, "ema", "cosine")
     assert kept["manifest_sha256"] == ShardSet.open(shards / "eval").digest
@@ -59,7 +59,7 @@ def test_figures_equal_scikit_learn_on_the_same_embeddings(run, shards):
     report = report_of(run, "pictures-eval")
     assert (report["checkpoint"], report["weights"]) == (320, "raw")
     held_out = ShardSet.open(shards / "eval", fields=("identity",))
-    images = np.concatenate(list(PictureBlocks(held_out, np.arange(len(held_out)), 32)))
+    images = np.concatenate(list(ImageBlocks(held_out, np.arange(len(held_out)), 32)))
     model = load_run(run, checkpoint="last", weights="raw")
     first, second = np.triu_indices(len(images), 1)
     identity = np.asarray(held_out.labels["identity"])
@@ -167,7 +167,7 @@ def test_people_of_the_training_are_refused_and_their_threshold_is_not_kept(tmp_
     )
     assert not (run / "threshold.json").exists()
     assert main(["evaluate", str(run), train, "bootstrap=0", "overlap=allow"]) == 0
-    assert "chosen on pictures eval" in capsys.readouterr().out
+    assert "chosen on images eval" in capsys.readouterr().out
     assert json.loads((run / "threshold.json").read_text())["split"] == "eval"
     assert main(["evaluate", str(run), train, "bootstrap=0", "overlap=allow", "keep=true"]) == 2
     assert "keep=true: a threshold of people of the training" in capsys.readouterr().err

@@ -18,9 +18,9 @@ from hpc.inference.predictor import load_run
 from launch.cli import main
 from models.backbones import build_trunk
 from models.siamese import SiameseNet
-from tests.launch.judged import judged_run
-from tests.sets import pack_set
+from tests.support.judged import judged_run
 from tests.support.modes import odd, shared_umask
+from tests.support.sets import pack_set
 from tests.support.small_set import photo
 
 
@@ -40,10 +40,10 @@ def images(seed: int, n: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
 
 
-def tensor(pictures: np.ndarray, card: dict) -> torch.Tensor:
+def tensor(images: np.ndarray, card: dict) -> torch.Tensor:
     """As the card says: RGB, n c h w, x / 127.5 - 1."""
     assert card["preprocessing"]["from_8_bit"] == "x / 127.5 - 1"
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def test_weights_and_card_rebuild_the_network(run, shards, tmp_path, capsys):
@@ -91,7 +91,7 @@ def test_onnx_gives_the_same_embeddings_at_any_batch_size(run):
 def test_the_card_s_example_gives_the_score_and_verdict_of_verify(
     loss, shards, tmp_path, capsys, monkeypatch
 ):
-    """Also of pictures larger than the network's, of any shape: one resize everywhere."""
+    """Also of images larger than the network's, of any shape: one resize everywhere."""
     pytest.importorskip("onnxruntime")
     run = judged_run(tmp_path / "run", shards, loss=loss)
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
@@ -100,7 +100,7 @@ def test_the_card_s_example_gives_the_score_and_verdict_of_verify(
     assert card["preprocessing"]["resize"] == pixels.KERNEL
     assert (
         card["preprocessing"]["faces"]
-        == "cut faces as the training set pictures has them (source folder, pictures not cut)"
+        == "cut faces as the training set images has them (source folder, images not cut)"
     )
     assert card["onnx"]["score"]["unit"] == ("probability" if loss == "bce" else "cosine")
     first, second, third = tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "c.jpg"

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.damaged import COMMANDS, Field
-from tests.sets import pack_set
+from tests.support.damaged import COMMANDS, Field
 from tests.support.fuzz import (
     HARMLESS,
     RECOVERED,
@@ -23,6 +22,7 @@ from tests.support.fuzz import (
     damage,
     damage_json,
 )
+from tests.support.sets import pack_set
 
 QUICK = tuple(command for command in COMMANDS if command != "evaluate")
 FIGURES = ("evaluate", "verify", "export", "resume")  # whose answers must not change

@@ -1,4 +1,4 @@
-"""Random pictures, devices, names and threshold files given to `verify`: one line or a score, never more."""
+"""Random images, devices, names and threshold files given to `verify`: one line or a score, never more."""
 
 import io
 import json
@@ -17,9 +17,9 @@ from PIL import Image
 from data_shards.errors import UserError
 from launch import cli
 from launch.commands import verify
-from tests.launch.judged import judged_run
-from tests.sets import pack_set
 from tests.support.fuzz import HARMLESS, JSON_VALUES, REFUSED, campaign, check_refusal, damage, damage_json
+from tests.support.judged import judged_run
+from tests.support.sets import pack_set
 from tests.support.small_set import photo
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
@@ -36,7 +36,7 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def samples() -> list[bytes]:
-    """The same picture in every format, grey ones and an image of many pixels in few bytes too."""
+    """The same image in every format, grey ones and an image of many pixels in few bytes too."""
     found = []
     for kind in FORMATS:
         for image in (photo(1, 40, 50), photo(1, 40, 50)[..., 0]):
@@ -47,7 +47,7 @@ def samples() -> list[bytes]:
 
 
 class Field:
-    """A folder with a good picture, in which each input makes what it needs."""
+    """A folder with a good image, in which each input makes what it needs."""
 
     def __init__(self, run: Path, folder: Path, samples: list[bytes]) -> None:
         self.run, self.folder, self.samples = run, folder, samples
@@ -63,7 +63,7 @@ class Field:
         self.odd = [*(folder / name for name in ("folder", "fifo", "socket", "loop", "gone", "good.jpg/x"))]
         self.odd += map(Path, ("/dev/zero", "/dev/null", "/dev/full", "/proc/self/mem", "/proc/kmsg", ""))
 
-    def picture(self, rng: random.Random) -> Path:
+    def image(self, rng: random.Random) -> Path:
         data = rng.choice(self.samples)
         for _ in range(rng.randrange(1, 4)):
             data = damage(data, rng)
@@ -90,7 +90,7 @@ class Field:
 
     def one(self, rng: random.Random, capsys: pytest.CaptureFixture[str]) -> str:
         make: Callable[[random.Random], Path] = rng.choice(
-            (self.picture, self.picture, self.name, self.damaged_threshold, lambda rng: rng.choice(self.odd))
+            (self.image, self.image, self.name, self.damaged_threshold, lambda rng: rng.choice(self.odd))
         )
         self.threshold.write_bytes(self.stored)
         pair = [str(self.good), str(make(rng))]

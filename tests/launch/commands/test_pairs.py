@@ -8,8 +8,8 @@ import pytest
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.evaluation.verification import trial
 from launch.cli import main
-from tests.launch.judged import judged_run
-from tests.sets import pack_set
+from tests.support.judged import judged_run
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

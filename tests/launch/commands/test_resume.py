@@ -19,8 +19,8 @@ from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from launch.commands.resume import changed_config
 from launch.start import start
-from tests.launch.judged import judged_run
-from tests.sets import pack_set
+from tests.support.judged import judged_run
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from launch.cli import main
-from tests.launch.judged import judged_run
-from tests.sets import pack_set
+from tests.support.judged import judged_run
+from tests.support.sets import pack_set
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,8 @@ def shards(tmp_path_factory) -> Path:
     return pack_set(tmp_path_factory.mktemp("set"), identities=12, each=4, holdout=0.5)
 
 
-def pictures(shards: Path) -> tuple[Path, Path, Path]:
-    """Two pictures of one identity and one of another."""
+def images(shards: Path) -> tuple[Path, Path, Path]:
+    """Two images of one identity and one of another."""
     folder = shards.parent / "pictures"
     a, b, other = (
         "person000/person000_0000.jpg",
@@ -32,7 +32,7 @@ def pictures(shards: Path) -> tuple[Path, Path, Path]:
 @pytest.mark.parametrize(("loss", "unit"), [("supcon", "cosine"), ("bce", "probability")])
 def test_the_verdict_is_the_threshold_of_evaluate(tmp_path, shards, capsys, loss, unit):
     run = judged_run(tmp_path / "run", shards, loss=loss)
-    a, b, other = map(str, pictures(shards))
+    a, b, other = map(str, images(shards))
     assert main(["verify", str(run), a, b]) == 0
     said = capsys.readouterr().out
     assert "no threshold yet" in said
@@ -56,7 +56,7 @@ def test_the_verdict_is_the_threshold_of_evaluate(tmp_path, shards, capsys, loss
 
 def test_a_threshold_serves_only_its_checkpoint(tmp_path, shards, capsys):
     run = judged_run(tmp_path / "run", shards)
-    a, b, _ = map(str, pictures(shards))
+    a, b, _ = map(str, images(shards))
     main(["evaluate", str(run), "bootstrap=0"])
     capsys.readouterr()
     assert main(["verify", str(run), a, b, "checkpoint=last"]) == 0
@@ -65,9 +65,9 @@ def test_a_threshold_serves_only_its_checkpoint(tmp_path, shards, capsys):
     assert f"`rostro evaluate {run} checkpoint=320 weights=ema`" in said
 
 
-def test_any_format_of_a_picture_gives_the_same_answer(tmp_path, shards, capsys):
+def test_any_format_of_an_image_gives_the_same_answer(tmp_path, shards, capsys):
     run = judged_run(tmp_path / "run", shards)
-    grey = cv2.imread(str(pictures(shards)[0]), cv2.IMREAD_GRAYSCALE)
+    grey = cv2.imread(str(images(shards)[0]), cv2.IMREAD_GRAYSCALE)
     files = [tmp_path / name for name in ("face.png", "face.pgm", "deep.png", "face.tiff")]
     for file in files:
         cv2.imwrite(str(file), grey.astype(np.uint16) * 257 if file.stem == "deep" else grey)
@@ -78,10 +78,10 @@ def test_any_format_of_a_picture_gives_the_same_answer(tmp_path, shards, capsys)
     assert scores == pytest.approx([1.0] * 4, abs=1e-4)
 
 
-def test_what_is_no_picture_is_named(tmp_path, shards, capsys):
+def test_what_is_no_image_is_named(tmp_path, shards, capsys):
     run = judged_run(tmp_path / "run", shards)
-    good, text = str(pictures(shards)[0]), tmp_path / "note.jpg"
-    text.write_text("no picture")
+    good, text = str(images(shards)[0]), tmp_path / "note.jpg"
+    text.write_text("no image")
     os.mkfifo(tmp_path / "fifo.jpg")
     others = [tmp_path, tmp_path / "gone.jpg", tmp_path / "fifo.jpg", Path("/dev/zero")]
     for bad in map(str, (text, *others)):

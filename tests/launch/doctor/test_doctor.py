@@ -90,7 +90,7 @@ def test_a_library_that_cannot_be_imported_is_named() -> None:
     ],
 )
 def test_apex_of_each_kind(monkeypatch: pytest.MonkeyPatch, kind: str, level: str, word: str) -> None:
-    monkeypatch.setattr(apex, "found", lambda: kind)
+    monkeypatch.setattr(apex, "installation", lambda: kind)
     found = named(machine.judge(CPU, slurm=False))["Apex"]
     assert found.level == level
     assert word in found.text + found.advice

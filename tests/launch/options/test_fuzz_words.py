@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from hpc.config.check import check
 from hpc.config.parse import load_config, save_config
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
-from launch.options.compose import composed, known_keys
+from launch.options import compose
+from launch.options.compose import known_keys, task_keys
 from launch.options.other_words import OURS
 from tests.launch.start.test_shell import HOSTILE, PATHS, WORDS, Shell, resolved, shell, with_value
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, damage, damage_json
 
 __all__ = ["shell"]  # the fixture
 KEYS = known_keys("siamese")
+EXAMPLES = task_keys("siamese")
 NAMES = [
     *KEYS,
     "task",
@@ -124,8 +127,13 @@ def like_default(config: Config) -> str:
     return ""
 
 
+def composed(words: Sequence[str]) -> Config:
+    """The config of a siamese run, unless the words name another task."""
+    return compose.composed(["task=siamese", *words])
+
+
 def judged(config: Config) -> str:
-    check(config)
+    check(config, EXAMPLES)
     if wrong := like_default(config):
         raise Silent(wrong)
     return HARMLESS
@@ -184,6 +192,7 @@ def test_random_site_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_random_configs_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "code").symlink_to(Path(__file__).parents[3])
     path = tmp_path / "config.yaml"
     save_config(composed([]), path)
     text = path.read_bytes()

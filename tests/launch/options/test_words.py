@@ -6,30 +6,39 @@ Remedies are accepted when they are typed.
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_shards.errors import UserError
-from hpc.config.check import MOST, all_rules, check, task_checks
-from hpc.config.parse import load_config, save_config, smoke_overrides
+from hpc.config.check import all_rules, check, task_checks
+from hpc.config.parse import load_config, save_config
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
 from launch.options import compose
-from launch.options.compose import composed, known_keys
+from launch.options import conf as options_conf
+from launch.options.compose import known_keys, task_keys
+from launch.options.conf import smoke_overrides
 from launch.options.other_words import OURS, SAME, answer
 from tests.support.fuzz import check_refusal
 
 KEYS = known_keys("siamese")
+EXAMPLES = task_keys("siamese")
 EXAMPLE = re.compile(r"(?:for example|write|use) ([a-z_.]+=(?:\[[^\]]*\]|\{[^}]*\}|[^\s,]+))")
 # A choice, a limit, a divisor: what may stand there is listed.
 REMEDY = re.compile(r": use [\w.]+ or |: `rostro submit -m| at least|: leave|use \d+|needs")
 
 
+def composed(words: Sequence[str]) -> Config:
+    """The config of a siamese run, unless the words name another task."""
+    return compose.composed(["task=siamese", *words])
+
+
 def refusal(*words: str) -> str:
     with pytest.raises(UserError) as error:
-        check(composed(words))
+        check(composed(words), EXAMPLES)
     check_refusal(error.value)
     return str(error.value)
 
@@ -39,13 +48,11 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the configs, in which a test may write another task."""
     import shutil
 
-    import hpc.config.parse
-
     folder = tmp_path / "conf"
     shutil.copytree(compose.CONF, folder)
-    for module in (compose, hpc.config.parse):
+    for module in (compose, options_conf):
         monkeypatch.setattr(module, "CONF", folder)
-    caches = (compose.task_yaml, compose._tree, hpc.config.parse.task_defaults)
+    caches = (compose.task_yaml, compose._tree)
     for cached in caches:
         cached.cache_clear()
     yield folder
@@ -112,7 +119,7 @@ def bad_values(key: str) -> list[str]:
     if isinstance(default, str):
         return ["garbage"] if rule.one_of else []
     numbers: list[Any] = ["text", "-1", "nan", "1e400", "-0.5", "0", "2"]
-    return [*numbers, "[]", "[1,0]", f"[{default}]", str(MOST.get(key, -2) + 1), str(10**30)]
+    return [*numbers, "[]", "[1,0]", f"[{default}]", str((rule.cap or -2) + 1), str(10**30)]
 
 
 @pytest.mark.parametrize("key", [key for key in all_rules("siamese") if key != "smoke"])
@@ -120,7 +127,7 @@ def test_a_remedy_is_accepted(key: str) -> None:
     """Type a bad value into each checked key, then the example that its refusal shows."""
     for value in bad_values(key):
         try:
-            check(composed([f"{key}={value}"]))
+            check(composed([f"{key}={value}"]), EXAMPLES)
         except UserError as error:
             check_refusal(error, key)
             found = EXAMPLE.search(str(error))
@@ -213,6 +220,7 @@ def test_a_task_yaml_that_is_wrong_is_named(conf: Path, text: str, message: str)
 
 def test_a_config_of_a_run_has_the_types_of_its_task(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
+    (tmp_path / "code").symlink_to(Path(__file__).parents[3])
     config = composed([])
     save_config(config, path)
     assert load_config(path) == config

@@ -12,6 +12,7 @@ from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from launch.options.compose import composed, task_yaml
 from launch.start import data, forecast
+from launch.start.plan import RunPlan
 
 COUNTS = task_yaml("siamese")["memory"]
 
@@ -32,14 +33,14 @@ def leave(config: Config, name: str, rate: object) -> None:
 
 
 def test_what_is_typical_of_cpu_cores(config):
-    found = forecast.rate(config, COUNTS)
+    found = forecast.rate(RunPlan(config, counts=COUNTS))
     assert found == forecast.Rate(40.0, "typical of 2 CPU cores")
     half = dataclasses.replace(config, data=dataclasses.replace(config.data, size=56))
-    assert forecast.rate(half, COUNTS).images_per_s == 160.0
+    assert forecast.rate(RunPlan(half, counts=COUNTS)).images_per_s == 160.0
     slurm = dataclasses.replace(config, nodes=4, cluster=Cluster(name="slurm", cpus=3))
-    assert forecast.rate(slurm, COUNTS) == forecast.Rate(480.0, "typical of 24 CPU cores")
-    assert forecast.rate(dataclasses.replace(slurm, gpus=1), COUNTS) is None
-    assert forecast.rate(config, {}) is None
+    assert forecast.rate(RunPlan(slurm, counts=COUNTS)) == forecast.Rate(480.0, "typical of 24 CPU cores")
+    assert forecast.rate(RunPlan(dataclasses.replace(slurm, gpus=1), counts=COUNTS)) is None
+    assert forecast.rate(RunPlan(config)) is None
 
 
 def test_a_run_of_the_same_kind_says_it_better(config):
@@ -50,13 +51,13 @@ def test_a_run_of_the_same_kind_says_it_better(config):
     leave(config, "damaged", "fast")
     (Path(config.runs) / "torn").mkdir()
     (Path(config.runs) / "torn" / "config.yaml").write_text("a: [")
-    assert forecast.rate(config, COUNTS) == forecast.Rate(5.0, "as run slow did")
+    assert forecast.rate(RunPlan(config, counts=COUNTS)) == forecast.Rate(5.0, "as run slow did")
 
 
 @pytest.mark.parametrize(("images", "warned"), [(3_000_000, False), (4_000_000, True)])
 def test_more_than_a_day_is_warned_of(config, images, warned):
     long = dataclasses.replace(config, images=images)
-    line = forecast.warning(long, forecast.rate(long, COUNTS))
+    line = forecast.warning(long, forecast.rate(RunPlan(long, counts=COUNTS)))
     assert bool(line) == warned
     if warned:
         assert line == (
@@ -71,11 +72,11 @@ def test_the_plan_says_time_and_epochs_beside_images(config):
     class Shards(list):
         identity_start = range(31)
 
-    said = dict(data.rows(config, COUNTS, {"train": Shards(range(6_000))}))
+    said = dict(data.rows(RunPlan(config, counts=COUNTS, sets={"train": Shards(range(6_000))})))
     assert said["run"] == "300,000 images = 4,688 updates, 50.0 epochs"
     assert said["time"] == "about 2h05m at 40 images/s, typical of 2 CPU cores"
-    assert dict(data.rows(config, COUNTS, {}))["run"] == "300,000 images = 4,688 updates"
-    assert "unknown" in dict(data.rows(config, {}, {}))["time"]
+    assert dict(data.rows(RunPlan(config, counts=COUNTS)))["run"] == "300,000 images = 4,688 updates"
+    assert "unknown" in dict(data.rows(RunPlan(config)))["time"]
 
 
 def test_the_dry_run_warns(tmp_path, monkeypatch, capsys):

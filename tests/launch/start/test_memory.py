@@ -8,12 +8,13 @@ import torch
 from hpc.tasks import siamese, siamese_plan
 from launch.options.compose import composed, task_yaml
 from launch.start import data
+from launch.start.plan import RunPlan
 
 
 @pytest.mark.parametrize("trunk", ["googlenet", "small"])
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])
 def test_parameters(trunk, loss):
-    config = composed([f"task.trunk={trunk}", f"task.loss={loss}", "task.embedding=32"])
+    config = composed(["task=siamese", f"task.trunk={trunk}", f"task.loss={loss}", "task.embedding=32"])
     built = siamese.build(config).players()
     counted, _ = siamese_plan.counts(config, task_yaml("siamese")["memory"])
     assert counted == sum(p.numel() for net in built.values() for p in net.parameters())
@@ -21,8 +22,8 @@ def test_parameters(trunk, loss):
 
 @pytest.mark.parametrize(("trunk", "size"), [("googlenet", 64), ("small", 112)])
 def test_activations(trunk, size):
-    """What autograd keeps for a picture, within a fifth: sizes are rounded by pools and strides."""
-    config = composed([f"task.trunk={trunk}", f"data.size={size}"])
+    """What autograd keeps for an image, within a fifth: sizes are rounded by pools and strides."""
+    config = composed(["task=siamese", f"task.trunk={trunk}", f"data.size={size}"])
     net = siamese.build(config).players()["net"].train()
     mine = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: dict[int, tuple[int, torch.Tensor]] = {}
@@ -42,8 +43,8 @@ def test_activations(trunk, size):
 
 def test_memory_follows_the_config():
     counts = task_yaml("siamese")["memory"]
-    config = composed(["procs=2", "precision=fp32"])
-    held = data.memory(config, counts)
+    config = composed(["task=siamese", "procs=2", "precision=fp32"])
+    held = data.memory(RunPlan(config, counts=counts))
     assert held["optimizer"] == 2 * held["weights"]
-    half = data.memory(dataclasses.replace(config, precision="bf16", micro_batch=8), counts)
+    half = data.memory(RunPlan(dataclasses.replace(config, precision="bf16", micro_batch=8), counts=counts))
     assert half["activations"] == pytest.approx(held["activations"] / 8)

@@ -25,9 +25,9 @@ from hpc.runs.run_dir import RunDir
 from launch import batch, cli
 from launch.start import create, data, slurm
 from launch.start.shell import Variable, plan_lines
-from tests.sets import pack_set
 from tests.support.command import ROOT, environment
 from tests.support.fuzz import check_refusal
+from tests.support.sets import pack_set
 
 HOSTILE = [
     "$(fired)",
@@ -103,7 +103,7 @@ class Shell:
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     for name in [name for name in os.environ if name.startswith(("SLURM_", "ROSTRO_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(slurm, "chosen", lambda config: "slurm")
+    monkeypatch.setattr(slurm, "chosen_cluster", lambda config: "slurm")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.chdir(tmp_path)
     return Shell(tmp_path)
@@ -113,7 +113,7 @@ BASE = ["task=siamese", "dry_run=true", "cluster.container=image.sif"]
 
 
 def resolved(*words: str) -> Config:
-    return create.resolve([*BASE, *words])
+    return create.resolve([*BASE, *words]).config
 
 
 def with_value(config: Config, key: str, value: Any) -> Config:
@@ -224,16 +224,12 @@ def test_a_stage_is_a_folder(folder: str) -> None:
 def test_what_prepare_prints_can_be_typed(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(slurm, "chosen", lambda config: "local")
+    monkeypatch.setattr(slurm, "chosen_cluster", lambda config: "local")
     shards = pack_set(tmp_path / "a set")
     capsys.readouterr()
     runs = str(tmp_path / "$(fired); 'x'")
-    assert (
-        cli.main(
-            ["submit", "smoke=true", f"data.train={shards}/train", f"runs={runs}", "name=a", "prepare=true"]
-        )
-        == 0
-    )
+    words = ["task=siamese", "smoke=true", f"data.train={shards}/train", f"runs={runs}", "name=a"]
+    assert cli.main(["submit", *words, "prepare=true"]) == 0
     line = capsys.readouterr().out.partition("start it     ")[2].splitlines()[0]
     assert shlex.split(line)[1] == f"{runs}/a/code"
     assert shell.run("bash", "-c", line).returncode == 0

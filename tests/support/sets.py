@@ -22,8 +22,8 @@ def write_folders(folder: Path, *, identities: int, each: int, size: int = 40) -
             light = varied.uniform(0.6, 1.4) * (
                 1 + 0.3 * varied.standard_normal((1, size, 1)).cumsum(1) / size
             )
-            picture = np.clip(pattern * light + varied.normal(0, 8, pattern.shape), 0, 255).astype(np.uint8)
-            data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=92)
+            image = np.clip(pattern * light + varied.normal(0, 8, pattern.shape), 0, 255).astype(np.uint8)
+            data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=92)
             (folder / f"person{identity:03d}" / f"person{identity:03d}_{number:04d}.jpg").write_bytes(data)
     return folder
 
@@ -38,7 +38,7 @@ def pack_set(
     size: int = 40,
     shard_mb: float = 100.0,
 ) -> Path:
-    """A packed set under `folder`/shards, with train/ and eval/, and val/ where asked for; the shares are exact."""
+    """Pack a set under `folder`/shards, with train/ and eval/, and val/ where asked for; shares are exact."""
     from launch.commands import pack
 
     source = write_folders(folder / "pictures", identities=identities, each=each, size=size)

@@ -10,7 +10,7 @@ from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import build_task
 from hpc.training import seeding
-from tests.runs import TASK, make_run
+from tests.support.runs import TASK, make_run
 
 
 def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged: bool = True) -> Path:

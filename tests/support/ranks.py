@@ -16,7 +16,9 @@ from typing import Any
 from hpc.distributed.comm import connect, disconnect
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "hpc.distributed.comm", "tests.preload"])
+CONTEXT.set_forkserver_preload(
+    ["torch", "torch.distributed", "hpc.distributed.comm", "tests.support.preload"]
+)
 
 
 def _rank(function: Callable, rank: int, world: int, folder: str, args: tuple) -> Any:

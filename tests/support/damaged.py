@@ -15,7 +15,7 @@ from hpc.runs import goodput
 from hpc.runs.processes import mark
 from hpc.runs.run_dir import RunDir
 from launch import cli
-from tests.launch.judged import judged_run
+from tests.support.judged import judged_run
 
 COMMANDS = ("status", "logs", "failed", "stop", "resume", "evaluate", "verify", "export")
 
@@ -28,8 +28,8 @@ class Field:
         whole = judged_run(folder / "whole", shards)
         self._fill(RunDir(whole))
         self.run = RunDir(folder / "runs" / "hurt")
-        pictures = sorted((shards.parent / "pictures").glob("person000/*.jpg"))
-        self.pair = [str(path) for path in pictures[:2]]
+        images = sorted((shards.parent / "pictures").glob("person000/*.jpg"))
+        self.pair = [str(path) for path in images[:2]]
         for name in ("hurt", "other"):
             shutil.copytree(whole, folder / "runs" / name, symlinks=True)
         assert self.call("evaluate")[0] == 0

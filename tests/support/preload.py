@@ -1,4 +1,4 @@
-"""What the server of `tests/ranks.py` imports once for all ranks: seconds of code behind optimizers and DeepSpeed."""
+"""What the server of `tests/support/ranks.py` imports once for all ranks; DeepSpeed alone takes seconds."""
 
 import contextlib
 import logging

@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Evaluate, Log, Optim, Save
+from tests.support.forked_rank import ForkedRank
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+Rank = subprocess.Popen | ForkedRank
 TASK = {
     "name": "siamese",
     "trunk": "small",
@@ -56,25 +59,34 @@ def environment(rank: int = 0, world: int = 1, attempt: str = "test") -> dict[st
     return rest | place | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def start(run: Path, world: int = 1, **options: Any) -> list[subprocess.Popen]:
-    """The ranks of a run as processes, their output as text in pipes."""
+def start(
+    run: Path,
+    world: int = 1,
+    *,
+    variables: Mapping[str, str] | None = None,
+    program: str = "hpc.train",
+    preexec_fn: Callable[[], None] | None = None,
+    fork: bool = True,
+) -> list[Rank]:
+    """The ranks of a run as processes, their output as text in pipes.
+
+    They are forked from a server that has torch loaded, but for another `program`, a `preexec_fn`, and a test
+    of a process's first and last instants (`fork=False`).
+    """
     attempt = f"test-{time.monotonic_ns()}"
-    command = [sys.executable, "-m", options.get("program", "hpc.train"), str(run)]
-    return [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(rank, world, attempt) | options.get("variables", {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=options.get("preexec_fn"),
-        )
-        for rank in range(world)
-    ]
+    ranks: list[Rank] = []
+    for rank in range(world):
+        place = environment(rank, world, attempt) | dict(variables or {})
+        if fork and program == "hpc.train" and not preexec_fn:
+            ranks.append(ForkedRank(run, place, ROOT))
+            continue
+        command = [sys.executable, "-m", program, str(run)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        ranks.append(subprocess.Popen(command, cwd=ROOT, env=place, preexec_fn=preexec_fn, **pipes))
+    return ranks
 
 
-def finish(ranks: list[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str, str]]:
+def finish(ranks: list[Rank], timeout: float = 240) -> list[tuple[int, str, str]]:
     """(exit code, stdout, stderr) of every rank."""
     try:
         found = []

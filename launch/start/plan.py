@@ -1,0 +1,47 @@
+"""A run as it was resolved from the typed words: what submit, the dry run and creation share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from hpc.config.check import task_checks
+from hpc.config.schema import Config
+from hpc.config.sizes import Sizes, sizes
+
+if TYPE_CHECKING:
+    from data_shards.shard_format.shard_set import ShardSet  # imports numpy
+
+Sets = Mapping[str, "ShardSet"]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A checked config and what was read to check it.
+
+    words: as typed
+    task: the value of `task=`
+    counts: the block `memory` of the task's yaml (empty = it has none)
+    sets: the opened sets that are read by index: train, val, eval
+    people: `sets`, and the packed folder that a stream reads as train
+    warning: why the data cannot be used (empty = they can); only a dry run resolves with one
+    """
+
+    config: Config
+    words: tuple[str, ...] = ()
+    task: str = ""
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    sets: Sets = field(default_factory=dict)
+    people: Sets = field(default_factory=dict)
+    warning: str = ""
+
+    @cached_property
+    def checks(self) -> ModuleType | None:
+        """The torch-free module of the task (None = the task has none)."""
+        return task_checks(self.config)
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Ranks, shares, micro batches and updates."""
+        return sizes(self.config)

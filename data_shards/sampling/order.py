@@ -3,10 +3,12 @@
 A slot is one training example; its clock position identifies it for ever. Nothing is carried from batch to
 batch: rank and world only say which positions are asked for, so any number of ranks, even one that changes in
 mid-epoch, reads the same stream. Shuffling is done in windows of shards, so that slow storage is read nearly
-in sequence, and no array is as long as the set. Randomness: `counter_rng.py`. Read next: `loading/loader.py`.
+in sequence, and no array is as long as the set. Here: plain, groups and unpaired. By weight: `weighted.py`.
+In shares: `mixed.py`. By name: `orders.py`. Randomness: `counter_rng.py`. Read next: `loading/loader.py`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -14,29 +16,27 @@ import numpy as np
 
 from data_shards import counter_rng
 from data_shards.errors import UserError
+from data_shards.sampling.rows import Rows, Shards
 
 WINDOW = 65_536  # samples among which neighbours in the stream are drawn, at least
 WINDOW_SHARDS = 4  # shards of a window, at least
 
 
-class Shards(Protocol):
-    """What an order needs to know of a set; `shard_set.ShardSet` has it, memory-mapped."""
-
-    @property
-    def identity_start(self) -> np.ndarray: ...  # [I + 1]: identity i owns the rows [start[i], start[i + 1])
-
-    @property
-    def shard_start(self) -> np.ndarray: ...  # [S + 1]: shard s owns the rows [start[s], start[s + 1])
-
-
 @dataclass(frozen=True)
 class Slots:
-    """Consecutive slots of the stream. Members: 1, 2 of an A/B pair, 4 of a mosaic."""
+    """Slots of the stream. Members: 1, 2 of an A/B pair, 4 of a mosaic."""
 
     ids: np.ndarray  # [count, members] int64: row numbers in their set
     sets: np.ndarray  # [count, members] int8: which set
     positions: np.ndarray  # [count] int64: clock positions
-    repeat: np.ndarray  # [count] bool: this image was already in the epoch and fills up its group
+    # [count] bool: this image was already in the epoch and fills up its group; false in orders without groups
+    repeat: np.ndarray
+
+    @classmethod
+    def of(cls, ids: np.ndarray, positions: np.ndarray, rows: Sequence[Rows]) -> "Slots":
+        """Return slots without repeats; rows: what each member [m] of `ids` [count, m] is drawn from."""
+        sets = np.array([part.number for part in rows], np.int8)
+        return cls(ids, np.tile(sets, (len(ids), 1)), positions, np.zeros(len(ids), bool))
 
 
 class Order(Protocol):
@@ -80,7 +80,7 @@ class _Epoch:
     windows: np.ndarray  # [W + 1] units before each window
 
 
-class _Windows:
+class Windows:
     """Units in shards, permuted anew in each epoch: first the shards, then the units within a window.
 
     Every epoch is a bijection of [0, total); `locate` computes any part of it on its own.
@@ -92,9 +92,9 @@ class _Windows:
         self.stream = stream
         mean = max(1.0, self.total / max(1, len(counts)))
         shards = min(len(counts), max(WINDOW_SHARDS, round(window / mean)))
-        number = max(1, len(counts) // max(1, shards))
+        self.number = max(1, len(counts) // max(1, shards))
         # Even cuts, so that no small window is left over.
-        self.cuts = np.arange(number + 1) * len(counts) // number
+        self.cuts = np.arange(self.number + 1) * len(counts) // self.number
         self.epoch = lru_cache(maxsize=3)(self._epoch)
 
     def _epoch(self, number: int) -> _Epoch:
@@ -118,7 +118,7 @@ class _Windows:
         return self.first[table.shards[nth]] + place - table.start[nth]
 
 
-def _by_epoch(positions: np.ndarray, length: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+def by_epoch(positions: np.ndarray, length: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Group positions by epoch: [(epoch, rows of the positions, their places in the epoch)]."""
     epochs = positions // length
     parts = []
@@ -128,7 +128,7 @@ def _by_epoch(positions: np.ndarray, length: int) -> list[tuple[int, np.ndarray,
     return parts
 
 
-class _Stream:
+class Stream:
     """An order that computes slots at any positions; consecutive positions are the common case."""
 
     def slots(self, first: int, count: int) -> Slots:
@@ -140,27 +140,28 @@ class _Stream:
         raise NotImplementedError
 
 
-class PlainOrder(_Stream):
-    """Each member of the slots runs through the set, in each epoch by another permutation."""
+class PlainOrder(Stream):
+    """Each member of the slots runs through the rows, in each epoch by another permutation."""
 
     unit = 1
 
-    def __init__(self, shards: Shards, seed: int, members: int = 1, *, window: int = WINDOW) -> None:
-        counts = np.diff(np.asarray(shards.shard_start).astype(np.int64))
-        self._windows = _Windows(counts, counter_rng.key(seed, "order"), window)
+    def __init__(self, shards: Rows | Shards, seed: int, members: int = 1, *, window: int = WINDOW) -> None:
+        self._rows = Rows.of(shards)
+        counts = np.diff(np.asarray(self._rows.shard_start).astype(np.int64))
+        self._windows = Windows(counts, counter_rng.key(seed, "order"), window)
         self.epoch_slots, self.members = self._windows.total, members
         if not self.epoch_slots:
             raise UserError("data.train holds no samples: pack a set that is not empty")
 
     def at(self, positions: np.ndarray) -> Slots:
         ids = np.empty((len(positions), self.members), np.int64)
-        for epoch, rows, places in _by_epoch(positions, self.epoch_slots):
+        for epoch, rows, places in by_epoch(positions, self.epoch_slots):
             for member in range(self.members):
-                ids[rows, member] = self._windows.locate(epoch, places, member)
-        return Slots(ids, np.zeros(ids.shape, np.int8), positions, np.zeros(len(ids), bool))
+                ids[rows, member] = self._rows.ids(self._windows.locate(epoch, places, member))
+        return Slots.of(ids, positions, [self._rows] * self.members)
 
 
-class GroupOrder(_Stream):
+class GroupOrder(Stream):
     """P x K batches: K = `group` consecutive slots show one identity, the P groups come from a whole window.
 
     In each epoch an identity's n images are permuted anew and cut into ceil(n / K) groups. The last group is
@@ -169,23 +170,24 @@ class GroupOrder(_Stream):
 
     members = 1
 
-    def __init__(self, shards: Shards, seed: int, group: int, *, window: int = WINDOW) -> None:
+    def __init__(self, shards: Rows | Shards, seed: int, group: int, *, window: int = WINDOW) -> None:
         if group < 1:
             raise UserError(f"data.group={group} is not positive: use data.group=4")
         self.unit = self._group = group
-        self._rows = shards.identity_start
-        num = len(self._rows) - 1
+        self._rows = Rows.of(shards)
+        self._start = self._rows.identity_start
+        num = len(self._start) - 1
         self._groups = np.zeros(num + 1, np.int64)  # groups before each identity
         for low in range(0, num, 1 << 18):  # in parts, since a table of millions of identities is not copied
             high = min(num, low + (1 << 18))
-            sizes = np.diff(np.asarray(self._rows[low : high + 1]).astype(np.int64))
+            sizes = np.diff(np.asarray(self._start[low : high + 1]).astype(np.int64))
             np.cumsum((sizes + group - 1) // group, out=self._groups[low + 1 : high + 1])
             self._groups[low + 1 : high + 1] += self._groups[low]
         # A group belongs to the shard in which its identity begins.
-        owner = np.searchsorted(self._rows, np.asarray(shards.shard_start))
+        owner = np.searchsorted(self._start, np.asarray(self._rows.shard_start))
         counts = np.diff(self._groups[np.minimum(owner, num)])
         stream = counter_rng.key(seed, "groups")
-        self._windows = _Windows(counts, stream, max(1, window // group))
+        self._windows = Windows(counts, stream, max(1, window // group))
         self._images = counter_rng.derive(stream, np.int64(-1))
         self.epoch_slots = self._windows.total * group
         if not self.epoch_slots:
@@ -193,38 +195,43 @@ class GroupOrder(_Stream):
 
     def at(self, positions: np.ndarray) -> Slots:
         ids, repeat = np.empty((len(positions), 1), np.int64), np.empty(len(positions), bool)
-        for epoch, rows, places in _by_epoch(positions, self.epoch_slots):
+        for epoch, rows, places in by_epoch(positions, self.epoch_slots):
             ids[rows, 0], repeat[rows] = self._pick(epoch, places)
-        return Slots(ids, np.zeros(ids.shape, np.int8), positions, repeat)
+        return replace(Slots.of(ids, positions, [self._rows]), repeat=repeat)
 
     def _pick(self, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         number, inverse = np.unique(places // self._group, return_inverse=True)
         groups = self._windows.locate(epoch, number)
         identity = np.searchsorted(self._groups, groups, "right") - 1
-        low = self._rows[identity].astype(np.int64)
-        size = self._rows[identity + 1].astype(np.int64) - low
+        low = self._start[identity].astype(np.int64)
+        size = self._start[identity + 1].astype(np.int64) - low
         nth = (groups - self._groups[identity])[inverse] * self._group + places % self._group
         identity, low, size = identity[inverse], low[inverse], size[inverse]
         stream = counter_rng.derive(counter_rng.derive(self._images, np.int64(epoch)), identity)
-        return low + counter_rng.permute(stream, nth % size, size), nth >= size
+        return self._rows.ids(low + counter_rng.permute(stream, nth % size, size)), nth >= size
 
 
-class UnpairedOrder(_Stream):
-    """Two sets side by side (A/B): member 0 runs through A, member 1 through B, each in its own epochs.
+class UnpairedOrder(Stream):
+    """Two kinds of rows side by side (A/B): member 0 runs through A, member 1 through B.
 
-    An epoch of this order is one of A. Which images share a slot changes from epoch to epoch.
+    Each side is a permutation of its own in its own epochs, so which images share a slot changes from epoch
+    to epoch. Both may be parts of one set. An epoch of this order is one of the longer side, unless
+    `epoch_slots` states another.
     """
 
     members = 2
     unit = 1
 
-    def __init__(self, set_a: Shards, set_b: Shards, seed: int, *, window: int = WINDOW) -> None:
-        self._a = PlainOrder(set_a, seed, window=window)
-        self._b = PlainOrder(set_b, int(counter_rng.key(seed, "unpaired")), window=window)
-        self.epoch_slots = self._a.epoch_slots
+    def __init__(
+        self, a: Rows | Shards, b: Rows | Shards, seed: int, *, epoch_slots: int = 0, window: int = WINDOW
+    ) -> None:
+        self._rows = [Rows.of(a), Rows.of(b, number=1)]
+        seeds = (seed, int(counter_rng.key(seed, "unpaired")))
+        self._sides = [
+            PlainOrder(rows, side, window=window) for rows, side in zip(self._rows, seeds, strict=True)
+        ]
+        self.epoch_slots = epoch_slots or max(side.epoch_slots for side in self._sides)
 
     def at(self, positions: np.ndarray) -> Slots:
-        a = self._a.at(positions)
-        ids = np.concatenate([a.ids, self._b.at(positions).ids], axis=1)
-        sets = np.broadcast_to(np.array([0, 1], np.int8), ids.shape)
-        return Slots(ids, sets, a.positions, a.repeat)
+        ids = np.concatenate([side.at(positions).ids for side in self._sides], axis=1)
+        return Slots.of(ids, positions, self._rows)

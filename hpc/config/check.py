@@ -16,9 +16,16 @@ from typing import Any
 from data_shards.errors import UserError
 from hpc.config import apex, deepspeed
 from hpc.config.rules import WORDS, Rule, rules
-from hpc.config.schema import Config
+from hpc.config.schema import Config, Data
 from hpc.config.text import check_text
 from hpc.config.types import ITEMS, flatten, near, shown
+
+# data.order -> the key that only this order reads, and a value of it
+READ_BY = {
+    "weighted": ("weights", "quality"),
+    "balanced": ("balance", "race"),
+    "mixed": ("mix", "'race==0:0.3; race!=0:0.7'"),
+}
 
 
 def value_of(config: Config, key: str) -> Any:
@@ -69,6 +76,7 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
     check_values(config, task_defaults)
     _check_numbers(config)
     _check_batch(config)
+    _check_order(config.data)
     deepspeed.check(config)
     if config.nodes > 1 and config.cluster.name == "local":
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")
@@ -125,6 +133,32 @@ def _check_numbers(config: Config) -> None:
         raise UserError(
             f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of "
             "them out"
+        )
+
+
+def _check_order(data: Data) -> None:
+    for kind, (name, example) in READ_BY.items():
+        value = getattr(data, name)
+        if data.order == kind and not value:
+            raise UserError(f"data.order={kind} needs data.{name}: type for example data.{name}={example}")
+        if value and data.order != kind:
+            raise UserError(
+                f"data.{name}={shown(value)} belongs to data.order={kind}, not to data.order={data.order}: "
+                f"use data.order={kind}, or leave data.{name} out"
+            )
+    if data.order == "mixed" and data.rows != Data().rows:
+        raise UserError(
+            f"data.rows={data.rows}: the parts of data.mix choose rows themselves: leave data.rows out"
+        )
+    if data.stream and data.order not in ("plain", "groups"):
+        raise UserError(
+            f"data.order={data.order} needs the set's index, data.stream=true reads shards as they come: use "
+            "data.order=plain or groups, or leave data.stream out"
+        )
+    if data.stream and data.rows != Data().rows:
+        raise UserError(
+            f"data.rows={data.rows} needs the set's index, data.stream=true reads shards as they come: leave "
+            "one of them out"
         )
 
 

@@ -41,9 +41,13 @@ class Data:
     order: str = key(
         "plain",
         "of the samples; groups: batches of P x K identities, K = data.group",
-        one_of=("plain", "groups"),
+        one_of=("plain", "groups", "weighted", "balanced", "mixed"),
     )
     group: int = key(4, "K: images of one identity that stand together in the batch", least=1)
+    rows: str = key("set", "which samples are trained on, by labels: `age>=18 and race==0`; set: every one")
+    weights: str = key("", "order=weighted: the label in proportion to which samples come")
+    balance: str = key("", "order=balanced: the label whose classes come equally often")
+    mix: str = key("", "order=mixed: rows and their shares of the slots: `race==0:0.3; race!=0:0.7`")
     backend: str = key("auto", "who decodes; auto: dali where it runs", one_of=("auto", "dali", "host"))
     stage: str = key(
         "",

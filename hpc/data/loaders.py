@@ -6,12 +6,11 @@ from typing import Any
 from data_shards.errors import UserError
 from data_shards.loading import stream
 from data_shards.loading.loader import EvalLoader, Loader, TrainLoader
-from data_shards.sampling import order
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.cluster.signals import StopReason
 from hpc.config import held_out
 from hpc.config.schema import Config
-from hpc.data import staging
+from hpc.data import orders, staging
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
 from hpc.task import Spec, Task
@@ -58,14 +57,9 @@ def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spe
         group = data.group if data.order == "groups" else 1
         return stream.StreamLoader(data.train, group=group, **shared)
     source = sets["train"]
-    orders: dict[str, Callable[[], order.Order]] = {
-        "groups": lambda: order.GroupOrder(source, config.seed, group=data.group),
-        "plain": lambda: order.PlainOrder(source, config.seed),
-    }
-    if data.order not in orders:
-        raise UserError(f"data.order={data.order} is not known: use {' or '.join(orders)}")
     device = comm.device.index if comm.device.type == "cuda" else None
-    return TrainLoader(orders[data.order](), source, backend=data.backend, device_id=device, **shared)
+    order = orders.build(config, source)
+    return TrainLoader(order, source, backend=data.backend, device_id=device, **shared)
 
 
 def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm) -> EvalLoader | None:

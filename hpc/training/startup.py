@@ -21,6 +21,7 @@ from hpc.cluster import slurm_env
 from hpc.config import held_out
 from hpc.config.check import check
 from hpc.config.schema import Config
+from hpc.data import orders
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
 from hpc.runs import failures
@@ -108,7 +109,7 @@ def first_lines(
         f"ranks {comm.world} on {comm.device.type}, engine {_engine(config)}, precision {config.precision}, "
         f"norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
         f"batch {config.batch} = {comm.world} x {share}, micro batch {config.micro_batch or share}, "
-        f"order {data.order}, backend {data.backend}{', stream' if data.stream else ''}",
+        f"order {orders.describe(data)}, backend {data.backend}{', stream' if data.stream else ''}",
         f"data {counts or data.train}{staged}",
         *(shards.unchecked for shards in sets.values() if shards.unchecked),
         held_out.statement(data),

@@ -103,7 +103,20 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
             )
     if hasattr(module, "check_sets"):
         module.check_sets(config, sets)
+    if "train" in sets:
+        _check_order(config, sets["train"])
     return sets
+
+
+def _check_order(config: Config, shards: Any) -> None:
+    """Raise UserError for an order that the training set cannot give; warn of one that is slow to read."""
+    from hpc.data import orders
+
+    rows = orders.rows_of(config.data, shards)
+    orders.build(config, shards, rows)
+    for part in rows:
+        if part.note:
+            print(f"warning: {part.note}", file=sys.stderr)
 
 
 def with_streamed(config: Config, sets: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +232,8 @@ def micro_text(micro: Sequence[int]) -> str:
 
 def rows(plan: RunPlan) -> list[tuple[str, str]]:
     """Return the plan as (subject, text)."""
+    from hpc.data import orders
+
     config, sets, sizes = plan.config, plan.sets, plan.sizes
     data, estimate = config.data, memory(plan)
     parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in estimate.items() if size)
@@ -230,8 +245,9 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
     }
     if judged := held_out.validation(data):
         described[judged] += f", {sizes.evaluations:,} evaluations"
-    epochs = f", {config.images / len(sets['train']):,.1f} epochs" if sets.get("train") is not None else ""
-    order = f"groups of {data.group}" if data.order == "groups" else data.order
+    epochs = ""
+    if sets.get("train") is not None:
+        epochs = f", {config.images / orders.epoch_images(config, sets['train']):,.1f} epochs"
     lines = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
         ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
@@ -247,7 +263,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         ("val", described["val"]),
         ("eval", described["eval"]),
         ("figures", held_out.statement(data)),
-        ("images", f"{data.size} x {data.size}, order {order}, backend {data.backend}"),
+        ("images", f"{data.size} x {data.size}, order {orders.describe(data)}, backend {data.backend}"),
         ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]

@@ -1,0 +1,80 @@
+"""The order of a run's training samples, as its config states it. Imports no torch.
+
+The orders themselves: `data_shards/sampling/orders.py`. What keys refuse together: `hpc/config/check.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from data_shards.errors import UserError
+from data_shards.sampling.mixed import PARTS
+from data_shards.sampling.order import Order
+from data_shards.sampling.orders import OrderRequest, make
+from data_shards.sampling.rows import Rows
+from data_shards.sampling.selection import WHOLE
+from hpc.config.schema import Config, Data
+from hpc.config.types import shown
+
+EXAMPLE = "use for example data.mix='race==0:0.3; race!=0:0.7'"
+
+
+def rows_of(data: Data, shards: Any) -> list[Rows]:
+    """Return what the order draws from: one Rows, or one for each part of `data.mix`."""
+    if data.order != "mixed":
+        return [Rows(shards, data.rows)]
+    return [Rows(shards, where, key="data.mix") for where, _ in mix_parts(data.mix)]
+
+
+def build(config: Config, shards: Any, rows: Sequence[Rows] = ()) -> Order:
+    """Return the order of a run on its opened training set; UserError for what the set cannot give.
+
+    rows: what `rows_of` returned, where the caller has it already.
+    """
+    data = config.data
+    request = OrderRequest(
+        rows or rows_of(data, shards),
+        config.seed,
+        group=data.group,
+        weights=data.weights,
+        balance=data.balance,
+        shares=[share for _, share in mix_parts(data.mix)],
+    )
+    return make(data.order, request)
+
+
+def mix_parts(mix: str) -> list[tuple[str, int]]:
+    """Split `data.mix`, `EXPRESSION:SHARE; EXPRESSION:SHARE`, into (expression, thousandths)."""
+    parts = []
+    for item in filter(str.strip, mix.split(";")):
+        where, _, text = item.rpartition(":")
+        try:
+            thousandths = float(text) * PARTS
+            share = round(thousandths)
+        except (ValueError, OverflowError):
+            raise UserError(f"data.mix: {shown(item)} is not EXPRESSION:SHARE: {EXAMPLE}") from None
+        if abs(thousandths - share) > 1e-6:
+            raise UserError(
+                f"data.mix: {shown(item)}: shares are whole thousandths: use {share / PARTS:g} or another one"
+            )
+        parts.append((where, share))
+    return parts
+
+
+def epoch_images(config: Config, shards: Any) -> int:
+    """Return the images of an epoch: of groups without those that fill a group up."""
+    data = config.data
+    if data.order not in ("plain", "groups"):
+        return build(config, shards).epoch_slots
+    return len(shards if data.rows == WHOLE else Rows(shards, data.rows))
+
+
+def describe(data: Data) -> str:
+    """Say in a few words which order the keys select, for plan and log."""
+    texts = {
+        "groups": f"groups of {data.group}",
+        "weighted": f"weighted by {data.weights}",
+        "balanced": f"balanced over {data.balance}",
+        "mixed": f"mixed {data.mix}",
+    }
+    text = texts.get(data.order, data.order)
+    return text if data.rows == WHOLE else f"{text}, rows {data.rows}"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from data_shards.images.placed import PADDING, decode_windows, place_mask, recolour
 from data_shards.loading import dali_view
@@ -16,7 +17,13 @@ N = 24
 TARGET = (72, 96)
 
 
-def run(kind: str, padded: bool, blobs: list[bytes], inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+def run(
+    kind: str,
+    padded: bool,
+    blobs: list[bytes],
+    inputs: tuple[np.ndarray, ...],
+    gpu: int | None = None,
+) -> np.ndarray:
     names, ndim = (
         (dali_view.IMAGE_TYPES, dali_view.IMAGE_NDIM)
         if kind == "image"
@@ -25,21 +32,22 @@ def run(kind: str, padded: bool, blobs: list[bytes], inputs: tuple[np.ndarray, .
     if not padded:
         names, ndim = names[:-1], ndim[:-1]
     types = [getattr(dali.types, name) for name in ("UINT8", *names)]
+    device = "cpu" if gpu is None else "mixed"
     fed, count = ([np.frombuffer(blob, np.uint8) for blob in blobs], *inputs), len(types)
 
-    @dali.pipeline_def(batch_size=N, num_threads=2, device_id=None, enable_conditionals=True)
+    @dali.pipeline_def(batch_size=N, num_threads=2, device_id=gpu, enable_conditionals=True)
     def graph():
         blob, *columns = dali.fn.external_source(
             source=lambda: fed, num_outputs=count, batch=True, dtype=types, ndim=[1, *ndim]
         )
         if kind == "image":
-            return dali_view.place_image(dali, blob, columns, target=TARGET, padded=padded, device="cpu")
-        return dali_view.place_mask(dali, blob, columns, target=TARGET, device="cpu")
+            return dali_view.place_image(dali, blob, columns, target=TARGET, padded=padded, device=device)
+        return dali_view.place_mask(dali, blob, columns, target=TARGET, device=device)
 
     built = graph()
     built.build()
     (out,) = built.run()
-    return np.array(out.as_array())
+    return np.array((out if gpu is None else out.as_cpu()).as_array())
 
 
 def place(blobs: list[bytes], placed: Placed, padded: bool) -> np.ndarray:
@@ -133,3 +141,23 @@ def test_colour_is_applied_to_what_is_shown():
         decode_windows([wanted], blob, tuple(sizes[row]), [window], colour=plan.colour[row])
         recolour(found[row], window, plan.colour[row])
         assert np.abs(found[row].astype(int) - wanted).mean() < 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("config", VIEWS)
+def test_a_gpu_places_them_as_the_cpu(config):
+    sizes = sizes_of(4, config.halves)
+    placed = draw(config, sizes, 4).placed
+    blobs = spread([jpeg(photo(n, *size)) for n, size in enumerate(sizes.tolist())], config)
+    padded = config.fit == "contain"
+    inputs = dali_view.image_inputs(placed, padded=padded)
+    one, other = (run("image", padded, blobs, inputs, gpu).astype(int) for gpu in (None, 0))
+    assert np.abs(one - other).mean() < 3
+    masks = [
+        np.random.default_rng(n).integers(0, 9, size[::-1], dtype=np.uint8)
+        for n, size in enumerate(placed.source)
+    ]
+    inputs = dali_view.mask_inputs(placed, placed.source)
+    one, other = (run("mask", True, [*map(as_png, masks)], inputs, gpu) for gpu in (None, 0))
+    np.testing.assert_array_equal(one, other)

@@ -1,7 +1,7 @@
 """The people of a run's sets as hashes of names and images, kept in the run and compared with other sets.
 
-A person is known by name, or by a picture that is the same byte for byte (its CRC and size stand in the
-index; a picture that was encoded anew is not recognised). Names are compared without regard to case, accents'
+A person is known by name, or by an image that is the same byte for byte (its CRC and size stand in the
+index; an image that was encoded anew is not recognised). Names are compared without regard to case, accents'
 composition, spaces and underscores. One that holds a digit (`s1`, `n000123`) counts within one data set only:
 another set numbers other people. Imports no torch.
 """
@@ -20,19 +20,19 @@ from data_shards.shard_format.shard_set import ShardSet
 
 TRAINED, CHOSEN = "trained_on", "chosen_on"  # files of a run: .json says what they are, .bin holds the hashes
 SCHEMA = {"set": str, "source": str, "names": int, "pictures": int, "sha256": str}
-MOST_PICTURES = 10_000_000  # of a larger set only the names are kept
+MOST_IMAGES = 10_000_000  # of a larger set only the names are kept
 OWN_NAMES = ("folder", "procedural")  # sources that stand for any number of data sets
 _APART = re.compile(r"[\s_\-.]+")
 
 
 @dataclass(frozen=True)
 class People:
-    """People of a set: sorted hashes (u8) of their names and pictures."""
+    """People of a set: sorted hashes (u8) of their names and images."""
 
     set: str
     source: str
     names: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
 
 
 def normalised(name: str) -> str:
@@ -43,15 +43,15 @@ def normalised(name: str) -> str:
 def people_of(shards: ShardSet) -> People:
     """Hash all people of a set."""
     names = _hashes(shards.identity_names())
-    pictures = _pictures(shards, slice(None)) if len(shards) <= MOST_PICTURES else np.zeros(0, "u8")
-    return People(shards.name, shards.manifest["source"], np.unique(names), np.unique(pictures))
+    images = _images(shards, slice(None)) if len(shards) <= MOST_IMAGES else np.zeros(0, "u8")
+    return People(shards.name, shards.manifest["source"], np.unique(names), np.unique(images))
 
 
 def write(run: Path, people: People, *, role: str = TRAINED) -> None:
     """Write the hashes into a run directory: 8 bytes a person and an image."""
-    data = np.concatenate([people.names, people.pictures]).astype("<u8").tobytes()
+    data = np.concatenate([people.names, people.images]).astype("<u8").tobytes()
     facts = {"set": people.set, "source": people.source, "names": len(people.names)}
-    facts |= {"pictures": len(people.pictures), "sha256": hashlib.sha256(data).hexdigest()}
+    facts |= {"pictures": len(people.images), "sha256": hashlib.sha256(data).hexdigest()}
     write_bytes(run / f"{role}.bin", data)
     write_json(run / f"{role}.json", facts)
 
@@ -65,12 +65,12 @@ def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
     facts_file, hashes_file = run / f"{role}.json", run / f"{role}.bin"
     try:
         facts = read_json(facts_file, SCHEMA, remedy=remedy)
-        names, pictures = facts["names"], facts["pictures"]
-        data = read_bytes(hashes_file, limit=8 * (MOST_PICTURES + (1 << 27)), remedy=remedy)
+        names, images = facts["names"], facts["pictures"]
+        data = read_bytes(hashes_file, limit=8 * (MOST_IMAGES + (1 << 27)), remedy=remedy)
     except MissingFile:
         here = "://" not in folder and (Path(folder) / "manifest.json").is_file()
         return people_of(ShardSet.open(folder, fields=("identity",))) if here else None
-    if hashlib.sha256(data).hexdigest() != facts["sha256"] or len(data) != 8 * (names + pictures):
+    if hashlib.sha256(data).hexdigest() != facts["sha256"] or len(data) != 8 * (names + images):
         raise FileError(
             f"{hashes_file} is damaged, its hash differs: delete {facts_file}, then {folder} tells"
         )
@@ -90,9 +90,9 @@ def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> l
     comparable = np.array([one_set or not any(map(str.isdigit, name)) for name in shown], bool)
     same = np.isin(_hashes(shown), known.names) & comparable
     found = set(present[same].tolist())
-    if len(known.pictures):
-        hit = np.isin(_pictures(shards, slice(None) if rows is None else rows), known.pictures)
-        if hit.sum() > len(hit) * len(known.pictures) / 2**40:  # a few may be chance where sets are huge
+    if len(known.images):
+        hit = np.isin(_images(shards, slice(None) if rows is None else rows), known.images)
+        if hit.sum() > len(hit) * len(known.images) / 2**40:  # a few may be chance where sets are huge
             found |= set(np.unique(identity[hit]).tolist())
     return sorted(names[number] for number in found)
 
@@ -117,5 +117,5 @@ def _hashes(names: list[str]) -> np.ndarray:
     return np.array([int.from_bytes(digest[:8], "little") for digest in digests], "u8")
 
 
-def _pictures(shards: ShardSet, rows: slice | np.ndarray) -> np.ndarray:
+def _images(shards: ShardSet, rows: slice | np.ndarray) -> np.ndarray:
     return (np.asarray(shards.crc)[rows].astype("u8") << np.uint64(32)) | np.asarray(shards.size)[rows]

@@ -9,8 +9,6 @@ in `checkpoints/manager.py`.
 import os
 import sys
 
-from hpc.optim.schedule import due
-
 if __name__ == "__main__":  # the rank handles signals before torch is loaded, and until its process ends
     from hpc import rank
 
@@ -44,6 +42,7 @@ from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, build_task
 from hpc.training import fault_injection, seeding, startup, step_sync
 from hpc.training.accumulation import BackwardPass, blocks_of
+from hpc.training.due import due_after
 from hpc.training.player import Player
 from hpc.training.validation import evaluate, monitor_images
 
@@ -66,6 +65,7 @@ class Trainer:
         self.clock = self.updates = 0
         self.means = step_sync.RunningMeans()
         self.scalars = step_sync.StepScalars()
+        self._posted: step_sync.StepMessage | None = None  # the last update, which is not exchanged yet
         self._listener: SignalListener | None = None  # while `fit` runs
         self.stop = StopReason.NONE
         self.task = build_task(config)
@@ -120,37 +120,41 @@ class Trainer:
     def step(self) -> None:
         """One update of every player whose phase is due; the clock advances by the global batch."""
         self.batch = batch = self._next_batch()
+        message = step_sync.StepMessage(self.clock)
         for index, phase in enumerate(self.task.phases(self.clock)):
             if self.updates % phase.every == 0:
                 player = self.players[phase.player]
                 loss = self._backward(index, phase, batch)
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
-                self._synchronise(phase, loss, norm, batch)
+                message.add(phase, loss, norm, self.scalars.in_order())
                 player.update(rate(self.config.optim, self.clock, self.config.images), norm)
         self.clock += self.spec.batch
         self.updates += 1
         for player in self.players.values():
             player.average(self.clock, self.spec.batch)
+        self._exchange(following=message.post(batch))
 
     def _after_step(self, before: int) -> None:
-        config, last = self.config, self.clock >= self.config.images
         fault_injection.crash_point("step", self.clock, self.comm.rank)
-        if due(config.log.every, before, self.clock) or last:
+        now = due_after(self.config, before, self.clock, self.updates)
+        if any(now) or self.stop:  # what is seen or kept of this update must be finite, and all of it
+            self._exchange()
+        if now.log:
             self._log_interval()
-        if due(config.log.histograms, before, self.clock):
+        if now.histograms:
             for player in self.players.values():
                 self.monitor.histograms(self.clock, dict(player.engine.whole().named_parameters()))
-        if config.desync_every and self.updates % config.desync_every == 0:
+        if now.compare:
             step_sync.compare_ranks(self.players, self.clock, self.comm)
         metrics: dict[str, float] = {}
-        if due(config.eval.every, before, self.clock) or last:
+        if now.evaluate:
             with self.ledger.spend("evaluate"):
                 metrics = self.evaluate()
             nets = {name: player.evaluated for name, player in self.players.items()}
             for name, images in monitor_images(self.task, nets, self.batch, self.clock).items():
                 self.monitor.images(self.clock, name, images)
-        if due(config.save.every, before, self.clock) or last or self.checkpoints.is_best(metrics):
+        if now.save or self.checkpoints.is_best(metrics):
             self.save(metrics)
 
     def _next_batch(self) -> Batch:
@@ -185,19 +189,18 @@ class Trainer:
         enabled = self.config.precision == "bf16"
         return torch.autocast(self.comm.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _synchronise(self, phase: Phase, loss: Tensor, norm: Tensor, batch: Batch) -> None:
-        """Exchange signals, scalars and, before the optimizer moves, finiteness, all at once."""
-        scalars = {"loss": loss, "norm": norm} | self.scalars.in_order()
+    def _exchange(self, following: step_sync.StepMessage | None = None) -> None:
+        """Exchange signals, scalars and finiteness of the update that is posted, if any; wait for it."""
+        message, self._posted = self._posted, following
+        if message is None:
+            return
         reason = self._listener.reason if self._listener else StopReason.NONE
-        sync = step_sync.sync_step(reason, scalars, batch, self.comm, failed=self.checkpoints.failed)
+        sync = step_sync.sync_step(message, reason, self.comm, failed=self.checkpoints.failed)
         if sync.failed:
             self.checkpoints.finish()
-        step_sync.refuse_not_finite(sync, phase, self.clock, batch, self.config, self.comm)
+        step_sync.refuse_not_finite(sync, message, self.config, self.comm)
         self.stop = sync.stop
-        self.means.digest += sync.digest
-        for name, value in sync.means.items():
-            series = {"loss": f"loss/{phase.name}", "norm": f"norm/{phase.player}"}.get(name, f"loss/{name}")
-            self.means.add(series, value)
+        self.means.add_update(message.series(), sync)
 
     def _log_interval(self) -> None:
         """Report the updates since the last log line, and start the next interval."""

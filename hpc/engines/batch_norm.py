@@ -138,11 +138,12 @@ def discard(layers: list[Norm]) -> None:
 
 
 @torch.no_grad()
-def commit(layers: list[Norm], comm: Comm) -> None:
+def commit(layers: list[Norm], comm: Comm, finite: Tensor | None = None) -> None:
     """Move the running statistics by the average over all passes of the update, on all ranks alike.
 
     Reads nothing from the device. Every rank runs the same passes over as many images, so this rank's
-    counts are known to be everyone's.
+    counts are known to be everyone's. `finite`: a bool on the device, equal on all ranks; where it is false
+    the statistics stay as they were, and only the count of batches moves (None = true).
     """
     if not layers:
         return
@@ -151,18 +152,26 @@ def commit(layers: list[Norm], comm: Comm) -> None:
     ran = [layer for layer, count in zip(layers, counts, strict=True) if count]
     if ran:
         pieces = [buffer for layer in ran for buffer in (layer.stat_mean, layer.stat_var)]
-        means = sum_(torch.cat(pieces), comm).split([len(piece) for piece in pieces])
+        flat = sum_(torch.cat(pieces), comm)
+        means = flat.split([len(piece) for piece in pieces])
         torch._foreach_div_(means, [float(count * comm.world) for count in counts if count for _ in range(2)])
+        if finite is not None:
+            flat.copy_(torch.where(finite, flat, torch.cat(_running(ran))))
         torch._foreach_add_([layer.get_buffer("num_batches_tracked") for layer in ran], 1)
         _move(ran, means)
     discard(layers)
+
+
+def _running(layers: list[Norm]) -> list[Tensor]:
+    """List the running statistics, two for each layer: its mean and its variance."""
+    return [layer.get_buffer(name) for layer in layers for name in ("running_mean", "running_var")]
 
 
 def _move(layers: list[Norm], means: Sequence[Tensor]) -> None:
     """Move the running statistics towards `means`, two for each layer: its mean and its variance."""
     alike: dict[float, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for layer, mean, var in zip(layers, means[::2], means[1::2], strict=True):
-        running = [layer.get_buffer("running_mean"), layer.get_buffer("running_var")]
+        running = _running([layer])
         if layer.momentum is None:  # the plain average of all updates so far
             weight = layer.get_buffer("num_batches_tracked").to(mean.dtype).reciprocal()
             for old, new in zip(running, (mean, var), strict=True):

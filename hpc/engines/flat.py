@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hpc.distributed.collectives import sum_
 from hpc.distributed.comm import Comm
 from hpc.optim.ema import Ema
+from hpc.optim.guard import guarded
 from hpc.optim.state import export_state, import_state, load_module
 
 
@@ -69,12 +70,16 @@ class Flat:
         grads = self.gradients()
         return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=self.comm.device)
 
-    def step(self, optimizer: torch.optim.Optimizer, clip: float, norm: Tensor) -> None:
-        """Scale the gradients down to the norm `clip` (0 = never), given their `norm`, and update."""
+    def step(self, optimizer: torch.optim.Optimizer, clip: float, norm: Tensor, finite: Tensor) -> None:
+        """Scale the gradients down to the norm `clip` (0 = never), given their `norm`, and update.
+
+        `finite`: whether `norm` is, on the device; nothing moves by gradients that are not.
+        """
         if clip:
             parameters = [p for _, p in self.named if p.grad is not None]
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-        optimizer.step()
+        with guarded(optimizer, finite):
+            optimizer.step()
 
     # Weights and states as whole tensors by parameter name. All ranks call these: ZeRO gathers.
 

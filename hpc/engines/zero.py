@@ -25,6 +25,7 @@ from hpc.engines.deepspeed_setup import import_deepspeed
 from hpc.engines.flat import Flat
 from hpc.engines.param_shards import ParamShard, ParamShards, ProxyOptimizer, shard_of
 from hpc.optim.ema import Ema
+from hpc.optim.guard import guarded
 from hpc.optim.state import load_module
 
 
@@ -159,11 +160,14 @@ class ZeRO(Flat):
         ]
         return sum_(torch.stack(norms).square().sum(), self.comm).sqrt()
 
-    def step(self, optimizer: torch.optim.Optimizer, clip: float, norm: Tensor) -> None:
+    def step(self, optimizer: torch.optim.Optimizer, clip: float, norm: Tensor, finite: Tensor) -> None:
         self._scale = (clip / (norm + 1e-6)).clamp(max=1.0) if clip else None
+        self._finite = finite
         if self.parts is None and self._scale is not None:
             torch._foreach_mul_(self.gradients(), self._scale)
-        self.ds.step()
+        # Where pieces are stepped, their gradients are in place only in `_step_flat`.
+        with guarded(optimizer, finite) if self.parts is None else contextlib.nullcontext():
+            self.ds.step()
         self._touched.clear()
 
     def _step_flat(self, flat: Tensor) -> None:
@@ -179,7 +183,8 @@ class ZeRO(Flat):
             torch._foreach_mul_(
                 [flat.grad.narrow(0, shard.offset, shard.numel) for shard in own], self._scale.to(flat.device)
             )
-        self.optimizer.step()
+        with guarded(self.optimizer, self._finite):
+            self.optimizer.step()
         for shard in own:
             shard.piece.grad = None
 

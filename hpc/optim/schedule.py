@@ -23,8 +23,3 @@ def rate(config: Optim, clock: int, images: int) -> float:
         return config.lr * config.gamma ** sum(clock >= share * images for share in config.steps)
     assert config.schedule == "constant", config.schedule  # hpc/config/check.py refuses all others
     return config.lr
-
-
-def due(every: int, before: int, now: int) -> bool:
-    """Return whether a multiple of `every` images is in (before, now] (0 = never)."""
-    return every > 0 and now // every > before // every

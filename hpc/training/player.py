@@ -64,11 +64,16 @@ class Player:
         return self.engine.norm()
 
     def update(self, rate: float, gradient_norm: Tensor) -> None:
-        """Clip, step, and commit the batch norm statistics of the passes that led here."""
+        """Clip, step, and commit the batch norm statistics of the passes that led here.
+
+        Where the norm, which is equal on all ranks, is not finite, weights, moments and statistics stay
+        finite. The average follows them.
+        """
+        finite = torch.isfinite(gradient_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.engine.step(self.optimizer, self.config.optim.clip, gradient_norm)
-        batch_norm.commit(self.layers, self.comm)
+        self.engine.step(self.optimizer, self.config.optim.clip, gradient_norm, finite)
+        batch_norm.commit(self.layers, self.comm, finite)
 
     def average(self, clock: int, batch: int) -> None:
         """Move the average, if one is kept, after an update of `batch` images that ended at `clock`."""

@@ -1,7 +1,9 @@
-"""The exchange of the ranks at every step, and the comparisons that find a rank out of step.
+"""The exchange of the ranks at every update, and the comparisons that find a rank out of step.
 
-One exchange of a few numbers a step carries signals, the loss of each rank and the scalars that the task
-reports, so that every rank takes the same decision at the same step. Called by `hpc/train.py`.
+One exchange of a few numbers an update carries signals, the loss of each rank and the scalars that the task
+reports, so that every rank takes the same decision at the same step. The numbers of an update leave the
+device while the next one is computed: `hpc/train.py` exchanges them after that, or at once where something is
+logged, evaluated or saved. Until then `hpc/optim/guard.py` keeps the network finite.
 """
 
 import math
@@ -61,11 +63,13 @@ class RunningMeans:
     sums: dict[str, list[float]] = field(default_factory=dict)  # "<group>/<name>": [sum, count]
     digest: int = 0  # of (position, sample id): the same at any world size
 
-    def add(self, name: str, value: float) -> None:
-        """Add a value to the series `<group>/<name>`."""
-        entry = self.sums.setdefault(name, [0.0, 0])
-        entry[0] += value
-        entry[1] += 1
+    def add_update(self, series: list[str], sync: "StepSync") -> None:
+        """Add an exchanged update, whose values belong to the `series` ("<group>/<name>")."""
+        self.digest += sync.digest
+        for name, value in zip(series, sync.means, strict=True):
+            entry = self.sums.setdefault(name, [0.0, 0])
+            entry[0] += value
+            entry[1] += 1
 
     def of_group(self, group: str) -> dict[str, float]:
         """Return name -> mean of every series of the group."""
@@ -78,10 +82,55 @@ class StepSync:
     """The result of an exchange, the same on all ranks."""
 
     stop: StopReason  # the greatest of all ranks
-    digest: int  # of the step's samples, all ranks
-    means: dict[str, float]  # over the ranks
-    losses: list[float]  # by rank
+    digest: int  # of the update's samples, all ranks
+    means: list[float]  # of the message's scalars over the ranks, in their order
+    # By rank: the number of its first loss or norm that is not finite, from 1; 0 = all are.
+    not_finite: list[int]
     failed: bool = False  # a rank's asynchronous save went wrong
+
+
+class StepMessage:
+    """What this rank tells the others of one update; clock, phases and sample ids stay here."""
+
+    def __init__(self, clock: int) -> None:
+        self.clock = clock  # where the update starts
+        self.scalars: list[tuple[Phase, str]] = []  # `loss` and `norm` of each phase, then the task's own
+        self._values: list[Tensor] = []
+        self._copied: torch.cuda.Event | None = None  # when the values have reached the host
+
+    def add(self, phase: Phase, loss: Tensor, norm: Tensor, reported: Mapping[str, Tensor]) -> None:
+        """Add the scalars of a phase, which may still be in the making on the device."""
+        for name, value in {"loss": loss, "norm": norm, **reported}.items():
+            self.scalars.append((phase, name))
+            self._values.append(value.detach().reshape(()))
+
+    def names(self) -> list[str]:
+        """Return `<phase>/<name>` of every scalar."""
+        return [f"{phase.name}/{name}" for phase, name in self.scalars]
+
+    def series(self) -> list[str]:
+        """Return the name in `RunningMeans` of every scalar."""
+        return [
+            {"loss": f"loss/{phase.name}", "norm": f"norm/{phase.player}"}.get(name, f"loss/{name}")
+            for phase, name in self.scalars
+        ]
+
+    def post(self, batch: Batch) -> "StepMessage":
+        """Let the values of the update by `batch` travel to the host without waiting for them."""
+        values = torch.stack(self._values).double() if self._values else torch.zeros(0, dtype=torch.float64)
+        if values.is_cuda:
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = host.copy_(values, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        self._host, self.ids, self.digest = values, batch.ids, digest(batch)
+        return self
+
+    def take(self) -> list[float]:
+        """Wait for the values that `post` sent."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._host.tolist()
 
 
 def digest(batch: Batch) -> int:
@@ -99,53 +148,58 @@ def digest(batch: Batch) -> int:
     return total
 
 
-def sync_step(
-    reason: StopReason, scalars: Mapping[str, Tensor], batch: Batch, comm: Comm, *, failed: bool = False
-) -> StepSync:
-    """Exchange `scalars` (`loss`, `norm` and the task's own), stop reasons, and whether a save `failed`.
+def sync_step(message: StepMessage, reason: StopReason, comm: Comm, *, failed: bool = False) -> StepSync:
+    """Exchange a posted message, stop reasons, and whether a save `failed`; wait for the update it tells of.
 
     Raises UserError on all ranks where they do not have the same scalars.
     """
-    values = torch.stack([value.reshape(()).double() for value in scalars.values()]).tolist()
-    names = float(zlib.crc32("\n".join(scalars).encode()))
-    message = [reason + 4.0 * failed, float(digest(batch)), names, *values]
-    blank = [0.0] * (SLOTS - len(message))
-    rows = collectives.gather_vector(message[:SLOTS] + blank, comm)
-    if any(row[2] != names for row in rows):
-        _refuse_other_scalars(list(scalars), comm)
-    if len(message) > SLOTS:  # on all ranks, whose scalars are the same by now
-        more = collectives.gather_vector(message[SLOTS:], comm)
-        rows = [row + rest for row, rest in zip(rows, more, strict=True)]
-    flags, digests, _, *columns = zip(*(row[: len(message)] for row in rows), strict=True)
-    means = {name: sum(column) / comm.world for name, column in zip(scalars, columns, strict=True)}
-    stop = StopReason(max(int(flag) & 3 for flag in flags))
-    return StepSync(stop, int(sum(digests)), means, list(columns[0]), any(int(flag) & 4 for flag in flags))
+    values = message.take()
+    own = (number for number, (_, name) in enumerate(message.scalars) if name in OWN)
+    not_finite = next((number + 1 for number in own if not math.isfinite(values[number])), 0)
+    names = float(zlib.crc32("\n".join(message.names()).encode()))
+    row = [reason + 4.0 * failed, float(message.digest), float(not_finite), names, *values]
+    rows = collectives.gather_vector(row[:SLOTS] + [0.0] * (SLOTS - len(row)), comm)
+    if any(other[3] != names for other in rows):
+        _refuse_other_scalars(message, comm)
+    if len(row) > SLOTS:  # on all ranks, whose scalars are the same by now
+        more = collectives.gather_vector(row[SLOTS:], comm)
+        rows = [first + rest for first, rest in zip(rows, more, strict=True)]
+    flags, digests, places, _, *columns = zip(*(other[: len(row)] for other in rows), strict=True)
+    return StepSync(
+        stop=StopReason(max(int(flag) & 3 for flag in flags)),
+        digest=int(sum(digests)),
+        means=[sum(column) / comm.world for column in columns],
+        not_finite=[int(place) for place in places],
+        failed=any(int(flag) & 4 for flag in flags),
+    )
 
 
-def _refuse_other_scalars(names: list[str], comm: Comm) -> None:
+def _refuse_other_scalars(message: StepMessage, comm: Comm) -> None:
     """Raise on all ranks, naming a scalar that only some of them reported, and these ranks."""
-    names_by_rank = collectives.gather_objects(names, comm)
-    for name in sorted(set().union(*names_by_rank)):
-        ranks = [str(rank) for rank, reported in enumerate(names_by_rank) if name in reported]
+    names_by_rank = collectives.gather_objects(message.names(), comm)
+    for full in sorted(set().union(*names_by_rank)):
+        ranks = [str(rank) for rank, reported in enumerate(names_by_rank) if full in reported]
         if len(ranks) < comm.world:
+            phase, _, name = full.partition("/")
             raise UserError(
                 f"the scalar {name} was reported on {len(ranks)} of {comm.world} ranks (rank "
-                f"{', '.join(ranks)}) only: let the task report it on every rank whenever the phase is due"
+                f"{', '.join(ranks)}) only: let the task report it on every rank whenever the phase {phase} "
+                "is due"
             )
 
 
-def refuse_not_finite(
-    sync: StepSync, phase: Phase, clock: int, batch: Batch, config: Config, comm: Comm
-) -> None:
+def refuse_not_finite(sync: StepSync, message: StepMessage, config: Config, comm: Comm) -> None:
     """Raise on all ranks where a loss or the gradient is not finite; name rank, phase, clock and ids."""
-    bad_ranks = [rank for rank, loss in enumerate(sync.losses) if not math.isfinite(loss)]
-    if not bad_ranks and math.isfinite(sync.means["norm"]):
+    found = [(place, rank) for rank, place in enumerate(sync.not_finite) if place]
+    if not found:
         return
-    ids_by_rank = collectives.gather_objects(batch.ids.tolist(), comm)
-    what = f"loss of rank {bad_ranks[0]}" if bad_ranks else "gradient (summed over all ranks)"
-    ids = ids_by_rank[bad_ranks[0]] if bad_ranks else [sample for part in ids_by_rank for sample in part]
+    ids_by_rank = collectives.gather_objects(message.ids.tolist(), comm)
+    place, rank = min(found)
+    phase, name = message.scalars[place - 1]
+    what = f"loss of rank {rank}" if name == "loss" else "gradient (summed over all ranks)"
+    ids = ids_by_rank[rank] if name == "loss" else [sample for part in ids_by_rank for sample in part]
     raise UserError(
-        f"the {what} is not finite: phase {phase.name}, clock {clock}, sample ids {ids}: lower "
+        f"the {what} is not finite: phase {phase.name}, clock {message.clock}, sample ids {ids}: lower "
         f"optim.lr={config.optim.lr}, set optim.clip=1, or use precision=fp32"
     )
 

@@ -217,3 +217,32 @@ def frozen(comm: Comm) -> list[tuple[int, float, float]]:
             outputs = [net(torch.ones(1, 65)).sum() for net in (player.engine.net, player.engine.whole())]
         found.append((stage, *map(float, outputs)))
     return found
+
+
+def moved_by_nan(comm: Comm) -> list[str]:
+    """Names of the tensors that an update with a NaN on rank 1 changes, with the stage before them."""
+    moved = []
+    for stage in STAGES:
+        keys = {"stage": stage, "config": SPLIT if stage == 3 else ""}
+        config = Config(
+            batch=engines.BATCH,
+            optim=Optim(name="adamw", lr=1e-2, clip=0.5),
+            ema=Ema(half_life=60),
+            engine=Engine(name="deepspeed", deepspeed=DeepSpeed(**keys)),
+        )
+        player, states = Player("net", PartlyNet(True), config, comm), []
+        for spoilt in (False, True):
+            player.optimizer.zero_grad(set_to_none=True)
+            batch = engines.data(0)[slice(comm.rank, comm.rank + 4)]
+            if spoilt and comm.rank == 1:
+                batch.images[0] = torch.nan
+            with player.engine.micro(last=True):
+                player.engine.backward(
+                    Partly(config).loss(Phase("train", "net"), {"net": player.module}, batch, 0)
+                )
+            player.engine.reduce()
+            player.update(1e-2, player.norm_of_gradient())
+            states.append(copy.deepcopy(player.state()))
+        for before, after in zip(states[0][:2], states[1][:2], strict=True):
+            moved += [f"{stage} {name}" for name in before if not torch.equal(before[name], after[name])]
+    return moved

@@ -205,3 +205,7 @@ def test_keys_of_deepspeed_need_its_engine() -> None:
     with pytest.raises(UserError, match="stage=3 has no effect on engine=ddp"):
         deepspeed.check(forgotten)
     assert deepspeed.inlined(config) is config
+
+
+def test_an_update_that_is_not_finite_moves_nothing() -> None:
+    assert launch(zero.moved_by_nan, 2) == [[], []]

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import os
+import signal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +18,17 @@ from torch import Tensor, nn
 from data_shards.errors import UserError
 from data_shards.sampling import order
 from hpc import train
-from hpc.checkpoints import manager
+from hpc.checkpoints import manager, store
 from hpc.checkpoints.store import Checkpoint
 from hpc.cluster.signals import StopReason
 from hpc.config.identity import numbers
-from hpc.config.schema import Config, Data, Evaluate
+from hpc.config.schema import Config, Data, Engine, Evaluate, Log, Save
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Phase, Spec, Task
 from hpc.training import step_sync
 from hpc.training.player import Player
+from hpc.training.step_sync import StepMessage
 from launch.audit.compare import series
 from launch.commands.resume import changed_config
 from tests.support.ranks import launch
@@ -38,13 +41,25 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_set(tmp_path_factory.mktemp("set"))
 
 
+PHASE = Phase("near", "net")
+
+
+def message_of(loss: float, norm: float, reported: dict[str, float], ids: list[int]) -> StepMessage:
+    """The message of an update of one phase at clock 48."""
+    message = StepMessage(48)
+    scalars = {name: torch.tensor(value) for name, value in reported.items()}
+    message.add(PHASE, torch.tensor(loss), torch.tensor(norm), scalars)
+    return message.post(Batch(torch.zeros(2, 3, 1, 1), {}, torch.tensor(ids), torch.arange(2)))
+
+
 def exchanged(comm: Comm, extra: dict[int, list[str]]) -> str | dict[str, float]:
     """The means of `loss`, `norm` and of what this rank reports besides; or the refusal."""
-    batch = Batch(torch.zeros(2, 3, 1, 1), {}, torch.arange(2), torch.arange(2))
-    names = ["loss", "norm", *sorted(extra.get(comm.rank, []))]
-    scalars = {name: torch.tensor(float(place + comm.rank)) for place, name in enumerate(names)}
+    names = sorted(extra.get(comm.rank, []))
+    reported = {name: float(place + comm.rank) for place, name in enumerate(names, start=2)}
+    message = message_of(float(comm.rank), 1.0 + comm.rank, reported, [0, 1])
     try:
-        return step_sync.sync_step(StopReason.NONE, scalars, batch, comm).means
+        sync = step_sync.sync_step(message, StopReason.NONE, comm)
+        return dict(zip(["loss", "norm", *names], sync.means, strict=True))
     except UserError as error:
         return str(error)
 
@@ -53,12 +68,123 @@ def test_a_scalar_of_one_rank_is_refused_by_name_on_all() -> None:
     found = launch(exchanged, 2, {0: ["both"], 1: ["both", "lonely"]})
     assert found[0] == found[1]
     assert found[0].startswith("the scalar lonely was reported on 1 of 2 ranks (rank 1) only: ")
+    assert found[0].endswith("whenever the phase near is due")
 
 
 def test_any_number_of_scalars_is_averaged_over_the_ranks() -> None:
     many = [f"scalar{number:03d}" for number in range(150)]
     found = launch(exchanged, 2, {0: many, 1: many})
     assert found[0] == found[1] == {name: i + 0.5 for i, name in enumerate(["loss", "norm", *many])}
+
+
+def refusal_of(comm: Comm, losses: list[float], norm: float) -> str:
+    """What the ranks say of an update with these losses, by rank, and a scalar that is never a number."""
+    message = message_of(
+        losses[comm.rank], norm, {"undefined": math.nan}, [10 * comm.rank, 10 * comm.rank + 1]
+    )
+    sync = step_sync.sync_step(message, StopReason.NONE, comm)
+    try:
+        step_sync.refuse_not_finite(sync, message, Config(), comm)
+    except UserError as error:
+        return str(error)
+    return "fine"
+
+
+@pytest.mark.parametrize(
+    ("losses", "norm", "expected"),
+    [
+        (
+            [1.0, math.nan],
+            math.nan,
+            "the loss of rank 1 is not finite: phase near, clock 48, sample ids [10, 11]:",
+        ),
+        (
+            [1.0, math.inf],
+            1.0,
+            "the loss of rank 1 is not finite: phase near, clock 48, sample ids [10, 11]:",
+        ),
+        (
+            [1.0, 1.0],
+            math.inf,
+            "the gradient (summed over all ranks) is not finite: phase near, clock 48, sample ",
+        ),
+        ([1.0, 1.0], 1.0, "fine"),
+    ],
+)
+def test_what_is_not_finite_is_named_on_all_ranks(losses: list[float], norm: float, expected: str) -> None:
+    found = launch(refusal_of, 2, losses, norm)
+    assert found[0] == found[1]
+    assert found[0].startswith(expected)
+
+
+class Spoilt(Task):
+    """Two players; from clock 64 on, the loss of one phase is not a number on the last rank."""
+
+    spoilt = "judge"
+
+    def players(self) -> dict[str, nn.Module]:
+        return {name: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for name in ("G", "D")}
+
+    def phases(self, clock: int) -> list[Phase]:
+        return [Phase("make", "G"), Phase("judge", "D", every=2)]
+
+    def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        loss = nets[phase.player](batch.images).square().mean()
+        last = self.comm.rank == self.comm.world - 1
+        return loss * math.nan if last and clock == 64 and phase.name == self.spoilt else loss
+
+
+def spoilt_run(comm: Comm, run: str) -> tuple[str, int, bool]:
+    """The error of the run, the clock it has reached, and whether its networks are finite still."""
+    with (
+        mock.patch.object(train, "build_task", Spoilt),
+        contextlib.closing(train.Trainer(RunDir(Path(run)), comm)) as trainer,
+    ):
+        with pytest.raises(UserError) as caught:
+            trainer.fit()
+        tensors = [t for player in trainer.players.values() for t in (*player.module.state_dict().values(),)]
+        tensors += [t for player in trainer.players.values() for t in player.evaluated.state_dict().values()]
+        return str(caught.value), trainer.clock, all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+@pytest.mark.parametrize(("every", "reached"), [(1000, 96), (80, 80)])
+def test_an_update_that_is_not_finite_is_never_saved(
+    tmp_path: Path, shards: Path, every: int, reached: int
+) -> None:
+    """The update of clocks 64 to 80: found after the next one, or before a save that is due at its end."""
+    options: dict[str, Any] = {
+        "engine": Engine(name="flat"),
+        "eval": Evaluate(every=0),
+        "log": Log(every=1000),
+    }
+    run = make_run(tmp_path / "run", shards, procs=2, save=Save(every=every), **options)
+    found = launch(spoilt_run, 2, str(run))
+    assert found[0] == found[1]
+    error, clock, finite = found[0]
+    assert error.startswith("the loss of rank 1 is not finite: phase judge, clock 64, sample ids [")
+    assert (clock, finite) == (reached, True)
+    assert not store.listing(run)
+
+
+def told_to_stop(comm: Comm, run: str) -> tuple[str, int]:
+    """How a run ends whose last rank alone receives a signal, in its fourth update."""
+    trainer = train.Trainer(RunDir(Path(run)), comm)
+
+    def signal_once(clock: int) -> list[Phase]:
+        if clock == 48 and comm.rank == comm.world - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return [Phase("embed", "net", coupled=True)]
+
+    with contextlib.closing(trainer), mock.patch.object(trainer.task, "phases", signal_once):
+        return trainer.fit(), trainer.clock
+
+
+def test_ranks_stop_at_the_end_of_the_step_in_which_one_is_told(tmp_path: Path, shards: Path) -> None:
+    run = make_run(tmp_path / "run", shards, procs=2, log=Log(every=1000))
+    assert launch(told_to_stop, 2, str(run)) == [("stopped", 64)] * 2
+    (saved,) = map(store.read, store.listing(run))
+    assert saved.clock == 64
+    assert {count for _, count in saved.monitor["sums"].values()} == {4}  # no update is left under way
 
 
 class Couples(Task):

@@ -21,6 +21,7 @@ from data_shards.images.normalize import normalise
 from data_shards.images.pixels import Rejected
 from data_shards.shard_format.keys import visible
 from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest
+from data_shards.shard_format.members import label_members
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.shard_format.ustar import BLOCK, END, header, header_name
 from data_shards.workers import run_jobs
@@ -209,16 +210,17 @@ def _check_sample(
         problems.append(
             (f"{key}.jpg", f"index says byte {offset}, in the tar it begins at {position + BLOCK}")
         )
-    label = b"%d" % int(shards.labels["identity"][row])
     jpeg = tar[offset : offset + size]
-    for member, length in ((f"{key}.jpg", size), (f"{key}.cls", len(label))):
+    labels = label_members(shards.schema, shards.labels, row)
+    for extension, expected in {"jpg": jpeg, **labels}.items():
+        member, length = f"{key}.{extension}", size if extension == "jpg" else len(expected)
         last, end = offset + length, offset + length + -length % BLOCK
         if tar[offset - BLOCK : offset] != header(member.encode(), length):
             problems.append((member, f"header (bytes {offset - BLOCK} to {offset}) is damaged"))
         if tar[last:end] != bytes(end - last):
             problems.append((member, f"padding (bytes {last} to {end}) is damaged"))
-        if member.endswith(".cls") and tar[offset:last] != label:
-            problems.append((member, f"label is not {label.decode()} as in the index"))
+        if tar[offset:last] != expected:
+            problems.append((member, f"label is not {expected.decode():.60} as in the index"))
         offset = end + BLOCK
     problems += [(f"{key}.jpg", reason) for reason in _image_reasons(jpeg, shards, row)]
     return problems, end

@@ -6,6 +6,7 @@ compared with what the packer writes; nothing in it is evaluated.
 """
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +25,13 @@ REMEDY = "copy it again or pack the set again"
 _MAGIC = b"\x93NUMPY\x01\x00"
 _LONGEST_HEADER = 1 << 12
 _HEADER = re.compile(
-    rb"\{'descr': '([<|][a-z][0-9])', 'fortran_order': False, 'shape': \(([0-9]{1,15}),\), \} *\n"
+    rb"\{'descr': '([<|][a-z][0-9])', 'fortran_order': False, "
+    rb"'shape': \(([0-9]{1,15}),([0-9, ]{0,60})\), \} *\n"
 )
 
 
-def load_column(path: Path, dtype: str, rows: int) -> np.memmap:
-    """Map the column in `path`: [rows] of `dtype`, read-only. Raises FileError for any other npy file."""
+def load_column(path: Path, dtype: str, rows: int, shape: tuple[int, ...] = ()) -> np.memmap:
+    """Map the column in `path`: [rows, *shape] of `dtype`, read-only. Raises FileError for any other file."""
     kind = np.dtype(dtype)
     with open_regular(path, remedy=REMEDY) as file:
         head = file.read(10)
@@ -41,10 +43,12 @@ def load_column(path: Path, dtype: str, rows: int) -> np.memmap:
             raise FileError(f"{path}: holds {match[1].decode()}, the manifest says {kind.str}: {REMEDY}")
         if int(match[2]) != rows:
             raise FileError(f"{path}: {int(match[2])} rows, the manifest says {rows}: {REMEDY}")
+        if match[3].decode() != ", ".join(("", *map(str, shape))).removeprefix(","):
+            raise FileError(f"{path}: its rows do not have the shape {shape}, as the manifest says: {REMEDY}")
         start = len(head) + length
-        if os.fstat(file.fileno()).st_size != start + rows * kind.itemsize:
+        if os.fstat(file.fileno()).st_size != start + rows * math.prod(shape) * kind.itemsize:
             raise FileError(f"{path}: is not as long as its {rows} rows: {REMEDY}")
-        return np.memmap(file, kind, "r", offset=start, shape=(rows,))
+        return np.memmap(file, kind, "r", offset=start, shape=(rows, *shape))
 
 
 def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
@@ -79,7 +83,8 @@ class Blocks:
             start = getattr(column, "offset", 0)
             count = -(-(start + column.nbytes) // BLOCK_BYTES)
             hashes = data[place : place + count * DIGEST]
-            self._columns.append((folder / name, start, column.itemsize, hashes, np.zeros(count, bool)))
+            width = column.itemsize * math.prod(column.shape[1:])
+            self._columns.append((folder / name, start, width, hashes, np.zeros(count, bool)))
             place += count * DIGEST
         if place != len(data):
             raise FileError(f"{path}: is not as long as the columns need: {REMEDY}")
@@ -87,12 +92,20 @@ class Blocks:
     def verify(self, ids: np.ndarray) -> None:
         """Raise FileError naming the column if a block that contains one of these rows was changed."""
         for path, start, width, hashes, done in self._columns:
-            # A header is a multiple of 64 bytes long, so no value extends over the edge of a block.
-            blocks = (start + ids * width) // BLOCK_BYTES
+            blocks = _covering(start + ids * width, start + (ids + 1) * width)
             pending = blocks[~done[blocks]]
             if pending.size:
                 _verify_blocks(path, np.unique(pending).tolist(), hashes)
                 done[pending] = True
+
+
+def _covering(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The numbers of all blocks with bytes of [begin, end) of some row; repeats are left in."""
+    first, last = begin // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
+    most = int((last - first).max(initial=0))
+    if most <= 0:  # the rule: a header is a multiple of 64 bytes, and most rows are a power of two long
+        return first
+    return np.minimum(first[:, None] + np.arange(most + 1), last[:, None]).ravel()
 
 
 def _verify_blocks(path: Path, blocks: Sequence[int], hashes: bytes) -> None:

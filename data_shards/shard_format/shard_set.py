@@ -19,7 +19,7 @@ import numpy as np
 from data_shards.errors import UserError
 from data_shards.files import read_bytes
 from data_shards.shard_format.columns import BLOCKS, REMEDY, Blocks, check_starts, load_column, verify_file
-from data_shards.shard_format.manifest import read_manifest
+from data_shards.shard_format.manifest import read_manifest, schema_of
 from data_shards.shard_format.ustar import BLOCK, header_name
 
 # An image's bytes are at [offset, offset + size) of its shard; crc is the zlib.crc32 of them.
@@ -52,9 +52,10 @@ class ShardSet:
             setattr(self, column, load_column(self._column(column), kind, manifest["samples"]))
         for column, count in zip(STARTS, (manifest["identities"], len(manifest["shards"])), strict=True):
             setattr(self, column, load_column(self._column(column), "u8", count + 1))
+        self.schema = schema_of(manifest)
         self.labels: dict[str, np.ndarray] = {
-            field: load_column(self._column(f"labels.{field}"), facts["dtype"], manifest["samples"])
-            for field, facts in manifest["fields"].items()
+            name: load_column(self._column(f"labels.{name}"), field.dtype, manifest["samples"], field.shape)
+            for name, field in self.schema.columns.items()
         }
 
     @classmethod
@@ -145,6 +146,10 @@ class ShardSet:
             if not good.all():
                 row = int(ids[np.argmin(good)])
                 raise UserError(f"{self._column(name)}: row {row} cannot be: {REMEDY}")
+        if self.schema.number > 1:
+            for name, field in self.schema.fields.items():
+                if reason := field.misfit(self.labels[name][ids].astype(np.float64)):
+                    raise UserError(f"{self._column(f'labels.{name}')}: a value {reason}: {REMEDY}")
 
     @cached_property
     def _shard_bytes(self) -> np.ndarray:

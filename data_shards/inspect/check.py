@@ -211,7 +211,7 @@ def _check_sample(
             (f"{key}.jpg", f"index says byte {offset}, in the tar it begins at {position + BLOCK}")
         )
     jpeg = tar[offset : offset + size]
-    labels = label_members(shards.schema, shards.labels, row)
+    labels = label_members(shards.schema, shards.labels, shards.ragged, row)
     for extension, expected in {"jpg": jpeg, **labels}.items():
         member, length = f"{key}.{extension}", size if extension == "jpg" else len(expected)
         last, end = offset + length, offset + length + -length % BLOCK
@@ -220,7 +220,8 @@ def _check_sample(
         if tar[last:end] != bytes(end - last):
             problems.append((member, f"padding (bytes {last} to {end}) is damaged"))
         if tar[offset:last] != expected:
-            problems.append((member, f"label is not {expected.decode():.60} as in the index"))
+            shown = "the array" if extension.endswith("npy") else f"{expected.decode():.60}"
+            problems.append((member, f"label is not {shown} as in the index"))
         offset = end + BLOCK
     problems += [(f"{key}.jpg", reason) for reason in _image_reasons(jpeg, shards, row)]
     return problems, end

@@ -38,10 +38,13 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("rejected", f"{manifest['rejected']} (rejected.csv)"),
         ("sha256", shards.digest),
     ]
-    rows += [
-        (f"label {name}", label_facts(field, np.asarray(shards.labels[name])))
-        for name, field in shards.schema.fields.items()
-    ]
+    for name, field in shards.schema.fields.items():
+        if field.ragged:
+            counts = np.diff(shards.ragged[name].start.astype(np.int64))
+            values = np.asarray(shards.ragged[name].rows)
+            rows.append((f"label {name}", f"{_spread(counts)} a picture: {label_facts(field, values)}"))
+        else:
+            rows.append((f"label {name}", label_facts(field, np.asarray(shards.labels[name]))))
     return rows
 
 

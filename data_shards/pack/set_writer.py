@@ -19,7 +19,7 @@ from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import visible
-from data_shards.shard_format.schema import declared_schema
+from data_shards.shard_format.schema import IDENTITY, declared_schema
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.sources.base import Sample, Source
 
@@ -119,6 +119,9 @@ class SetWriter:
         tables["shard_start"] = _starts(np.array(counts))
         for name in self.schema.columns:
             tables[f"labels.{name}"] = self.column(f"labels.{name}")
+        for name in self.schema.ragged:
+            tables[f"labels.{name}.start"] = _starts(self.column(f"labels.{name}.count"))
+            tables[f"labels.{name}.rows"] = self.column(f"labels.{name}.rows")
         rejected = self.rejected()
         files = {f"index/{name}.npy": table for name, table in sorted(tables.items())}
         for path, table in files.items():
@@ -146,7 +149,11 @@ class SetWriter:
         converted: Counter[str] = Counter()
         for result in self.results.values():
             converted.update(result.converted)
-        fields: dict[str, Any] = {name: field.to_json() for name, field in self.schema.columns.items()}
+        fields: dict[str, Any] = {
+            name: field.to_json() for name, field in {"identity": IDENTITY, **self.schema.fields}.items()
+        }
+        for name in self.schema.ragged:
+            fields[name]["rows"] = len(tables[f"labels.{name}.rows"])
         if self.schema.number == 1:
             fields = {
                 name: {"dtype": field.dtype, "largest": tables[f"labels.{name}"].max().item()}

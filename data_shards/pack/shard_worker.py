@@ -20,11 +20,13 @@ COLUMNS = ("offset", "size", "width", "height", "crc")
 
 @dataclass
 class ShardResult:
-    """What a written shard contains. All arrays have one row a sample, in the order of the tar."""
+    """What a written shard contains. Arrays have one row a sample, in the order of the tar."""
 
     num_bytes: int  # of the tar
     sha256: str
-    table: dict[str, np.ndarray]  # offset, size, width, height, crc, labels.<field> and labels.identity
+    # offset, size, width, height, crc, labels.<field> and labels.identity; of a ragged field those of all
+    # samples one after another as labels.<field>.rows, and how many each sample has as labels.<field>.count
+    table: dict[str, np.ndarray]
     rejected: list[tuple[str, str]]  # path, reason
     converted: dict[str, int] = field(default_factory=dict)  # {what was done: how many}
 
@@ -43,7 +45,7 @@ def pack_shard(
     """
     rows: list[tuple[int, int, int, int, int]] = []
     packed: list[int] = []  # numbers of the entries that are in the shard
-    labels = label_columns(schema, [entry.sample for entry in entries])
+    labels, ragged = label_columns(schema, [entry.sample for entry in entries])
     labels["identity"] = np.array([entry.identity for entry in entries], "i4")
     rejected: list[tuple[str, str]] = []
     converted: dict[str, int] = {}
@@ -56,7 +58,7 @@ def pack_shard(
                 rejected.append((sample.path, reason(error)))
                 continue
             jpeg = image.jpeg
-            offset = writer.add(key, {"jpg": jpeg, **label_members(schema, labels, number)})
+            offset = writer.add(key, {"jpg": jpeg, **label_members(schema, labels, ragged, number)})
             rows.append((offset, len(jpeg), image.width, image.height, zlib.crc32(jpeg)))
             packed.append(number)
             if image.converted:
@@ -66,6 +68,9 @@ def pack_shard(
         writer.abandon()
     table = dict(zip(COLUMNS, np.array(rows, np.int64).reshape(-1, len(COLUMNS)).T, strict=True))
     table |= {f"labels.{name}": column[packed] for name, column in labels.items()}
+    for name, each in ragged.items():
+        kept, counts = each.rows_of(np.array(packed, np.int64))
+        table |= {f"labels.{name}.rows": kept, f"labels.{name}.count": counts}
     return ShardResult(writer.offset, writer.digest, table, rejected, converted)
 
 

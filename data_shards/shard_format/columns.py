@@ -77,26 +77,27 @@ class Blocks:
         path = folder / BLOCKS
         verify_file(path, entry)
         data = read_bytes(path, limit=int(entry["bytes"]), remedy=REMEDY)
-        self._columns, place = [], 0
+        self._columns, place = {}, 0
         for name in sorted(columns):
             column = columns[name]
             start = getattr(column, "offset", 0)
             count = -(-(start + column.nbytes) // BLOCK_BYTES)
             hashes = data[place : place + count * DIGEST]
             width = column.itemsize * math.prod(column.shape[1:])
-            self._columns.append((folder / name, start, width, hashes, np.zeros(count, bool)))
+            self._columns[name] = (folder / name, start, width, hashes, np.zeros(count, bool))
             place += count * DIGEST
         if place != len(data):
             raise FileError(f"{path}: is not as long as the columns need: {REMEDY}")
 
-    def verify(self, ids: np.ndarray) -> None:
-        """Raise FileError naming the column if a block that contains one of these rows was changed."""
-        for path, start, width, hashes, done in self._columns:
-            blocks = _covering(start + ids * width, start + (ids + 1) * width)
-            pending = blocks[~done[blocks]]
-            if pending.size:
-                _verify_blocks(path, np.unique(pending).tolist(), hashes)
-                done[pending] = True
+    def verify(self, name: str, first: np.ndarray, stop: np.ndarray) -> None:
+        """Raise FileError if a block of the column `name` with some row of [first, stop) was changed."""
+        path, start, width, hashes, done = self._columns[name]
+        first, stop = first[stop > first], stop[stop > first]
+        blocks = _covering(start + first * width, start + stop * width)
+        pending = blocks[~done[blocks]]
+        if pending.size:
+            _verify_blocks(path, np.unique(pending).tolist(), hashes)
+            done[pending] = True
 
 
 def _covering(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -114,6 +115,28 @@ def _verify_blocks(path: Path, blocks: Sequence[int], hashes: bytes) -> None:
             data = os.pread(file.fileno(), BLOCK_BYTES, number * BLOCK_BYTES)
             if hashlib.sha256(data).digest() != hashes[number * DIGEST : (number + 1) * DIGEST]:
                 raise _changed(path)
+
+
+class RaggedColumn:
+    """A label of which a sample has any number: sample i owns rows[start[i] : start[i + 1]]. Read-only."""
+
+    def __init__(self, start: np.ndarray, rows: np.ndarray) -> None:
+        """start: [n + 1] whole numbers; rows: [m, *shape] of all samples, one after another."""
+        self.start, self.rows = start, rows
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def spans(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(first [k], stop [k]) int64: the rows of these samples. They must have been verified."""
+        return self.start[ids].astype(np.int64), self.start[ids + 1].astype(np.int64)
+
+    def rows_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows of these samples one after another [sum of counts, *shape], counts [k] int64)."""
+        first, stop = self.spans(np.asarray(ids, np.int64))
+        counts = stop - first
+        before = np.cumsum(counts) - counts
+        return self.rows[np.repeat(first - before, counts) + np.arange(counts.sum())], counts
 
 
 def check_starts(path: Path, starts: np.ndarray, rows: int) -> None:

@@ -107,7 +107,9 @@ def _fault_of_fields(manifest: dict[str, Any]) -> str:
         return ""
     if fields.get("identity") != IDENTITY.to_json():
         return "fields.identity is not that of a set"
-    return schema_of(manifest).fault()
+    schema = schema_of(manifest)
+    unstated = [name for name in schema.ragged if "rows" not in fields[name]]
+    return f"it has no fields.{unstated[0]}.rows" if unstated else schema.fault()
 
 
 def _fault(manifest: dict[str, Any]) -> str:
@@ -120,7 +122,9 @@ def _fault(manifest: dict[str, Any]) -> str:
     names = {entry["name"] for entry in entries}
     if len(names) != len(entries):
         return "it names a file twice"
-    tables = [*_NEEDED, *(f"labels.{field}" for field in manifest["fields"])]
+    if fault := _fault_of_fields(manifest):
+        return fault
+    tables = [*_NEEDED, *schema_of(manifest).tables]
     for name in (*(f"index/{table}.npy" for table in tables), "identities.txt", "rejected.csv"):
         if name not in names:
             return f"it does not list {name!r:.60}"
@@ -128,4 +132,4 @@ def _fault(manifest: dict[str, Any]) -> str:
         return "it has a shard without samples, or no identities"
     if sum(shard["samples"] for shard in shards) != manifest["samples"]:
         return f"samples={manifest['samples']} is not the sum of its shards"
-    return _fault_of_fields(manifest)
+    return ""

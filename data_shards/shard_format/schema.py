@@ -27,17 +27,26 @@ PLAIN = ("i4", "f4")  # dtypes of schema 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _RESERVED = ("cls", "group", "identity", "image", "images", "jpg", "json", "repeat")  # have meanings already
 # A field in the JSON of a manifest, see `files.conform`.
-SHAPE = {"kind": str, "dtype": str, "shape?": [int], "names?": [str], "unknown?": (float, None)}
+SHAPE = {
+    "kind": str,
+    "dtype": str,
+    "shape?": [int],
+    "names?": [str],
+    "ragged?": bool,
+    "rows?": range(1 << 48),  # of a ragged field, in all samples
+    "unknown?": (float, None),
+}
 
 
 @dataclass(frozen=True)
 class Field:
-    """One label of every sample: an array of `shape` and `dtype`."""
+    """One label of every sample: an array of `shape` and `dtype`, or any number of them."""
 
     kind: str  # class | value | bits | boxes | points
     dtype: str  # of the column in the index, such as i4
-    shape: tuple[int, ...] = ()  # of the label of one sample; boxes end in 4, points in 2
+    shape: tuple[int, ...] = ()  # of a label, or of one of a ragged field; boxes end in 4, points in 2
     names: tuple[str, ...] = ()  # of the classes, of the bits, or of the points
+    ragged: bool = False  # each sample has any number of labels of this shape, such as the boxes in an image
     unknown: float | None = -1  # stands for a value that the source does not state (None = all are stated)
 
     def fault(self) -> str:
@@ -113,6 +122,8 @@ class Field:
             entry["shape"] = list(self.shape)
         if self.names:
             entry["names"] = list(self.names)
+        if self.ragged:
+            entry["ragged"] = True
         if self.unknown != -1:
             entry["unknown"] = self.unknown
         return entry
@@ -125,7 +136,8 @@ class Field:
             entry["dtype"],
             tuple(entry.get("shape", ())),
             tuple(entry.get("names", ())),
-            unknown=entry.get("unknown", -1),
+            entry.get("ragged", False),
+            entry.get("unknown", -1),
         )
 
 
@@ -146,8 +158,20 @@ class Schema:
 
     @property
     def columns(self) -> dict[str, Field]:
-        """All labels that are columns of the index, the identity first."""
-        return {"identity": IDENTITY, **self.fields}
+        """The labels of fixed size, which are columns with a row a sample; the identity first."""
+        fixed = {name: field for name, field in self.fields.items() if not field.ragged}
+        return {"identity": IDENTITY, **fixed}
+
+    @property
+    def ragged(self) -> dict[str, Field]:
+        """The labels of which a sample has any number."""
+        return {name: field for name, field in self.fields.items() if field.ragged}
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of all tables of labels in the index."""
+        ragged = [f"labels.{name}.{part}" for name in self.ragged for part in ("rows", "start")]
+        return [*(f"labels.{name}" for name in self.columns), *ragged]
 
     def fault(self) -> str:
         """What is wrong with the labels, beginning with the key ("" = nothing)."""
@@ -159,8 +183,9 @@ class Schema:
         if self.cls in (None, "identity"):
             return ""
         named = self.fields.get(str(self.cls))
-        if named is None or named.kind != "class" or named.shape:
-            good = [name for name, each in self.fields.items() if each.kind == "class" and not each.shape]
+        if named is None or named.kind != "class" or named.shape or named.ragged:
+            classes = {name: each for name, each in self.fields.items() if each.kind == "class"}
+            good = [name for name, each in classes.items() if not each.shape and not each.ragged]
             words = _either(["identity", *good])
             return f"cls={self.cls!r:.60}: is not a single class of a sample: type {words}"
         return ""

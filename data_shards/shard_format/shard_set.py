@@ -18,7 +18,15 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.files import read_bytes
-from data_shards.shard_format.columns import BLOCKS, REMEDY, Blocks, check_starts, load_column, verify_file
+from data_shards.shard_format.columns import (
+    BLOCKS,
+    REMEDY,
+    Blocks,
+    RaggedColumn,
+    check_starts,
+    load_column,
+    verify_file,
+)
 from data_shards.shard_format.manifest import read_manifest, schema_of
 from data_shards.shard_format.ustar import BLOCK, header_name
 
@@ -57,6 +65,18 @@ class ShardSet:
             name: load_column(self._column(f"labels.{name}"), field.dtype, manifest["samples"], field.shape)
             for name, field in self.schema.columns.items()
         }
+        self.ragged: dict[str, RaggedColumn] = {
+            name: RaggedColumn(
+                load_column(self._column(f"labels.{name}.start"), "u8", manifest["samples"] + 1),
+                load_column(
+                    self._column(f"labels.{name}.rows"),
+                    field.dtype,
+                    manifest["fields"][name]["rows"],
+                    field.shape,
+                ),
+            )
+            for name, field in self.schema.ragged.items()
+        }
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, fields: Sequence[str] = ()) -> "ShardSet":
@@ -82,7 +102,7 @@ class ShardSet:
         for name in STARTS:
             verify_file(self._column(name), self._files[f"index/{name}.npy"])
         self.check_starts()
-        columns = self._columns()
+        columns = self._all_columns()
         if sum(self._files[name]["bytes"] for name in columns) <= WHOLE:
             for name in columns:
                 verify_file(self.folder / name, self._files[name])
@@ -102,15 +122,40 @@ class ShardSet:
         columns = {f"index/{name}.npy": getattr(self, name) for name in COLUMNS}
         return columns | {f"index/labels.{field}.npy": column for field, column in self.labels.items()}
 
+    def _all_columns(self) -> dict[str, np.ndarray]:
+        """{file: column} of all columns whose blocks are hashed: those, and both of each ragged label."""
+        columns = self._columns()
+        for name, ragged in self.ragged.items():
+            columns[f"index/labels.{name}.start.npy"] = ragged.start
+            columns[f"index/labels.{name}.rows.npy"] = ragged.rows
+        return columns
+
     def verify(self, ids: np.ndarray) -> None:
         """Raise UserError if the index of these rows is not what was packed. Call it before they are used."""
         if self._blocks is not None:
-            self._blocks.verify(ids)
+            for name in self._columns():
+                self._blocks.verify(name, ids, ids + 1)
+            for name in self.ragged:
+                self._blocks.verify(f"index/labels.{name}.start.npy", ids, ids + 2)
+                self._blocks.verify(f"index/labels.{name}.rows.npy", *self._spans(name, ids))
         elif not self._compared:
             self.compare(np.unique(ids))
 
+    def _spans(self, name: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a ragged label that these samples own. Raises UserError unless they can be that."""
+        ragged = self.ragged[name]
+        first, stop = ragged.spans(ids)
+        if (first > stop).any() or (first < 0).any() or (stop > len(ragged.rows)).any():
+            row = int(ids[np.argmax((first > stop) | (first < 0) | (stop > len(ragged.rows)))])
+            raise UserError(f"{self._column(f'labels.{name}.start')}: row {row} cannot be: {REMEDY}")
+        return first, stop
+
     def check_starts(self) -> None:
-        """Raise UserError unless both tables of starts divide the rows, into shards as the manifest says."""
+        """Raise UserError unless all tables of starts divide their rows, into shards as the manifest says."""
+        for name, ragged in self.ragged.items():
+            if (int(ragged.start[0]), int(ragged.start[-1])) != (0, len(ragged.rows)):
+                path = self._column(f"labels.{name}.start")
+                raise UserError(f"{path}: does not rise from 0 to its {len(ragged.rows)} rows: {REMEDY}")
         for name in STARTS:
             check_starts(self._column(name), getattr(self, name), len(self))
         counts = [entry["samples"] for entry in self.manifest["shards"]]
@@ -120,7 +165,7 @@ class ShardSet:
     def compare_all(self) -> None:
         """Raise UserError unless all rows fit starts, shards and, if the set has them, hashes of blocks."""
         if BLOCKS in self._files:
-            self._blocks = Blocks(self.folder, self._columns(), self._files[BLOCKS])
+            self._blocks = Blocks(self.folder, self._all_columns(), self._files[BLOCKS])
         for ids in self._chunks():
             self.verify(ids)
             self.compare(ids)
@@ -147,9 +192,18 @@ class ShardSet:
                 row = int(ids[np.argmin(good)])
                 raise UserError(f"{self._column(name)}: row {row} cannot be: {REMEDY}")
         if self.schema.number > 1:
-            for name, field in self.schema.fields.items():
-                if reason := field.misfit(self.labels[name][ids].astype(np.float64)):
-                    raise UserError(f"{self._column(f'labels.{name}')}: a value {reason}: {REMEDY}")
+            self._compare_values(ids)
+
+    def _compare_values(self, ids: np.ndarray) -> None:
+        for name, field in self.schema.fields.items():
+            file = f"labels.{name}{'.rows' if field.ragged else ''}"
+            if field.ragged:
+                self._spans(name, ids)
+                values = self.ragged[name].rows_of(ids)[0]
+            else:
+                values = self.labels[name][ids]
+            if reason := field.misfit(values.astype(np.float64)):
+                raise UserError(f"{self._column(file)}: a value {reason}: {REMEDY}")
 
     @cached_property
     def _shard_bytes(self) -> np.ndarray:

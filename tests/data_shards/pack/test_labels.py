@@ -31,6 +31,8 @@ FIELDS = {
     "marks": Field("bits", "i1", (3,), ("smile", "hat", "beard")),
     "face": Field("boxes", "i4", (4,)),
     "landmarks": Field("points", "f4", (5, 2)),
+    "things": Field("boxes", "f4", (4,), ragged=True),
+    "kinds": Field("class", "i2", names=("ball", "bone"), ragged=True),
 }
 COUNT = 12
 
@@ -43,6 +45,8 @@ def labels(number: int) -> tuple:
         [number % 2, 1, -1],
         (number, 2, 30, 40),
         np.arange(10).reshape(5, 2) + number / 4,
+        [(number, box, 5, 6) for box in range(number % 3)],
+        np.arange(number % 3) % 2,
     )
 
 
@@ -90,6 +94,17 @@ def test_columns_hold_what_the_source_states_without_the_rejected(good):
     rows = numbers(shards)
     assert sorted(rows) == [number for number in range(COUNT) if number != 7]
     for place, (name, field) in enumerate(shards.schema.fields.items()):
+        if field.ragged:
+            ragged = shards.ragged[name]
+            lists = [np.reshape(labels(number)[place], (-1, *field.shape)) for number in rows]
+            chosen = np.array([3, 0, 3, len(rows) - 1])
+            values, counts = ragged.rows_of(chosen)
+            assert len(ragged) == len(rows)
+            assert np.array_equal(ragged.rows, np.concatenate(lists))
+            assert np.array_equal(values, np.concatenate([lists[one] for one in chosen]))
+            assert counts.tolist() == [len(lists[one]) for one in chosen]
+            assert not ragged.rows.flags.writeable
+            continue
         expected = np.array([labels(number)[place] for number in rows], field.dtype)
         assert shards.labels[name].dtype == field.dtype
         assert np.array_equal(shards.labels[name], expected)
@@ -116,6 +131,9 @@ def test_webdataset_reads_the_members(good):
         assert sample["jpg"].shape == (32, 40, 3)
         assert sample["cls"] == labels(number)[0]
         assert sample["json"] == {name: shards.labels[name][row].tolist() for name in shards.labels}
+        for name, ragged in shards.ragged.items():
+            assert np.array_equal(sample[f"{name}.npy"], ragged.rows_of([row])[0])
+            assert sample[f"{name}.npy"].dtype == shards.schema.fields[name].dtype
     first = next(iter(wds.WebDataset(urls, shardshuffle=False, empty_check=False)))
     assert (
         first["json"] == json.dumps(json.loads(first["json"]), sort_keys=True, separators=(",", ":")).encode()
@@ -140,6 +158,8 @@ def test_info_says_what_the_labels_are(good):
     assert rows["label age"].startswith("20: 1, 21: 1")
     assert rows["label marks"] == "smile: 45.5%, hat: 100.0%, beard: not stated, unknown: 11"
     assert rows["label face"] == "boxes of shape (4,), 0 to 40"
+    assert rows["label things"] == "0 to 2 (median 1) a picture: boxes of shape (4,), 0 to 11"
+    assert rows["label kinds"] == "0 to 2 (median 1) a picture: ball: 7, bone: 4"
     assert rows["label landmarks"] == "points of shape (5, 2), 0 to 11.75"
 
 
@@ -149,15 +169,17 @@ def commit_again(folder: Path, **changes) -> None:
     write_manifest(folder, manifest)
 
 
-@pytest.mark.parametrize("name", ["breed", "marks", "face", "landmarks"])
+@pytest.mark.parametrize("name", ["breed", "marks", "face", "landmarks", "things.rows", "kinds.start"])
 def test_a_changed_column_is_refused(folder, name):
     path = folder / "index" / f"labels.{name}.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\x05")
-    with pytest.raises(UserError, match=rf"labels.{name}.npy: its bytes are not those"):
+    with pytest.raises(
+        UserError, match=rf"labels.{name}: (its bytes are not|does not rise)".replace(":", ".npy:", 1)
+    ):
         ShardSet.open(folder)
 
 
-def test_large_sets_verify_rows_that_reach_over_blocks(folder, monkeypatch):
+def test_large_sets_verify_rows_that_reach_over_blocks(good, folder, monkeypatch):
     """A row of five points takes 40 bytes: with blocks of 64 bytes, some rows are in two of them."""
     monkeypatch.setattr(columns, "BLOCK_BYTES", 64)
     monkeypatch.setattr(shard_set, "WHOLE", 0)
@@ -174,6 +196,13 @@ def test_large_sets_verify_rows_that_reach_over_blocks(folder, monkeypatch):
     shards.verify(np.array([0, 1]))
     with pytest.raises(UserError, match=r"labels.landmarks.npy: its bytes are not those"):
         shards.verify(np.array([3]))
+    path.write_bytes((good / "index" / path.name).read_bytes())
+    boxes = folder / "index" / "labels.things.rows.npy"
+    boxes.write_bytes(boxes.read_bytes()[:-1] + b"\x07")
+    owner = int(np.flatnonzero(np.diff(shards.ragged["things"].start.astype(int)))[-1])
+    shards.verify(np.array([0, 1]))
+    with pytest.raises(UserError, match=r"labels.things.rows.npy: its bytes are not those"):
+        shards.verify(np.array([owner]))
 
 
 def test_values_that_a_field_cannot_have_are_refused_though_all_hashes_fit(folder):
@@ -187,6 +216,30 @@ def test_values_that_a_field_cannot_have_are_refused_though_all_hashes_fit(folde
         ShardSet.open(folder)
 
 
+@pytest.mark.parametrize(("row", "value"), [(0, 1), (4, 99), (9, 0), (COUNT - 1, 3)])
+def test_starts_of_a_ragged_label_rise_though_all_hashes_fit(folder, row, value):
+    table = np.load(folder / "index" / "labels.things.start.npy", mmap_mode="r+")
+    table[row] = value
+    table.flush()
+    commit_again(folder)
+    with pytest.raises(UserError, match=r"labels.things.start.npy: (row \d+ cannot be|does not rise from 0)"):
+        ShardSet.open(folder)
+
+
+def test_a_set_without_a_single_box_opens(tmp_path):
+    source = Pets()
+    places = {list(FIELDS).index(name): value for name, value in {"things": [], "kinds": ()}.items()}
+    source.samples = lambda: (
+        one._replace(labels=tuple(places.get(place, value) for place, value in enumerate(one.labels)))
+        for one in Pets().samples()
+    )
+    shards = ShardSet.open(pack(source, tmp_path, Request(), workers=1)[0].folder)
+    values, counts = shards.ragged["things"].rows_of(np.arange(len(shards)))
+    assert (values.shape, counts.sum()) == ((0, 4), 0)
+    assert not list(check_set(shards.folder, workers=1))
+    assert dict(facts(shards))["label things"].endswith("boxes of shape (4,), none stated")
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
@@ -195,12 +248,14 @@ def test_values_that_a_field_cannot_have_are_refused_though_all_hashes_fit(folde
         ({"kind": "value", "dtype": "i4", "shape": [2]}, r"labels.breed.npy: its rows do not have the shape"),
         ({"kind": "value", "dtype": "i4", "shape": 2}, r"fields.breed.shape: 2 is not a list"),
         ({"dtype": "i4", "largest": 2}, r"it has no fields.breed.kind"),
+        ({"kind": "value", "dtype": "i4", "ragged": True}, r"it has no fields.breed.rows"),
+        ({"kind": "value", "dtype": "i4", "ragged": True, "rows": 3}, r"list 'index/labels.breed.rows.npy'"),
         ({"kind": "value", "dtype": "i4"}, r"cls='breed': is not a single class of a sample: type identity"),
     ],
 )
 def test_a_manifest_whose_fields_cannot_be_is_refused(folder, entry, words):
     fields = json.loads((folder / "manifest.json").read_text())["fields"]
-    changes = {"cls": "identity"} if "rows" in words else {}
+    changes = {"cls": "identity"} if "npy" in words else {}
     commit_again(folder, fields=fields | {"breed": entry}, **changes)
     with pytest.raises(UserError, match=rf"{words}.*: copy it again or pack the set again$"):
         ShardSet.open(folder)
@@ -215,6 +270,12 @@ def test_a_manifest_whose_fields_cannot_be_is_refused(folder, entry, words):
         ({"marks": [0, 1]}, r"marks=\[0, 1\] of 5.jpg: does not have the shape \(3,\)"),
         ({"marks": [0, 1, 7]}, r"marks=\[0, 1, 7\] of 5.jpg: is not 0 to 1"),
         ({"size": float("nan")}, r"size=nan of 5.jpg: is not a finite number"),
+        (
+            {"things": [(1, 2, 3)]},
+            r"things=\[\(1, 2, 3\)\] of 5.jpg: is not a list of arrays of shape \(4,\)",
+        ),
+        ({"things": 3}, r"things=3 of 5.jpg: is not a list of arrays of shape \(4,\)"),
+        ({"kinds": [0, 2]}, r"kinds=\[0, 2\] of 5.jpg: is not 0 to 1"),
         ({"landmarks": np.zeros((4, 2))}, r"landmarks=array.* of 5.jpg: does not have the shape \(5, 2\)"),
     ],
 )
@@ -239,7 +300,7 @@ def test_labels_and_fields_are_as_many(tmp_path):
     source.fields = {"age": "i4"}
     source.cls = None
     with pytest.raises(
-        UserError, match=r"labels=6 of \d+.jpg: the source declares 1 \(age\); give one for each"
+        UserError, match=r"labels=8 of \d+.jpg: the source declares 1 \(age\); give one for each"
     ):
         pack(source, tmp_path, Request(), workers=1)
 

@@ -13,6 +13,7 @@ GOOD = {
     "count": Field("value", "u1", unknown=None),
     "marks": Field("bits", "i1", (3,), ("smile", "hat", "beard")),
     "face": Field("boxes", "f4", (4,), unknown=None),
+    "things": Field("boxes", "f4", (4,), ragged=True),
     "landmarks": Field("points", "f4", (5, 2), ("l", "r", "n", "ml", "mr")),
 }
 

@@ -38,7 +38,10 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("rejected", f"{manifest['rejected']} (rejected.csv)"),
         ("sha256", shards.digest),
     ]
-    for name, field in shards.schema.fields.items():
+    for name, parts in shards.pieces.items():
+        present = f"{np.count_nonzero(parts['size'])} of {len(shards)} pictures have it"
+        rows.append((f"{shards.schema.pieces[name].kind} {name}", present))
+    for name, field in shards.schema.labels.items():
         if field.ragged:
             counts = np.diff(shards.ragged[name].start.astype(np.int64))
             values = np.asarray(shards.ragged[name].rows)

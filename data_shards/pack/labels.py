@@ -19,13 +19,13 @@ def label_columns(
     Raises UserError, which names the first sample with a label that does not fit its field.
     """
     for sample in samples:
-        if len(sample.labels) != len(schema.fields):
+        if len(sample.labels) != len(schema.labels):
             raise UserError(
-                f"labels={len(sample.labels)} of {sample.path}: the source declares {len(schema.fields)} "
-                f"({', '.join(schema.fields) or 'none'}); give one for each"
+                f"labels={len(sample.labels)} of {sample.path}: the source declares {len(schema.labels)} "
+                f"({', '.join(schema.labels) or 'none'}); give one for each"
             )
     columns, ragged = {}, {}
-    for place, (name, field) in enumerate(schema.fields.items()):
+    for place, (name, field) in enumerate(schema.labels.items()):
         if field.ragged:
             ragged[name] = _ragged_column(name, field, samples, place)
         else:

@@ -96,7 +96,7 @@ def pack(
 def _refuse_moved(source: Source, request: Request, identities: Mapping[str, Sequence[Sample]]) -> None:
     """Refuse to cut or resize images where labels state places in them."""
     fields = declared_schema(source.fields, source.cls).fields
-    place = next((name for name, field in fields.items() if field.kind in LAST_AXIS), "")
+    place = next((name for name, field in fields.items() if field.kind in (*LAST_AXIS, "mask")), "")
     if not place:
         return
     why = f"source={source_kind(source)} states places in pixels ({place})"

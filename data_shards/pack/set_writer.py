@@ -19,7 +19,7 @@ from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import visible
-from data_shards.shard_format.schema import IDENTITY, declared_schema
+from data_shards.shard_format.schema import IDENTITY, PIECE_COLUMNS, declared_schema
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.sources.base import Sample, Source
 
@@ -122,6 +122,9 @@ class SetWriter:
         for name in self.schema.ragged:
             tables[f"labels.{name}.start"] = _starts(self.column(f"labels.{name}.count"))
             tables[f"labels.{name}.rows"] = self.column(f"labels.{name}.rows")
+        for name in self.schema.pieces:
+            for part, kind in PIECE_COLUMNS.items():
+                tables[f"piece.{name}.{part}"] = self.column(f"piece.{name}.{part}").astype(kind)
         rejected = self.rejected()
         files = {f"index/{name}.npy": table for name, table in sorted(tables.items())}
         for path, table in files.items():

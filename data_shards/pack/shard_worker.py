@@ -1,21 +1,23 @@
 """One shard of a pack: read, normalise and write its samples. It runs in the workers."""
 
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from data_shards.images.normalize import normalise
 from data_shards.images.pixels import Rejected
 from data_shards.pack.labels import label_columns
 from data_shards.pack.layout import Entry
+from data_shards.pack.pieces import StoredPiece, read_pieces
 from data_shards.pack.tar_writer import TarWriter
 from data_shards.shard_format.members import label_members
-from data_shards.shard_format.schema import Schema
+from data_shards.shard_format.schema import PIECE_COLUMNS, PIECES, Schema
+from data_shards.shard_format.ustar import member_length
 from data_shards.sources.base import Source
 
-COLUMNS = ("offset", "size", "width", "height", "crc")
+COLUMNS = tuple(PIECE_COLUMNS)  # of the image, and of each piece beside it
 
 
 @dataclass
@@ -43,7 +45,7 @@ def pack_shard(
     keep their bytes. An image that cannot be read or decoded is left out and listed. Raises OSError if the
     shard cannot be written, UserError for a label that does not fit its field.
     """
-    rows: list[tuple[int, int, int, int, int]] = []
+    rows: dict[str, list[tuple[int, ...]]] = {name: [] for name in ("image", *schema.pieces)}
     packed: list[int] = []  # numbers of the entries that are in the shard
     labels, ragged = label_columns(schema, [entry.sample for entry in entries])
     labels["identity"] = np.array([entry.identity for entry in entries], "i4")
@@ -53,25 +55,47 @@ def pack_shard(
     try:
         for number, (key, _, sample) in enumerate(entries):
             try:
-                image = normalise(source.read(sample), size=size, crop=sample.crop, verify=verify)
+                pieces = read_pieces(source, schema, sample, size=size, verify=verify)
             except (Rejected, OSError) as error:
                 rejected.append((sample.path, reason(error)))
                 continue
-            jpeg = image.jpeg
-            offset = writer.add(key, {"jpg": jpeg, **label_members(schema, labels, ragged, number)})
-            rows.append((offset, len(jpeg), image.width, image.height, zlib.crc32(jpeg)))
+            members = {"jpg": pieces["image"].data, **label_members(schema, labels, ragged, number)}
+            places = {"image": "jpg"}
+            for name in list(pieces)[1:]:
+                places[name] = f"{name}.{PIECES[schema.pieces[name].kind]}"
+                members[places[name]] = pieces[name].data
+            offsets = dict(zip(members, _offsets(writer.add(key, members), members), strict=True))
+            for name, table_rows in rows.items():
+                piece = pieces.get(name)
+                table_rows.append(_row(offsets[places[name]], piece) if piece else (0,) * len(COLUMNS))
             packed.append(number)
-            if image.converted:
-                converted[image.converted] = converted.get(image.converted, 0) + 1
+            for piece in pieces.values():
+                if piece.converted:
+                    converted[piece.converted] = converted.get(piece.converted, 0) + 1
         writer.close(sync=False)
     finally:
         writer.abandon()
-    table = dict(zip(COLUMNS, np.array(rows, np.int64).reshape(-1, len(COLUMNS)).T, strict=True))
+    table: dict[str, np.ndarray] = {}
+    for name, table_rows in rows.items():
+        parts = np.array(table_rows, np.int64).reshape(-1, len(COLUMNS)).T
+        prefix = "" if name == "image" else f"piece.{name}."
+        table |= {f"{prefix}{part}": column for part, column in zip(COLUMNS, parts, strict=True)}
     table |= {f"labels.{name}": column[packed] for name, column in labels.items()}
     for name, each in ragged.items():
         kept, counts = each.rows_of(np.array(packed, np.int64))
         table |= {f"labels.{name}.rows": kept, f"labels.{name}.count": counts}
     return ShardResult(writer.offset, writer.digest, table, rejected, converted)
+
+
+def _offsets(first: int, members: Mapping[str, bytes]) -> Iterator[int]:
+    """Where the data of each member is, if that of the first one is at `first`."""
+    for data in members.values():
+        yield first
+        first += member_length(len(data))
+
+
+def _row(offset: int, piece: StoredPiece) -> tuple[int, ...]:
+    return offset, len(piece.data), piece.width, piece.height, zlib.crc32(piece.data)
 
 
 def reason(error: Exception) -> str:

@@ -20,8 +20,13 @@ KINDS = {  # kind: the dtypes that a field of it may have
     "bits": ("i1", "u1"),
     "boxes": ("i4", "f4"),
     "points": ("i4", "f4"),
+    "image": ("u1",),
+    "mask": ("u1",),
 }
+PIECES = {"image": "jpg", "mask": "png"}  # kinds that are members of the tar, not labels: {kind: extension}
 LAST_AXIS = {"boxes": (4, "x, y, width, height"), "points": (2, "x, y")}  # in pixels of the stored image
+# A piece's bytes are at [offset, offset + size) of its shard; all are 0 where a sample does not have it.
+PIECE_COLUMNS = {"offset": "u8", "size": "u4", "width": "u2", "height": "u2", "crc": "u4"}
 LARGEST_ROW = 1 << 16  # bytes of the labels of one field and sample
 PLAIN = ("i4", "f4")  # dtypes of schema 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -40,12 +45,16 @@ SHAPE = {
 
 @dataclass(frozen=True)
 class Field:
-    """One label of every sample: an array of `shape` and `dtype`, or any number of them."""
+    """One label of every sample: an array of `shape` and `dtype`, or any number of them.
 
-    kind: str  # class | value | bits | boxes | points
+    Or, of kind image or mask, one file of every sample beside its image; a sample may lack it. A mask is a
+    PNG of 8-bit grey whose pixels are numbers of classes, or 255 where they are unknown.
+    """
+
+    kind: str  # class | value | bits | boxes | points | image | mask
     dtype: str  # of the column in the index, such as i4
     shape: tuple[int, ...] = ()  # of a label, or of one of a ragged field; boxes end in 4, points in 2
-    names: tuple[str, ...] = ()  # of the classes, of the bits, or of the points
+    names: tuple[str, ...] = ()  # of the classes, of the bits, of the points, or of a mask's numbers
     ragged: bool = False  # each sample has any number of labels of this shape, such as the boxes in an image
     unknown: float | None = -1  # stands for a value that the source does not state (None = all are stated)
 
@@ -55,6 +64,8 @@ class Field:
             return f"kind={self.kind!r:.40}: type one of {', '.join(KINDS)}"
         if self.dtype not in KINDS[self.kind]:
             return f"dtype={self.dtype!r:.40}: a field of kind {self.kind} has {_either(KINDS[self.kind])}"
+        if self.kind in PIECES and (self.shape or self.ragged or self.unknown != -1):
+            return f"shape, ragged, unknown: a field of kind {self.kind} has none of them; leave them out"
         if len(self.shape) > 3 or not all(type(side) is int and side > 0 for side in self.shape):
             return f"shape={self.shape!r:.40}: type up to three whole numbers above 0"
         if math.prod(self.shape) * np.dtype(self.dtype).itemsize > LARGEST_ROW:
@@ -62,19 +73,19 @@ class Field:
         if self.kind in LAST_AXIS and self.shape[-1:] != LAST_AXIS[self.kind][:1]:
             length, meaning = LAST_AXIS[self.kind]
             return f"shape={self.shape!r:.40}: {self.kind} end in {length}, which are {meaning}"
-        return self._fault_of_names() or self._fault_of_unknown()
+        return self._fault_of_names() or ("" if self.kind in PIECES else self._fault_of_unknown())
 
     def _fault_of_names(self) -> str:
         if self.kind == "class" and not self.names:
             return "names=(): type the names of the classes, in the order of their numbers"
-        if self.kind in ("value", "boxes") and self.names:
+        if self.kind in ("value", "boxes", "image") and self.names:
             return f"names={self.names!r:.40}: a field of kind {self.kind} has none; leave them out"
         if not all(isinstance(name, str) and name and name.isprintable() for name in self.names):
             return f"names={self.names!r:.40}: type printable text"
         if len(set(self.names)) != len(self.names):
             return f"names={self.names!r:.40}: has a name twice; type each once"
-        if self.kind == "class":
-            many = len(self.names) > int(np.iinfo(self.dtype).max) + 1
+        if self.kind in ("class", "mask"):  # 255 of a mask is no class
+            many = len(self.names) > int(np.iinfo(self.dtype).max) + (self.kind == "class")
             return f"names: {len(self.names)} do not fit {self.dtype}; use i4" if many else ""
         count = math.prod({"bits": self.shape[-1:], "points": self.shape[-2:-1]}.get(self.kind, ()))
         if self.names and len(self.names) != count:
@@ -157,9 +168,19 @@ class Schema:
         return 1 if self.cls == "identity" and all(each.is_plain for each in self.fields.values()) else 2
 
     @property
+    def labels(self) -> dict[str, Field]:
+        """The fields that a source states in `Sample.labels`, in their order."""
+        return {name: field for name, field in self.fields.items() if field.kind not in PIECES}
+
+    @property
+    def pieces(self) -> dict[str, Field]:
+        """The images and masks beside the image of a sample."""
+        return {name: field for name, field in self.fields.items() if field.kind in PIECES}
+
+    @property
     def columns(self) -> dict[str, Field]:
         """The labels of fixed size, which are columns with a row a sample; the identity first."""
-        fixed = {name: field for name, field in self.fields.items() if not field.ragged}
+        fixed = {name: field for name, field in self.labels.items() if not field.ragged}
         return {"identity": IDENTITY, **fixed}
 
     @property
@@ -169,9 +190,10 @@ class Schema:
 
     @property
     def tables(self) -> list[str]:
-        """The names of all tables of labels in the index."""
+        """The names of all tables of labels and pieces in the index."""
         ragged = [f"labels.{name}.{part}" for name in self.ragged for part in ("rows", "start")]
-        return [*(f"labels.{name}" for name in self.columns), *ragged]
+        pieces = [f"piece.{name}.{part}" for name in self.pieces for part in PIECE_COLUMNS]
+        return [*(f"labels.{name}" for name in self.columns), *ragged, *pieces]
 
     def fault(self) -> str:
         """What is wrong with the labels, beginning with the key ("" = nothing)."""

@@ -28,6 +28,7 @@ from data_shards.shard_format.columns import (
     verify_file,
 )
 from data_shards.shard_format.manifest import read_manifest, schema_of
+from data_shards.shard_format.schema import PIECE_COLUMNS
 from data_shards.shard_format.ustar import BLOCK, header_name
 
 # An image's bytes are at [offset, offset + size) of its shard; crc is the zlib.crc32 of them.
@@ -77,6 +78,13 @@ class ShardSet:
             )
             for name, field in self.schema.ragged.items()
         }
+        self.pieces: dict[str, dict[str, np.ndarray]] = {  # {piece: {offset, size, width, height, crc: [n]}}
+            name: {
+                part: load_column(self._column(f"piece.{name}.{part}"), kind, manifest["samples"])
+                for part, kind in PIECE_COLUMNS.items()
+            }
+            for name in self.schema.pieces
+        }
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, fields: Sequence[str] = ()) -> "ShardSet":
@@ -120,6 +128,8 @@ class ShardSet:
     def _columns(self) -> dict[str, np.ndarray]:
         """{file: column} of all columns with one row a sample."""
         columns = {f"index/{name}.npy": getattr(self, name) for name in COLUMNS}
+        for piece, parts in self.pieces.items():
+            columns |= {f"index/piece.{piece}.{part}.npy": column for part, column in parts.items()}
         return columns | {f"index/labels.{field}.npy": column for field, column in self.labels.items()}
 
     def _all_columns(self) -> dict[str, np.ndarray]:
@@ -193,9 +203,26 @@ class ShardSet:
                 raise UserError(f"{self._column(name)}: row {row} cannot be: {REMEDY}")
         if self.schema.number > 1:
             self._compare_values(ids)
+        for piece, parts in self.pieces.items():
+            self._compare_piece(piece, {part: column[ids] for part, column in parts.items()}, ids, end)
+
+    def _compare_piece(
+        self, piece: str, parts: dict[str, np.ndarray], ids: np.ndarray, end: np.ndarray
+    ) -> None:
+        offset, size = parts["offset"], parts["size"]
+        absent = size == 0
+        for part, good in (
+            ("offset", np.where(absent, offset == 0, (offset >= BLOCK) & (offset <= end))),
+            ("size", absent | (size <= end - np.minimum(offset, end))),
+            ("width", (parts["width"] == 0) == absent),
+            ("height", (parts["height"] == 0) == absent),
+        ):
+            if not good.all():
+                row = int(ids[np.argmin(good)])
+                raise UserError(f"{self._column(f'piece.{piece}.{part}')}: row {row} cannot be: {REMEDY}")
 
     def _compare_values(self, ids: np.ndarray) -> None:
-        for name, field in self.schema.fields.items():
+        for name, field in self.schema.labels.items():
             file = f"labels.{name}{'.rows' if field.ragged else ''}"
             if field.ragged:
                 self._spans(name, ids)

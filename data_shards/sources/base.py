@@ -9,6 +9,8 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from data_shards.errors import UserError
 from data_shards.shard_format.schema import Field
 from data_shards.sources.walk import Walk, WalkedFile, is_folder, is_helper
@@ -35,7 +37,7 @@ class Source(Protocol):
 
     name: str  # of the data set, and of the packed set when the user gives none
     licence: str  # one line for the manifest
-    # Labels beside `identity`; "i4" and "f4" are short for a Field of kind value.
+    # Labels beside `identity`, images and masks; "i4" and "f4" are short for a Field of kind value.
     fields: Mapping[str, Field | str]
     cls: str | None  # the label that is the member `cls` of each sample: identity, or a field of kind class
 
@@ -43,8 +45,12 @@ class Source(Protocol):
         """All samples, in the same order at every call. Files that are missing are listed too."""
         ...
 
-    def read(self, sample: Sample) -> bytes:
-        """The encoded image, in any format that `images/normalize.py` knows. Raises OSError."""
+    def read(self, sample: Sample) -> bytes | Mapping[str, bytes | np.ndarray]:
+        """The encoded image, in any format that `images/normalize.py` knows. Raises OSError.
+
+        Or {"image": that, name: each image or mask of `fields` that the sample has}; a mask is a PNG of 8-bit
+        grey, or uint8 [h, w].
+        """
         ...
 
 

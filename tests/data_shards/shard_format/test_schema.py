@@ -14,6 +14,8 @@ GOOD = {
     "marks": Field("bits", "i1", (3,), ("smile", "hat", "beard")),
     "face": Field("boxes", "f4", (4,), unknown=None),
     "things": Field("boxes", "f4", (4,), ragged=True),
+    "parts": Field("mask", "u1", names=("skin", "hair")),
+    "b": Field("image", "u1"),
     "landmarks": Field("points", "f4", (5, 2), ("l", "r", "n", "ml", "mr")),
 }
 
@@ -37,7 +39,7 @@ def test_a_field_comes_back_from_the_manifest(name):
 @pytest.mark.parametrize(
     ("field", "words"),
     [
-        (Field("label", "i4"), r"kind='label': type one of class, value, bits, boxes, points"),
+        (Field("label", "i4"), r"kind='label': type one of class, value, bits, boxes, points, image, mask"),
         (Field("value", "f8"), r"dtype='f8': a field of kind value has i1, u1, i2, u2, i4 or f4"),
         (Field("class", "f4", names=("a",)), r"dtype='f4': a field of kind class has i1, i2 or i4"),
         (Field("value", "i4", (0,)), r"shape=\(0,\): type up to three whole numbers above 0"),
@@ -53,6 +55,10 @@ def test_a_field_comes_back_from_the_manifest(name):
         (Field("bits", "i1", (3,), ("a", "b")), r"names: 2 for 3 bits; type as many"),
         (Field("points", "f4", (5, 2), ("a",)), r"names: 1 for 5 points; type as many"),
         (Field("points", "f4", (2,), ("a", "b")), r"names: 2 for 1 points; type as many"),
+        (Field("mask", "u1", (2,)), r"shape, ragged, unknown: a field of kind mask has none of them"),
+        (Field("image", "u1", unknown=255), r"shape, ragged, unknown: a field of kind image has none"),
+        (Field("image", "u1", names=("a",)), r"names=\('a',\): a field of kind image has none"),
+        (Field("mask", "u1", names=tuple(map(str, range(256)))), r"names: 256 do not fit u1"),
         (Field("value", "u1"), r"unknown=-1: does not fit u1; type a number that does, or None"),
         (Field("value", "f4", unknown=float("nan")), r"unknown=nan: does not fit f4"),
         (Field("value", "f4", unknown=0.1), r"unknown=0.1: does not fit f4"),

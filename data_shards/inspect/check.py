@@ -17,10 +17,13 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, open_regular, read_text
+from data_shards.images.masks import store_mask
 from data_shards.images.normalize import normalise
 from data_shards.images.pixels import Rejected
 from data_shards.shard_format.keys import visible
 from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest
+from data_shards.shard_format.members import label_members
+from data_shards.shard_format.schema import PIECES
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.shard_format.ustar import BLOCK, END, header, header_name
 from data_shards.workers import run_jobs
@@ -209,24 +212,61 @@ def _check_sample(
         problems.append(
             (f"{key}.jpg", f"index says byte {offset}, in the tar it begins at {position + BLOCK}")
         )
-    label = b"%d" % int(shards.labels["identity"][row])
     jpeg = tar[offset : offset + size]
-    for member, length in ((f"{key}.jpg", size), (f"{key}.cls", len(label))):
+    labels = label_members(shards.schema, shards.labels, shards.ragged, row)
+    pieces = {name: _piece(tar, shards, name, row) for name in shards.pieces}
+    files = {
+        f"{name}.{PIECES[shards.schema.pieces[name].kind]}": data for name, data in pieces.items() if data
+    }
+    for extension, expected in {"jpg": jpeg, **labels, **files}.items():
+        member, length = f"{key}.{extension}", size if extension == "jpg" else len(expected)
         last, end = offset + length, offset + length + -length % BLOCK
         if tar[offset - BLOCK : offset] != header(member.encode(), length):
             problems.append((member, f"header (bytes {offset - BLOCK} to {offset}) is damaged"))
         if tar[last:end] != bytes(end - last):
             problems.append((member, f"padding (bytes {last} to {end}) is damaged"))
-        if member.endswith(".cls") and tar[offset:last] != label:
-            problems.append((member, f"label is not {label.decode()} as in the index"))
+        if extension in files:
+            name = extension.rpartition(".")[0]
+            problems += [(member, reason) for reason in _piece_reasons(expected, shards, name, row, offset)]
+        elif tar[offset:last] != expected:
+            shown = "the array" if extension.endswith("npy") else f"{expected.decode():.60}"
+            problems.append((member, f"label is not {shown} as in the index"))
         offset = end + BLOCK
-    problems += [(f"{key}.jpg", reason) for reason in _image_reasons(jpeg, shards, row)]
+    indexed = (int(shards.width[row]), int(shards.height[row]))
+    reasons = _image_reasons(jpeg, int(shards.crc[row]), indexed)
+    problems += [(f"{key}.jpg", reason) for reason in reasons]
     return problems, end
 
 
-def _image_reasons(jpeg: bytes, shards: ShardSet, row: int) -> Iterator[str]:
-    """What is wrong with the image of a row."""
-    if zlib.crc32(jpeg) != shards.crc[row]:
+def _piece(tar: mmap.mmap, shards: ShardSet, name: str, row: int) -> bytes:
+    parts = shards.pieces[name]
+    return tar[int(parts["offset"][row]) : int(parts["offset"][row]) + int(parts["size"][row])]
+
+
+def _piece_reasons(data: bytes, shards: ShardSet, name: str, row: int, offset: int) -> Iterator[str]:
+    """What is wrong with an image or a mask beside the image of a row, whose data must be at `offset`."""
+    field = shards.schema.pieces[name]
+    parts = {part: int(column[row]) for part, column in shards.pieces[name].items()}
+    if parts["offset"] != offset:
+        yield f"index says byte {parts['offset']}, in the tar it begins at {offset}"
+        return
+    if field.kind == "image":
+        yield from _image_reasons(data, parts["crc"], (parts["width"], parts["height"]))
+        return
+    if zlib.crc32(data) != parts["crc"]:
+        yield "mask bytes were changed (crc32 differs)"
+    try:
+        mask = store_mask(data, classes=len(field.names))
+    except Rejected as error:
+        yield str(error)
+        return
+    if (mask.width, mask.height) != (parts["width"], parts["height"]):
+        yield f"is {mask.width} x {mask.height}, the index says {parts['width']} x {parts['height']}"
+
+
+def _image_reasons(jpeg: bytes, crc: int, size: tuple[int, int]) -> Iterator[str]:
+    """What is wrong with a stored image of this crc32 and size (width, height)."""
+    if zlib.crc32(jpeg) != crc:
         yield "image bytes were changed (crc32 differs)"
     try:
         image = normalise(jpeg)
@@ -235,9 +275,8 @@ def _image_reasons(jpeg: bytes, shards: ShardSet, row: int) -> Iterator[str]:
         return
     if image.converted:
         yield f"is not a plain upright JPEG: {image.converted}"
-    elif not np.array_equal((image.width, image.height), (shards.width[row], shards.height[row])):
-        indexed = f"{shards.width[row]} x {shards.height[row]}"
-        yield f"is {image.width} x {image.height}, the index says {indexed}"
+    elif (image.width, image.height) != size:
+        yield f"is {image.width} x {image.height}, the index says {size[0]} x {size[1]}"
 
 
 def _named_problem(folder: Path, text: str) -> Problem:

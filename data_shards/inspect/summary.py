@@ -10,6 +10,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
+from data_shards.shard_format.schema import Field
 from data_shards.shard_format.shard_set import ShardSet
 
 CELL = 96  # pixels of an image's side
@@ -37,9 +38,16 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("rejected", f"{manifest['rejected']} (rejected.csv)"),
         ("sha256", shards.digest),
     ]
-    for field, labels in shards.labels.items():
-        if field != "identity":
-            rows.append((f"label {field}", _values(np.asarray(labels))))
+    for name, parts in shards.pieces.items():
+        present = f"{np.count_nonzero(parts['size'])} of {len(shards)} pictures have it"
+        rows.append((f"{shards.schema.pieces[name].kind} {name}", present))
+    for name, field in shards.schema.labels.items():
+        if field.ragged:
+            counts = np.diff(shards.ragged[name].start.astype(np.int64))
+            values = np.asarray(shards.ragged[name].rows)
+            rows.append((f"label {name}", f"{_spread(counts)} a picture: {label_facts(field, values)}"))
+        else:
+            rows.append((f"label {name}", label_facts(field, np.asarray(shards.labels[name]))))
     return rows
 
 
@@ -64,6 +72,27 @@ def _sizes(shards: ShardSet) -> str:
 
 def _spread(counts: np.ndarray) -> str:
     return f"{counts.min()} to {counts.max()} (median {int(np.median(counts))})"
+
+
+def label_facts(field: Field, labels: np.ndarray) -> str:
+    """What the labels [n, *shape] of one field are, on a line: counts, shares or a range, by its kind."""
+    known = labels if field.unknown is None else labels[labels != field.unknown]
+    unknown = f", unknown: {labels.size - known.size}" if known.size < labels.size else ""
+    if field.kind == "class":
+        counts = np.bincount(known.ravel(), minlength=len(field.names)).tolist()
+        return (
+            ", ".join(f"{name}: {count}" for name, count in zip(field.names, counts, strict=True)) + unknown
+        )
+    if field.kind == "bits":
+        bits = labels.reshape(-1, field.shape[-1] if field.shape else 1)
+        names = field.names or [str(number) for number in range(bits.shape[1])]
+        stated = [column[column >= 0] for column in bits.T]
+        shares = [f"{column.mean():.1%}" if column.size else "not stated" for column in stated]
+        return ", ".join(f"{name}: {share}" for name, share in zip(names, shares, strict=True)) + unknown
+    if field.kind == "value" and not field.shape:
+        return _values(labels)
+    what = f"{field.kind} of shape {field.shape}"
+    return f"{what}, {known.min():g} to {known.max():g}{unknown}" if known.size else f"{what}, none stated"
 
 
 def _values(labels: np.ndarray) -> str:

@@ -153,7 +153,8 @@ class RequestBuilder:
         if len(columns) == 1:
             return np.asarray(columns[0][slots.ids])
         parts = [column[np.where(slots.sets == n, slots.ids, 0)] for n, column in enumerate(columns)]
-        return np.choose(slots.sets, parts)
+        sets = slots.sets.reshape(slots.sets.shape + (1,) * (parts[0].ndim - slots.sets.ndim))
+        return np.choose(sets, parts)  # a label may be an array
 
     def _trim(self) -> None:
         """Release mapped pages of the index: else a rank would come to hold all of it during an epoch."""

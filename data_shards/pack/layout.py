@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data_shards.errors import UserError
 from data_shards.shard_format.keys import identity_slugs, stem_slugs
 from data_shards.sources.base import Sample
@@ -57,8 +59,22 @@ def fingerprint(
     """The sha256 of all that decides what a pack writes, except for the images' bytes."""
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
     for members in (*identities.values(), unfit):
-        digest.update(repr([tuple(sample) for sample in members]).encode("utf-8", "backslashreplace"))
+        facts = [tuple(_hashable(sample)) for sample in members]
+        digest.update(repr(facts).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
+
+
+def _hashable(sample: Sample) -> Sample:
+    """The sample with the hash of each array in the array's place: numpy shortens what it prints."""
+    if not any(isinstance(label, np.ndarray) for label in sample.labels):
+        return sample
+    labels = [
+        (label.dtype.str, label.shape, hashlib.sha256(label.tobytes()).hexdigest())
+        if isinstance(label, np.ndarray)
+        else label
+        for label in sample.labels
+    ]
+    return sample._replace(labels=tuple(labels))
 
 
 def split_identities(

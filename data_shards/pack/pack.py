@@ -5,7 +5,8 @@
 manifest, and so no set; the same call again resumes from the finished shards.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from data_shards.pack.set_writer import SetWriter
 from data_shards.pack.shard_worker import pack_shard
 from data_shards.shard_format.keys import slug
 from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest, write_manifest
+from data_shards.shard_format.schema import LAST_AXIS, declared_schema
 from data_shards.shard_format.shard_set import check_sizes
-from data_shards.sources.base import Source
+from data_shards.sources.base import Sample, Source
 from data_shards.workers import run_jobs
 
 Progress = Callable[[int, int], None]  # called with (samples done, samples in total)
@@ -49,6 +51,7 @@ def pack(
         raise UserError(
             f"source={source_kind(source)}: found no images; give src= the folder that holds them"
         )
+    _refuse_moved(source, request, identities)
     name = request.name or slug(source.name).replace("/", "_")
     digest = fingerprint(identities, unfit, request_facts(source, request, name))
     splits = split_identities(
@@ -88,6 +91,20 @@ def pack(
         for writer in writers:
             writer.journal.remove()
     return [Packed(out / split, read_manifest(out / split)[0], split in packed) for split, _ in splits]
+
+
+def _refuse_moved(source: Source, request: Request, identities: Mapping[str, Sequence[Sample]]) -> None:
+    """Refuse to cut or resize images where labels state places in them."""
+    fields = declared_schema(source.fields, source.cls).fields
+    place = next((name for name, field in fields.items() if field.kind in (*LAST_AXIS, "mask")), "")
+    if not place:
+        return
+    why = f"source={source_kind(source)} states places in pixels ({place})"
+    if request.size:
+        raise UserError(f"size={request.size}: {why}: leave size out")
+    for sample in itertools.chain.from_iterable(identities.values()):
+        if sample.crop is not None:
+            raise UserError(f"crop={sample.crop} of {sample.path}: {why}: leave crop out")
 
 
 def _refuse_set(out: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.shard_format.keys import slug
-from data_shards.shard_format.manifest import SCHEMA
+from data_shards.shard_format.schema import declared_schema
 from data_shards.sources.base import Source
 
 # How `layout.split_identities` cuts, for the manifest.
@@ -61,10 +61,11 @@ def source_kind(source: Source) -> str:
 
 def request_facts(source: Source, request: Request, name: str) -> dict[str, Any]:
     """All that decides what is written, other than the samples themselves; name: of the set."""
+    labels = declared_schema(source.fields, source.cls).to_json()
     facts = {
-        "schema": SCHEMA,
+        "schema": labels["schema"],
         "source": source_kind(source),
-        "fields": dict(source.fields),
+        **labels,
         **{key: value for key, value in vars(request).items() if key not in ("options", "val")},
         "options": dict(request.options),
         "name": name,

@@ -19,6 +19,7 @@ from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import visible
+from data_shards.shard_format.schema import IDENTITY, PIECE_COLUMNS, declared_schema
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.sources.base import Sample, Source
 
@@ -39,6 +40,7 @@ class SetWriter:
         """identities: the samples of this split, in packing order. unfit: files to report with reasons."""
         self.source, self.request, self.identities, self.journal = source, request, identities, journal
         self.name, self.unfit = name, unfit
+        self.schema = declared_schema(source.fields, source.cls)
         self.plan_again()
 
     def plan_again(self) -> None:
@@ -66,7 +68,8 @@ class SetWriter:
         """The arguments of `pack_shard` for a shard."""
         tar, idx = (self.journal.temporary(f"{self.stem(number)}.{end}") for end in ("tar", "idx"))
         verify = self.request.verify == "decode"
-        return self.source, self.plan.shards[number], tar, idx, self.request.size or None, verify
+        size = self.request.size or None
+        return self.source, self.schema, self.plan.shards[number], tar, idx, size, verify
 
     def accept(self, number: int, result: ShardResult) -> None:
         """Commit a shard that a worker has written."""
@@ -114,9 +117,14 @@ class SetWriter:
         tables["shard"] = np.repeat(np.arange(len(counts), dtype="u4"), counts)
         tables["identity_start"] = _starts(np.bincount(identity, minlength=len(self.plan.identities)))
         tables["shard_start"] = _starts(np.array(counts))
-        tables["labels.identity"] = identity.astype("i4")
-        for name in self.source.fields:
+        for name in self.schema.columns:
             tables[f"labels.{name}"] = self.column(f"labels.{name}")
+        for name in self.schema.ragged:
+            tables[f"labels.{name}.start"] = _starts(self.column(f"labels.{name}.count"))
+            tables[f"labels.{name}.rows"] = self.column(f"labels.{name}.rows")
+        for name in self.schema.pieces:
+            for part, kind in PIECE_COLUMNS.items():
+                tables[f"piece.{name}.{part}"] = self.column(f"piece.{name}.{part}").astype(kind)
         rejected = self.rejected()
         files = {f"index/{name}.npy": table for name, table in sorted(tables.items())}
         for path, table in files.items():
@@ -144,11 +152,16 @@ class SetWriter:
         converted: Counter[str] = Counter()
         for result in self.results.values():
             converted.update(result.converted)
-        fields = {
-            name.removeprefix("labels."): {"dtype": str(table.dtype.str[1:]), "largest": table.max().item()}
-            for name, table in tables.items()
-            if name.startswith("labels.")
+        fields: dict[str, Any] = {
+            name: field.to_json() for name, field in {"identity": IDENTITY, **self.schema.fields}.items()
         }
+        for name in self.schema.ragged:
+            fields[name]["rows"] = len(tables[f"labels.{name}.rows"])
+        if self.schema.number == 1:
+            fields = {
+                name: {"dtype": field.dtype, "largest": tables[f"labels.{name}"].max().item()}
+                for name, field in self.schema.columns.items()
+            }
         return {
             **request_facts(self.source, self.request, self.name),
             "split": self.journal.folder.name,

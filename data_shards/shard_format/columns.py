@@ -6,6 +6,7 @@ compared with what the packer writes; nothing in it is evaluated.
 """
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +25,13 @@ REMEDY = "copy it again or pack the set again"
 _MAGIC = b"\x93NUMPY\x01\x00"
 _LONGEST_HEADER = 1 << 12
 _HEADER = re.compile(
-    rb"\{'descr': '([<|][a-z][0-9])', 'fortran_order': False, 'shape': \(([0-9]{1,15}),\), \} *\n"
+    rb"\{'descr': '([<|][a-z][0-9])', 'fortran_order': False, "
+    rb"'shape': \(([0-9]{1,15}),([0-9, ]{0,60})\), \} *\n"
 )
 
 
-def load_column(path: Path, dtype: str, rows: int) -> np.memmap:
-    """Map the column in `path`: [rows] of `dtype`, read-only. Raises FileError for any other npy file."""
+def load_column(path: Path, dtype: str, rows: int, shape: tuple[int, ...] = ()) -> np.memmap:
+    """Map the column in `path`: [rows, *shape] of `dtype`, read-only. Raises FileError for any other file."""
     kind = np.dtype(dtype)
     with open_regular(path, remedy=REMEDY) as file:
         head = file.read(10)
@@ -41,10 +43,12 @@ def load_column(path: Path, dtype: str, rows: int) -> np.memmap:
             raise FileError(f"{path}: holds {match[1].decode()}, the manifest says {kind.str}: {REMEDY}")
         if int(match[2]) != rows:
             raise FileError(f"{path}: {int(match[2])} rows, the manifest says {rows}: {REMEDY}")
+        if match[3].decode() != ", ".join(("", *map(str, shape))).removeprefix(","):
+            raise FileError(f"{path}: its rows do not have the shape {shape}, as the manifest says: {REMEDY}")
         start = len(head) + length
-        if os.fstat(file.fileno()).st_size != start + rows * kind.itemsize:
+        if os.fstat(file.fileno()).st_size != start + rows * math.prod(shape) * kind.itemsize:
             raise FileError(f"{path}: is not as long as its {rows} rows: {REMEDY}")
-        return np.memmap(file, kind, "r", offset=start, shape=(rows,))
+        return np.memmap(file, kind, "r", offset=start, shape=(rows, *shape))
 
 
 def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
@@ -73,26 +77,36 @@ class Blocks:
         path = folder / BLOCKS
         verify_file(path, entry)
         data = read_bytes(path, limit=int(entry["bytes"]), remedy=REMEDY)
-        self._columns, place = [], 0
+        self._columns, place = {}, 0
         for name in sorted(columns):
             column = columns[name]
             start = getattr(column, "offset", 0)
             count = -(-(start + column.nbytes) // BLOCK_BYTES)
             hashes = data[place : place + count * DIGEST]
-            self._columns.append((folder / name, start, column.itemsize, hashes, np.zeros(count, bool)))
+            width = column.itemsize * math.prod(column.shape[1:])
+            self._columns[name] = (folder / name, start, width, hashes, np.zeros(count, bool))
             place += count * DIGEST
         if place != len(data):
             raise FileError(f"{path}: is not as long as the columns need: {REMEDY}")
 
-    def verify(self, ids: np.ndarray) -> None:
-        """Raise FileError naming the column if a block that contains one of these rows was changed."""
-        for path, start, width, hashes, done in self._columns:
-            # A header is a multiple of 64 bytes long, so no value extends over the edge of a block.
-            blocks = (start + ids * width) // BLOCK_BYTES
-            pending = blocks[~done[blocks]]
-            if pending.size:
-                _verify_blocks(path, np.unique(pending).tolist(), hashes)
-                done[pending] = True
+    def verify(self, name: str, first: np.ndarray, stop: np.ndarray) -> None:
+        """Raise FileError if a block of the column `name` with some row of [first, stop) was changed."""
+        path, start, width, hashes, done = self._columns[name]
+        first, stop = first[stop > first], stop[stop > first]
+        blocks = _covering(start + first * width, start + stop * width)
+        pending = blocks[~done[blocks]]
+        if pending.size:
+            _verify_blocks(path, np.unique(pending).tolist(), hashes)
+            done[pending] = True
+
+
+def _covering(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The numbers of all blocks with bytes of [begin, end) of some row; repeats are left in."""
+    first, last = begin // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
+    most = int((last - first).max(initial=0))
+    if most <= 0:  # the rule: a header is a multiple of 64 bytes, and most rows are a power of two long
+        return first
+    return np.minimum(first[:, None] + np.arange(most + 1), last[:, None]).ravel()
 
 
 def _verify_blocks(path: Path, blocks: Sequence[int], hashes: bytes) -> None:
@@ -101,6 +115,28 @@ def _verify_blocks(path: Path, blocks: Sequence[int], hashes: bytes) -> None:
             data = os.pread(file.fileno(), BLOCK_BYTES, number * BLOCK_BYTES)
             if hashlib.sha256(data).digest() != hashes[number * DIGEST : (number + 1) * DIGEST]:
                 raise _changed(path)
+
+
+class RaggedColumn:
+    """A label of which a sample has any number: sample i owns rows[start[i] : start[i + 1]]. Read-only."""
+
+    def __init__(self, start: np.ndarray, rows: np.ndarray) -> None:
+        """start: [n + 1] whole numbers; rows: [m, *shape] of all samples, one after another."""
+        self.start, self.rows = start, rows
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def spans(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(first [k], stop [k]) int64: the rows of these samples. They must have been verified."""
+        return self.start[ids].astype(np.int64), self.start[ids + 1].astype(np.int64)
+
+    def rows_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows of these samples one after another [sum of counts, *shape], counts [k] int64)."""
+        first, stop = self.spans(np.asarray(ids, np.int64))
+        counts = stop - first
+        before = np.cumsum(counts) - counts
+        return self.rows[np.repeat(first - before, counts) + np.arange(counts.sum())], counts
 
 
 def check_starts(path: Path, starts: np.ndarray, rows: int) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, conform, durable, parse_json, read_bytes
+from data_shards.shard_format.schema import IDENTITY, PLAIN, SHAPE, Field, Schema
 
-SCHEMA = 1
+SCHEMA = 2  # the newest version that this program reads and writes; see `schema.py`
 NAME = "manifest.json"
 FOLDER = ".pack"  # the journal of a set that is being packed
 LARGEST = 1 << 28  # bytes of a manifest; with 26,000 shards it has 9 million
@@ -24,6 +25,7 @@ _SHAPE = {
     "name": str,
     "source": str,
     "split": str,
+    "cls?": (str, None),
     "source_split?": str,
     "licence": str,
     "request": str,
@@ -37,13 +39,12 @@ _SHAPE = {
     "rejected": int,
     "picture_bytes": int,
     "converted": {str: int},
-    "fields": {str: {"dtype": str, "largest": float}},
     "shards": [{"name": str, "samples": int, "bytes": int, "sha256": str}],
     "files": [{"name": str, "bytes": int, "sha256": str}],
 }
+_FIELDS = {1: {str: {"dtype": str, "largest": float}}, 2: {str: SHAPE}}
 _NAME = re.compile(r"(?:index/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # of a file: never outside the folder
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DTYPES = ("i4", "f4")
 _NEEDED = ("shard", "offset", "size", "width", "height", "crc", "identity_start", "shard_start")
 
 
@@ -53,8 +54,8 @@ def _own_hash(manifest: dict[str, Any]) -> str:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Commit the set in `folder`: add schema and hash, then write manifest.json durably."""
-    manifest = {"schema": SCHEMA, **manifest}
+    """Commit the set in `folder`: add its hash and, if missing, schema 1; write manifest.json durably."""
+    manifest = {"schema": 1, **manifest}
     manifest["sha256"] = _own_hash(manifest)
     with durable(folder / NAME) as file:
         file.write((json.dumps(manifest, indent=1) + "\n").encode())
@@ -71,9 +72,11 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
             remedy = f"give one of its sets: {folder / 'train'}"
         raise UserError(f"{folder}: has no {NAME}; {remedy}") from None
     manifest = parse_json(data, what=str(path), remedy=REMEDY)
-    if manifest.get("schema") != SCHEMA:
+    number = manifest.get("schema")
+    if type(number) is not int or number not in _FIELDS:
+        newer = "update Rostro, or " if type(number) is int and number > SCHEMA else ""
         raise UserError(
-            f"{path}: schema={manifest.get('schema')!r:.40}, this program reads {SCHEMA}; pack the set again"
+            f"{path}: schema={number!r:.40}, this program reads 1 to {SCHEMA}; {newer}pack the set again"
         )
     try:
         same = manifest.get("sha256") == _own_hash(manifest)
@@ -81,14 +84,37 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
         same = False
     if not same:
         raise UserError(f"{path}: was changed after packing (its sha256 differs); {REMEDY}")
-    if fault := conform(manifest, _SHAPE) or _fault(manifest):
+    if fault := conform(manifest, _SHAPE | {"fields": _FIELDS[number]}) or _fault(manifest):
         raise UserError(f"{path}: {fault}: {REMEDY}")
     return manifest, hashlib.sha256(data).hexdigest()
 
 
+def schema_of(manifest: dict[str, Any]) -> Schema:
+    """The labels of a set. Those of schema 1 are an identity and plain values."""
+    fields = {name: entry for name, entry in manifest["fields"].items() if name != "identity"}
+    if manifest["schema"] == 1:
+        return Schema({name: Field("value", entry["dtype"]) for name, entry in fields.items()})
+    return Schema({name: Field.from_json(entry) for name, entry in fields.items()}, manifest.get("cls"))
+
+
+def _fault_of_fields(manifest: dict[str, Any]) -> str:
+    fields = manifest["fields"]
+    if manifest["schema"] == 1:
+        if any(entry["dtype"] not in PLAIN for entry in fields.values()):
+            return f"fields: the only types are {' and '.join(PLAIN)}"
+        if fields.get("identity") != {"dtype": "i4", "largest": manifest["identities"] - 1}:
+            return f"fields.identity does not fit identities={manifest['identities']}"
+        return ""
+    if fields.get("identity") != IDENTITY.to_json():
+        return "fields.identity is not that of a set"
+    schema = schema_of(manifest)
+    unstated = [name for name in schema.ragged if "rows" not in fields[name]]
+    return f"it has no fields.{unstated[0]}.rows" if unstated else schema.fault()
+
+
 def _fault(manifest: dict[str, Any]) -> str:
     """What is contradictory in a manifest of the right shape ("" = nothing)."""
-    shards, files, fields = manifest["shards"], manifest["files"], manifest["fields"]
+    shards, files = manifest["shards"], manifest["files"]
     entries = [*shards, *files]
     for entry in entries:
         if not _NAME.fullmatch(entry["name"]) or not _SHA256.fullmatch(entry["sha256"]) or entry["bytes"] < 0:
@@ -96,7 +122,9 @@ def _fault(manifest: dict[str, Any]) -> str:
     names = {entry["name"] for entry in entries}
     if len(names) != len(entries):
         return "it names a file twice"
-    tables = [*_NEEDED, *(f"labels.{field}" for field in fields)]
+    if fault := _fault_of_fields(manifest):
+        return fault
+    tables = [*_NEEDED, *schema_of(manifest).tables]
     for name in (*(f"index/{table}.npy" for table in tables), "identities.txt", "rejected.csv"):
         if name not in names:
             return f"it does not list {name!r:.60}"
@@ -104,8 +132,4 @@ def _fault(manifest: dict[str, Any]) -> str:
         return "it has a shard without samples, or no identities"
     if sum(shard["samples"] for shard in shards) != manifest["samples"]:
         return f"samples={manifest['samples']} is not the sum of its shards"
-    if any(facts["dtype"] not in _DTYPES for facts in fields.values()):
-        return f"fields: the only types are {' and '.join(_DTYPES)}"
-    if fields.get("identity") != {"dtype": "i4", "largest": manifest["identities"] - 1}:
-        return f"fields.identity does not fit identities={manifest['identities']}"
     return ""

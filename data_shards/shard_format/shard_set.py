@@ -18,8 +18,17 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.files import read_bytes
-from data_shards.shard_format.columns import BLOCKS, REMEDY, Blocks, check_starts, load_column, verify_file
-from data_shards.shard_format.manifest import read_manifest
+from data_shards.shard_format.columns import (
+    BLOCKS,
+    REMEDY,
+    Blocks,
+    RaggedColumn,
+    check_starts,
+    load_column,
+    verify_file,
+)
+from data_shards.shard_format.manifest import read_manifest, schema_of
+from data_shards.shard_format.schema import PIECE_COLUMNS
 from data_shards.shard_format.ustar import BLOCK, header_name
 
 # An image's bytes are at [offset, offset + size) of its shard; crc is the zlib.crc32 of them.
@@ -52,9 +61,29 @@ class ShardSet:
             setattr(self, column, load_column(self._column(column), kind, manifest["samples"]))
         for column, count in zip(STARTS, (manifest["identities"], len(manifest["shards"])), strict=True):
             setattr(self, column, load_column(self._column(column), "u8", count + 1))
+        self.schema = schema_of(manifest)
         self.labels: dict[str, np.ndarray] = {
-            field: load_column(self._column(f"labels.{field}"), facts["dtype"], manifest["samples"])
-            for field, facts in manifest["fields"].items()
+            name: load_column(self._column(f"labels.{name}"), field.dtype, manifest["samples"], field.shape)
+            for name, field in self.schema.columns.items()
+        }
+        self.ragged: dict[str, RaggedColumn] = {
+            name: RaggedColumn(
+                load_column(self._column(f"labels.{name}.start"), "u8", manifest["samples"] + 1),
+                load_column(
+                    self._column(f"labels.{name}.rows"),
+                    field.dtype,
+                    manifest["fields"][name]["rows"],
+                    field.shape,
+                ),
+            )
+            for name, field in self.schema.ragged.items()
+        }
+        self.pieces: dict[str, dict[str, np.ndarray]] = {  # {piece: {offset, size, width, height, crc: [n]}}
+            name: {
+                part: load_column(self._column(f"piece.{name}.{part}"), kind, manifest["samples"])
+                for part, kind in PIECE_COLUMNS.items()
+            }
+            for name in self.schema.pieces
         }
 
     @classmethod
@@ -81,7 +110,7 @@ class ShardSet:
         for name in STARTS:
             verify_file(self._column(name), self._files[f"index/{name}.npy"])
         self.check_starts()
-        columns = self._columns()
+        columns = self._all_columns()
         if sum(self._files[name]["bytes"] for name in columns) <= WHOLE:
             for name in columns:
                 verify_file(self.folder / name, self._files[name])
@@ -99,17 +128,44 @@ class ShardSet:
     def _columns(self) -> dict[str, np.ndarray]:
         """{file: column} of all columns with one row a sample."""
         columns = {f"index/{name}.npy": getattr(self, name) for name in COLUMNS}
+        for piece, parts in self.pieces.items():
+            columns |= {f"index/piece.{piece}.{part}.npy": column for part, column in parts.items()}
         return columns | {f"index/labels.{field}.npy": column for field, column in self.labels.items()}
+
+    def _all_columns(self) -> dict[str, np.ndarray]:
+        """{file: column} of all columns whose blocks are hashed: those, and both of each ragged label."""
+        columns = self._columns()
+        for name, ragged in self.ragged.items():
+            columns[f"index/labels.{name}.start.npy"] = ragged.start
+            columns[f"index/labels.{name}.rows.npy"] = ragged.rows
+        return columns
 
     def verify(self, ids: np.ndarray) -> None:
         """Raise UserError if the index of these rows is not what was packed. Call it before they are used."""
         if self._blocks is not None:
-            self._blocks.verify(ids)
+            for name in self._columns():
+                self._blocks.verify(name, ids, ids + 1)
+            for name in self.ragged:
+                self._blocks.verify(f"index/labels.{name}.start.npy", ids, ids + 2)
+                self._blocks.verify(f"index/labels.{name}.rows.npy", *self._spans(name, ids))
         elif not self._compared:
             self.compare(np.unique(ids))
 
+    def _spans(self, name: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a ragged label that these samples own. Raises UserError unless they can be that."""
+        ragged = self.ragged[name]
+        first, stop = ragged.spans(ids)
+        if (first > stop).any() or (first < 0).any() or (stop > len(ragged.rows)).any():
+            row = int(ids[np.argmax((first > stop) | (first < 0) | (stop > len(ragged.rows)))])
+            raise UserError(f"{self._column(f'labels.{name}.start')}: row {row} cannot be: {REMEDY}")
+        return first, stop
+
     def check_starts(self) -> None:
-        """Raise UserError unless both tables of starts divide the rows, into shards as the manifest says."""
+        """Raise UserError unless all tables of starts divide their rows, into shards as the manifest says."""
+        for name, ragged in self.ragged.items():
+            if (int(ragged.start[0]), int(ragged.start[-1])) != (0, len(ragged.rows)):
+                path = self._column(f"labels.{name}.start")
+                raise UserError(f"{path}: does not rise from 0 to its {len(ragged.rows)} rows: {REMEDY}")
         for name in STARTS:
             check_starts(self._column(name), getattr(self, name), len(self))
         counts = [entry["samples"] for entry in self.manifest["shards"]]
@@ -119,7 +175,7 @@ class ShardSet:
     def compare_all(self) -> None:
         """Raise UserError unless all rows fit starts, shards and, if the set has them, hashes of blocks."""
         if BLOCKS in self._files:
-            self._blocks = Blocks(self.folder, self._columns(), self._files[BLOCKS])
+            self._blocks = Blocks(self.folder, self._all_columns(), self._files[BLOCKS])
         for ids in self._chunks():
             self.verify(ids)
             self.compare(ids)
@@ -145,6 +201,36 @@ class ShardSet:
             if not good.all():
                 row = int(ids[np.argmin(good)])
                 raise UserError(f"{self._column(name)}: row {row} cannot be: {REMEDY}")
+        if self.schema.number > 1:
+            self._compare_values(ids)
+        for piece, parts in self.pieces.items():
+            self._compare_piece(piece, {part: column[ids] for part, column in parts.items()}, ids, end)
+
+    def _compare_piece(
+        self, piece: str, parts: dict[str, np.ndarray], ids: np.ndarray, end: np.ndarray
+    ) -> None:
+        offset, size = parts["offset"], parts["size"]
+        absent = size == 0
+        for part, good in (
+            ("offset", np.where(absent, offset == 0, (offset >= BLOCK) & (offset <= end))),
+            ("size", absent | (size <= end - np.minimum(offset, end))),
+            ("width", (parts["width"] == 0) == absent),
+            ("height", (parts["height"] == 0) == absent),
+        ):
+            if not good.all():
+                row = int(ids[np.argmin(good)])
+                raise UserError(f"{self._column(f'piece.{piece}.{part}')}: row {row} cannot be: {REMEDY}")
+
+    def _compare_values(self, ids: np.ndarray) -> None:
+        for name, field in self.schema.labels.items():
+            file = f"labels.{name}{'.rows' if field.ragged else ''}"
+            if field.ragged:
+                self._spans(name, ids)
+                values = self.ragged[name].rows_of(ids)[0]
+            else:
+                values = self.labels[name][ids]
+            if reason := field.misfit(values.astype(np.float64)):
+                raise UserError(f"{self._column(file)}: a value {reason}: {REMEDY}")
 
     @cached_property
     def _shard_bytes(self) -> np.ndarray:

@@ -39,6 +39,11 @@ def header(name: bytes, size: int) -> bytes:
     return b"".join((name, _GAPS[len(name)], digits, _MIDDLE, b"%06o" % (_SUM - 1 + total), _TAIL))
 
 
+def member_length(size: int) -> int:
+    """The bytes that a member with `size` bytes of data takes in an archive, its header and padding too."""
+    return BLOCK + size + -size % BLOCK
+
+
 def header_name(head: bytes) -> str:
     """The member name in a header that `header` wrote. Raises ValueError for any other bytes."""
     name = head[:NAME_LENGTH].rstrip(b"\0")

@@ -7,9 +7,12 @@ it must pickle.
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from data_shards.errors import UserError
+from data_shards.shard_format.schema import Field
 from data_shards.sources.walk import Walk, WalkedFile, is_folder, is_helper
 
 LARGEST_FILE = 1 << 29  # bytes; a larger file is not an image, and reading it would exhaust the memory
@@ -22,7 +25,7 @@ class Sample(NamedTuple):
     identity: str  # the person, or the class
     stem: str  # name within the identity, without suffix
     num_bytes: int = 0  # size of the file, by which shards are cut (0 = unknown)
-    labels: tuple[float, ...] = ()  # in the order of Source.fields (-1 = unknown)
+    labels: tuple[Any, ...] = ()  # in the order of Source.fields: a number each, or an array of its shape
     # Either x, y, width, height in pixels of the upright image, or the side of its centre square: in pixels,
     # or up to 1 as a share of the shorter side (None = keep the whole image).
     crop: tuple[int, int, int, int] | float | None = None
@@ -34,14 +37,20 @@ class Source(Protocol):
 
     name: str  # of the data set, and of the packed set when the user gives none
     licence: str  # one line for the manifest
-    fields: Mapping[str, str]  # label columns beside `identity`: {field: numpy dtype, i4 or f4}
+    # Labels beside `identity`, images and masks; "i4" and "f4" are short for a Field of kind value.
+    fields: Mapping[str, Field | str]
+    cls: str | None  # the label that is the member `cls` of each sample: identity, or a field of kind class
 
     def samples(self) -> Iterable[Sample]:
         """All samples, in the same order at every call. Files that are missing are listed too."""
         ...
 
-    def read(self, sample: Sample) -> bytes:
-        """The encoded image, in any format that `images/normalize.py` knows. Raises OSError."""
+    def read(self, sample: Sample) -> bytes | Mapping[str, bytes | np.ndarray]:
+        """The encoded image, in any format that `images/normalize.py` knows. Raises OSError.
+
+        Or {"image": that, name: each image or mask of `fields` that the sample has}; a mask is a PNG of 8-bit
+        grey, or uint8 [h, w].
+        """
         ...
 
 
@@ -50,7 +59,8 @@ class FileSource:
 
     name = ""
     licence = ""
-    fields: Mapping[str, str] = {}
+    fields: Mapping[str, Field | str] = {}
+    cls: str | None = "identity"
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root)

@@ -9,6 +9,7 @@ import simplejpeg
 
 from data_shards.errors import UserError
 from data_shards.faces.generator import FIELDS, MAX_SIZE, MIN_SIZE, draw, labels
+from data_shards.shard_format.schema import Field
 from data_shards.sources.base import Sample
 
 NEEDS_SRC = False
@@ -25,7 +26,8 @@ class Procedural:
 
     name = "procedural"
     licence = "drawn by a program, shows nobody; free of any claim"
-    fields: Mapping[str, str] = dict.fromkeys(FIELDS, "i4")
+    fields: Mapping[str, Field | str] = dict.fromkeys(FIELDS, "i4")
+    cls = "identity"
 
     def __init__(self, *, identities: int, per_identity: int, size: int, seed: int) -> None:
         self.identities, self.per_identity, self.size, self.seed = identities, per_identity, size, seed

@@ -275,7 +275,12 @@ def test_open_refuses_an_edited_manifest_or_another_schema(folder):
     with pytest.raises(UserError, match="was changed after packing"):
         ShardSet.open(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
-    with pytest.raises(UserError, match="schema=99, this program reads 1"):
+    with pytest.raises(
+        UserError, match="schema=99, this program reads 1 to 2; update Rostro, or pack the set"
+    ):
+        ShardSet.open(folder)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"schema": "2"}))
+    with pytest.raises(UserError, match="schema='2', this program reads 1 to 2; pack the set again"):
         ShardSet.open(folder)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest.json is not JSON"):

@@ -39,13 +39,13 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("sha256", shards.digest),
     ]
     for name, parts in shards.pieces.items():
-        present = f"{np.count_nonzero(parts['size'])} of {len(shards)} pictures have it"
+        present = f"{np.count_nonzero(parts['size'])} of {len(shards)} images have it"
         rows.append((f"{shards.schema.pieces[name].kind} {name}", present))
     for name, field in shards.schema.labels.items():
         if field.ragged:
             counts = np.diff(shards.ragged[name].start.astype(np.int64))
             values = np.asarray(shards.ragged[name].rows)
-            rows.append((f"label {name}", f"{_spread(counts)} a picture: {label_facts(field, values)}"))
+            rows.append((f"label {name}", f"{_spread(counts)} an image: {label_facts(field, values)}"))
         else:
             rows.append((f"label {name}", label_facts(field, np.asarray(shards.labels[name]))))
     return rows

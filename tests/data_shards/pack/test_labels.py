@@ -51,7 +51,7 @@ def labels(number: int) -> tuple:
 
 
 class Pets:
-    """Twelve pictures of four animals, with labels of every kind."""
+    """Twelve images of four animals, with labels of every kind."""
 
     name, licence = "pets", "none"
     fields, cls = FIELDS, "breed"
@@ -158,8 +158,8 @@ def test_info_says_what_the_labels_are(good):
     assert rows["label age"].startswith("20: 1, 21: 1")
     assert rows["label marks"] == "smile: 45.5%, hat: 100.0%, beard: not stated, unknown: 11"
     assert rows["label face"] == "boxes of shape (4,), 0 to 40"
-    assert rows["label things"] == "0 to 2 (median 1) a picture: boxes of shape (4,), 0 to 11"
-    assert rows["label kinds"] == "0 to 2 (median 1) a picture: ball: 7, bone: 4"
+    assert rows["label things"] == "0 to 2 (median 1) an image: boxes of shape (4,), 0 to 11"
+    assert rows["label kinds"] == "0 to 2 (median 1) an image: ball: 7, bone: 4"
     assert rows["label landmarks"] == "points of shape (5, 2), 0 to 11.75"
 
 
@@ -286,7 +286,7 @@ def test_a_label_that_does_not_fit_names_its_sample(tmp_path, changed, words):
     assert not (tmp_path / "train" / "manifest.json").exists()
 
 
-def test_pictures_whose_labels_are_places_keep_their_pixels(tmp_path):
+def test_images_whose_labels_are_places_keep_their_pixels(tmp_path):
     with pytest.raises(UserError, match=r"^size=32: source=test_labels states places .*\(face\): leave size"):
         pack(Pets(), tmp_path, Request(size=32), workers=1)
     source = Pets()

@@ -28,7 +28,7 @@ COUNT = 8
 
 
 def mask(number: int) -> np.ndarray:
-    """uint8 [21, 30] of 0, 1, 2 and 255; not the size of the pictures."""
+    """uint8 [21, 30] of 0, 1, 2 and 255; not the size of the images."""
     return np.random.default_rng(number).choice(np.array([0, 1, 2, 255], np.uint8), (21, 30))
 
 
@@ -37,7 +37,7 @@ def png(array: np.ndarray) -> bytes:
 
 
 class Scenes:
-    """Pictures with a mask and a second picture; every third has no mask."""
+    """Images with a mask and a second image; every third has no mask."""
 
     name, licence, cls = "scenes", "none", None
     fields = {  # noqa: RUF012
@@ -156,8 +156,8 @@ def test_rows_of_pieces_that_cannot_be_are_refused(folder, part):
 
 def test_info_says_how_many_have_a_piece(good):
     rows = dict(facts(ShardSet.open(good)))
-    assert rows["mask parts"] == f"5 of {COUNT} pictures have it"
-    assert rows["image b"] == f"{COUNT} of {COUNT} pictures have it"
+    assert rows["mask parts"] == f"5 of {COUNT} images have it"
+    assert rows["image b"] == f"{COUNT} of {COUNT} images have it"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_masks_are_neither_cut_nor_resized(tmp_path):
         pack(Scenes(), tmp_path, Request(size=32), workers=1)
 
 
-def test_a_mask_of_more_pixels_than_any_picture_is_refused_before_it_is_decoded():
+def test_a_mask_of_more_pixels_than_any_image_is_refused_before_it_is_decoded():
     head = bytearray(png(mask(1)))
     head[16:24] = (1 << 20).to_bytes(4) * 2
     with pytest.raises(Rejected, match="pixels, more than"):

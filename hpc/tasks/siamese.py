@@ -46,7 +46,8 @@ class Siamese(Task):
         self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
     ) -> Tensor:
         keys = self.config.task
-        pairs = form_pairs(outputs, batch.labels["identity"], batch.ids.to(outputs.device), self.comm)
+        ids = batch.ids.to(outputs.device, non_blocking=True)
+        pairs = form_pairs(outputs, batch.labels["identity"], ids, self.comm)
         net = getattr(nets["net"], "module", nets["net"])  # the head is called outside DDP's forward
         loss = LOSSES[keys["loss"]](
             pairs, margin=keys["margin"], temperature=keys["temperature"], same=net.same
@@ -60,10 +61,11 @@ class Siamese(Task):
         similarity = pairs.cosine
         means = torch.stack([pairs.mean(similarity, pairs.genuine), pairs.mean(similarity, pairs.impostor)])
         means = sum_(means, self.comm) / self.comm.world
-        threshold = self.threshold.to(similarity.device)
+        # It stays there: only a save reads it.
+        threshold = self.threshold.to(similarity.device, non_blocking=True)
         accepted = (similarity > threshold).float()
         right = 0.5 * (pairs.mean(accepted, pairs.genuine) + pairs.mean(1.0 - accepted, pairs.impostor))
-        self.threshold = torch.lerp(threshold, means.mean(), 0.02).cpu()
+        self.threshold = torch.lerp(threshold, means.mean(), 0.02)
         self.report("cosine_genuine", means[0])
         self.report("cosine_impostor", means[1])
         self.report("pair_accuracy", right)

@@ -154,7 +154,7 @@ def test_a_commit_reads_nothing_from_the_device() -> None:
     with batch_norm.collecting(layers):
         net(images(4))
     with Reads() as found:
-        batch_norm.commit(layers, Comm())
+        batch_norm.commit(layers, Comm(), torch.tensor(True))
     assert found.reads == 0
     assert found.operators < 20
     assert [int(layer.num_batches_tracked) for layer in layers] == [1] * 50

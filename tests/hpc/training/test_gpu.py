@@ -1,15 +1,31 @@
-"""Tests that need a GPU: bf16, DALI's mixed decoding, deterministic resume, DeepSpeed; NCCL on two."""
+"""Tests that need a GPU: bf16, DALI's mixed decoding, deterministic resume, DeepSpeed, waits; NCCL on two."""
 
+import contextlib
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hpc.config.schema import Data, DeepSpeed, Engine
+from hpc import train
+from hpc.config.optimizers import OPTIMIZERS
+from hpc.config.schema import Data, DeepSpeed, Engine, Evaluate, Log, Optim, Save
+from hpc.distributed.comm import Comm
+from hpc.optim import build
+from hpc.optim.guard import guarded
+from hpc.runs.run_dir import RunDir
+from hpc.task import Task, build_task
 from launch.audit.compare import differences, elastic_differences, records, series
+<<<<<<< HEAD
 from tests.support.runs import finish, make_run, start
 from tests.support.sets import pack_set
+=======
+from tests.hpc.training.test_player import Rivals
+from tests.runs import finish, make_run, start
+from tests.sets import pack_set
+>>>>>>> help-s
 
 GPUS = torch.cuda.device_count()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="no NVIDIA GPU")]
@@ -79,3 +95,56 @@ def test_a_killed_run_of_deepspeed_equals_a_straight_one(tmp_path: Path, shards:
             ended = finish(start(runs[-1], variables={"ROSTRO_FAULT": fault} if fault else {}))
             assert ended[0][0] == (-9 if fault else 0)
     assert differences(*runs) == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("job", "engine"), [(build_task, "ddp"), (Rivals, "flat")])
+def test_an_update_waits_for_nothing_but_the_numbers_of_the_one_before(
+    tmp_path: Path,
+    shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    job: Callable[[Any], Task],
+    engine: str,
+    precision: str,
+) -> None:
+    """torch raises at any other wait: those for an event, as the exchange's, are not among them."""
+    monkeypatch.setattr(train, "build_task", job)
+    options: dict[str, Any] = {"save": Save(every=1000), "eval": Evaluate(every=1000), "log": Log(every=1000)}
+    options |= {"engine": Engine(name=engine), "precision": precision, "deterministic": False}
+    run = on_gpu(tmp_path / "run", shards, backend="host", **options)
+    comm = Comm(device=torch.device("cuda", 0))
+    with contextlib.closing(train.Trainer(RunDir(run), comm)) as trainer:
+        for _ in range(2):  # kernels are chosen, memory is taken
+            trainer.step()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(3):
+                before = trainer.clock
+                trainer.step()
+                trainer._after_step(before)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert {count for _, count in trainer.means.sums.values()} == {4}
+        assert all(math.isfinite(total) for total, _ in trainer.means.sums.values())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_gradient_that_is_not_finite_is_kept_out_without_a_wait(name: str) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 4).cuda()
+    optimizer = build.build_optimizer(Optim(name=name, momentum=0.9), list(net.named_parameters()))
+    for bad in (True, False, True):
+        before = [p.detach().clone() for p in net.parameters()]
+        for p in net.parameters():
+            p.grad = torch.full_like(p, torch.nan if bad else 1.0)
+        finite = torch.isfinite(net.weight.grad.norm())
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with guarded(optimizer, finite):
+                optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert all(bool(p.isfinite().all()) for p in net.parameters())
+        if name in ("sgd", "adam", "adamw"):
+            pairs = zip(before, net.parameters(), strict=True)
+            assert all(torch.equal(old, new) == bad for old, new in pairs)

@@ -1,0 +1,104 @@
+"""The host waits for the device once an update, for the numbers of the update before, and never inside."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from hpc import train
+from hpc.config.optimizers import OPTIMIZERS
+from hpc.config.schema import Engine, Evaluate, Log, Optim, Save
+from hpc.distributed.comm import Comm
+from hpc.runs.run_dir import RunDir
+from hpc.task import Task, build_task
+from tests.hpc.training.test_player import Rivals
+from tests.ranks import launch
+from tests.runs import TASK, make_run
+from tests.sets import pack_set
+from tests.support.host_reads import HostReads
+
+ONE = ["step_sync.py take: tolist"]
+READS: dict[str, Callable[[Tensor], Any]] = {
+    "item": lambda x: x[0].item(),
+    "float": lambda x: float(x[0]),
+    "int": lambda x: int(x[0]),
+    "if": lambda x: bool(x[0] > 1),
+    "tolist": lambda x: x.tolist(),
+    "numpy": lambda x: x.numpy(),
+    "cpu": lambda x: x.cpu(),
+    "nonzero": lambda x: x.nonzero(),
+    "mask": lambda x: x[x > 1],
+    "write by mask": lambda x: x.__setitem__(x > 1, 0.0),
+    "slice": lambda x: x[: x[0].to(torch.int64)],
+    "alpha": lambda x: x.add_(x, alpha=x[0]),
+    "weight": lambda x: torch._foreach_lerp_([x], [x + 1], x[0]),
+    "unique": lambda x: x.unique(),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_every_kind_of_read_is_seen(name: str) -> None:
+    with HostReads() as reads:
+        READS[name](torch.tensor([1.0, 2.0, 3.0]))
+    assert reads.found
+
+
+def reads_of_updates(comm: Comm, run: str, build: Callable[[Any], Task]) -> list[list[str]]:
+    """What the host reads in each of three updates between two log lines."""
+    found = []
+    with (
+        mock.patch.object(train, "build_task", build),
+        contextlib.closing(train.Trainer(RunDir(Path(run)), comm)) as trainer,
+    ):
+        trainer.step()
+        for _ in range(3):
+            before = trainer.clock
+            with HostReads() as reads:
+                trainer.step()
+                trainer._after_step(before)
+            found.append(reads.found)
+        assert {count for _, count in trainer.means.sums.values()} == {3}
+    return found
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_set(tmp_path_factory.mktemp("set"))
+
+
+def undisturbed_run(path: Path, shards: Path, **changes: Any) -> Path:
+    """A run of two ranks in which nothing is due within the first updates."""
+    changes = {
+        "procs": 2,
+        "save": Save(every=1000),
+        "eval": Evaluate(every=1000),
+        "log": Log(every=1000),
+    } | changes
+    return make_run(path, shards, **changes)
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "triplet", "supcon", "bce"])
+def test_the_siamese_job_waits_once_an_update(tmp_path: Path, shards: Path, loss: str) -> None:
+    run = undisturbed_run(tmp_path / "run", shards, task=TASK | {"loss": loss}, optim=Optim(clip=1.0))
+    assert launch(reads_of_updates, 2, str(run), build_task) == [[ONE] * 3] * 2
+
+
+@pytest.mark.parametrize("micro_batch", [0, 4])
+@pytest.mark.parametrize("norm_stats", ["local", "sync"])
+def test_two_players_wait_once_an_update(
+    tmp_path: Path, shards: Path, norm_stats: str, micro_batch: int
+) -> None:
+    options: dict[str, Any] = {"norm_stats": norm_stats, "micro_batch": micro_batch}
+    run = undisturbed_run(tmp_path / "run", shards, engine=Engine(name="flat"), **options)
+    assert launch(reads_of_updates, 2, str(run), Rivals) == [[ONE] * 3] * 2
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"lamb"}))  # LAMB's step counters are on the host
+def test_no_optimizer_waits(tmp_path: Path, shards: Path, name: str) -> None:
+    run = undisturbed_run(tmp_path / "run", shards, procs=1, optim=Optim(name=name))
+    assert reads_of_updates(Comm(), str(run), build_task) == [ONE] * 3

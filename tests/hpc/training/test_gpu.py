@@ -18,14 +18,9 @@ from hpc.optim.guard import guarded
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task, build_task
 from launch.audit.compare import differences, elastic_differences, records, series
-<<<<<<< HEAD
+from tests.hpc.training.test_player import Rivals
 from tests.support.runs import finish, make_run, start
 from tests.support.sets import pack_set
-=======
-from tests.hpc.training.test_player import Rivals
-from tests.runs import finish, make_run, start
-from tests.sets import pack_set
->>>>>>> help-s
 
 GPUS = torch.cuda.device_count()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="no NVIDIA GPU")]

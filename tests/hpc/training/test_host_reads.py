@@ -17,10 +17,10 @@ from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task, build_task
 from tests.hpc.training.test_player import Rivals
-from tests.ranks import launch
-from tests.runs import TASK, make_run
-from tests.sets import pack_set
 from tests.support.host_reads import HostReads
+from tests.support.ranks import launch
+from tests.support.runs import TASK, make_run
+from tests.support.sets import pack_set
 
 ONE = ["step_sync.py take: tolist"]
 READS: dict[str, Callable[[Tensor], Any]] = {

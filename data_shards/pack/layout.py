@@ -4,6 +4,7 @@ A plan is a function of the listing and the request alone, so any number of work
 """
 
 import hashlib
+import itertools
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_shards.errors import UserError
-from data_shards.shard_format.keys import identity_slugs, stem_slugs
+from data_shards.shard_format.keys import identity_slugs, slug, stem_slugs, visible
 from data_shards.sources.base import Sample
 
 TRAINED, VALIDATION, HELD_OUT = "train", "val", "eval"  # the sets of a pack with holdout= or val=
@@ -59,22 +60,74 @@ def fingerprint(
     """The sha256 of all that decides what a pack writes, except for the images' bytes."""
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
     for members in (*identities.values(), unfit):
-        facts = [tuple(_hashable(sample)) for sample in members]
+        facts = [_facts(sample) for sample in members]
         digest.update(repr(facts).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
-def _hashable(sample: Sample) -> Sample:
-    """The sample with the hash of each array in the array's place: numpy shortens what it prints."""
+def _facts(sample: Sample) -> tuple[Any, ...]:
+    """The sample as a tuple, with the hash of each array in its place: numpy shortens what it prints.
+
+    A sample without group and split is what it was before there were any, so that older packs are recognised.
+    """
+    facts = tuple(sample) if sample.group or sample.split else tuple(sample)[:-2]
     if not any(isinstance(label, np.ndarray) for label in sample.labels):
-        return sample
+        return facts
     labels = [
         (label.dtype.str, label.shape, hashlib.sha256(label.tobytes()).hexdigest())
         if isinstance(label, np.ndarray)
         else label
         for label in sample.labels
     ]
-    return sample._replace(labels=tuple(labels))
+    place = sample._fields.index("labels")
+    return (*facts[:place], tuple(labels), *facts[place + 1 :])
+
+
+def split_samples(
+    identities: Mapping[str, list[Sample]], *, holdout: float, val: float, split: str, seed: int
+) -> list[tuple[str, dict[str, list[Sample]]]]:
+    """[(split, {identity: its samples})], identities in packing order; no group is in two splits.
+
+    Official splits win; all other groups are divided as `split_identities` divides them. Raises UserError for
+    a group of two official splits, or a split that is empty.
+    """
+    parts = _official_splits(itertools.chain.from_iterable(identities.values()))
+    free = [name for name, part in parts.items() if not part]
+    parts = {name: part for name, part in parts.items() if part}
+    order = list(dict.fromkeys(parts.values()))
+    if free:
+        divided = split_identities(free, holdout=holdout, val=val, split=split, seed=seed)
+        parts |= {name: part for part, names in divided for name in names}
+        order = list(dict.fromkeys([*(part for part, _ in divided), *order]))
+    shuffled = sorted(identities, key=lambda name: _rank(name, seed, "order"))
+    sets: dict[str, dict[str, list[Sample]]] = {part: {} for part in order}
+    for name in shuffled:
+        for sample in identities[name]:
+            sets[parts[group_of(sample)]].setdefault(name, []).append(sample)
+    return list(sets.items())
+
+
+def _official_splits(samples: Iterable[Sample]) -> dict[str, str]:
+    """{group: the split that the source states, or ""}. Raises UserError for a group of two."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        name = group_of(sample)
+        other = first.setdefault(name, sample)
+        if other.split != sample.split:
+            raise UserError(
+                f"split={sample.split!r} of {visible(sample.path)}: its group {visible(name)!r} is also in "
+                f"split={other.split!r} ({visible(other.path)}); correct the source, or its lists"
+            )
+        if sample.split and (sample.split != slug(sample.split) or "/" in sample.split):
+            raise UserError(
+                f"split={sample.split!r} of {visible(sample.path)}: is not a plain name; type one, e.g. test"
+            )
+    return {name: sample.split for name, sample in first.items()}
+
+
+def group_of(sample: Sample) -> str:
+    """What must not be split of this sample: its group, or else its identity."""
+    return sample.group or sample.identity
 
 
 def split_identities(

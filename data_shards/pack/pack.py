@@ -13,7 +13,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.pack.journal import PackJournal, locked, remove_journal
-from data_shards.pack.layout import HELD_OUT, TRAINED, VALIDATION, fingerprint, group, split_identities
+from data_shards.pack.layout import HELD_OUT, TRAINED, VALIDATION, fingerprint, group, split_samples
 from data_shards.pack.request import Request, request_facts, source_kind
 from data_shards.pack.set_writer import SetWriter
 from data_shards.pack.shard_worker import pack_shard
@@ -54,8 +54,8 @@ def pack(
     _refuse_moved(source, request, identities)
     name = request.name or slug(source.name).replace("/", "_")
     digest = fingerprint(identities, unfit, request_facts(source, request, name))
-    splits = split_identities(
-        list(identities),
+    splits = split_samples(
+        identities,
         holdout=request.holdout,
         val=request.val,
         split=request.split,
@@ -67,11 +67,10 @@ def pack(
             _refuse_held_out(out, part, source_kind(source), name, request.split)
         packed = [split for split, _ in splits if _is_packed(out / split, digest)]
         writers = []
-        for split, people in splits:
+        for split, members in splits:
             if split in packed:
                 remove_journal(out / split)
                 continue
-            members = {person: identities[person] for person in people}
             reported = unfit if split == splits[0][0] else []
             journal = PackJournal(out / split, digest)
             writers.append(SetWriter(source, request, members, journal, name=name, unfit=reported))

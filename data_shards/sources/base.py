@@ -30,6 +30,10 @@ class Sample(NamedTuple):
     # or up to 1 as a share of the shorter side (None = keep the whole image).
     crop: tuple[int, int, int, int] | float | None = None
     unfit: str = ""  # the reason in rejected.csv if this file must not be packed ("" = it may)
+    # What must not be divided among sets, such as a clip, a person, or all photographs of an event ("" = the
+    # identity): a class is never that.
+    group: str = ""
+    split: str = ""  # the set in which the data set's authors put this sample ("" = `rostro pack` decides)
 
 
 class Source(Protocol):

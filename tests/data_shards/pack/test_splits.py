@@ -1,13 +1,16 @@
 """Three splits: whole people, by a hash of each name alone, so that nobody moves when others come or go."""
 
+import hashlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.errors import UserError
-from data_shards.pack.layout import split_identities
+from data_shards.pack.layout import fingerprint, group, split_identities, split_samples
 from data_shards.shard_format.manifest import read_manifest
 from data_shards.shard_format.shard_set import ShardSet
+from data_shards.sources.base import Sample
 from launch.cli import main
 from tests.support.image_folders import tree
 from tests.support.sets import pack_set, write_folders
@@ -95,6 +98,79 @@ def test_an_empty_split_is_refused_with_what_to_type(words, message):
     if "seed=" in str(refused.value):
         seed = int(str(refused.value).partition("seed=")[2].partition(",")[0])
         assert all(part for _, part in split_identities(names, split="train", seed=seed, **words))
+
+
+def sample(path: str, identity: str, group: str = "", split: str = "") -> Sample:
+    return Sample(path, identity, path, group=group, split=split)
+
+
+def divided(
+    samples: list[Sample], *, holdout: float = 0.0, val: float = 0.0, seed: int = 0
+) -> dict[str, str]:
+    """{path: split}"""
+    identities, _ = group(samples)
+    parts = split_samples(identities, holdout=holdout, val=val, split="train", seed=seed)
+    return {one.path: part for part, members in parts for each in members.values() for one in each}
+
+
+def test_a_group_is_in_one_split_whoever_is_in_it():
+    """Clips with several people, who are in several clips."""
+    samples = [sample(f"{n}", f"person{n % 50}", f"clip{n // 7}") for n in range(2000)]
+    parts = divided(samples, holdout=0.3, val=0.2)
+    assert parts.keys() == {one.path for one in samples}
+    by_clip = {one.group: parts[one.path] for one in samples}
+    assert all(parts[one.path] == by_clip[one.group] for one in samples)
+    assert set(by_clip.values()) == {"train", "val", "eval"}
+    some = samples[::3]  # nothing moves when other samples leave
+    assert divided(some, holdout=0.3, val=0.2) == {one.path: parts[one.path] for one in some}
+
+
+def test_people_are_divided_as_before_there_were_groups():
+    samples = [sample(f"{name}/{number}", name) for name in MANY[:300] for number in range(2)]
+    parts = split_samples(group(samples)[0], holdout=0.2, val=0.1, split="train", seed=3)
+    before = split_identities(sorted(MANY[:300]), holdout=0.2, val=0.1, split="train", seed=3)
+    assert [(part, list(members)) for part, members in parts] == before
+
+
+def test_official_splits_win_and_the_rest_is_divided():
+    samples = [sample(f"{n}", MANY[n], split="test" if n < 20 else "") for n in range(200)]
+    parts = divided(samples, holdout=0.3)
+    assert {parts[one.path] for one in samples[:20]} == {"test"}
+    assert {parts[one.path] for one in samples[20:]} == {"train", "eval"}
+    only = divided(
+        [one._replace(split="test" if n % 2 else "train") for n, one in enumerate(samples)], val=0.5
+    )
+    assert set(only.values()) == {"train", "test"}
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (
+            {"split": "test"},
+            "split='test' of b: its group 'clip' is also in split='train' .a.; correct the source",
+        ),
+        ({"split": ""}, "split='' of b: its group 'clip' is also in split='train'"),
+        (
+            {"split": "../up", "group": "other"},
+            "split='../up' of b: is not a plain name; type one",
+        ),
+    ],
+)
+def test_a_group_of_two_official_splits_is_refused(second, words):
+    first = sample("a", "ann", "clip", "train")
+    with pytest.raises(UserError, match=words):
+        divided([first, first._replace(path="b", **second)])
+
+
+def test_group_and_split_count_in_the_fingerprint_and_their_absence_does_not():
+    def digest(one: Sample) -> str:
+        return fingerprint({"ann": [one]}, [], {})
+
+    plain = sample("a", "ann")
+    assert len({digest(plain), digest(plain._replace(group="x")), digest(plain._replace(split="x"))}) == 3
+    facts = "[('a', 'ann', 'a', 0, (), None, '')]"
+    assert digest(plain) == hashlib.sha256(b"{}" + facts.encode() + b"[]").hexdigest()
 
 
 @pytest.mark.parametrize("words", [["val=1"], ["val=-0.1"], ["val=0.5", "holdout=0.5"], ["val=x"]])

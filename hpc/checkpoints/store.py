@@ -3,7 +3,7 @@
 A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights,
 optimizer tensors, EMA), the task's state, and a manifest with the sha256 of every file and of itself
 (`hpc/checkpoints/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished;
-`.damaged-*` is not what was saved. Which states go in: `hpc/train.py`.
+`.damaged-*` is not what was saved. Which states go in: `manager.py`.
 """
 
 import contextlib

@@ -61,7 +61,7 @@ def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
 
     None where neither the run nor a set says it.
     """
-    remedy = f"delete it, then the set tells: {folder}"
+    remedy = f"delete it, and it is read from {folder} again"
     facts_file, hashes_file = run / f"{role}.json", run / f"{role}.bin"
     try:
         facts = read_json(facts_file, SCHEMA, remedy=remedy)
@@ -72,7 +72,7 @@ def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
         return people_of(ShardSet.open(folder, fields=("identity",))) if here else None
     if hashlib.sha256(data).hexdigest() != facts["sha256"] or len(data) != 8 * (names + images):
         raise FileError(
-            f"{hashes_file} is damaged, its hash differs: delete {facts_file}, then {folder} tells"
+            f"{hashes_file} is damaged, its hash differs: delete {facts_file}, and they are read from {folder} again"
         )
     table = np.frombuffer(data, "<u8")
     return People(facts["set"], facts["source"], table[:names], table[names:])

@@ -141,7 +141,7 @@ def _status_message(run: RunDir) -> str:
     end = time.monotonic() + PATIENCE
     while (cause := root_cause(run)) is None and time.monotonic() < end:
         time.sleep(0.1)
-    remedy = f"see `rostro logs {run.name} rank=guilty`, then `rostro resume {run.name}`"
+    remedy = f"see `rostro logs {run.name} rank=failed`, then `rostro resume {run.name}`"
     if cause is None:
         return f"a rank was lost; {remedy}"
     who = "" if cause.message.startswith("rank") else f"rank {cause.rank}: "

@@ -26,7 +26,7 @@ OPTIONS = {
     "val": Option(
         0.0,
         "and to OUT/val, which chooses checkpoint and threshold; the rest: OUT/train. A hash of each name "
-        "decides, so an identity never moves when others come or leave, and the shares are met about",
+        "decides, so an identity never moves when others come or leave, and the shares are approximate",
     ),
     "size": Option(
         0, "store squares of this side in pixels (centre, area filter, quality 95); 0 keeps the files"

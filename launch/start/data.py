@@ -179,7 +179,7 @@ def recorded(run: RunDir) -> dict[str, str]:
     """Return the digests of the sets that a run began with, by split; {} for a run of an earlier version."""
     try:
         recorded_digests: dict[str, str] = read_json(
-            run.data_file, {str: str}, remedy="restore it; the sets are known by it"
+            run.data_file, {str: str}, remedy="restore it; it names the sets that the run began with"
         )
     except MissingFile:
         return {}
@@ -206,9 +206,10 @@ def check_digests(run: RunDir, config: Config) -> None:
 def memory(plan: RunPlan) -> dict[str, float]:
     """Estimate the bytes of one rank by their use, from the counts of the task's yaml; {} if it has none."""
     config = plan.config
-    if plan.checks is None or not plan.counts:
+    counts = getattr(plan.checks, "counts", None)
+    if counts is None or not plan.counts:
         return {}
-    parameters, image = plan.checks.counts(config, plan.counts)
+    parameters, image = counts(config, plan.counts)
     half = 0.5 if config.precision == "bf16" else 1.0
     world, copy = config.procs * config.nodes, 4.0 * parameters
     moments = len(OPTIMIZERS[config.optim.name].moments_with(config.optim.momentum))

@@ -6,7 +6,7 @@ import numpy as np
 
 from data_shards.shard_format.shard_set import ShardSet
 from launch.cli import main
-from tests.support.pictures_on_disk import identity_folders
+from tests.support.image_folders import identity_folders
 
 
 def pack(src: Path, out: Path, *words: str) -> int:

@@ -71,9 +71,7 @@ def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
         here = "://" not in folder and (Path(folder) / "manifest.json").is_file()
         return people_of(ShardSet.open(folder, fields=("identity",))) if here else None
     if hashlib.sha256(data).hexdigest() != facts["sha256"] or len(data) != 8 * (names + images):
-        raise FileError(
-            f"{hashes_file} is damaged, its hash differs: delete {facts_file}, and they are read from {folder} again"
-        )
+        raise FileError(f"{hashes_file} is damaged: delete {facts_file}, and it is made anew from {folder}")
     table = np.frombuffer(data, "<u8")
     return People(facts["set"], facts["source"], table[:names], table[names:])
 

@@ -178,7 +178,7 @@ def test_source_refuses(options, message):
 
 def test_source_wants_no_folder():
     defaults = {"identities": 2, "per_identity": 2, "size": 0, "seed": 0}
-    with pytest.raises(UserError, match="src=images: source=procedural reads no folder"):
+    with pytest.raises(UserError, match="src=pictures: source=procedural reads no folder"):
         open_source("procedural", "pictures", options=defaults)
 
 

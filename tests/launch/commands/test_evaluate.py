@@ -167,7 +167,7 @@ def test_people_of_the_training_are_refused_and_their_threshold_is_not_kept(tmp_
     )
     assert not (run / "threshold.json").exists()
     assert main(["evaluate", str(run), train, "bootstrap=0", "overlap=allow"]) == 0
-    assert "chosen on images eval" in capsys.readouterr().out
+    assert "chosen on pictures eval" in capsys.readouterr().out
     assert json.loads((run / "threshold.json").read_text())["split"] == "eval"
     assert main(["evaluate", str(run), train, "bootstrap=0", "overlap=allow", "keep=true"]) == 2
     assert "keep=true: a threshold of people of the training" in capsys.readouterr().err

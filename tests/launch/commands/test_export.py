@@ -100,7 +100,7 @@ def test_the_card_s_example_gives_the_score_and_verdict_of_verify(
     assert card["preprocessing"]["resize"] == pixels.KERNEL
     assert (
         card["preprocessing"]["faces"]
-        == "cut faces as the training set images has them (source folder, images not cut)"
+        == "cut faces as the training set pictures has them (source folder, images not cut)"
     )
     assert card["onnx"]["score"]["unit"] == ("probability" if loss == "bce" else "cosine")
     first, second, third = tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "c.jpg"

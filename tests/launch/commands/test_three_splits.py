@@ -62,7 +62,7 @@ def test_val_chooses_the_threshold_and_eval_is_reported(run, shards, capsys):
     assert report["threshold_from"]["split"] == kept(run)["split"] == "val"
     assert kept(run)["manifest_sha256"] == ShardSet.open(shards / "val").digest
     assert report["threshold"] == kept(run)["threshold"] != report["rows"][0]["thresholds"]["eer"]
-    assert f"threshold {report['threshold']:.4f} (cosine), chosen on images val" in shown
+    assert f"threshold {report['threshold']:.4f} (cosine), chosen on pictures val" in shown
     assert "; kept for `rostro verify`" in shown
     assert CHOSEN not in shown
     listed = evaluated(run, f"data={shards / 'eval'}")  # what is there serves, nothing is written
@@ -96,7 +96,7 @@ def test_only_the_validation_people_or_keep_write_the_threshold(run, shards, cap
     assert other["kept"]
     capsys.readouterr()
     again = evaluated(run, f"data={shards / 'eval'}")  # what was kept on purpose is used, and named
-    assert "chosen on images eval" in capsys.readouterr().out
+    assert "chosen on pictures eval" in capsys.readouterr().out
     assert again["threshold"] == other["threshold"]
     assert evaluated(run)["threshold"] == first["threshold"]  # the run's own choice, anew
     assert (run / "threshold.json").read_bytes() == before

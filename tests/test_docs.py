@@ -140,9 +140,10 @@ def test_a_wrong_key_in_a_document_would_be_noticed(monkeypatch):
 
 @cache
 def all_keys() -> set[str]:
+    from launch.commands import pack
     from launch.options.compose import GROUPS, known_keys
 
-    return {*known_keys("siamese"), *GROUPS}
+    return {*known_keys("siamese"), *GROUPS, *pack.OPTIONS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

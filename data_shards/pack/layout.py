@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from data_shards.shard_format.keys import identity_slugs, slug, stem_slugs, visi
 from data_shards.sources.base import Sample
 
 TRAINED, VALIDATION, HELD_OUT = "train", "val", "eval"  # the sets of a pack with holdout= or val=
+Division = list[tuple[str, list[str]]]  # [(split, its groups)]
 LEAST_SHARDS = 8  # shards of even size, so that workers, and later ranks, share even a small set
 LEAST_BYTES = 1 << 20  # of a shard that is cut only for that reason
 UNKNOWN_BYTES = 20_000  # of an image whose size the source does not know
@@ -84,11 +85,14 @@ def _facts(sample: Sample) -> tuple[Any, ...]:
 
 
 def split_samples(
-    identities: Mapping[str, list[Sample]], *, holdout: float, val: float, split: str, seed: int
+    identities: Mapping[str, list[Sample]],
+    divide: Callable[[list[str]], Division],
+    *,
+    seed: int,
 ) -> list[tuple[str, dict[str, list[Sample]]]]:
     """[(split, {identity: its samples})], identities in packing order; no group is in two splits.
 
-    Official splits win; all other groups are divided as `split_identities` divides them. Raises UserError for
+    Official splits win; `divide` gives [(split, its groups)] of all other groups. Raises UserError for
     a group of two official splits, or a split that is empty.
     """
     parts = _official_splits(itertools.chain.from_iterable(identities.values()))
@@ -96,10 +100,10 @@ def split_samples(
     parts = {name: part for name, part in parts.items() if part}
     order = list(dict.fromkeys(parts.values()))
     if free:
-        divided = split_identities(free, holdout=holdout, val=val, split=split, seed=seed)
+        divided = divide(free)
         parts |= {name: part for part, names in divided for name in names}
         order = list(dict.fromkeys([*(part for part, _ in divided), *order]))
-    shuffled = sorted(identities, key=lambda name: _rank(name, seed, "order"))
+    shuffled = sorted(identities, key=lambda name: rank(name, seed, "order"))
     sets: dict[str, dict[str, list[Sample]]] = {part: {} for part in order}
     for name in shuffled:
         for sample in identities[name]:
@@ -140,7 +144,7 @@ def split_identities(
     person moves when others come or go, and a larger share takes people from `train` only. Raises UserError
     if a split is empty.
     """
-    shuffled = sorted(identities, key=lambda name: _rank(name, seed, "order"))
+    shuffled = sorted(identities, key=lambda name: rank(name, seed, "order"))
     if not holdout and not val:
         return [(split, shuffled)]
     parts: dict[str, list[str]] = {TRAINED: []}
@@ -161,7 +165,7 @@ def split_identities(
 
 
 def _part(name: str, holdout: float, val: float, seed: int) -> str:
-    place = int.from_bytes(_rank(unicodedata.normalize("NFC", name), seed, "holdout")[:8], "big") / 2**64
+    place = int.from_bytes(rank(unicodedata.normalize("NFC", name), seed, "holdout")[:8], "big") / 2**64
     if place < holdout:
         return HELD_OUT
     return VALIDATION if place >= 1 - val else TRAINED
@@ -176,7 +180,8 @@ def _remedy(identities: Sequence[str], holdout: float, val: float) -> str:
     return "type a larger share, or leave it out"
 
 
-def _rank(name: str, seed: int, purpose: str) -> bytes:
+def rank(name: str, seed: int, purpose: str) -> bytes:
+    """A hash by which names are ordered."""
     return hashlib.sha256(f"{purpose} {seed} {name}".encode("utf-8", "surrogateescape")).digest()
 
 

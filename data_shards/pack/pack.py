@@ -8,15 +8,26 @@ manifest, and so no set; the same call again resumes from the finished shards.
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.pack.journal import PackJournal, locked, remove_journal
-from data_shards.pack.layout import HELD_OUT, TRAINED, VALIDATION, fingerprint, group, split_samples
+from data_shards.pack.layout import (
+    HELD_OUT,
+    TRAINED,
+    VALIDATION,
+    Division,
+    fingerprint,
+    group,
+    split_identities,
+    split_samples,
+)
 from data_shards.pack.request import Request, request_facts, source_kind
 from data_shards.pack.set_writer import SetWriter
 from data_shards.pack.shard_worker import pack_shard
+from data_shards.pack.strata import classes_of_groups, divide_exactly
 from data_shards.shard_format.keys import slug
 from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest, write_manifest
 from data_shards.shard_format.schema import LAST_AXIS, declared_schema
@@ -54,13 +65,7 @@ def pack(
     _refuse_moved(source, request, identities)
     name = request.name or slug(source.name).replace("/", "_")
     digest = fingerprint(identities, unfit, request_facts(source, request, name))
-    splits = split_samples(
-        identities,
-        holdout=request.holdout,
-        val=request.val,
-        split=request.split,
-        seed=request.seed,
-    )
+    splits = split_samples(identities, partial(_divide, source, request, identities), seed=request.seed)
     _refuse_set(out)
     with locked(out):
         for part in {HELD_OUT, VALIDATION} - {split for split, _ in splits}:
@@ -90,6 +95,17 @@ def pack(
         for writer in writers:
             writer.journal.remove()
     return [Packed(out / split, read_manifest(out / split)[0], split in packed) for split, _ in splits]
+
+
+def _divide(
+    source: Source, request: Request, identities: Mapping[str, Sequence[Sample]], groups: Sequence[str]
+) -> Division:
+    """[(split, its groups)], as the request asks."""
+    holdout, val, seed = request.holdout, request.val, request.seed
+    if not request.exact:
+        return split_identities(groups, holdout=holdout, val=val, split=request.split, seed=seed)
+    classes = classes_of_groups(declared_schema(source.fields, source.cls), identities)
+    return divide_exactly({name: classes[name] for name in groups}, holdout=holdout, val=val, seed=seed)
 
 
 def _refuse_moved(source: Source, request: Request, identities: Mapping[str, Sequence[Sample]]) -> None:

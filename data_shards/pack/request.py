@@ -11,6 +11,7 @@ from data_shards.sources.base import Source
 
 # How `layout.split_identities` cuts, for the manifest.
 CUT = "eval: hash < holdout, val: hash >= 1 - val"
+EXACT_CUT = "of each class, eval: lowest hashes, val: highest, nearest whole numbers to the shares"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Request:
     shard_mb: float = 100.0  # approximate size of the largest shard, in 10^6 bytes
     verify: str = "decode"  # decode | none
     seed: int = 0  # of the order of the identities and the choice of those held out
+    exact: bool = False  # the shares are exact within every class
     name: str = ""  # of the set and its files ("" = the source's name)
     options: Mapping[str, Any] = field(default_factory=dict)  # of the source
 
@@ -33,6 +35,10 @@ class Request:
             "val": (
                 0 <= self.val < 1 and self.holdout + self.val < 1,
                 "a share of the identities, from 0 and, with holdout, below 1, e.g. 0.1",
+            ),
+            "exact": (
+                not self.exact or self.holdout + self.val > 0,
+                "holdout= or val= beside holdout.exact=true",
             ),
             "size": (
                 self.size == 0 or 8 <= self.size <= 8192,
@@ -66,10 +72,10 @@ def request_facts(source: Source, request: Request, name: str) -> dict[str, Any]
         "schema": labels["schema"],
         "source": source_kind(source),
         **labels,
-        **{key: value for key, value in vars(request).items() if key not in ("options", "val")},
+        **{key: value for key, value in vars(request).items() if key not in ("options", "val", "exact")},
         "options": dict(request.options),
         "name": name,
     }
     if request.holdout or request.val:  # older sets were cut at a count of people, and are other sets
-        facts |= {"val": request.val, "cut": CUT}
+        facts |= {"val": request.val, "cut": EXACT_CUT if request.exact else CUT}
     return facts

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 OPTIONS = {
     "source": Option(
-        "", "vggface2 | lfw | orl | folder (one for each identity or class) | procedural (from nothing)"
+        "",
+        "folder (one for each identity) | classes (one for each class) | vggface2 | lfw | orl | procedural",
     ),
     "src": Option("", "folder of the data set as published"),
     "out": Option("", "folder of the packed sets"),
@@ -27,6 +28,9 @@ OPTIONS = {
         0.0,
         "and to OUT/val, which chooses checkpoint and threshold; the rest: OUT/train. A hash of each name "
         "decides, so an identity never moves when others come or leave, and the shares are approximate",
+    ),
+    "holdout.exact": Option(
+        False, "make both shares exact within every class; images may then move when others come or leave"
     ),
     "size": Option(
         0, "store squares of this side in pixels (centre, area filter, quality 95); 0 keeps the files"
@@ -94,6 +98,7 @@ def main(argv: list[str]) -> int:
         shard_mb=args.shard_mb,
         verify=args.verify,
         seed=args.seed,
+        exact=getattr(args, "holdout.exact"),
         name=args.name,
         options=options,
     )

@@ -34,6 +34,26 @@ def test_images_of_a_class_are_in_all_sets_and_none_is_in_two(tmp_path):
         assert (np.diff(shards.labels["class"]) != 0).sum() > 5  # shuffled, not class after class
 
 
+def test_exact_shares_hold_within_every_class(tmp_path, capsys):
+    src = identity_folders(tmp_path / "src", identities=3, pictures=20, side=16)
+    (src / "person_02" / "p_0.jpg").unlink()
+    words = ["holdout=0.25", "val=0.1", "holdout.exact=true"]
+    assert pack(src, tmp_path / "out", *words) == 0
+    for part, counts in (("eval", [5, 5, 5]), ("val", [2, 2, 2]), ("train", [13, 13, 12])):
+        shards = ShardSet.open(tmp_path / "out" / part)
+        assert np.bincount(shards.labels["class"]).tolist() == counts
+        assert shards.manifest["cut"].startswith("of each class")
+    assert pack(src, tmp_path / "out", *words) == 0
+    assert capsys.readouterr().out.count("is there already") == 3
+    assert pack(src, tmp_path / "few", "holdout=0.01", "holdout.exact=true") == 2
+    assert "eval is empty, no class has enough samples" in capsys.readouterr().err
+    assert pack(src, tmp_path / "few", "holdout.exact=true") == 2
+    assert "exact=True: type holdout= or val= beside holdout.exact=true" in capsys.readouterr().err
+    people = ["pack", "source=folder", f"src={src}", f"out={tmp_path / 'few'}", "holdout=0.3"]
+    assert main([*people, "holdout.exact=true"]) == 2
+    assert "holdout.exact=true: the source states no class; leave it out or" in capsys.readouterr().err
+
+
 def test_no_image_moves_when_others_leave(tmp_path):
     src = identity_folders(tmp_path / "src", identities=2, images=20, side=16)
     assert pack(src, tmp_path / "all", "holdout=0.3") == 0

@@ -35,7 +35,7 @@ def test_images_of_a_class_are_in_all_sets_and_none_is_in_two(tmp_path):
 
 
 def test_exact_shares_hold_within_every_class(tmp_path, capsys):
-    src = identity_folders(tmp_path / "src", identities=3, pictures=20, side=16)
+    src = identity_folders(tmp_path / "src", identities=3, images=20, side=16)
     (src / "person_02" / "p_0.jpg").unlink()
     words = ["holdout=0.25", "val=0.1", "holdout.exact=true"]
     assert pack(src, tmp_path / "out", *words) == 0

@@ -68,7 +68,7 @@ def test_the_help_of_submit_says_what_every_key_may_be(capsys):
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"submit", "completion"}))
 def test_the_help_of_a_command_shows_each_declared_option_once(command, capsys):
     page = printed(capsys, command, "--help")
-    names = re.findall(r"^  ([a-z_]+)=", page, re.M)
+    names = re.findall(r"^  ([a-z_.]+)=", page, re.M)
     assert names == list(load(command).OPTIONS)
     assert max(map(len, page.splitlines())) <= 120
 

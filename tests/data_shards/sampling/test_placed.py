@@ -95,7 +95,7 @@ def test_undo_brings_points_boxes_and_masks_back(config, size, seed):
     np.testing.assert_allclose(placed.undo_points(there, rows, mirror=mirror), points, atol=1e-9)
     points[3, 1] = 20, 30
     boxes = np.sort(points[:, :2], axis=1).reshape(-1, 4)
-    boxes[0, :2] = UNKNOWN_POINT  # a corner like any other
+    boxes[0] = UNKNOWN_POINT, UNKNOWN_POINT, 50, 60  # a corner like any other
     np.testing.assert_allclose(placed.undo_boxes(placed.boxes(boxes, rows), rows), boxes, atol=1e-9)
     mask = rng.integers(0, 5, size[::-1], dtype=np.uint8)
     for row in range(len(placed)):

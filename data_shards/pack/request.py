@@ -36,10 +36,6 @@ class Request:
                 0 <= self.val < 1 and self.holdout + self.val < 1,
                 "a share of the identities, from 0 and, with holdout, below 1, e.g. 0.1",
             ),
-            "exact": (
-                not self.exact or self.holdout + self.val > 0,
-                "holdout= or val= beside holdout.exact=true",
-            ),
             "size": (
                 self.size == 0 or 8 <= self.size <= 8192,
                 "pixels from 8 to 8192, or 0 to keep all sizes",
@@ -58,6 +54,8 @@ class Request:
         for key, (good, remedy) in checks.items():
             if not good:
                 raise UserError(f"{key}={getattr(self, key)}: type {remedy}")
+        if self.exact and not self.holdout + self.val:
+            raise UserError("holdout.exact=true divides nothing: type holdout= or val= beside it")
 
 
 def source_kind(source: Source) -> str:

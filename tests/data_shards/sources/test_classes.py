@@ -48,7 +48,7 @@ def test_exact_shares_hold_within_every_class(tmp_path, capsys):
     assert pack(src, tmp_path / "few", "holdout=0.01", "holdout.exact=true") == 2
     assert "eval is empty, no class has enough samples" in capsys.readouterr().err
     assert pack(src, tmp_path / "few", "holdout.exact=true") == 2
-    assert "exact=True: type holdout= or val= beside holdout.exact=true" in capsys.readouterr().err
+    assert "holdout.exact=true divides nothing: type holdout= or val= beside it" in capsys.readouterr().err
     people = ["pack", "source=folder", f"src={src}", f"out={tmp_path / 'few'}", "holdout=0.3"]
     assert main([*people, "holdout.exact=true"]) == 2
     assert "holdout.exact=true: the source states no class; leave it out or" in capsys.readouterr().err

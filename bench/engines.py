@@ -57,7 +57,7 @@ class Variant:
         self.player = Player("net", self.task.players()["net"], config, self.comm)
         rows = torch.arange(SHARE) + comm.rank * SHARE
         images = torch.randn(SHARE, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
-        self.batch = Batch(images, {"identity": rows // 4}, rows, rows)
+        self.batch = Batch({"image": images}, {"identity": rows // 4}, rows[:, None], rows)
 
     def step(self) -> None:
         from hpc.task import Phase

@@ -136,7 +136,7 @@ def ours(images: Images, config: Augment, backend: str) -> Iterator[int]:
     loader.start(0)
     try:
         while True:
-            yield len(to_float(loader.next().images))
+            yield len(to_float(loader.next().images["image"]))
     finally:
         loader.close()
 

@@ -97,9 +97,11 @@ def bare_loop(batch: Batch) -> Callable[[], None]:
     comm = Comm()
 
     def step() -> None:
-        images = batch.images.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+        images = (
+            batch.images["image"].float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+        )
         optimizer.zero_grad(set_to_none=True)
-        pairs = form_pairs(net(images), batch.labels["identity"], batch.ids, comm)
+        pairs = form_pairs(net(images), batch.labels["identity"], batch.ids[:, 0], comm)
         loss = contrastive(pairs, margin=1.0)
         loss.backward()
         optimizer.step()

@@ -53,6 +53,15 @@ def uniform(stream: np.uint64 | np.ndarray, positions: np.ndarray, draws: int) -
     return (bits(stream, positions, draws) >> _S11) * 2.0**-53
 
 
+def normal(stream: np.uint64 | np.ndarray, positions: np.ndarray, draws: int) -> np.ndarray:
+    """float64 [n, draws] of the standard normal distribution, counted as `uniform` (Box and Muller 1958)."""
+    half = -(-draws // 2)
+    pairs = uniform(stream, positions, 2 * half)
+    length = np.sqrt(-2.0 * np.log1p(-pairs[:, :half]))
+    angle = 2.0 * np.pi * pairs[:, half:]
+    return np.concatenate([length * np.cos(angle), length * np.sin(angle)], axis=1)[:, :draws]
+
+
 def permute(
     stream: np.uint64 | np.ndarray, indices: np.ndarray, size: int | np.integer | np.ndarray
 ) -> np.ndarray:

@@ -125,8 +125,8 @@ class Task:
     def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Meter]) -> None:
         """Add one batch of the held-out set to the meters. No communication."""
 
-    def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
-        """Return the outputs for `images` [n, 3, h, w] in [-1, 1] that `verify` and `export` use."""
+    def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        """Return the outputs [n, ...] for `batch.images`, which may have no labels."""
         raise NotImplementedError
 
     @property
@@ -147,7 +147,7 @@ class Task:
 
         Called without gradients and with the networks in eval mode.
         """
-        return {"batch": batch.images.flatten(0, -4)[:32]}
+        return {"batch": next(iter(batch.images.values())).flatten(0, -4)[:32]}
 
     def state(self) -> dict[str, Any]:
         """Return the state: tensors and plain values in dicts and lists, the same at any world size."""

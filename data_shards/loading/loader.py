@@ -70,8 +70,8 @@ def _backend(
 class Loader(ABC):
     """This rank's share of one global batch after the other, for ever."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, seed: int) -> None:
+        self._backend, self._seed = backend, seed
         self.waited = 0.0  # seconds spent in next(), all together
 
     @abstractmethod
@@ -84,7 +84,7 @@ class Loader(ABC):
         DecodeError names an image that does not decode.
         """
         begin = time.perf_counter()
-        batch = Batch.of_request(*self._backend.next())
+        batch = Batch.of_request(*self._backend.next(), self._seed)
         self.waited += time.perf_counter() - begin
         return batch
 
@@ -117,7 +117,7 @@ class TrainLoader(Loader):
         device_id: int | None = None,
     ) -> None:
         rank_block(0, batch, rank, world, unit=order.unit)
-        self._order, self._seed, self._rank, self._world = order, seed, rank, world
+        self._order, self._rank, self._world = order, rank, world
         self._batch, self._augment = batch, augment
         self._requests = RequestBuilder(shards, fields)
         self._check_count()
@@ -131,7 +131,8 @@ class TrainLoader(Loader):
                 threads=threads,
                 ahead=ahead,
                 device_id=device_id,
-            )
+            ),
+            seed,
         )
 
     def _check_count(self) -> None:

@@ -101,10 +101,10 @@ class StreamLoader(Loader):
             raise UserError(
                 f"data.stream=true reads the label identity, not {', '.join(fields)}: use data.stream=false"
             )
-        self._seed, self._rank, self._world = seed, rank, world
+        self._rank, self._world = rank, world
         self._batch, self._augment, self._buffer, self._group = batch, augment, buffer, group
         self._slots = self._sources.slots(group)
-        super().__init__(HostBackend(_Bytes(), size=size, threads=threads, ahead=ahead))
+        super().__init__(HostBackend(_Bytes(), size=size, threads=threads, ahead=ahead), seed)
 
     def start(self, clock: int) -> None:
         """Build the sequence anew from a clock, to the precision that the module's docstring states."""

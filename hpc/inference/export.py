@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from data_shards.errors import UserError
 from data_shards.files import FileError, read_json, write_bytes, write_json
 from data_shards.images.pixels import KERNEL
+from data_shards.loading.batch import Batch
 from data_shards.shard_format.manifest import read_manifest
 from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
@@ -68,10 +69,10 @@ class Exported(nn.Module):
         self.nets = nn.ModuleDict(model.nets)
         self.task = model.task
         with torch.no_grad():
-            self.names = tuple(self.task.predict(model.nets, example))
+            self.names = tuple(self.task.predict(model.nets, Batch.of_images(example)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.task.predict(dict(self.nets.items()), images)
+        outputs = self.task.predict(dict(self.nets.items()), Batch.of_images(images))
         return tuple(outputs[name] for name in self.names)
 
 
@@ -116,7 +117,7 @@ def _write_graphs(model: Predictor, out: Path) -> tuple[dict[str, Any], list[Pat
     if scorer is None:
         return facts, [out / "model.onnx"]
     with torch.no_grad():
-        embeddings = model.task.predict(model.nets, images)["embedding"]
+        embeddings = model.task.predict(model.nets, Batch.of_images(images))["embedding"]
     _write_onnx(scorer.eval(), {"a": embeddings, "b": embeddings.clone()}, ("score",), out / "score.onnx")
     facts["score"] = {
         "graph": "score.onnx",

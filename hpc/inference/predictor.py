@@ -24,7 +24,7 @@ from hpc.checkpoints.store import Damaged
 from hpc.config.schema import Config
 from hpc.optim.state import load_module
 from hpc.runs.run_dir import RunDir
-from hpc.task import Score, Task, build_task
+from hpc.task import Batch, Score, Task, build_task
 from hpc.training import seeding
 
 BATCH = 64  # images at a time
@@ -55,7 +55,7 @@ class Predictor:
     def _block(self, images: np.ndarray) -> dict[str, np.ndarray]:
         tensor = torch.from_numpy(np.ascontiguousarray(images)).to(_device()).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            outputs = self.task.predict(self.nets, tensor.float().div_(127.5).sub_(1.0))
+            outputs = self.task.predict(self.nets, Batch.of_images(tensor.float().div_(127.5).sub_(1.0)))
         return {key: value.float().cpu().numpy() for key, value in outputs.items()}
 
     def embed(self, images: np.ndarray) -> np.ndarray:

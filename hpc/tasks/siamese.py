@@ -40,13 +40,13 @@ class Siamese(Task):
         return [Phase("embed", "net", coupled=True)]
 
     def forward(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        return nets["net"](batch.images)
+        return nets["net"](batch.images["image"])
 
     def couple(
         self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
     ) -> Tensor:
         keys = self.config.task
-        ids = batch.ids.to(outputs.device, non_blocking=True)
+        ids = batch.ids[:, 0].to(outputs.device, non_blocking=True)
         pairs = form_pairs(outputs, batch.labels["identity"], ids, self.comm)
         net = getattr(nets["net"], "module", nets["net"])  # the head is called outside DDP's forward
         loss = LOSSES[keys["loss"]](
@@ -96,13 +96,14 @@ class Siamese(Task):
         return {"verification": Verification()}
 
     def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Any]) -> None:
-        embeddings = self.predict(nets, batch.images)["embedding"].cpu().numpy()
+        embeddings = self.predict(nets, batch)["embedding"].cpu().numpy()
         identity = batch.labels["identity"].cpu().numpy()
         meters["verification"].score = self.score(nets)
-        meters["verification"].add(batch.ids.numpy(), embeddings=embeddings, identity=identity)
+        meters["verification"].add(batch.ids[:, 0].numpy(), embeddings=embeddings, identity=identity)
 
-    def predict(self, nets: dict[str, nn.Module], images: Tensor) -> dict[str, Tensor]:
+    def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Return unit embeddings [n, d]; with `task.mirror` of the sum over an image and its mirror image."""
+        images = batch.images["image"]
         embedding = nets["net"](images).float()
         if self.config.task["mirror"]:
             embedding = F.normalize(embedding + nets["net"](images.flip(3)).float(), dim=1)

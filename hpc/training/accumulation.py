@@ -59,7 +59,7 @@ class BackwardPass:
             return self._summed(batch, blocks)
 
     def _summed(self, batch: Batch, blocks: list[slice]) -> Tensor:
-        total = torch.zeros((), device=batch.images.device)
+        total = torch.zeros((), device=batch.device)
         for index, block in enumerate(blocks):
             self.seed(index)
             part = batch[block]

@@ -193,7 +193,7 @@ def refuse_not_finite(sync: StepSync, message: StepMessage, config: Config, comm
     found = [(place, rank) for rank, place in enumerate(sync.not_finite) if place]
     if not found:
         return
-    ids_by_rank = collectives.gather_objects(message.ids.tolist(), comm)
+    ids_by_rank = collectives.gather_objects(message.ids.flatten().tolist(), comm)
     place, rank = min(found)
     phase, name = message.scalars[place - 1]
     what = f"loss of rank {rank}" if name == "loss" else "gradient (summed over all ranks)"

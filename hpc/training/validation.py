@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from data_shards.loading.batch import IMAGE
 from hpc.distributed.collectives import broadcast, gather_rows
 from hpc.distributed.comm import Comm
 from hpc.task import Batch, Report, Task
@@ -47,8 +48,8 @@ def evaluate(
     with in_eval_mode(nets), torch.no_grad():
         for raw in batches:
             if comm.main and sum(map(len, ids)) < thumbnails:
-                thumbs.append(raw.images)
-                ids.append(raw.ids)
+                thumbs.append(raw.images[IMAGE])
+                ids.append(raw.ids[:, 0])
             task.evaluate(nets, raw.prepare(comm.device, channels_last=channels_last), meters)
     report = Report()
     for meter in meters.values():

@@ -120,3 +120,13 @@ def test_all_permutations_of_few_elements_are_about_equally_likely(size):
     counts = np.array(list(Counter(map(tuple, np.stack(columns, 1).tolist())).values()))
     assert len(counts) == number
     assert counts.var() < expected + (0.12 * expected) ** 2
+
+
+def test_normal_draws_are_counted_and_standard():
+    stream, positions = counter_rng.key(7, "latents", "G"), np.arange(20_000)
+    drawn = counter_rng.normal(stream, positions, 5)
+    assert drawn.shape == (20_000, 5)
+    np.testing.assert_array_equal(counter_rng.normal(stream, positions[300:310], 5), drawn[300:310])
+    assert np.abs(drawn.mean(0)).max() < 0.03
+    np.testing.assert_allclose(np.cov(drawn.T), np.eye(5), atol=0.04)
+    assert abs((np.abs(drawn) > 1.96).mean() - 0.05) < 0.003

@@ -47,6 +47,6 @@ def messages_of_an_update(comm: Comm, loss: str) -> list[str]:
     nets = task.players()
     outputs = torch.nn.functional.normalize(torch.randn(4, 8), dim=1).requires_grad_()
     rows = torch.arange(4) + 4 * comm.rank
-    batch = Batch(torch.zeros(4, 3, 8, 8), {"identity": rows // 2}, rows, rows)
+    batch = Batch({"image": torch.zeros(4, 3, 8, 8)}, {"identity": rows // 2}, rows[:, None], rows)
     task.couple(Phase("embed", "net", coupled=True), nets, outputs, batch, 0).backward()
     return calls

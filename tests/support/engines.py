@@ -38,7 +38,7 @@ class Classify(Task):
         return {"net": nn.Sequential(trunk, nn.Linear(features, CLASSES))}
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        return F.cross_entropy(nets["net"](batch.images), batch.labels["identity"])
+        return F.cross_entropy(nets["net"](batch.images["image"]), batch.labels["identity"])
 
 
 def settings(job: str, optimizer: str, engine: str, **deepspeed: Any) -> Config:
@@ -78,7 +78,7 @@ def data(step: int) -> Batch:
     images = torch.randn(BATCH, 3, 32, 32, generator=generator)
     images[3::4] = images[0::4]
     labels = {"identity": torch.arange(BATCH) // 4}
-    return Batch(images, labels, ids, torch.arange(BATCH))
+    return Batch({"image": images}, labels, ids[:, None], torch.arange(BATCH))
 
 
 def by_runtime(
@@ -178,7 +178,7 @@ def by_plain_torch(job: str, optimizer: str) -> dict[str, Tensor]:
     for step in range(STEPS):
         batch = data(step)
         with batch_norm.collecting(batch_norm.norms(net)):
-            outputs = net(batch.images)
+            outputs = net(batch.images["image"])
         if job == "sample":
             loss = F.cross_entropy(outputs, batch.labels["identity"])
         else:

@@ -63,7 +63,7 @@ class Partly(Task):
     """One parameter takes no part, another one only after the first updates."""
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        return F.cross_entropy(nets["net"](batch.images, clock), batch.labels["identity"])
+        return F.cross_entropy(nets["net"](batch.images["image"], clock), batch.labels["identity"])
 
 
 class PartlyNet(nn.Module):
@@ -149,19 +149,19 @@ def two_players(comm: Comm, engine: str, stage: int) -> dict[str, Tensor]:
 
     class Game(Task):
         def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-            fake = nets["make"](batch.images[:, :4])
+            fake = nets["make"](batch.images["image"][:, :4])
             if phase.name == "make":
                 return F.softplus(-nets["judge"](fake)).mean()
             return (
                 F.softplus(nets["judge"](fake.detach())).mean()
-                + F.softplus(-nets["judge"](batch.images)).mean()
+                + F.softplus(-nets["judge"](batch.images["image"])).mean()
             )
 
     for step in range(3):
         drawn = torch.randn(8, 8, generator=torch.Generator().manual_seed(step))
         share = 8 // comm.world
         rows = torch.arange(comm.rank * share, (comm.rank + 1) * share)
-        batch = Batch(drawn[rows], {}, rows, rows)
+        batch = Batch({"image": drawn[rows]}, {}, rows[:, None], rows)
         for name in ("judge", "make"):
             for other, player in players.items():
                 player.module.requires_grad_(other == name)
@@ -235,7 +235,7 @@ def moved_by_nan(comm: Comm) -> list[str]:
             player.optimizer.zero_grad(set_to_none=True)
             batch = engines.data(0)[slice(comm.rank, comm.rank + 4)]
             if spoilt and comm.rank == 1:
-                batch.images[0] = torch.nan
+                batch.images["image"][0] = torch.nan
             with player.engine.micro(last=True):
                 player.engine.backward(
                     Partly(config).loss(Phase("train", "net"), {"net": player.module}, batch, 0)

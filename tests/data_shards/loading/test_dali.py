@@ -55,7 +55,9 @@ def assert_near(one, other, mean):
         assert torch.equal(a.ids, b.ids)
         assert torch.equal(a.positions, b.positions)
         assert torch.equal(a.labels["identity"], b.labels["identity"])
-        difference = (a.images.cpu().float() - b.images.cpu().float()).abs().mean(dim=(1, 2, 3))
+        difference = (
+            (a.images["image"].cpu().float() - b.images["image"].cpu().float()).abs().mean(dim=(1, 2, 3))
+        )
         assert difference.mean() < mean
         assert difference.max() < 2 * mean
 
@@ -73,7 +75,7 @@ def test_equals_the_host_backend_but_for_interpolation(shards, name):
     """Mean absolute difference of a batch below 1.5 of 255; unrelated images differ by about 60."""
     host, dali = (batches(shards, backend, AUGMENTS[name]) for backend in ("host", "dali"))
     assert_near(host, dali, 1.5)
-    assert (host[0].images.float() - host[1].images.float()).abs().mean() > 20
+    assert (host[0].images["image"].float() - host[1].images["image"].float()).abs().mean() > 20
 
 
 def test_images_stored_at_the_networks_size_come_out_as_on_the_host(tmp_path):
@@ -81,7 +83,7 @@ def test_images_stored_at_the_networks_size_come_out_as_on_the_host(tmp_path):
     for one, other in zip(
         *(batches(shards, backend, AUGMENTS["flip"]) for backend in ("host", "dali")), strict=True
     ):
-        assert (one.images.float() - other.images.float()).abs().max() <= 2
+        assert (one.images["image"].float() - other.images["image"].float()).abs().max() <= 2
 
 
 def test_evaluation_equals_the_host(shards):
@@ -110,11 +112,11 @@ def test_batches_are_tensors_of_their_own(shards):
     )
     train.start(0)
     first = train.next()
-    copy = first.images.clone()
+    copy = first.images["image"].clone()
     for _ in range(4):
         train.next()
     train.close()
-    assert torch.equal(first.images, copy)
+    assert torch.equal(first.images["image"], copy)
 
 
 def test_dali_is_imported_only_when_used():
@@ -128,8 +130,8 @@ def test_dali_is_imported_only_when_used():
 def test_mixed_decode_on_the_gpu_equals_the_host(shards, name):
     host = batches(shards, "host", AUGMENTS[name])
     device = batches(shards, "dali", AUGMENTS[name], device_id=0)
-    assert all(batch.images.is_cuda for batch in device)
-    assert all(batch.images.permute(0, 2, 3, 1).is_contiguous() for batch in device)
+    assert all(batch.images["image"].is_cuda for batch in device)
+    assert all(batch.images["image"].permute(0, 2, 3, 1).is_contiguous() for batch in device)
     assert_near(host, device, 3.0)
 
 
@@ -152,7 +154,7 @@ def test_images_are_whole_on_a_stream_that_lags_behind(shards):
         torch.cuda._sleep(2_000_000_000)  # cycles: DALI decodes all batches meanwhile, into few buffers
         found = batches(shards, "dali", AUGMENTS["everything"], count=8, device_id=0)
         torch.cuda.current_stream().synchronize()
-    assert all(torch.equal(a.images, b.images) for a, b in zip(wanted, found, strict=True))
+    assert all(torch.equal(a.images["image"], b.images["image"]) for a, b in zip(wanted, found, strict=True))
 
 
 @pytest.mark.gpu
@@ -161,4 +163,4 @@ def test_mixed_decode_is_a_function_of_the_clock(shards):
     one, two = (batches(shards, "dali", AUGMENTS["everything"], device_id=0) for _ in range(2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.ids, b.ids)
-        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.images["image"], b.images["image"])

@@ -108,7 +108,7 @@ def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
     np.testing.assert_array_equal(decode_images([blob], 64)[0], wanted)
     shards = build(tmp_path / "set", [blob], [1])
     (batch,) = EvalLoader(shards, rank=0, world=1, batch=1, size=64)
-    np.testing.assert_array_equal(batch.images[0].permute(1, 2, 0).numpy(), wanted)
+    np.testing.assert_array_equal(batch.images["image"][0].permute(1, 2, 0).numpy(), wanted)
     packed = decode_images([normalise(blob, size=64).jpeg], 64)[0]
     assert np.abs(packed.astype(int) - wanted).mean() < 2.5
 

@@ -64,16 +64,16 @@ def assert_equal(one, other):
 
 def test_a_batch_is_what_it_says(shards, backend):
     (batch,) = run(make(shards, backend=backend, order=GroupOrder(shards, 0, group=4)), 48)
-    assert batch.images.shape == (24, 3, 48, 48)
-    assert batch.images.dtype == torch.uint8
-    assert batch.images.permute(0, 2, 3, 1).is_contiguous()
+    assert batch.images["image"].shape == (24, 3, 48, 48)
+    assert batch.images["image"].dtype == torch.uint8
+    assert batch.images["image"].permute(0, 2, 3, 1).is_contiguous()
     assert batch.positions.tolist() == list(range(48, 72))
     assert {name: column.dtype for name, column in batch.labels.items()} == {
         "identity": torch.int64,
         "weight": torch.float32,
         "repeat": torch.bool,
     }
-    np.testing.assert_array_equal(batch.labels["identity"], shards.labels["identity"][batch.ids])
+    np.testing.assert_array_equal(batch.labels["identity"], shards.labels["identity"][batch.ids[:, 0]])
     assert (batch.labels["identity"].reshape(6, 4) == batch.labels["identity"][::4, None]).all()
     assert len(batch) == 24
 
@@ -81,10 +81,10 @@ def test_a_batch_is_what_it_says(shards, backend):
 def test_images_belong_to_their_ids(shards, backend):
     plain = Augment([1.0, 1.0], flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
     (batch,) = run(make(shards, backend=backend, augment=plain), 0)
-    rows = [(shards.shards[int(shards.shard[i])], shards.offset[i], shards.size[i]) for i in batch.ids]
+    rows = [(shards.shards[int(shards.shard[i])], shards.offset[i], shards.size[i]) for i in batch.ids[:, 0]]
     blobs = [path.read_bytes()[offset : offset + size] for path, offset, size in rows]
     expected = loader.decode_images(blobs, 48).astype(float)
-    found = batch.images.permute(0, 2, 3, 1).numpy().astype(float)
+    found = batch.images["image"].permute(0, 2, 3, 1).numpy().astype(float)
     assert np.abs(found - expected).mean(axis=(1, 2, 3)).max() < 3
 
 
@@ -118,10 +118,10 @@ def test_the_ranks_together_see_the_batch_of_one(shards, backend, world):
 def test_several_members_have_an_axis_of_their_own(shards, backend):
     order = PlainOrder(shards, 3, 4)
     (batch,) = run(make(shards, backend=backend, order=order, batch=6), 12)
-    assert batch.images.shape == (6, 4, 3, 48, 48)
+    assert batch.images["image"].shape == (6, 4, 3, 48, 48)
     assert batch.ids.shape == batch.labels["identity"].shape == (6, 4)
     (alone,) = run(make(shards, backend=backend, batch=6), 12)
-    assert torch.equal(batch.images[:, 0], alone.images)
+    assert torch.equal(batch.images["image"][:, 0], alone.images["image"])
 
 
 def test_two_sets_side_by_side(shards, backend, tmp_path):
@@ -146,7 +146,7 @@ def test_two_sets_side_by_side(shards, backend, tmp_path):
     np.testing.assert_array_equal(weights[:, 0], shards.labels["weight"][batch.ids[:, 0]])
     np.testing.assert_array_equal(weights[:, 1], other.labels["weight"][batch.ids[:, 1]])
     (alone,) = run(make(shards, backend=backend, batch=6, augment=Augment()), 0)
-    assert torch.equal(batch.images[:, 0], alone.images)
+    assert torch.equal(batch.images["image"][:, 0], alone.images["image"])
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "in the middle"])
@@ -216,12 +216,12 @@ def test_evaluation_sees_each_image_once(shards, backend, world):
         held_out = EvalLoader(shards, rank=rank, world=world, batch=6, size=48, backend=backend)
         batches = list(held_out)
         assert len(batches) == len(held_out)
-        ids += [number for batch in batches for number in batch.ids.tolist()]
-        images += [batch.images for batch in batches]
+        ids += [number for batch in batches for number in batch.ids[:, 0].tolist()]
+        images += [batch.images["image"] for batch in batches]
     assert ids == list(range(40))
     alone = EvalLoader(shards, rank=0, world=1, batch=64, size=48, backend=backend, fields=("identity",))
     (batch,) = list(alone)
-    assert torch.equal(batch.images, torch.cat(images))
+    assert torch.equal(batch.images["image"], torch.cat(images))
     np.testing.assert_array_equal(batch.labels["identity"], shards.labels["identity"])
     assert_equal(batch, next(iter(alone)))  # again, and given up in the middle
 

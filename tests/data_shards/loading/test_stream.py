@@ -82,11 +82,11 @@ def test_batches_are_what_the_shards_hold(shards, blobs, kind):
     expected = [decoded(blob, 32) for blob in blobs]
     known = {image.tobytes(): number for number, image in enumerate(expected)}
     for number, batch in enumerate(found):
-        assert batch.images.shape == (12, 3, 32, 32)
+        assert batch.images["image"].shape == (12, 3, 32, 32)
         assert batch.positions.tolist() == list(range(24 + 12 * number, 36 + 12 * number))
-        rows = [known[image.tobytes()] for image in batch.images.permute(0, 2, 3, 1).numpy()]
+        rows = [known[image.tobytes()] for image in batch.images["image"].permute(0, 2, 3, 1).numpy()]
         places = [(row // 6 << 32) + row % 6 for row in rows]  # shard x 2^32 + place in it
-        assert batch.ids.tolist() == (rows if kind == "folder" else places)
+        assert batch.ids[:, 0].tolist() == (rows if kind == "folder" else places)
         np.testing.assert_array_equal(batch.labels["identity"], shards.labels["identity"][rows])
         assert not batch.labels["repeat"].any()
     assert loader.waited > 0
@@ -94,12 +94,12 @@ def test_batches_are_what_the_shards_hold(shards, blobs, kind):
 
 def test_passes_are_complete_and_shuffled_anew(shards):
     """With a buffer of one sample a pass of one rank is a permutation of shards, samples in their order."""
-    ids = torch.cat([batch.ids for batch in take(make(shards.folder, buffer=1), 0, 6)]).numpy()
+    ids = torch.cat([batch.ids[:, 0] for batch in take(make(shards.folder, buffer=1), 0, 6)]).numpy()
     first, second = ids[:36], ids[36:]
     np.testing.assert_array_equal(np.sort(first), np.arange(36))
     np.testing.assert_array_equal(np.sort(second), np.arange(36))
     assert (first != second).any()
-    shuffled = torch.cat([batch.ids for batch in take(make(shards.folder, buffer=18), 0, 3)]).numpy()
+    shuffled = torch.cat([batch.ids[:, 0] for batch in take(make(shards.folder, buffer=18), 0, 3)]).numpy()
     assert (np.diff(shuffled) == 1).mean() < 0.5
 
 
@@ -107,7 +107,7 @@ def test_ranks_read_disjoint_shards(shards):
     seen = []
     for rank in range(2):
         batches = take(make(shards.folder, rank=rank, world=2, buffer=1), 0, 3)
-        seen.append({int(number) for batch in batches for number in batch.ids})
+        seen.append({int(number) for batch in batches for number in batch.ids[:, 0]})
     assert seen[0] | seen[1] == set(range(36))
     assert not seen[0] & seen[1]
 
@@ -116,21 +116,23 @@ def test_the_same_start_gives_the_same_batches(shards):
     for clock in (0, 24):
         one = take(make(shards.folder), clock, 4)
         two = take(make(shards.folder, threads=1, ahead=5), clock, 4)
-        assert all(torch.equal(a.images, b.images) for a, b in zip(one, two, strict=True))
+        assert all(torch.equal(a.images["image"], b.images["image"]) for a, b in zip(one, two, strict=True))
 
 
 def test_a_later_start_goes_on_at_the_front_of_a_shard(shards):
     loader = make(shards.folder, buffer=1)
-    straight = torch.cat([batch.ids for batch in take(loader, 0, 6)]).numpy()
+    straight = torch.cat([batch.ids[:, 0] for batch in take(loader, 0, 6)]).numpy()
     for clock in (0, 12, 36, 48):
         (batch,) = take(loader, clock, 1)
-        assert batch.ids[0] == straight[clock]  # 12 is a multiple of the shards' 6 samples
+        assert batch.ids[0, 0] == straight[clock]  # 12 is a multiple of the shards' 6 samples
     (middle,) = take(make(shards.folder, buffer=1, batch=4), 8, 1)
-    assert middle.ids[0] == straight[6]
+    assert middle.ids[0, 0] == straight[6]
 
 
 def test_bare_urls_begin_a_new_pass(shards):
-    one, two = (torch.cat([b.images for b in take(make(pattern(shards)), clock, 3)]) for clock in (0, 36))
+    one, two = (
+        torch.cat([b.images["image"] for b in take(make(pattern(shards)), clock, 3)]) for clock in (0, 36)
+    )
     assert not torch.equal(one, two)
 
 
@@ -143,7 +145,10 @@ def packed(tmp_path_factory):
 
 def groups_of(batches, group):
     """(ids, identities, repeats) of the slots of batches, [groups, K] each."""
-    columns = ([b.ids for b in batches], *([b.labels[n] for b in batches] for n in ("identity", "repeat")))
+    columns = (
+        [b.ids[:, 0] for b in batches],
+        *([b.labels[n] for b in batches] for n in ("identity", "repeat")),
+    )
     return tuple(torch.cat(column).numpy().reshape(-1, group) for column in columns)
 
 

@@ -58,7 +58,7 @@ def trained(folder: Path) -> str:
     finally:
         loader.close()
     digest = hashlib.sha256(repr(shards.identity_names()).encode())
-    for part in (batch.images, batch.ids, batch.labels["identity"]):
+    for part in (batch.images["image"], batch.ids, batch.labels["identity"]):
         digest.update(part.numpy().tobytes())
     return digest.hexdigest()
 

@@ -93,7 +93,7 @@ class Penalised(Task):
         return {"G": network(), "D": nn.Sequential(nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3))}
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        scores = nets["D"](nets["G"](batch.images))
+        scores = nets["D"](nets["G"](batch.images["image"]))
         if not phase.second_order:
             return scores.square().mean()
         slopes = torch.autograd.grad(scores.sum(), list(nets["D"].parameters()), create_graph=True)
@@ -124,7 +124,9 @@ def test_only_the_player_of_a_phase_collects(phase: Phase, counted: set[str]) ->
         seed=lambda _: None,
         autocast=contextlib.nullcontext,
     )
-    run.backward(Batch(images(6), {}, torch.arange(6), torch.arange(6)), [slice(0, 4), slice(4, 6)])
+    run.backward(
+        Batch({"image": images(6)}, {}, torch.arange(6)[:, None], torch.arange(6)), [slice(0, 4), slice(4, 6)]
+    )
     found = {name: [int(layer.stat_count) for layer in batch_norm.norms(net)] for name, net in nets.items()}
     assert found == {"G": [6 * ("G" in counted)] * 2, "D": [6 * ("D" in counted)]}
     for net in nets.values():

@@ -16,8 +16,8 @@ class Mean(Task):
     """Reports the mean of its images."""
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        loss = nets["net"](batch.images.flatten(1)).mean()
-        self.report("brightness", batch.images.mean())
+        loss = nets["net"](batch.images["image"].flatten(1)).mean()
+        self.report("brightness", batch.images["image"].mean())
         return loss
 
 
@@ -25,7 +25,7 @@ class Mean(Task):
 def test_reported_scalars_are_those_of_the_whole_share(micro):
     torch.manual_seed(0)
     images = torch.randn(8, 3, 2, 2)
-    batch = Batch(images, {}, torch.arange(8), torch.arange(8))
+    batch = Batch({"image": images}, {}, torch.arange(8)[:, None], torch.arange(8))
     reported: dict[str, list[tuple[float, float]]] = {}
     weight = [1.0]
     task = Mean(None)

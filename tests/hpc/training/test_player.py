@@ -63,11 +63,11 @@ class Rivals(Task):
         return [Phase("make", "G"), Phase("judge", "D")]
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        score = nets["D"](nets["G"](batch.images)).mean()
+        score = nets["D"](nets["G"](batch.images["image"])).mean()
         return (score - 1.0 if phase.player == "G" else score).square()
 
     def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-        nets["D"](nets["G"](batch.images))
+        nets["D"](nets["G"](batch.images["image"]))
         return {}
 
 

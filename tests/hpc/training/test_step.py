@@ -49,7 +49,9 @@ def message_of(loss: float, norm: float, reported: dict[str, float], ids: list[i
     message = StepMessage(48)
     scalars = {name: torch.tensor(value) for name, value in reported.items()}
     message.add(PHASE, torch.tensor(loss), torch.tensor(norm), scalars)
-    return message.post(Batch(torch.zeros(2, 3, 1, 1), {}, torch.tensor(ids), torch.arange(2)))
+    return message.post(
+        Batch({"image": torch.zeros(2, 3, 1, 1)}, {}, torch.tensor(ids)[:, None], torch.arange(2))
+    )
 
 
 def exchanged(comm: Comm, extra: dict[int, list[str]]) -> str | dict[str, float]:
@@ -129,7 +131,7 @@ class Spoilt(Task):
         return [Phase("make", "G"), Phase("judge", "D", every=2)]
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        loss = nets[phase.player](batch.images).square().mean()
+        loss = nets[phase.player](batch.images["image"]).square().mean()
         last = self.comm.rank == self.comm.world - 1
         return loss * math.nan if last and clock == 64 and phase.name == self.spoilt else loss
 
@@ -199,9 +201,9 @@ class Couples(Task):
         return [Phase("near", "net")]
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        assert batch.images.shape[1:] == (2, 3, 32, 32)
+        assert batch.images["image"].shape[1:] == (2, 3, 32, 32)
         assert batch.labels["identity"].shape == batch.ids.shape == (len(batch), 2)
-        a, b = nets["net"](batch.images.flatten(0, 1)).unflatten(0, (-1, 2)).unbind(1)
+        a, b = nets["net"](batch.images["image"].flatten(0, 1)).unflatten(0, (-1, 2)).unbind(1)
         return (a - b).square().mean()
 
 
@@ -240,12 +242,12 @@ def test_slots_of_two_members_are_trained_on_any_number_of_ranks(tmp_path: Path,
 def test_the_digest_sees_every_member() -> None:
     ids, positions = torch.tensor([[1, 2], [3, 4]]), torch.arange(2)
     found = {
-        step_sync.digest(Batch(torch.zeros(2, 2, 3, 1, 1), {}, given, positions))
+        step_sync.digest(Batch({"image": torch.zeros(2, 2, 3, 1, 1)}, {}, given, positions))
         for given in (ids, ids.flip(1), ids + torch.tensor([0, 1]), ids + torch.tensor([1, 0]))
     }
     assert len(found) == 4
-    alone = Batch(torch.zeros(2, 3, 1, 1), {}, ids[:, 0], positions)
-    assert step_sync.digest(alone) == step_sync.digest(Batch(alone.images, {}, ids[:, :1], positions))
+    alone = Batch({"image": torch.zeros(2, 3, 1, 1)}, {}, ids[:, :1], positions)
+    assert step_sync.digest(alone) not in found
 
 
 def test_the_wait_for_data_goes_on_counting_where_the_batch_grows(tmp_path: Path, shards: Path) -> None:

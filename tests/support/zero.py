@@ -117,7 +117,7 @@ def go_on(
         player.average((step + 1) * engines.BATCH, engines.BATCH)
     saved = Checkpoint(updates.stop * engines.BATCH, updates.stop)
     saved.put("net", player.state())
-    images = engines.data(0).images
+    images = engines.data(0).images["image"]
     with torch.no_grad():  # on all ranks, from what an evaluation would see
         saved.meta["seen"] = np.array(
             collectives.gather_vector([float(player.evaluated(images, 0).sum())], comm)

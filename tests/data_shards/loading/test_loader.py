@@ -55,7 +55,7 @@ def run(train, clock, count=1):
 
 
 def assert_equal(one, other):
-    assert torch.equal(one.images, other.images)
+    assert torch.equal(one.images["image"], other.images["image"])
     assert torch.equal(one.ids, other.ids)
     assert torch.equal(one.positions, other.positions)
     assert one.labels.keys() == other.labels.keys()

@@ -226,10 +226,10 @@ def test_groups_need_identities_that_stand_together(tmp_path, blobs):
 def test_augmentation_is_that_of_the_positions(shards):
     augment = Augment(hue=20.0)
     one, two = (take(make(shards.folder, augment=augment, seed=seed), 0, 1)[0] for seed in (1, 1))
-    assert torch.equal(one.images, two.images)
+    assert torch.equal(one.images["image"], two.images["image"])
     plain = take(make(shards.folder), 0, 1)[0]
     assert torch.equal(plain.ids, one.ids)
-    assert not torch.equal(plain.images, one.images)
+    assert not torch.equal(plain.images["image"], one.images["image"])
 
 
 def test_sources_are_found_by_folder_and_by_pattern(shards):

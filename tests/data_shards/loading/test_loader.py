@@ -110,7 +110,9 @@ def test_the_ranks_together_see_the_batch_of_one(shards, backend, world):
     expected = run(make(shards, backend=backend), 48, 2)
     parts = [run(make(shards, backend=backend, rank=rank, world=world), 48, 2) for rank in range(world)]
     for number, whole in enumerate(expected):
-        for name in ("images", "ids", "positions"):
+        images = torch.cat([part[number].images["image"] for part in parts])
+        assert torch.equal(whole.images["image"], images)
+        for name in ("ids", "positions"):
             joined = torch.cat([getattr(part[number], name) for part in parts])
             assert torch.equal(getattr(whole, name), joined)
 

@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 # make TORCH_INDEX=URL takes torch from another index: the CPU build is 3 GB smaller where there is no GPU.
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+# Without it each of the many processes of the tests would compile the same code again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test slurm lint bench fuzz setup
 
 demo: $(STAMP)
@@ -13,7 +16,7 @@ demo: $(STAMP)
 
 # make test TESTS="tests/hpc -k resume" runs some of them
 test: $(STAMP)
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m $(if $(TESTS),pytest $(TESTS),tests.support.whole_suite)
 
 # Only the tests on a real SLURM, which must be there: make slurm
 slurm: $(STAMP)

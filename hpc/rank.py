@@ -4,6 +4,7 @@ The rank listens for signals before it loads its libraries, which takes seconds:
 it starts leaves in order.
 """
 
+import gc
 import os
 import sys
 
@@ -17,8 +18,11 @@ def main(run: str) -> int:
     place = slurm_env.rank_from_env()
     if place and place[1] > 1:  # ranks share the cores of a node
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    gc.disable()  # the objects of libraries stay: looking for garbage among them is a fifth of the start
     from hpc.train import main as train
 
+    gc.freeze()
+    gc.enable()
     try:
         return train(run, listener)
     finally:

@@ -45,6 +45,18 @@ def wrapped(text: str, within: int) -> list[str]:
     return textwrap.wrap(text, within, subsequent_indent=GAP, break_long_words=False, break_on_hyphens=False)
 
 
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print pairs of a subject and a text; on a terminal the subjects are bold and the texts wrapped."""
+    margin = max(len(subject) for subject, _ in facts) + len(GAP)
+    for subject, text in facts:
+        head = subject.ljust(margin)
+        if not os.isatty(1):
+            print(head + text)
+            continue
+        first, *more = wrapped(text, width() - margin) or [""]
+        print("\n".join([f"\033[1m{head}\033[0m{first}", *(" " * margin + line for line in more)]))
+
+
 def table(columns: Sequence[Column], within: int) -> list[str]:
     """Return the lines: titles, a rule, rows; at most `within` columns, except a longer first cell.
 

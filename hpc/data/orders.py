@@ -1,6 +1,7 @@
 """The order of a run's training samples, as its config states it. Imports no torch.
 
-The orders themselves: `data_shards/sampling/orders.py`. What keys refuse together: `hpc/config/check.py`.
+The orders themselves: `data_shards/sampling/orders.py`. What keys refuse together: `hpc/config/check.py`; an
+order in words: `hpc/config/data_order.py`.
 """
 
 from collections.abc import Sequence
@@ -66,15 +67,3 @@ def epoch_images(config: Config, shards: Any) -> int:
     if data.order not in ("plain", "groups"):
         return build(config, shards).epoch_slots
     return len(shards if data.rows == WHOLE else Rows(shards, data.rows))
-
-
-def describe(data: Data) -> str:
-    """Say in a few words which order the keys select, for plan and log."""
-    texts = {
-        "groups": f"groups of {data.group}",
-        "weighted": f"weighted by {data.weights}",
-        "balanced": f"balanced over {data.balance}",
-        "mixed": f"mixed {data.mix}",
-    }
-    text = texts.get(data.order, data.order)
-    return text if data.rows == WHOLE else f"{text}, rows {data.rows}"

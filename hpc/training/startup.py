@@ -18,10 +18,9 @@ from data_shards.errors import UserError
 from data_shards.loading import loader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.cluster import slurm_env
-from hpc.config import held_out
+from hpc.config import data_order, held_out
 from hpc.config.check import check
 from hpc.config.schema import Config
-from hpc.data import orders
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
 from hpc.runs import failures
@@ -109,7 +108,7 @@ def first_lines(
         f"ranks {comm.world} on {comm.device.type}, engine {_engine(config)}, precision {config.precision}, "
         f"norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
         f"batch {config.batch} = {comm.world} x {share}, micro batch {config.micro_batch or share}, "
-        f"order {orders.describe(data)}, backend {data.backend}{', stream' if data.stream else ''}",
+        f"order {data_order.describe(data)}, backend {data.backend}{', stream' if data.stream else ''}",
         f"data {counts or data.train}{staged}",
         *(shards.unchecked for shards in sets.values() if shards.unchecked),
         held_out.statement(data),

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json
-from hpc.config import deepspeed, held_out
+from hpc.config import data_order, deepspeed, held_out
 from hpc.config.check import task_checks
 from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Config
@@ -17,6 +17,7 @@ from hpc.config.text import check_text
 from hpc.runs.run_dir import RunDir
 from launch.start import forecast
 from launch.start.plan import RunPlan
+from launch.terminal import print_facts
 
 
 def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
@@ -233,8 +234,6 @@ def micro_text(micro: Sequence[int]) -> str:
 
 def rows(plan: RunPlan) -> list[tuple[str, str]]:
     """Return the plan as (subject, text)."""
-    from hpc.data import orders
-
     config, sets, sizes = plan.config, plan.sets, plan.sizes
     data, estimate = config.data, memory(plan)
     parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in estimate.items() if size)
@@ -248,6 +247,8 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         described[judged] += f", {sizes.evaluations:,} evaluations"
     epochs = ""
     if sets.get("train") is not None:
+        from hpc.data import orders  # numpy
+
         epochs = f", {config.images / orders.epoch_images(config, sets['train']):,.1f} epochs"
     lines = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
@@ -264,7 +265,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         ("val", described["val"]),
         ("eval", described["eval"]),
         ("figures", held_out.statement(data)),
-        ("images", f"{data.size} x {data.size}, order {orders.describe(data)}, backend {data.backend}"),
+        ("images", f"{data.size} x {data.size}, order {data_order.describe(data)}, backend {data.backend}"),
         ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]
@@ -280,12 +281,4 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
 
 def show(plan: RunPlan) -> None:
     """Print the plan."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for what, text in rows(plan):
-        table.add_row(what, text)
-    Console(highlight=False, markup=False, width=None if os.isatty(1) else 160).print(table)
+    print_facts(rows(plan))

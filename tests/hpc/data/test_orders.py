@@ -14,6 +14,7 @@ from data_shards.sampling.mixed import MixedOrder
 from data_shards.sampling.weighted import BalancedOrder, WeightedOrder
 from data_shards.shard_format import shard_set
 from hpc import train
+from hpc.config import data_order
 from hpc.config.check import check
 from hpc.config.identity import identity
 from hpc.config.schema import Config, Data
@@ -135,12 +136,12 @@ def test_keys_are_typed_as_they_are_meant():
 
 
 def test_plan_and_log_say_which_order_is_active():
-    assert [orders.describe(data) for data, _ in ORDERS] == [
+    assert [data_order.describe(data) for data, _ in ORDERS] == [
         "weighted by weight",
         "balanced over identity, rows identity!=1",
         f"mixed {MIX}",
     ]
-    assert orders.describe(Data(order="groups", group=2)) == "groups of 2"
+    assert data_order.describe(Data(order="groups", group=2)) == "groups of 2"
 
 
 def test_an_older_run_keeps_its_identity_and_a_part_of_a_set_is_another_run():

@@ -52,15 +52,15 @@ def divided(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Divide state into whole tensors, and this rank's rows by key; rank 0 writes the former.
 
-    A count of steps of a sharded parameter is a whole tensor. A rank without rows has no piece.
+    A count of steps of a sharded parameter is a whole tensor.
     """
     whole, own = {}, {}
     for name, tensor in tensors.items():
         parameter = name.rpartition("/")[0] if owner.startswith("optim-") else name
-        if parameter not in rows or not tensor.dim():
-            whole[name] = tensor
-        elif len(tensor):
+        if parameter in rows and tensor.dim():
             own[key(owner, name, rows[parameter])] = tensor
+        else:
+            whole[name] = tensor
     return whole, own
 
 

@@ -70,7 +70,7 @@ class Engine(ABC):
         micro batch, by which DDP meets these parameters there.
         """
         loss.backward()
-        touched = [p for p in self.module.parameters() if p.grad is not None and p.numel()]
+        touched = [p for p in self.module.parameters() if p.grad is not None]
         return lambda: sum((p.reshape(-1)[0] * 0.0 for p in touched), torch.zeros(()))
 
     def norm(self) -> Tensor:

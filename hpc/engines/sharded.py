@@ -30,7 +30,9 @@ class Rows(NamedTuple):
 
 
 def rows_of(of: int, comm: Comm) -> Rows:
-    """Return the rows of this rank; none where there are more ranks than rows."""
+    """Return the rows of this rank, at least one; UserError where there are more ranks than rows."""
+    if of < comm.world:
+        raise UserError(f"{of} rows cannot be cut over {comm.world} ranks: use procs={max(of, 1)} or fewer")
     return Rows(of * comm.rank // comm.world, of * (comm.rank + 1) // comm.world, of)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from data_shards.errors import UserError
 from hpc.checkpoints import task_state
-from hpc.checkpoints.store import Checkpoint, Tensors
+from hpc.checkpoints.checkpoint import Checkpoint, Tensors
 
 Write = Callable[[Checkpoint], None]
 COPIERS = 4  # threads that copy: one alone does not fill the memory's bandwidth
@@ -41,6 +41,7 @@ class StagingBuffer:
         for part in ("players", "optim", "ema"):
             for player, tensors in getattr(state, part).items():
                 getattr(taken, part)[player] = self._copy((part, player), tensors, before, under_way)
+        taken.pieces = self._copy(("pieces", ""), state.pieces, before, under_way)
         taken.task = task_state.joined(self._copy(("task", ""), live, before, under_way), plain)
         taken.monitor = copy.deepcopy(state.monitor)
         for copied in under_way:
@@ -76,7 +77,7 @@ class StagingBuffer:
 
 
 class AsyncCheckpointWriter:
-    """Writes checkpoints on rank 0; `write` commits one, and raises UserError where it cannot."""
+    """Writes checkpoints, or this rank's part of them; `write` raises UserError where it cannot."""
 
     def __init__(self, write: Write, *, background: bool) -> None:
         self._write, self._copies = write, StagingBuffer() if background else None

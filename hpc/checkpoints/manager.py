@@ -18,7 +18,7 @@ from hpc.checkpoints.store import Checkpoint
 from hpc.config.identity import identity, numbers
 from hpc.config.schema import Config
 from hpc.distributed import collectives
-from hpc.distributed.comm import Comm
+from hpc.distributed.comm import Comm, with_own_group
 from hpc.runs import restart
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task
@@ -34,6 +34,9 @@ class CheckpointManager:
         self, run: RunDir, config: Config, task: Task, players: Mapping[str, Player], comm: Comm
     ) -> None:
         self.run, self.config, self.task, self.players, self.comm = run, config, task, players, comm
+        # With sharded tensors all ranks write, and their threads meet beside the training.
+        self._sharded = any(player.engine.rows for player in players.values())
+        self._comm = with_own_group(comm, timeout=config.hang_timeout) if self._sharded else Comm()
         self._writer = AsyncCheckpointWriter(self._commit, background=config.save.mode == "async")
 
     def find(self) -> Checkpoint | None:
@@ -41,12 +44,13 @@ class CheckpointManager:
         path = store.latest(self.run.path, _print) if self.comm.main else None
         collectives.agree_or_raise(restart.gone(self.run) if self.comm.main and not path else "", self.comm)
         path = collectives.broadcast(path, self.comm)
-        return store.read(path, verified=True) if path else None
+        return store.read(path, verified=True, comm=self.comm) if path else None
 
     def restore(self, saved: Checkpoint) -> None:
         """Put the saved state into players and task."""
         check_checkpoint(saved, self.config, self.players)
         for player in self.players.values():
+            check_rows(saved, player)
             player.load_state(saved.state_of(player.name))
         if not fault_injection.skip_restore("task"):
             self.task.load_state(saved.task)
@@ -74,11 +78,16 @@ class CheckpointManager:
             state.put(player.name, player.state())
         if self.comm.main:
             state.meta = meta(self.config, self.task, self.comm) | {"metrics": dict(metrics)}
-            error = self._writer.save(state)
+        if self._sharded:
+            collectives.agree_or_raise(self._writer.wait(), self.comm)  # no rank may begin alone
+        if self.comm.main or self._sharded:
+            error = self._writer.save(state if self.comm.main else state.only_pieces())
         collectives.agree_or_raise(error, self.comm)
 
     def _commit(self, state: Checkpoint) -> None:
-        store.save(self.run.path, state, guard=self.run.lock.check)
+        store.save(self.run.path, state, guard=self.run.lock.check, comm=self._comm)
+        if not self._comm.main:
+            return
         restart.note_saved(self.run, state.clock)
         keep = self.config.save
         rules: dict[str, Any] = {"last": keep.last, "best": keep.best, "keep_every": keep.keep_every}
@@ -131,6 +140,17 @@ def check_checkpoint(saved: Checkpoint, config: Config, players: Mapping[str, Pl
             raise UserError(
                 f"the checkpoint of clock {saved.clock} was made with {key}={stored.get(key)}, the run says "
                 f"{key}={current.get(key)}: set it back, or start a new run under another name"
+            )
+
+
+def check_rows(saved: Checkpoint, player: Player) -> None:
+    """Refuse, on all ranks alike, a checkpoint whose sharded tensors have other rows than the player's."""
+    for name, rows in player.engine.rows.items():
+        stored = saved.of.get(f"player-{player.name}/{name}", "none")
+        if stored != rows.of:
+            raise UserError(
+                f"the checkpoint of clock {saved.clock} has {stored} rows of {player.name}.{name} in pieces, "
+                f"the network {rows.of}: use the run's own config"
             )
 
 

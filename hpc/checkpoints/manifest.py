@@ -1,6 +1,7 @@
 """The manifest of a checkpoint: written with a hash of itself, and read by one reader that trusts nothing.
 
-Format 2 holds the hash of all its other entries (`data_shards.files.seal`). Format 1, of earlier versions,
+Format 2 holds the hash of all its other entries (`data_shards.files.seal`), and so does format 3, which lists
+pieces of sharded tensors (`hpc/checkpoints/pieces.py`) too. Format 1, of earlier versions,
 has none: there the clock is compared with the folder's name, the keys of the config with their own hash, and
 the files with the folder, while `updates` and `metrics` are taken as they are. The other files:
 `hpc/checkpoints/store.py`.
@@ -22,8 +23,10 @@ from hpc.config.schema import Config
 
 NAME = "manifest.json"
 FORMAT = 2
+RANGED = 3  # with pieces of sharded tensors, which readers of format 2 do not know
+KNOWN = (1, FORMAT, RANGED)
 REMEDY = "use another one"
-FILE = re.compile(r"((player|optim|ema)-[^/]+|task)\.safetensors|state\.json")
+FILE = re.compile(r"((player|optim|ema)-[^/]+|task|pieces-\d{5})\.safetensors|state\.json")
 ALWAYS = ("task.safetensors", "state.json")
 SCHEMA = {
     "format": int,
@@ -45,7 +48,8 @@ def encode(
     clock: int, updates: int, meta: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
 ) -> bytes:
     """Compose the content of a manifest. `files`: name -> bytes, sha256."""
-    content = {"format": FORMAT, "clock": clock, "updates": updates, **meta, "files": files}
+    kind = RANGED if any(name.startswith("pieces-") for name in files) else FORMAT
+    content = {"format": kind, "clock": clock, "updates": updates, **meta, "files": files}
     return json.dumps(seal(content), indent=1, sort_keys=True).encode()
 
 
@@ -60,11 +64,10 @@ def read(path: Path) -> dict[str, Any]:
         raise Damaged(f"checkpoint {path} has no readable {NAME} ({error})") from None
     if fault := _fault(path, manifest):
         raise Damaged(f"checkpoint {path} is damaged: {NAME}: {fault}; {REMEDY}")
-    if manifest["format"] not in (1, FORMAT):
+    if manifest["format"] not in KNOWN:
         raise UserError(
-            f"checkpoint {path} has format {manifest['format']}, this version reads 1 and {FORMAT}: use the "
-            f"code "
-            "that wrote it"
+            f"checkpoint {path} has format {manifest['format']}, this version reads 1 to {RANGED}: use the "
+            "code that wrote it"
         )
     return manifest
 
@@ -76,6 +79,8 @@ def _fault(path: Path, manifest: Mapping[str, Any]) -> str:
         return "it does not match its own hash"
     if not sealed and manifest["format"] != 1:
         return f"it is of format {manifest['format']} and lacks its own hash"
+    if manifest["format"] not in KNOWN:
+        return ""  # another version's is not damaged, however strange it looks
     if path.name != folder_name(manifest["clock"]):
         return f"its clock is {manifest['clock']}"
     files = set(manifest["files"])

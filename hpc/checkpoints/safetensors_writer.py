@@ -7,6 +7,7 @@ Files are read by the safetensors library.
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,23 @@ def digest(pieces: list[bytes | memoryview]) -> str:
     return sha256.hexdigest()
 
 
-def write(path: Path, pieces: list[bytes | memoryview], pool: Executor) -> tuple[int, Future[str]]:
-    """Write `pieces` durably; return their size and their sha256, which `pool` computes at the same time."""
+def write(
+    path: Path,
+    pieces: list[bytes | memoryview],
+    pool: Executor,
+    *,
+    after_each: Callable[[int], None] = lambda number: None,
+) -> tuple[int, Future[str]]:
+    """Write `pieces` durably; return their size and their sha256, which `pool` computes at the same time.
+
+    `after_each`: called with the number of each of them when it is written.
+    """
     hashed = pool.submit(digest, pieces)
     try:
         with open(path, "wb") as file:
-            for piece in pieces:
+            for number, piece in enumerate(pieces):
                 file.write(piece)
+                after_each(number)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

@@ -1,71 +1,32 @@
 """Checkpoints: one layout for all engines, committed by rename, verified by hash, never unpickled.
 
 A checkpoint is a directory `checkpoints/<clock>` that holds safetensors by parameter name (fp32 weights,
-optimizer tensors, EMA), the task's state, and a manifest with the sha256 of every file and of itself
-(`hpc/checkpoints/manifest.py`). A directory named by digits is whole; `.tmp-*` was never finished;
-`.damaged-*` is not what was saved. Which states go in: `manager.py`.
+optimizer tensors, EMA; of sharded tensors pieces, `pieces.py`), the task's state, and a manifest with the
+sha256 of every file and of itself (`manifest.py`). A directory named by digits is whole; `.tmp-*` was never
+finished; `.damaged-*` is not what was saved. Which states go in: `manager.py`; how it is written:
+`committing.py`.
 """
 
 import contextlib
-import errno
 import hashlib
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.files import read_json, sync_path
-from hpc.checkpoints import manifest, safetensors_writer, task_state
+from data_shards.files import read_json
+from hpc.checkpoints import committing, manifest, pieces, safetensors_writer, task_state
+from hpc.checkpoints.checkpoint import PARTS
+from hpc.checkpoints.checkpoint import Checkpoint as Checkpoint
 from hpc.checkpoints.manifest import REMEDY, Damaged
-from hpc.training import fault_injection
-from hpc.training.player import PlayerState
+from hpc.distributed.comm import Comm
 
-HASHERS = 4  # files hashed at a time, while the next ones are written
+ALONE = Comm()
 STATE = {"task": dict, "monitor": {"sums?": {str: list}, "digest?": int}}
-Tensors = dict[str, Tensor]
-
-
-@dataclass
-class Checkpoint:
-    """The state of a run at a clock. Tensors are on the CPU."""
-
-    clock: int
-    updates: int
-    players: dict[str, Tensors] = field(default_factory=dict)
-    optim: dict[str, Tensors] = field(default_factory=dict)
-    ema: dict[str, Tensors] = field(default_factory=dict)
-    task: dict[str, Any] = field(default_factory=dict)  # nested tensors and plain values
-    monitor: dict[str, Any] = field(default_factory=dict)  # sums since the last log line; plain values
-    meta: dict[str, Any] = field(default_factory=dict)  # task, identity, world, metrics
-
-    def put(self, player: str, state: PlayerState) -> None:
-        """Add the state of a player."""
-        self.players[player], self.optim[player] = state.weights, state.optim
-        if state.ema is not None:
-            self.ema[player] = state.ema
-
-    def state_of(self, player: str) -> PlayerState:
-        """Return the state of a player."""
-        return PlayerState(self.players[player], self.optim[player], self.ema.get(player))
-
-    def files(self) -> Iterator[tuple[str, Tensors | dict]]:
-        """Yield (file name, content) in the order of writing."""
-        for kind in ("player", "optim", "ema"):
-            source = self.players if kind == "player" else getattr(self, kind)
-            for player, tensors in source.items():
-                yield f"{kind}-{player}.safetensors", tensors
-        tensors, plain = task_state.split(self.task)
-        yield "task.safetensors", tensors
-        yield "state.json", {"task": plain, "monitor": self.monitor}
 
 
 def folder_of(run: Path) -> Path:
@@ -85,55 +46,17 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write(path: Path, content: Tensors | dict, pool: Executor) -> tuple[int, Future[str]]:
-    """Write one file durably; return its size and its hash, which may still be in the making."""
-    if path.suffix == ".safetensors":
-        return safetensors_writer.write(path, safetensors_writer.encode(content), pool)
-    # Keys are not sorted: the series of the current interval are reported in this order.
-    return safetensors_writer.write(path, [json.dumps(content, indent=1).encode()], pool)
-
-
-def save(run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambda: None) -> Path:
+def save(
+    run: Path, checkpoint: Checkpoint, *, guard: Callable[[], None] = lambda: None, comm: Comm = ALONE
+) -> Path:
     """Write `checkpoint` and commit it by rename; older checkpoints are not touched.
 
-    `guard` is called before the first write and before the commit; an exception from it ends the save. Raises
-    UserError where the disk is full or not writable.
+    All ranks of `comm` call it: rank 0 with everything, the others with their pieces; all return when rank 0
+    has committed. `guard` is called there before the first write and before the commit; an exception from it
+    ends the save. Raises UserError, on all ranks, where the disk of one is full or not writable.
     """
-    guard()
-    folder = folder_of(run)
-    target = folder / manifest.folder_name(checkpoint.clock)
-    if target.exists():
-        return target
-    temporary = folder / f".tmp-{checkpoint.clock:012d}-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed save whose pid was the same
-        temporary.mkdir()
-        with ThreadPoolExecutor(HASHERS) as pool:
-            written = {}
-            for number, (name, content) in enumerate(checkpoint.files()):
-                fault_injection.crash_point(f"save{number}", checkpoint.clock)
-                written[name] = _write(temporary / name, content, pool)
-            files = {
-                name: {"bytes": size, "sha256": hashed.result()} for name, (size, hashed) in written.items()
-            }
-            head = manifest.encode(checkpoint.clock, checkpoint.updates, checkpoint.meta, files)
-            safetensors_writer.write(temporary / manifest.NAME, [head], pool)
-        sync_path(temporary)
-        fault_injection.crash_point("savecommit", checkpoint.clock)
-        guard()
-        temporary.rename(target)
-        sync_path(folder)
-    except UserError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
-        raise UserError(
-            f"checkpoint {target} was not saved, {reason}: free space there, or keep fewer with save.last=1; "
-            "older checkpoints are intact, `rostro resume` continues from the newest"
-        ) from None
+    target = folder_of(run) / manifest.folder_name(checkpoint.clock)
+    committing.write(target, checkpoint, guard, comm)
     return target
 
 
@@ -150,6 +73,8 @@ def verify(path: Path) -> dict[str, Any]:
                 raise Damaged(f"checkpoint {path} is damaged: {name} does not match its manifest; {REMEDY}")
             if file.suffix == ".safetensors":
                 _check_tensors(file)
+    with _as_damage(path, "its pieces"):
+        pieces.read_index(path, content["files"])
     _state(path, content)
     return content
 
@@ -186,16 +111,22 @@ def _state(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return state
 
 
-def read(path: Path, *, verified: bool = False) -> Checkpoint:
-    """Load a checkpoint to the CPU. `verified`: its hashes were checked already."""
+def read(path: Path, *, verified: bool = False, comm: Comm = ALONE) -> Checkpoint:
+    """Load a checkpoint to the CPU; of sharded tensors the rows of this rank of `comm`.
+
+    `verified`: its hashes were checked already. One process reads the whole of it.
+    """
     content = manifest.read(path) if verified else verify(path)
     loaded = Checkpoint(content["clock"], content["updates"], meta=content)
     for name in content["files"]:
-        kind, _, player = name.removesuffix(".safetensors").partition("-")
-        if kind in ("player", "optim", "ema"):
-            parts = loaded.players if kind == "player" else getattr(loaded, kind)
+        owner = name.removesuffix(".safetensors")
+        if owner.partition("-")[0] in PARTS:
             with _as_damage(path, name):
-                parts[player] = load_file(path / name)
+                loaded.tensors_of(owner).update(load_file(path / name))
+    with _as_damage(path, "its pieces"):
+        for (owner, name), parts in pieces.read_index(path, content["files"]).items():
+            loaded.tensors_of(owner)[name] = pieces.read(path, parts, comm)
+            loaded.of[f"{owner}/{name}"] = parts[0].rows.of
     state = _state(path, content)
     with _as_damage(path, "task.safetensors"):
         loaded.task = task_state.joined(load_file(path / "task.safetensors"), state["task"])

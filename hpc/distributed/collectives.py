@@ -24,14 +24,14 @@ def gather_vector(values: list[float], comm: Comm) -> list[list[float]]:
         return [values]
     vector = torch.tensor(values, dtype=torch.float64)
     everyone = torch.empty(comm.world * len(values), dtype=torch.float64)
-    _all_gather(everyone, vector)
+    _all_gather(everyone, vector, group=comm.group)
     return everyone.view(comm.world, len(values)).tolist()
 
 
 def sum_(tensor: Tensor, comm: Comm) -> Tensor:
     """Sum over the ranks, in place."""
     if comm.world > 1:
-        dist.all_reduce(tensor)
+        dist.all_reduce(tensor, group=comm.group)
     return tensor
 
 
@@ -40,7 +40,7 @@ def broadcast(value: Any, comm: Comm) -> Any:
     if comm.world == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(box, src=0, group=comm.group, device=torch.device("cpu"))
     return box[0]
 
 
@@ -49,7 +49,7 @@ def gather_objects(value: Any, comm: Comm) -> list[Any]:
     if comm.world == 1:
         return [value]
     everyone: list[Any] = [None] * comm.world
-    dist.all_gather_object(everyone, value)
+    dist.all_gather_object(everyone, value, group=comm.group)
     return everyone
 
 
@@ -58,7 +58,7 @@ def gather(tensor: Tensor, comm: Comm) -> Tensor:
     if comm.world == 1:
         return tensor
     everyone = tensor.new_empty((comm.world * tensor.shape[0], *tensor.shape[1:]))
-    _all_gather(everyone, tensor.detach().contiguous())
+    _all_gather(everyone, tensor.detach().contiguous(), group=comm.group)
     return everyone
 
 

@@ -7,7 +7,7 @@ nothing (one process, which needs no process group). Collectives: `collectives.p
 import datetime
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,8 @@ class Comm:
     world: int = 1
     local_rank: int = 0
     device: torch.device = CPU
+    # The process group in which collectives meet: None = that of the training.
+    group: dist.ProcessGroup | None = None
 
     @property
     def main(self) -> bool:
@@ -90,6 +92,17 @@ def connect(run: Path, *, timeout: int, device: str = "auto") -> Comm:
         )
         rendezvous.connect_watched(join, watch)
     return Comm(rank, world, local, where)
+
+
+def with_own_group(comm: Comm, *, timeout: int) -> Comm:
+    """Return a comm whose collectives, on the CPU, may run in a thread beside those of the training.
+
+    All ranks call it. `timeout`: seconds without an answer before a collective raises.
+    """
+    if comm.world == 1:
+        return comm
+    group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout))
+    return replace(comm, device=CPU, group=group)
 
 
 def _choose_interface(address: str, other: str) -> None:

@@ -9,19 +9,20 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hpc.distributed.comm import Comm
-from hpc.engines.flat import Flat
+from hpc.engines.base import Engine
 
 # hpc/engines/batch_norm.py keeps the buffers equal. torch 2.13 renamed the argument.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
-class DDP(Flat):
+class DDP(Engine):
     """torch's DistributedDataParallel. Its buckets are laid out anew after the first backward pass, which
     changes the order of the sums: the trainer makes warm-up passes before a state is loaded. Li et al. 2020,
     "PyTorch Distributed", section 3.2.
     """
 
+    name = "ddp"
     second_order = False  # gradients of phases that only penalise a gradient would be wrong without an error
 
     def __init__(self, module: nn.Module, comm: Comm, *, bucket_mb: float) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.distributed.comm import Comm
+from hpc.engines.base import Engine
 from hpc.engines.ddp import DDP
 from hpc.engines.flat import Flat
 
@@ -23,7 +24,7 @@ def check_players(config: Config, players: Sized) -> None:
 
 def build_engine(
     name: str, module: nn.Module, comm: Comm, *, bucket_mb: float = 25.0, config: Config | None = None
-) -> Flat:
+) -> Engine:
     """Build the engine called `name` (flat | ddp | deepspeed, which needs `config`) around one player."""
     if name == "flat":
         return Flat(module, comm)

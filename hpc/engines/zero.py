@@ -21,22 +21,22 @@ from hpc.config import deepspeed as zero_config
 from hpc.config.schema import Config
 from hpc.distributed.collectives import agree_or_raise, sum_
 from hpc.distributed.comm import Comm
+from hpc.engines.base import Engine
 from hpc.engines.deepspeed_setup import import_deepspeed
-from hpc.engines.flat import Flat
 from hpc.engines.param_shards import ParamShard, ParamShards, ProxyOptimizer, shard_of
 from hpc.optim.ema import Ema
 from hpc.optim.guard import guarded
 from hpc.optim.state import load_module
 
 
-class ZeRO(Flat):
+class ZeRO(Engine):
     """One player under DeepSpeed (Rajbhandari et al. 2020, "ZeRO", section 5).
 
     The network is called unwrapped: DeepSpeed's hooks are on its parameters and modules, and the `forward` of
     DeepSpeed's own wrapper would switch autocast off. Raises UserError for a parameter without a shape.
     """
 
-    second_order = False
+    name = "deepspeed"
 
     def __init__(self, module: nn.Module, comm: Comm, config: Config) -> None:
         super().__init__(module, comm)
@@ -55,6 +55,7 @@ class ZeRO(Flat):
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Hand module and optimizer to DeepSpeed."""
+        super().attach(optimizer)
         self.optimizer = optimizer
         deepspeed = import_deepspeed(self.comm, self.timeout)
         shapes = {name: p.shape for name, p in self.named}

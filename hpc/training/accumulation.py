@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.errors import UserError
+from hpc.engines.base import Engine
 from hpc.engines.batch_norm import collecting, norms
-from hpc.engines.flat import Flat
 from hpc.task import Batch, Phase, Task
 
 
@@ -26,7 +26,7 @@ class BackwardPass:
         self,
         task: Task,
         phase: Phase,
-        engines: dict[str, Flat],
+        engines: dict[str, Engine],
         *,
         clock: int,
         seed: Callable[[int], None],

@@ -1,9 +1,10 @@
 """Planned crashes for audits and tests, by environment variables that no real run sets.
 
 `ROSTRO_FAULT=step@640` kills this process with SIGKILL at the first step that ends at clock 640 or later,
-`save3@640` at the fourth write boundary of the first save at or after it, `savecommit@640` between that
-save's last write and its rename. `/R` at the end names the rank that dies (default 0). A job that SLURM
-requeued does not die again, and ROSTRO_FAULT_INDEX=0 spares the other jobs of an array.
+`save3@640` at the fourth write boundary of the first save at or after it, `piece2@640` after the third part
+of a rank's file of sharded tensors, `savecommit@640` between that save's last write and its rename. `/R` at
+the end names the rank that dies (default 0). A job that SLURM requeued does not die again, and
+ROSTRO_FAULT_INDEX=0 spares the other jobs of an array.
 `ROSTRO_FORGET=optim,ema,task` leaves parts out of a resume.
 """
 
@@ -13,7 +14,10 @@ import signal
 
 
 def crash_point(place: str, clock: int, rank: int = 0) -> None:
-    """Kill this process if the environment says so. `place`: `step`, `savecommit` or `save<n>`."""
+    """Kill this process if the environment says so.
+
+    `place`: `step`, `savecommit`, `save<n>` or `piece<n>`.
+    """
     plan = os.environ.get("ROSTRO_FAULT")
     if plan is None or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
         return

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from hpc.config.schema import Config
 from hpc.distributed.comm import Comm
-from hpc.engines import batch_norm, factory
+from hpc.engines import batch_norm, factory, sharded
+from hpc.engines.sharded import Rows
 from hpc.optim import build
 from hpc.optim.ema import Ema
 from hpc.training import fault_injection
@@ -19,6 +20,7 @@ class PlayerState(NamedTuple):
     weights: dict[str, Tensor]
     optim: dict[str, Tensor]
     ema: dict[str, Tensor] | None  # None = no average is kept
+    rows: dict[str, Rows] = {}  # noqa: RUF012 - of sharded tensors, of which the others hold this rank's rows
 
 
 class Player:
@@ -38,11 +40,11 @@ class Player:
         self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None
         if config.compile:
             module.compile()
-        self.size = sum(p.numel() for p in module.parameters())
         self.engine = factory.build_engine(
             config.engine.name, module, comm, bucket_mb=config.engine.bucket_mb, config=config
         )
         self.named = self.engine.named
+        self.size = sharded.size(module, self.engine.rows)
         self.optimizer = build.build_optimizer(config.optim, self.named)
         self.engine.attach(self.optimizer)
 
@@ -60,7 +62,7 @@ class Player:
             p.requires_grad_(on)
 
     def norm_of_gradient(self) -> Tensor:
-        """Return the Euclidean norm over all gradients (`Flat.norm`)."""
+        """Return the Euclidean norm over all gradients (`Engine.norm`); all ranks call it."""
         return self.engine.norm()
 
     def update(self, rate: float, gradient_norm: Tensor) -> None:
@@ -86,11 +88,14 @@ class Player:
         batch_norm.discard(self.layers)
 
     def state(self) -> PlayerState:
-        """Return the whole state on rank 0, and this rank's part of it elsewhere. All ranks call it."""
+        """Return the whole state on rank 0, and this rank's part of it elsewhere; all ranks call it.
+
+        Of sharded tensors every rank returns its own rows.
+        """
         weights, optim = self.engine.whole().state_dict(), self.engine.export_optim(self.optimizer)
         if self.ema:
             self.engine.sync_full(self.ema)
-        return PlayerState(weights, optim, self.ema.state() if self.ema else None)
+        return PlayerState(weights, optim, self.ema.state() if self.ema else None, self.engine.rows)
 
     def load_state(self, state: PlayerState) -> None:
         """Restore what `state` returned, less the parts that a negative control leaves out."""
@@ -100,18 +105,9 @@ class Player:
         if self.ema and state.ema is not None and not fault_injection.skip_restore("ema"):
             self.ema.load_state(state.ema)
 
-    def checksums(self) -> list[int]:
-        """Return one integer for each tensor of the module, equal on ranks that are in step."""
-        sums = []
-        for tensor in self.module.state_dict().values():
-            raw = tensor.detach().contiguous().reshape(-1)
-            raw = raw.view(torch.int32) if raw.dtype == torch.float32 else raw.to(torch.int64)
-            sums.append(raw.sum(dtype=torch.int64))
-        return torch.stack(sums).tolist()
-
-    def tensor_names(self) -> list[str]:
-        """Return the names of the tensors behind `checksums`."""
-        return [f"{self.name}.{name}" for name in self.module.state_dict()]
+    def checksums(self) -> dict[str, int]:
+        """Return one integer for each tensor that is the same on ranks that are in step, by its full name."""
+        return {f"{self.name}.{name}": value for name, value in self.engine.checksums().items()}
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -205,11 +205,13 @@ def refuse_not_finite(sync: StepSync, message: StepMessage, config: Config, comm
 
 
 def compare_ranks(players: Mapping[str, Player], clock: int, comm: Comm) -> None:
-    """Raise where a rank's parameters or buffers differ from rank 0's: name the first tensor and rank."""
-    checksums = [value for player in players.values() for value in player.checksums()]
-    checksums_by_rank = collectives.gather_objects(checksums, comm)
-    names = [name for player in players.values() for name in player.tensor_names()]
-    for place, name in enumerate(names):
+    """Raise where a rank's parameters or buffers differ from rank 0's: name the first tensor and rank.
+
+    Sharded parameters, of which each rank holds other rows, are left out.
+    """
+    checksums = {name: value for player in players.values() for name, value in player.checksums().items()}
+    checksums_by_rank = collectives.gather_objects(list(checksums.values()), comm)
+    for place, name in enumerate(checksums):
         for rank, sums in enumerate(checksums_by_rank):
             if sums[place] != checksums_by_rank[0][place]:
                 raise UserError(

@@ -127,7 +127,7 @@ def test_what_cannot_be_pruned_does_not_end_the_run(tmp_path: Path, monkeypatch:
     store.save(tmp_path, make(128, eer=0.3))
     store.save(tmp_path, make(192, eer=0.2))
     with monkeypatch.context() as patched:
-        patched.setattr(store.os, "rmdir", busy)
+        patched.setattr(os, "rmdir", busy)
         store.prune(tmp_path, last=1, best=1, keep_every=0, metric=METRIC)
     assert [int(path.name) for path in store.listing(tmp_path)] == [192]
     store.prune(tmp_path, last=1, best=1, keep_every=0, metric=METRIC)

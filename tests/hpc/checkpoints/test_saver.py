@@ -3,6 +3,7 @@
 import resource
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_the_file_is_what_the_library_reads(tmp_path: Path, dtype: torch.dtype) 
         "odd \N{SNOWMAN}": torch.ones(3, dtype=torch.uint8),
         "double": torch.tensor([0.1], dtype=torch.float64),
     }
-    with store.ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         size, hashed = safetensors_writer.write(
             tmp_path / "t.safetensors", safetensors_writer.encode(tensors), pool
         )

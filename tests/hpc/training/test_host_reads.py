@@ -17,6 +17,7 @@ from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task, build_task
 from tests.hpc.training.test_player import Rivals
+from tests.support.centres import Centres, centres_run
 from tests.support.host_reads import HostReads
 from tests.support.ranks import launch
 from tests.support.runs import TASK, make_run
@@ -86,6 +87,12 @@ def undisturbed_run(path: Path, shards: Path, **changes: Any) -> Path:
 def test_the_siamese_job_waits_once_an_update(tmp_path: Path, shards: Path, loss: str) -> None:
     run = undisturbed_run(tmp_path / "run", shards, task=TASK | {"loss": loss}, optim=Optim(clip=1.0))
     assert launch(reads_of_updates, 2, str(run), build_task) == [[ONE] * 3] * 2
+
+
+@pytest.mark.parametrize("micro_batch", [0, 4])
+def test_sharded_centres_wait_once_an_update(tmp_path: Path, shards: Path, micro_batch: int) -> None:
+    run = centres_run(tmp_path / "run", shards, procs=2, micro_batch=micro_batch)
+    assert launch(reads_of_updates, 2, str(run), Centres) == [[ONE] * 3] * 2
 
 
 @pytest.mark.parametrize("micro_batch", [0, 4])

@@ -38,6 +38,9 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("rejected", f"{manifest['rejected']} (rejected.csv)"),
         ("sha256", shards.digest),
     ]
+    for twin in shards.manifest.get("twins", ()):
+        size, count = sum(shard["bytes"] for shard in twin["shards"]), twin["samples"]
+        rows.append((f"twin {twin['size']}", f"{count} of {len(shards)} images, {size / 1e6:.1f} MB"))
     for name, parts in shards.pieces.items():
         present = f"{np.count_nonzero(parts['size'])} of {len(shards)} images have it"
         rows.append((f"{shards.schema.pieces[name].kind} {name}", present))

@@ -27,7 +27,7 @@ from data_shards.shard_format.columns import (
     load_column,
     verify_file,
 )
-from data_shards.shard_format.manifest import read_manifest, schema_of
+from data_shards.shard_format.manifest import all_files, read_manifest, schema_of
 from data_shards.shard_format.schema import PIECE_COLUMNS
 from data_shards.shard_format.ustar import BLOCK, header_name
 
@@ -276,7 +276,7 @@ class ShardSet:
 
 def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
     """Raise UserError for the first file that is missing or has another size than the manifest says."""
-    for entry in (*manifest["shards"], *manifest["files"]):
+    for entry in all_files(manifest):
         path = os.path.join(folder, entry["name"])
         try:
             status = os.stat(path)

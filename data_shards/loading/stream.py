@@ -234,6 +234,11 @@ def _runs(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
                     "needs them together in a shard: pack the set with `rostro pack`, or use data.order=plain"
                 )
             run = []
+        if sample.label < 0:
+            raise UserError(
+                f"data.train: {sample.name} shows an unknown person, data.order=groups of a stream needs "
+                "every one: use data.stream=false, which leaves such images out, or data.order=plain"
+            )
         seen.add(sample.label)
         run.append(sample)
     if run:

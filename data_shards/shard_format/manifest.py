@@ -12,7 +12,15 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, conform, durable, parse_json, read_bytes
-from data_shards.shard_format.schema import IDENTITY, PIECE_COLUMNS, PLAIN, SHAPE, Field, Schema
+from data_shards.shard_format.schema import (
+    IDENTITY,
+    PERHAPS_IDENTITY,
+    PIECE_COLUMNS,
+    PLAIN,
+    SHAPE,
+    Field,
+    Schema,
+)
 
 SCHEMA = 2  # the newest version that this program reads and writes; see `schema.py`
 NAME = "manifest.json"
@@ -39,6 +47,7 @@ _SHAPE = {
     "options?": {str: object},
     "samples": int,
     "identities": int,
+    "unknown?": int,
     "rejected": int,
     "picture_bytes": int,
     "converted": {str: int},
@@ -117,7 +126,8 @@ def schema_of(manifest: dict[str, Any]) -> Schema:
     fields = {name: entry for name, entry in manifest["fields"].items() if name != "identity"}
     if manifest["schema"] == 1:
         return Schema({name: Field("value", entry["dtype"]) for name, entry in fields.items()})
-    return Schema({name: Field.from_json(entry) for name, entry in fields.items()}, manifest.get("cls"))
+    labels = {name: Field.from_json(entry) for name, entry in fields.items()}
+    return Schema(labels, manifest.get("cls"), manifest["fields"]["identity"] == IDENTITY.to_json())
 
 
 def _fault_of_fields(manifest: dict[str, Any]) -> str:
@@ -128,7 +138,7 @@ def _fault_of_fields(manifest: dict[str, Any]) -> str:
         if fields.get("identity") != {"dtype": "i4", "largest": manifest["identities"] - 1}:
             return f"fields.identity does not fit identities={manifest['identities']}"
         return ""
-    if fields.get("identity") != IDENTITY.to_json():
+    if fields.get("identity") not in (IDENTITY.to_json(), PERHAPS_IDENTITY.to_json()):
         return "fields.identity is not that of a set"
     schema = schema_of(manifest)
     unstated = [name for name in schema.ragged if "rows" not in fields[name]]
@@ -153,7 +163,8 @@ def _fault(manifest: dict[str, Any]) -> str:
     for name in (*(f"index/{table}.npy" for table in tables), "identities.txt", "rejected.csv"):
         if name not in names:
             return f"it does not list {name!r:.60}"
-    if min((shard["samples"] for shard in shards), default=0) < 1 or manifest["identities"] < 1:
+    fewest = 1 if schema_of(manifest).knows_people else 0
+    if min((shard["samples"] for shard in shards), default=0) < 1 or manifest["identities"] < fewest:
         return "it has a shard without samples, or no identities"
     if sum(shard["samples"] for shard in shards) != manifest["samples"]:
         return f"samples={manifest['samples']} is not the sum of its shards"

@@ -123,9 +123,10 @@ def _lines(options: dict[str, object]) -> list[str]:
 def _summary(made: "Packed") -> str:
     manifest = made.manifest
     size = sum(shard["bytes"] for shard in manifest["shards"])
+    unknown = f" ({manifest['unknown']} of unknown people)" if manifest.get("unknown") else ""
     lines = [
         f"{made.folder}: {'is there already: ' if made.already else ''}"
-        f"{manifest['samples']} images of {manifest['identities']} identities "
+        f"{manifest['samples']} images of {manifest['identities']} identities{unknown} "
         f"in {len(manifest['shards'])} shards ({size / 1e6:.1f} MB)"
     ]
     converted = sum(manifest["converted"].values())
@@ -134,7 +135,7 @@ def _summary(made: "Packed") -> str:
     if manifest["rejected"]:
         lines[-1] += f": see {made.folder / 'rejected.csv'}"
     split = manifest["split"]
-    if split in HELD_OUT and manifest["identities"] < FEW:
+    if split in HELD_OUT and manifest["identities"] + manifest.get("unknown", 0) < FEW:
         lines.append(
             f"  only {manifest['identities']} people: figures and thresholds from so few are rough; "
             f"raise {HELD_OUT[split]}= or take another seed="

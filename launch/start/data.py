@@ -113,6 +113,7 @@ def _check_order(config: Config, shards: Any) -> None:
     from hpc.data import orders
 
     rows = orders.rows_of(config.data, shards)
+    orders.check_groups(config.data, rows[0])
     orders.build(config, shards, rows)
     for part in rows:
         if part.note:

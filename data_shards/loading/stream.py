@@ -51,7 +51,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _StreamJob(DecodeRequest):
-    samples: tuple[_Sample, ...]
+    samples: tuple[_Sample, ...] = ()
 
 
 class _Bytes:
@@ -126,7 +126,7 @@ class StreamLoader(Loader):
         slots = Slots(ids, np.zeros((count, 1), np.int8), positions, repeat)
         steps = augment.draw(self._augment, self._seed, positions, 0, sizes[:, 0], sizes[:, 1])
         labels = {"identity": np.array([sample.label for sample in samples], np.int64)}
-        return _StreamJob(slots, labels, sizes, steps, samples)
+        return _StreamJob(slots, labels, sizes, steps, samples=samples)
 
     def _shuffled(self, clock: int) -> Iterator[tuple[_Sample, ...]]:
         """Endless: each group that comes in takes the place of a drawn one of the buffer."""

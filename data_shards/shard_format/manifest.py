@@ -7,6 +7,7 @@ in it is noticed as surely as one in a shard. What the index and the shards cont
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,12 @@ def digest_without_twins(manifest: dict[str, Any]) -> str:
     """The sha256 of the file as it is without twins: they may come later, and the set is the same."""
     own = {key: value for key, value in manifest.items() if key not in ("twins", "sha256")}
     return hashlib.sha256(_rendered(own)).hexdigest()
+
+
+def twins_digest(manifest: dict[str, Any], sides: Sequence[int]) -> str:
+    """A sha256 that changes with any byte of these twins of a set."""
+    twins = [twin for twin in manifest.get("twins", ()) if twin["size"] in sides]
+    return hashlib.sha256(json.dumps(twins, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:

@@ -29,15 +29,21 @@ SIZES = [(200, 150), (90, 160), (64, 100), (40, 40), (130, 130)]  # width, heigh
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory):
-    """A set of three people with images of many sizes, one of them grey."""
-    src, out = tmp_path_factory.mktemp("src"), tmp_path_factory.mktemp("out")
+def src(tmp_path_factory):
+    """Three people with images of many sizes, one of them grey."""
+    src = tmp_path_factory.mktemp("src")
     for person in range(3):
         (src / f"p{person}").mkdir()
         for number, (width, height) in enumerate(SIZES):
             image = photo(10 * person + number, width, height)
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if (person, number) == (1, 0) else image
             (src / f"p{person}" / f"{number}.jpg").write_bytes(jpeg(image))
+    return src
+
+
+@pytest.fixture(scope="module")
+def bare(src, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
     assert main(["pack", "source=folder", f"src={src}", f"out={out}", "name=x", "shard_mb=0.03"]) == 0
     return out / "train"
 
@@ -125,8 +131,7 @@ def test_workers_and_order_change_no_byte(folder, twinned):
     assert tree(folder) == tree(twinned)
 
 
-def test_packing_makes_them_and_names_them(tmp_path, bare, capsys):
-    src = next(path for path in bare.parent.parent.glob("src*") if path.is_dir())
+def test_packing_makes_them_and_names_them(tmp_path, src, bare, capsys):
     words = ["pack", "source=folder", f"src={src}", f"out={tmp_path}", "name=x", "shard_mb=0.03", "workers=1"]
     assert main(words) == 0
     assert tree(tmp_path / "train") == tree(bare)

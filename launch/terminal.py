@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 WIDTH = 100  # columns of a table that goes into a pipe or a file
@@ -101,6 +103,21 @@ def _line(columns: Sequence[Column], cells: Sequence[str], number: int | None = 
         colour = column.colours[number] if number is not None and column.colours else 0
         parts.append(f"\033[{colour}m{text}\033[0m" if colour and os.isatty(1) else text)
     return GAP.join(parts).rstrip()
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a progress bar on a terminal, nothing elsewhere; yields what moves it to (done, total)."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def duration(seconds: float | None) -> str:

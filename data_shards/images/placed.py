@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from data_shards.images.twin import decode_png, is_png
+
 PADDING = 128  # around an image that is fitted into its target: 0 of [-1, 1] but for half a level
 UNKNOWN = 255  # of a mask: padding, and pixels without a label
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -44,11 +46,17 @@ def decode_windows(
 ) -> None:
     """Decode `jpeg`, of `source` (width, height), once; each window of it goes to one of `outs`.
 
+    It may also be the PNG of a twin.
     outs: uint8 [h, w, 3] RGB, contiguous, each of its window's target. colour: float32 [3, 4], a map of RGB
     on 0..255, or None. exact: the whole image is decoded, and resized as `pixels.square` does, whatever it
     costs.
     Raises ValueError where the bytes are not a sound JPEG of that size.
     """
+    if is_png(jpeg):
+        image = decode_png(jpeg, source)
+        for out, window in zip(outs, windows, strict=True):
+            _place(out, image, window, 1, colour, exact)
+        return
     factor = 1 if exact else min(map(_dct_factor, windows))
     if len(outs) == 1 and colour is None and _whole(windows[0], source):
         if simplejpeg.decode_jpeg_header(jpeg)[1::-1] != source:  # another size would not fit into `out`

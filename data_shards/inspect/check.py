@@ -4,42 +4,28 @@ The index determines headers, padding and labels of a shard, and has the crc32 o
 byte is not only noticed (sha256 of the shard), but reported with the member that it is in.
 """
 
-import errno
 import hashlib
 import mmap
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from data_shards.errors import UserError
-from data_shards.files import FileError, MissingFile, open_regular, read_text
+from data_shards.files import FileError, open_regular
 from data_shards.images.masks import store_mask
 from data_shards.images.normalize import normalise
 from data_shards.images.pixels import Rejected
-from data_shards.shard_format.keys import visible
+from data_shards.inspect.check_twins import check_twins
+from data_shards.inspect.problems import Problem, check_file, index_names, limited
 from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest
 from data_shards.shard_format.members import label_members
 from data_shards.shard_format.schema import PIECES
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.shard_format.ustar import BLOCK, END, header, header_name
 from data_shards.workers import run_jobs
-
-MANY = 20  # problems of one shard that are listed; the others are counted
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong. file and member are "" where the problem is not in one."""
-
-    file: str
-    member: str
-    reason: str
-
-    def __str__(self) -> str:
-        return visible(": ".join(part for part in self if part))
 
 
 def find_sets(folder: Path) -> list[Path]:
@@ -68,7 +54,7 @@ def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
         return
     whole, damaged = True, set()
     for entry in manifest["files"]:
-        for problem in _check_file(folder, entry):
+        for problem in check_file(folder, entry):
             damaged.add(entry["name"])
             whole = whole and not entry["name"].startswith("index/")
             yield problem
@@ -86,7 +72,7 @@ def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
             yield _named_problem(folder, str(error))
     if not whole:  # a damaged index does not say where members are
         for entry in shards:
-            yield from _check_file(folder, entry)
+            yield from check_file(folder, entry)
         return
     jobs = [(folder, number) for number in range(len(shards))]
     early: dict[int, list[Problem]] = {}  # results come as shards are done, but are reported in order
@@ -98,6 +84,7 @@ def check_set(folder: Path, *, workers: int = 2) -> Iterator[Problem]:
             yield from early.pop(due)
             due += 1
     yield from _doubles(folder, manifest, keys)
+    yield from check_twins(folder, manifest, workers=workers)
 
 
 def _doubles(folder: Path, manifest: dict[str, Any], keys: dict[int, np.ndarray]) -> Iterator[Problem]:
@@ -107,7 +94,7 @@ def _doubles(folder: Path, manifest: dict[str, Any], keys: dict[int, np.ndarray]
     seen: set[str] = set()
     for number in sorted(keys) if len(doubled) else ():
         if np.isin(keys[number], doubled).any():
-            for name in _index_names(folder, manifest, number):
+            for name in index_names(folder, manifest, number):
                 if name in seen:
                     yield Problem(manifest["shards"][number]["name"], f"{name}.jpg", "is in the set twice")
                 if _key_hash(name) in doubled:
@@ -116,24 +103,6 @@ def _doubles(folder: Path, manifest: dict[str, Any], keys: dict[int, np.ndarray]
 
 def _key_hash(name: str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]))
-
-
-def _check_file(folder: Path, entry: dict[str, Any]) -> list[Problem]:
-    try:
-        with open_regular(folder / entry["name"]) as file:
-            size = os.fstat(file.fileno()).st_size
-            same = (
-                size == entry["bytes"] and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
-            )
-    except MissingFile:
-        return [Problem(entry["name"], "", os.strerror(errno.ENOENT))]
-    except FileError:
-        return [Problem(entry["name"], "", "is not a regular file, or cannot be read")]
-    except OSError as error:
-        return [Problem(entry["name"], "", error.strerror or str(error))]
-    if size != entry["bytes"]:
-        return [Problem(entry["name"], "", f"{size} bytes, the manifest says {entry['bytes']}")]
-    return [] if same else [Problem(entry["name"], "", "sha256 differs from the manifest's")]
 
 
 def _strange_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
@@ -158,10 +127,10 @@ def check_shard(folder: Path, number: int) -> tuple[list[Problem], np.ndarray]:
     manifest, digest = read_manifest(folder)
     shards = ShardSet(folder, manifest, digest)
     entry = manifest["shards"][number]
-    problems = _check_file(folder, entry)
+    problems = check_file(folder, entry)
     if problems and not _openable(folder / entry["name"]):
         return problems, np.empty(0, "u8")
-    names = _index_names(folder, manifest, number)
+    names = index_names(folder, manifest, number)
     start, stop = int(shards.shard_start[number]), int(shards.shard_start[number + 1])
     damages: list[Problem] = []
     with (
@@ -176,23 +145,8 @@ def check_shard(folder: Path, number: int) -> tuple[list[Problem], np.ndarray]:
         if tar[end:] != END:
             damages.append(Problem(entry["name"], "", f"end of the archive (from byte {end}) is damaged"))
     if damages:
-        problems = damages[:MANY]
-        if len(damages) > MANY:
-            problems.append(Problem(entry["name"], "", f"and {len(damages) - MANY} more problems"))
+        problems = limited(damages)
     return problems, np.array([_key_hash(name) for name in names], "u8")
-
-
-def _index_names(folder: Path, manifest: dict[str, Any], number: int) -> list[str]:
-    """The keys in the DALI index. [] = it is damaged, which is reported as a file; the tar has the names."""
-    name = f"{Path(manifest['shards'][number]['name']).stem}.idx"
-    entry = next((entry for entry in manifest["files"] if entry["name"] == name), None)
-    if entry is None or _check_file(folder, entry):
-        return []
-    try:
-        lines = read_text(folder / name, limit=entry["bytes"]).splitlines()[1:]
-        return [line.split(" ")[3].removesuffix(".jpg") for line in lines]
-    except (FileError, IndexError):
-        return []
 
 
 def _tar_name(tar: mmap.mmap, position: int, row: int) -> str:

@@ -29,7 +29,7 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("split", manifest["split"]),
         ("licence", manifest["licence"]),
         ("images", f"{len(shards)} ({_sizes(shards)})"),
-        ("identities", f"{len(counts)}, {_spread(counts)} images each"),
+        ("identities", f"{len(counts)}, {_spread(counts)} images each" if len(counts) else "none is known"),
         ("singles", f"{int((counts == 1).sum())} identities with one image: no genuine pair"),
         ("shards", f"{len(manifest['shards'])}, {tar_bytes / 1e6:.1f} MB"),
         ("held out", _held_out(manifest)),
@@ -38,6 +38,11 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("rejected", f"{manifest['rejected']} (rejected.csv)"),
         ("sha256", shards.digest),
     ]
+    if unknown := len(shards) - int(shards.identity_start[-1]):
+        rows.insert(5, ("unknown", f"{unknown} images of people whom the source does not name"))
+    for twin in shards.manifest.get("twins", ()):
+        size, count = sum(shard["bytes"] for shard in twin["shards"]), twin["samples"]
+        rows.append((f"twin {twin['size']}", f"{count} of {len(shards)} images, {size / 1e6:.1f} MB"))
     for name, parts in shards.pieces.items():
         present = f"{np.count_nonzero(parts['size'])} of {len(shards)} images have it"
         rows.append((f"{shards.schema.pieces[name].kind} {name}", present))
@@ -105,19 +110,17 @@ def _values(labels: np.ndarray) -> str:
 def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tuple[np.ndarray, int]:
     """(uint8 [h, w, 3] RGB, number of damaged images): a row for an identity, with its name and first images.
 
-    The identities are spread evenly over the set. The cell of a damaged image says so.
+    The identities are spread evenly over the set; images of unknown people follow them, or are all that there
+    is. The cell of a damaged image says so.
     """
     damaged = 0
-    people = len(shards.identity_start) - 1
-    shown = np.unique(np.linspace(0, people - 1, min(rows, people)).round().astype(int))
-    names = shards.identity_names()
+    shown = _lines(shards, rows=rows, columns=columns)
     step = CELL + GAP
     sheet = Image.new("RGB", (CAPTION + columns * step + GAP, len(shown) * step + GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for line, identity in enumerate(shown.tolist()):
-        start, stop = (int(edge) for edge in shards.identity_start[identity : identity + 2])
+    for line, (name, start, stop) in enumerate(shown):
         top = GAP + line * step
-        caption = "\n".join(_folded(names[identity], font))
+        caption = "\n".join(_folded(name, font))
         draw.multiline_text((GAP, top), f"{caption}\n{stop - start} images", fill=INK, font=font)
         for column, row in enumerate(range(start, min(stop, start + columns))):
             corner = (CAPTION + column * step, top)
@@ -128,6 +131,16 @@ def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tupl
             else:
                 sheet.paste(Image.fromarray(cell), corner)
     return np.asarray(sheet), damaged
+
+
+def _lines(shards: ShardSet, *, rows: int, columns: int) -> list[tuple[str, int, int]]:
+    """(caption, first row, last row + 1) of each line of the contact sheet."""
+    people, known = len(shards.identity_start) - 1, int(shards.identity_start[-1])
+    unknown = [("unknown", low, len(shards)) for low in range(known, len(shards), columns)]
+    unknown = unknown[: 1 if people else rows]
+    shown = np.unique(np.linspace(0, people - 1, min(rows, people)).round().astype(int)).tolist()
+    names, start = shards.identity_names(), shards.identity_start
+    return [(names[each], int(start[each]), int(start[each + 1])) for each in shown] + unknown
 
 
 def _folded(name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> list[str]:

@@ -113,7 +113,7 @@ class DaliBackend:
     def _placed(self, job: DecodeRequest) -> Placed:
         steps = job.augmentation
         size = np.full((len(job), 2), self._size, np.int32)
-        return Placed(job.sizes, steps.crop, size, np.zeros_like(size), steps.flip, (self._size, self._size))
+        return Placed(*job.stored, size, np.zeros_like(size), steps.flip, (self._size, self._size))
 
     def _build(self, source: Any) -> Any:
         dali: Any = importlib.import_module("nvidia.dali")

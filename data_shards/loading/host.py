@@ -67,7 +67,7 @@ def decode_rows(source: Source, job: DecodeRequest, out: np.ndarray, rows: slice
     """Read and decode some of a job's images to `out` [N, side, side, 3]. DecodeError names a bad one."""
     steps = job.augmentation
     blobs = source.read(job, rows)
-    sizes, crops, flips = job.sizes[rows].tolist(), steps.crop[rows].tolist(), steps.flip[rows].tolist()
+    sizes, crops, flips = (part[rows].tolist() for part in (*job.stored, steps.flip))
     for at, (blob, size, crop, flip) in enumerate(zip(blobs, sizes, crops, flips, strict=True)):
         row = rows.start + at
         colour = None if steps.colour is None else steps.colour[row]

@@ -114,12 +114,13 @@ class TrainLoader(Loader):
         ahead: int,
         augment: AugmentConfig,
         fields: Sequence[str] = (),
+        twins: Sequence[int] = (),
         device_id: int | None = None,
     ) -> None:
         rank_block(0, batch, rank, world, unit=order.unit)
         self._order, self._rank, self._world = order, rank, world
         self._batch, self._augment = batch, augment
-        self._requests = RequestBuilder(shards, fields)
+        self._requests = RequestBuilder(shards, fields, twins=twins, target=size)
         self._check_count()
         share = batch // world * order.members
         super().__init__(

@@ -1,7 +1,7 @@
 """Packed sets copied to a folder of this node: verified while they are copied, committed by rename, reused.
 
-`FOLDER/<digest of the set>/` is whole or absent. One process of a node copies at a time, whichever job it
-belongs to. `hpc/data/staging.py` decides which ranks copy and which wait.
+`FOLDER/<sha256 of manifest.json>/` is whole or absent. One process of a node copies at a time, whichever job
+it belongs to. `hpc/data/staging.py` decides which ranks copy and which wait.
 """
 
 import errno
@@ -20,7 +20,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.files import sync_path
-from data_shards.shard_format.manifest import NAME, read_manifest
+from data_shards.shard_format.manifest import NAME, all_files, read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 
 CHUNK = 4 << 20  # bytes that are copied at a time
@@ -53,7 +53,13 @@ def expanded(folder: str) -> Path:
 
 def place(source: str | os.PathLike[str], root: Path) -> Path:
     """The folder of the set in `source` once it is staged in `root`."""
-    return root / read_manifest(Path(source))[1]
+    read_manifest(Path(source))
+    return root / _name(Path(source))
+
+
+def _name(folder: Path) -> str:
+    """The sha256 of the set's manifest, which names its copy: one with other twins is another copy."""
+    return hashlib.sha256(b"".join(_chunks(folder / NAME))).hexdigest()
 
 
 def is_copy(folder: Path) -> bool:
@@ -76,12 +82,12 @@ def stage(
                 shutil.rmtree(draft, ignore_errors=True)
             missing = {}
             for source in map(Path, sources):
-                manifest, digest = read_manifest(source)
-                if not _whole(root / digest, digest):
-                    missing[digest] = (source, manifest)
+                manifest, name = read_manifest(source)[0], _name(source)
+                if not _whole(root / name):
+                    missing[name] = (source, manifest)
             _refuse_small_disk(root, [manifest for _, manifest in missing.values()])
-            for digest, (source, manifest) in missing.items():
-                _copy_set(source, manifest, root / digest, cancelled)
+            for name, (source, manifest) in missing.items():
+                _copy_set(source, manifest, root / name, cancelled)
     except OSError as error:
         why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
         raise UserError(
@@ -105,26 +111,23 @@ def _locked(root: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*manifest["shards"], *manifest["files"]]
-
-
-def _whole(folder: Path, digest: str) -> bool:
-    """Whether the set of that digest is in `folder`; a damaged one is removed."""
+def _whole(folder: Path) -> bool:
+    """Whether the set that gives `folder` its name is in it; a damaged one is removed."""
     if not folder.exists():
         return False
     try:
-        copied = ShardSet.open(folder).digest
+        ShardSet.open(folder)
+        copied = _name(folder)
     except UserError:
         copied = ""
-    if copied != digest:
+    if copied != folder.name:
         damaged = folder.rename(folder.with_name(f"{TEMPORARY}{folder.name}"))
         shutil.rmtree(damaged)
-    return copied == digest
+    return copied == folder.name
 
 
 def _refuse_small_disk(root: Path, manifests: list[dict[str, Any]]) -> None:
-    need = sum(entry["bytes"] + SLACK for manifest in manifests for entry in _entries(manifest))
+    need = sum(entry["bytes"] + SLACK for manifest in manifests for entry in all_files(manifest))
     free = shutil.disk_usage(root).free
     if need > free:
         raise UserError(
@@ -138,7 +141,7 @@ def _copy_set(source: Path, manifest: dict[str, Any], target: Path, cancelled: C
     draft = target.with_name(f"{TEMPORARY}{target.name}")
     pool = ThreadPoolExecutor(THREADS)
     try:
-        entries = _entries(manifest)
+        entries = all_files(manifest)
         for folder in {(draft / entry["name"]).parent for entry in entries}:
             folder.mkdir(parents=True, exist_ok=True)
         jobs = [pool.submit(_copy_file, source, draft, entry, cancelled) for entry in entries]

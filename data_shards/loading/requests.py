@@ -7,8 +7,8 @@ a batch at any size of the set.
 
 import mmap
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from data_shards.errors import DecodeError, UserError
 from data_shards.loading.node_cache import is_copy
 from data_shards.loading.reader import Reader, name_of
+from data_shards.loading.twins import Served, TwinReaders
 from data_shards.sampling import augment
 from data_shards.sampling.augment import Augmentation, AugmentConfig
 from data_shards.sampling.order import Slots
@@ -29,11 +30,19 @@ class DecodeRequest:
 
     slots: Slots
     labels: dict[str, np.ndarray]  # [n], or [n, m] where a slot has several members
-    sizes: np.ndarray  # [N, 2] int32: width, height of the stored images
-    augmentation: Augmentation  # of N images
+    sizes: np.ndarray  # [N, 2] int32: width, height of the original images
+    augmentation: Augmentation  # of N images, in pixels of the originals
+    served: Served | None = None  # what is read of N images (None = the originals)
 
     def __len__(self) -> int:
         return self.slots.ids.size
+
+    @property
+    def stored(self) -> tuple[np.ndarray, np.ndarray]:
+        """(sizes [N, 2], crops [N, 4]) in pixels of what is read: what decoders go by."""
+        if self.served is None:
+            return self.sizes, self.augmentation.crop
+        return self.served.source, self.served.crop
 
     def __getitem__(self, rows: slice) -> "DecodeRequest":
         """The request of some consecutive slots."""
@@ -50,16 +59,20 @@ class DecodeRequest:
                 None if steps.colour is None else steps.colour[images],
                 steps.exact,
             ),
+            None if self.served is None else self.served[images],
         )
 
 
 class RequestBuilder:
     """Turns slots into jobs and jobs into bytes, for one set or for the several to which slots refer.
 
-    fields: the labels that jobs carry. Raises UserError if a set does not have one of them.
+    fields: the labels that jobs carry; twins: those that training may read for squares of side `target`.
+    Raises UserError if a set does not have one of them.
     """
 
-    def __init__(self, sets: Any, fields: Sequence[str] = ()) -> None:
+    def __init__(
+        self, sets: Any, fields: Sequence[str] = (), *, twins: Sequence[int] = (), target: int = 0
+    ) -> None:
         self.sets: list[Any] = list(sets) if isinstance(sets, list | tuple) else [sets]
         self.fields = tuple(fields)
         for shards in self.sets:
@@ -68,6 +81,7 @@ class RequestBuilder:
                 known = ", ".join(shards.labels)
                 raise UserError(f"{shards.folder}: has no label `{missing[0]}`, only {known}")
         self.readers = [Reader(shards) for shards in self.sets]
+        self.twins = TwinReaders(self.sets, twins, target) if twins else None
         self._jobs = 0
 
     def training(self, slots: Slots, config: AugmentConfig, seed: int) -> DecodeRequest:
@@ -86,7 +100,11 @@ class RequestBuilder:
                 np.stack([part.flip for part in parts], 1).reshape(-1),
                 np.stack(colours, 1).reshape(-1, 3, 4) if colours else None,
             )
-        return self._job(slots, sizes, merged)
+        job = self._job(slots, sizes, merged)
+        if self.twins is None:
+            return job
+        ids, sets = slots.ids.reshape(-1), slots.sets.reshape(-1)
+        return replace(job, served=self.twins.serve(ids, sets, job.sizes, merged.crop))
 
     def evaluation(self, rows: range) -> DecodeRequest:
         """The job of consecutive rows of the first set: centre crops. Raises as `training`."""
@@ -101,10 +119,9 @@ class RequestBuilder:
         Decoders fill in what is damaged, with a warning or none, so the crc32 is compared with the index.
         Raises DecodeError for an image that was changed, UserError for a shard that cannot be read.
         """
-        ids, sets = job.slots.ids.reshape(-1)[rows], job.slots.sets.reshape(-1)[rows]
+        ids = job.slots.ids.reshape(-1)[rows]
         out: list[bytes] = [b""] * len(ids)
-        for number, (shards, reader) in enumerate(zip(self.sets, self.readers, strict=True)):
-            at = np.flatnonzero(sets == number)
+        for shards, reader, at in self._parts(job, rows):
             crcs = np.asarray(shards.crc[ids[at]]).tolist()
             for place, data, crc in zip(at.tolist(), reader.read(ids[at]), crcs, strict=True):
                 if zlib.crc32(data) != crc:
@@ -114,14 +131,15 @@ class RequestBuilder:
 
     def hint(self, job: DecodeRequest) -> None:
         """Ask the kernel to load the images of a job, which will be read soon."""
-        ids, sets = job.slots.ids.reshape(-1), job.slots.sets.reshape(-1)
-        for number, reader in enumerate(self.readers):
-            reader.hint(ids[sets == number])
+        ids = job.slots.ids.reshape(-1)
+        for _, reader, at in self._parts(job, slice(None)):
+            reader.hint(ids[at])
 
     def broken(self, job: DecodeRequest, row: int, reason: str) -> DecodeError:
         """The error that names image `row` of a job."""
         shards = self.sets[int(job.slots.sets.reshape(-1)[row])]
-        name = name_of(shards, int(job.slots.ids.reshape(-1)[row]))
+        [(stored, _, _)] = self._parts(job, slice(row, row + 1))
+        name = name_of(stored, int(job.slots.ids.reshape(-1)[row]))
         remedy = f"run `rostro check {shards.folder}`"
         if is_copy(shards.folder):
             remedy = f"delete {shards.folder}, the next start copies it again"
@@ -131,6 +149,21 @@ class RequestBuilder:
         """Close the files of all sets."""
         for reader in self.readers:
             reader.close()
+        if self.twins is not None:
+            self.twins.close()
+
+    def _parts(self, job: DecodeRequest, rows: slice) -> Iterator[tuple[Any, Reader, np.ndarray]]:
+        """(set or twin, its reader, which of the images `rows` of a job it holds) of all that hold some."""
+        sets = job.slots.sets.reshape(-1)[rows]
+        for number, (shards, reader) in enumerate(zip(self.sets, self.readers, strict=True)):
+            inside = sets == number
+            if job.served is None or self.twins is None:
+                stored = [(shards, reader, inside)]
+            else:
+                which = job.served.which[rows]
+                stored = [(shards, reader, inside & (which == 0))]
+                stored += [(*twin, inside & (which == k)) for k, twin in enumerate(self.twins.of(number), 1)]
+            yield from ((each, its, np.flatnonzero(at)) for each, its, at in stored if at.any())
 
     def _job(self, slots: Slots, sizes: np.ndarray, augmentation: Augmentation) -> DecodeRequest:
         labels = {}

@@ -51,7 +51,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _StreamJob(DecodeRequest):
-    samples: tuple[_Sample, ...]
+    samples: tuple[_Sample, ...] = ()
 
 
 class _Bytes:
@@ -126,7 +126,7 @@ class StreamLoader(Loader):
         slots = Slots(ids, np.zeros((count, 1), np.int8), positions, repeat)
         steps = augment.draw(self._augment, self._seed, positions, 0, sizes[:, 0], sizes[:, 1])
         labels = {"identity": np.array([sample.label for sample in samples], np.int64)}
-        return _StreamJob(slots, labels, sizes, steps, samples)
+        return _StreamJob(slots, labels, sizes, steps, samples=samples)
 
     def _shuffled(self, clock: int) -> Iterator[tuple[_Sample, ...]]:
         """Endless: each group that comes in takes the place of a drawn one of the buffer."""
@@ -234,6 +234,11 @@ def _runs(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
                     "needs them together in a shard: pack the set with `rostro pack`, or use data.order=plain"
                 )
             run = []
+        if sample.label < 0:
+            raise UserError(
+                f"data.train: {sample.name} shows an unknown person, data.order=groups of a stream needs "
+                "every one: use data.stream=false, which leaves such images out, or data.order=plain"
+            )
         seen.add(sample.label)
         run.append(sample)
     if run:

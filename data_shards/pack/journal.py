@@ -26,10 +26,10 @@ _OURS = re.compile(r"[A-Za-z0-9_-]+-\d{6}\.(tar|idx)|identities\.txt|rejected\.c
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path, *, key: str = "out") -> Iterator[None]:
     """Keep other processes from packing into `out`. The lock ends with the process, even a killed one.
 
-    Raises UserError if another process has it.
+    Raises UserError, which names the folder as the value of `key`, if another process has it.
     """
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY)
@@ -37,9 +37,8 @@ def locked(out: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise UserError(
-            f"out={out}: another pack is writing there; wait for it or choose another out="
-        ) from None
+        other = f" or choose another {key}=" if key == "out" else ""
+        raise UserError(f"{key}={out}: another pack is writing there; wait for it{other}") from None
     finally:
         os.close(descriptor)
 

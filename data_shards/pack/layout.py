@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_shards.errors import UserError
-from data_shards.shard_format.keys import identity_slugs, slug, stem_slugs, visible
+from data_shards.shard_format.keys import UNKNOWN, identity_slugs, slug, stem_slugs, visible
 from data_shards.sources.base import Sample
 
 TRAINED, VALIDATION, HELD_OUT = "train", "val", "eval"  # the sets of a pack with holdout= or val=
@@ -29,27 +29,30 @@ class Entry(NamedTuple):
     """A sample with its place."""
 
     key: str
-    identity: int
+    identity: int  # -1 = unknown
     sample: Sample
 
 
 @dataclass
 class SplitPlan:
-    """One set to write: identities by number, and the entries of every shard, identities contiguous."""
+    """One set to write: known people by number, and the entries of every shard, people contiguous."""
 
     identities: list[str]
     shards: list[list[Entry]]
 
 
 def group(samples: Iterable[Sample]) -> tuple[dict[str, list[Sample]], list[Sample]]:
-    """({identity: its samples, sorted by path}, unfit samples). Identities are sorted by name."""
+    """({identity: its samples, sorted by path}, unfit samples). Identities are sorted by name.
+
+    Each image of an unknown person is an identity of its own, UNKNOWN and its path.
+    """
     identities: dict[str, list[Sample]] = {}
     unfit = []
     for sample in samples:
         if sample.unfit:
             unfit.append(sample)
         else:
-            identities.setdefault(sample.identity, []).append(sample)
+            identities.setdefault(sample.identity or f"{UNKNOWN}{sample.path}", []).append(sample)
     for members in identities.values():
         members.sort(key=lambda sample: sample.path)
     return dict(sorted(identities.items())), unfit
@@ -84,13 +87,22 @@ def _facts(sample: Sample) -> tuple[Any, ...]:
     return (*facts[:place], tuple(labels), *facts[place + 1 :])
 
 
+def is_unknown(identity: str) -> bool:
+    """Whether this is not a person, but the image of an unknown one."""
+    return identity.startswith(UNKNOWN)
+
+
 def split_samples(
     identities: Mapping[str, list[Sample]],
     divide: Callable[[list[str]], Division],
     *,
     seed: int,
+    cluster: bool = True,
 ) -> list[tuple[str, dict[str, list[Sample]]]]:
     """[(split, {identity: its samples})], identities in packing order; no group is in two splits.
+
+    The order is that of a hash of the names, or of the paths for unknown people, who come last, and where
+    `cluster` is false: then each identity has one image.
 
     Official splits win; `divide` gives [(split, its groups)] of all other groups. Raises UserError for
     a group of two official splits, or a split that is empty.
@@ -103,7 +115,13 @@ def split_samples(
         divided = divide(free)
         parts |= {name: part for part, names in divided for name in names}
         order = list(dict.fromkeys([*(part for part, _ in divided), *order]))
-    shuffled = sorted(identities, key=lambda name: rank(name, seed, "order"))
+
+    def place(name: str) -> tuple[bool, bytes]:
+        unknown = is_unknown(name)
+        by_path = unknown or not cluster
+        return unknown, rank(identities[name][0].path if by_path else name, seed, "order")
+
+    shuffled = sorted(identities, key=place)
     sets: dict[str, dict[str, list[Sample]]] = {part: {} for part in order}
     for name in shuffled:
         for sample in identities[name]:
@@ -130,8 +148,8 @@ def _official_splits(samples: Iterable[Sample]) -> dict[str, str]:
 
 
 def group_of(sample: Sample) -> str:
-    """What must not be split of this sample: its group, or else its identity."""
-    return sample.group or sample.identity
+    """What must not be split of this sample: its group, or else its identity, or else its path."""
+    return sample.group or sample.identity or sample.path
 
 
 def split_identities(
@@ -193,9 +211,11 @@ def plan_split(identities: Mapping[str, list[Sample]], *, shard_bytes: int, size
     are at least LEAST_SHARDS of them, unless they would be smaller than LEAST_BYTES.
     """
     slugs = identity_slugs(sorted(identities))
+    people = [name for name in identities if not is_unknown(name)]
+    numbers = {name: number for number, name in enumerate(people)}
     entries, weights = [], []
-    for number, (name, members) in enumerate(identities.items()):
-        first = slugs[name]
+    for name, members in identities.items():
+        first, number = slugs[name], numbers.get(name, -1)
         stems = stem_slugs(first, [each.stem for each in members], paths=[each.path for each in members])
         for sample, stem in zip(members, stems, strict=True):
             entries.append(Entry(f"{first}/{stem}", number, sample))
@@ -207,7 +227,7 @@ def plan_split(identities: Mapping[str, list[Sample]], *, shard_bytes: int, size
     for entry, weight in zip(entries, weights, strict=True):
         shards[done * count // total].append(entry)
         done += weight
-    return SplitPlan(list(identities), [shard for shard in shards if shard])
+    return SplitPlan(people, [shard for shard in shards if shard])
 
 
 def _weight(sample: Sample, size: int | None) -> int:

@@ -21,6 +21,7 @@ from data_shards.pack.layout import (
     Division,
     fingerprint,
     group,
+    is_unknown,
     split_identities,
     split_samples,
 )
@@ -28,9 +29,9 @@ from data_shards.pack.request import Request, request_facts, source_kind
 from data_shards.pack.set_writer import SetWriter
 from data_shards.pack.shard_worker import pack_shard
 from data_shards.pack.strata import classes_of_groups, divide_exactly
-from data_shards.shard_format.keys import slug
+from data_shards.shard_format.keys import slug, visible
 from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest, write_manifest
-from data_shards.shard_format.schema import LAST_AXIS, declared_schema
+from data_shards.shard_format.schema import LAST_AXIS, Schema, declared_schema
 from data_shards.shard_format.shard_set import check_sizes
 from data_shards.sources.base import Sample, Source
 from data_shards.workers import run_jobs
@@ -62,10 +63,14 @@ def pack(
         raise UserError(
             f"source={source_kind(source)}: found no images; give src= the folder that holds them"
         )
-    _refuse_moved(source, request, identities)
+    knows_people = not any(map(is_unknown, identities))
+    schema = declared_schema(source.fields, source.cls, knows_people=knows_people)
+    _refuse_moved(source, schema, request, identities)
+    _refuse_unclustered(source, identities)
     name = request.name or slug(source.name).replace("/", "_")
-    digest = fingerprint(identities, unfit, request_facts(source, request, name))
-    splits = split_samples(identities, partial(_divide, source, request, identities), seed=request.seed)
+    digest = fingerprint(identities, unfit, request_facts(source, schema, request, name))
+    divide = partial(_divide, schema, request, identities)
+    splits = split_samples(identities, divide, seed=request.seed, cluster=source.cluster)
     _refuse_set(out)
     with locked(out):
         for part in {HELD_OUT, VALIDATION} - {split for split, _ in splits}:
@@ -78,7 +83,7 @@ def pack(
                 continue
             reported = unfit if split == splits[0][0] else []
             journal = PackJournal(out / split, digest)
-            writers.append(SetWriter(source, request, members, journal, name=name, unfit=reported))
+            writers.append(SetWriter(source, schema, request, members, journal, name=name, unfit=reported))
         try:
             _write_shards(writers, workers=workers, progress=progress)
             manifests = [writer.write_index() for writer in writers]
@@ -98,20 +103,32 @@ def pack(
 
 
 def _divide(
-    source: Source, request: Request, identities: Mapping[str, Sequence[Sample]], groups: Sequence[str]
+    schema: Schema, request: Request, identities: Mapping[str, Sequence[Sample]], groups: Sequence[str]
 ) -> Division:
     """[(split, its groups)], as the request asks."""
     holdout, val, seed = request.holdout, request.val, request.seed
     if not request.exact:
         return split_identities(groups, holdout=holdout, val=val, split=request.split, seed=seed)
-    classes = classes_of_groups(declared_schema(source.fields, source.cls), identities)
+    classes = classes_of_groups(schema, identities)
     return divide_exactly({name: classes[name] for name in groups}, holdout=holdout, val=val, seed=seed)
 
 
-def _refuse_moved(source: Source, request: Request, identities: Mapping[str, Sequence[Sample]]) -> None:
+def _refuse_unclustered(source: Source, identities: Mapping[str, Sequence[Sample]]) -> None:
+    """Refuse people with several images of a source that does not keep them together."""
+    many = next((members for members in identities.values() if len(members) > 1), None)
+    if many and not source.cluster:
+        raise UserError(
+            f"source={source_kind(source)}: cluster=False, but {visible(many[0].identity)!r} has several "
+            f"images ({visible(many[1].path)}); correct the source: cluster=True, or a group instead of the "
+            "identity"
+        )
+
+
+def _refuse_moved(
+    source: Source, schema: Schema, request: Request, identities: Mapping[str, Sequence[Sample]]
+) -> None:
     """Refuse to cut or resize images where labels state places in them."""
-    fields = declared_schema(source.fields, source.cls).fields
-    place = next((name for name, field in fields.items() if field.kind in (*LAST_AXIS, "mask")), "")
+    place = next((name for name, field in schema.fields.items() if field.kind in (*LAST_AXIS, "mask")), "")
     if not place:
         return
     why = f"source={source_kind(source)} states places in pixels ({place})"

@@ -6,7 +6,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.shard_format.keys import slug
-from data_shards.shard_format.schema import declared_schema
+from data_shards.shard_format.schema import Schema
 from data_shards.sources.base import Source
 
 # How `layout.split_identities` cuts, for the manifest.
@@ -63,9 +63,9 @@ def source_kind(source: Source) -> str:
     return type(source).__module__.rpartition(".")[2]
 
 
-def request_facts(source: Source, request: Request, name: str) -> dict[str, Any]:
+def request_facts(source: Source, schema: Schema, request: Request, name: str) -> dict[str, Any]:
     """All that decides what is written, other than the samples themselves; name: of the set."""
-    labels = declared_schema(source.fields, source.cls).to_json()
+    labels = schema.to_json()
     facts = {
         "schema": labels["schema"],
         "source": source_kind(source),

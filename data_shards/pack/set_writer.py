@@ -19,7 +19,7 @@ from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import visible
-from data_shards.shard_format.schema import IDENTITY, PIECE_COLUMNS, declared_schema
+from data_shards.shard_format.schema import PIECE_COLUMNS, Schema
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.sources.base import Sample, Source
 
@@ -30,6 +30,7 @@ class SetWriter:
     def __init__(
         self,
         source: Source,
+        schema: Schema,
         request: Request,
         identities: Mapping[str, list[Sample]],
         journal: PackJournal,
@@ -40,7 +41,7 @@ class SetWriter:
         """identities: the samples of this split, in packing order. unfit: files to report with reasons."""
         self.source, self.request, self.identities, self.journal = source, request, identities, journal
         self.name, self.unfit = name, unfit
-        self.schema = declared_schema(source.fields, source.cls)
+        self.schema = schema
         self.plan_again()
 
     def plan_again(self) -> None:
@@ -82,11 +83,11 @@ class SetWriter:
         An identity without images would be a gap that every user of identity numbers had to know of. Raises
         UserError if no file is usable.
         """
-        counts = np.bincount(self.column("labels.identity"), minlength=len(self.plan.identities))
+        counts = _images_of_people(self.column("labels.identity"), len(self.plan.identities))
         if counts.all() and all(len(result) for result in self.results.values()):
             return False
         bad = [pair for result in self.results.values() for pair in result.rejected]
-        if not counts.any():
+        if not any(len(result) for result in self.results.values()):
             path, why = map(visible, bad[0])
             self.journal.discard()
             raise UserError(
@@ -115,7 +116,7 @@ class SetWriter:
         identity = self.column("labels.identity")
         tables = {name: self.column(name).astype(kind) for name, kind in COLUMNS.items() if name != "shard"}
         tables["shard"] = np.repeat(np.arange(len(counts), dtype="u4"), counts)
-        tables["identity_start"] = _starts(np.bincount(identity, minlength=len(self.plan.identities)))
+        tables["identity_start"] = _starts(_images_of_people(identity, len(self.plan.identities)))
         tables["shard_start"] = _starts(np.array(counts))
         for name in self.schema.columns:
             tables[f"labels.{name}"] = self.column(f"labels.{name}")
@@ -153,7 +154,8 @@ class SetWriter:
         for result in self.results.values():
             converted.update(result.converted)
         fields: dict[str, Any] = {
-            name: field.to_json() for name, field in {"identity": IDENTITY, **self.schema.fields}.items()
+            name: field.to_json()
+            for name, field in {"identity": self.schema.identity, **self.schema.fields}.items()
         }
         for name in self.schema.ragged:
             fields[name]["rows"] = len(tables[f"labels.{name}.rows"])
@@ -163,13 +165,14 @@ class SetWriter:
                 for name, field in self.schema.columns.items()
             }
         return {
-            **request_facts(self.source, self.request, self.name),
+            **request_facts(self.source, self.schema, self.request, self.name),
             "split": self.journal.folder.name,
             "source_split": self.request.split,
             "licence": self.source.licence,
             "request": journal.request,
             "samples": len(tables["shard"]),
             "identities": len(self.plan.identities),
+            **({} if self.schema.knows_people else {"unknown": int((tables["labels.identity"] < 0).sum())}),
             "fields": fields,
             "picture_bytes": int(tables["size"].sum(dtype=np.int64)),
             "converted": dict(sorted(converted.items())),
@@ -188,6 +191,11 @@ class SetWriter:
                 for name in [*files, *(f"{self.stem(number)}.idx" for number in numbers)]
             ],
         }
+
+
+def _images_of_people(identity: np.ndarray, people: int) -> np.ndarray:
+    """[people]: the images of each known one."""
+    return np.bincount(identity[identity >= 0], minlength=people)
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:

@@ -165,7 +165,8 @@ class GroupOrder(Stream):
     """P x K batches: K = `group` consecutive slots show one identity, the P groups come from a whole window.
 
     In each epoch an identity's n images are permuted anew and cut into ceil(n / K) groups. The last group is
-    filled up with the first images, marked `repeat`: apart from those an epoch visits each image once.
+    filled up with the first images, marked `repeat`: apart from those an epoch visits each image once. Images
+    of people whom the set does not know are in no group.
     """
 
     members = 1

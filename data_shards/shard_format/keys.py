@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 
 LONGEST = 90  # leaves room for `.` and an extension in the 100 bytes of a tar header
+UNKNOWN = "\0"  # before the path of an image of an unknown person: while packing, a person of that name
 _LONGEST_IDENTITY = 45
 _STRANGE = re.compile(r"[^A-Za-z0-9_/-]")
 _SKIPPED = re.compile(r"__.*__")  # webdataset takes members in such a folder for its own and skips them
@@ -70,7 +71,7 @@ def visible(name: str) -> str:
 
 def identity_slugs(identities: Sequence[str]) -> dict[str, str]:
     """{identity: first part of its keys}, all distinct."""
-    slugs = [_identity_slug(name) for name in identities]
+    slugs = [_identity_slug(name.removeprefix(UNKNOWN)) for name in identities]
     unique = _unique(identities, slugs, wholes=identities, longest=_LONGEST_IDENTITY)
     return dict(zip(identities, unique, strict=True))
 

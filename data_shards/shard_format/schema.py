@@ -153,6 +153,7 @@ class Field:
 
 
 IDENTITY = Field("class", "i4", unknown=None)  # the person; the names are in identities.txt
+PERHAPS_IDENTITY = Field("class", "i4")  # of sets with images of people whom their source does not know: -1
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,18 @@ class Schema:
 
     fields: Mapping[str, Field]
     cls: str | None = "identity"  # a field of kind class, or identity (None = samples have no such member)
+    knows_people: bool = True  # whether the person of every sample is known
+
+    @property
+    def identity(self) -> Field:
+        """The person of each sample."""
+        return IDENTITY if self.knows_people else PERHAPS_IDENTITY
 
     @property
     def number(self) -> int:
         """The version of the manifest: 1 where it can state these labels."""
-        return 1 if self.cls == "identity" and all(each.is_plain for each in self.fields.values()) else 2
+        plain = self.cls == "identity" and all(each.is_plain for each in self.fields.values())
+        return 1 if plain and self.knows_people else 2
 
     @property
     def labels(self) -> dict[str, Field]:
@@ -181,7 +189,7 @@ class Schema:
     def columns(self) -> dict[str, Field]:
         """The labels of fixed size, which are columns with a row a sample; the identity first."""
         fixed = {name: field for name, field in self.labels.items() if not field.ragged}
-        return {"identity": IDENTITY, **fixed}
+        return {"identity": self.identity, **fixed}
 
     @property
     def ragged(self) -> dict[str, Field]:
@@ -220,7 +228,9 @@ class Schema:
         return {"schema": 2, "fields": fields, "cls": self.cls}
 
 
-def declared_schema(fields: Mapping[str, Field | str], cls: str | None) -> Schema:
+def declared_schema(
+    fields: Mapping[str, Field | str], cls: str | None, *, knows_people: bool = True
+) -> Schema:
     """The schema of a source. `{"age": "i4"}` is short for `{"age": Field("value", "i4")}`.
 
     Raises UserError, which names the key, its value and what to type instead.
@@ -228,6 +238,7 @@ def declared_schema(fields: Mapping[str, Field | str], cls: str | None) -> Schem
     schema = Schema(
         {name: each if isinstance(each, Field) else Field("value", each) for name, each in fields.items()},
         cls,
+        knows_people,
     )
     if fault := schema.fault():
         raise UserError(fault)

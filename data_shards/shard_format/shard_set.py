@@ -27,7 +27,7 @@ from data_shards.shard_format.columns import (
     load_column,
     verify_file,
 )
-from data_shards.shard_format.manifest import read_manifest, schema_of
+from data_shards.shard_format.manifest import all_files, read_manifest, schema_of
 from data_shards.shard_format.schema import PIECE_COLUMNS
 from data_shards.shard_format.ustar import BLOCK, header_name
 
@@ -47,7 +47,9 @@ class ShardSet:
     width: np.ndarray  # [n] u2, pixels of the stored image
     height: np.ndarray  # [n] u2
     crc: np.ndarray  # [n] u4
-    identity_start: np.ndarray  # [identities + 1] u8: identity i owns rows [start[i], start[i + 1])
+    # [identities + 1] u8: identity i owns rows [start[i], start[i + 1]); the rows after them are of people
+    # whom the source does not know
+    identity_start: np.ndarray
     shard_start: np.ndarray  # [shards + 1] u8
 
     def __init__(self, folder: Path, manifest: dict[str, Any], digest: str) -> None:
@@ -166,8 +168,9 @@ class ShardSet:
             if (int(ragged.start[0]), int(ragged.start[-1])) != (0, len(ragged.rows)):
                 path = self._column(f"labels.{name}.start")
                 raise UserError(f"{path}: does not rise from 0 to its {len(ragged.rows)} rows: {REMEDY}")
-        for name in STARTS:
-            check_starts(self._column(name), getattr(self, name), len(self))
+        last = len(self) if self.schema.knows_people else min(int(self.identity_start[-1]), len(self))
+        for name, rows in zip(STARTS, (last, len(self)), strict=True):
+            check_starts(self._column(name), getattr(self, name), rows)
         counts = [entry["samples"] for entry in self.manifest["shards"]]
         if not np.array_equal(np.diff(self.shard_start.astype("i8")), counts):
             raise UserError(f"{self._column('shard_start')}: does not fit the manifest's shards: {REMEDY}")
@@ -188,6 +191,7 @@ class ShardSet:
         """Raise UserError unless these rows are in the shard and of the identity that the starts say."""
         shard = np.searchsorted(self.shard_start, ids.astype("u8"), "right") - 1
         person = np.searchsorted(self.identity_start, ids.astype("u8"), "right") - 1
+        person = np.where(ids < int(self.identity_start[-1]), person, -1)
         offset, size = self.offset[ids], self.size[ids]
         end = self._shard_bytes[shard]
         for name, good in (
@@ -276,7 +280,7 @@ class ShardSet:
 
 def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
     """Raise UserError for the first file that is missing or has another size than the manifest says."""
-    for entry in (*manifest["shards"], *manifest["files"]):
+    for entry in all_files(manifest):
         path = os.path.join(folder, entry["name"])
         try:
             status = os.stat(path)

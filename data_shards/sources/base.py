@@ -19,10 +19,10 @@ LARGEST_FILE = 1 << 29  # bytes; a larger file is not an image, and reading it w
 
 
 class Sample(NamedTuple):
-    """One image. Its key in the shards is made of `identity` and `stem`."""
+    """One image. Its key in the shards is made of `identity`, or else its path, and `stem`."""
 
     path: str  # unique; relative to the source's folder, or any name that `read` understands
-    identity: str  # the person, or the class
+    identity: str  # the person, or the class ("" = the source does not know who it is)
     stem: str  # name within the identity, without suffix
     num_bytes: int = 0  # size of the file, by which shards are cut (0 = unknown)
     labels: tuple[Any, ...] = ()  # in the order of Source.fields: a number each, or an array of its shape
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
     crop: tuple[int, int, int, int] | float | None = None
     unfit: str = ""  # the reason in rejected.csv if this file must not be packed ("" = it may)
     # What must not be divided among sets, such as a clip, a person, or all photographs of an event ("" = the
-    # identity): a class is never that.
+    # identity, or this image alone where that is unknown): a class is never that.
     group: str = ""
     split: str = ""  # the set in which the data set's authors put this sample ("" = `rostro pack` decides)
 
@@ -44,6 +44,9 @@ class Source(Protocol):
     # Labels beside `identity`, images and masks; "i4" and "f4" are short for a Field of kind value.
     fields: Mapping[str, Field | str]
     cls: str | None  # the label that is the member `cls` of each sample: identity, or a field of kind class
+    # True: the images of a person lie together on the disk, which P x K needs. False: all images are shuffled
+    # by the hash of their paths, and no person has two of them.
+    cluster: bool
 
     def samples(self) -> Iterable[Sample]:
         """All samples, in the same order at every call. Files that are missing are listed too."""
@@ -65,6 +68,7 @@ class FileSource:
     licence = ""
     fields: Mapping[str, Field | str] = {}
     cls: str | None = "identity"
+    cluster = True
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root)

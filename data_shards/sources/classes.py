@@ -22,6 +22,7 @@ class Classes(FileSource):
 
     licence = "not stated by the source: check the terms of the pictures before you share them"
     cls = "class"
+    cluster = False
 
     def __init__(self, root: str, folders: dict[str, tuple[str, str]]) -> None:
         """folders: {folder below root: (official split or "", class)}."""

@@ -28,6 +28,7 @@ class Procedural:
     licence = "drawn by a program, shows nobody; free of any claim"
     fields: Mapping[str, Field | str] = dict.fromkeys(FIELDS, "i4")
     cls = "identity"
+    cluster = True
 
     def __init__(self, *, identities: int, per_identity: int, size: int, seed: int) -> None:
         self.identities, self.per_identity, self.size, self.seed = identities, per_identity, size, seed

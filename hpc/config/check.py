@@ -160,6 +160,15 @@ def _check_order(data: Data) -> None:
             f"data.rows={data.rows} needs the set's index, data.stream=true reads shards as they come: leave "
             "one of them out"
         )
+    if data.stream and data.twins:
+        raise UserError(
+            f"data.twins={shown(data.twins)} needs the set's index, data.stream=true reads shards as they "
+            "come: leave one of them out"
+        )
+    if data.twins != sorted(set(data.twins)):
+        raise UserError(
+            f"data.twins={shown(data.twins)} does not rise: type data.twins={shown(sorted(set(data.twins)))}"
+        )
 
 
 def _check_batch(config: Config) -> None:

@@ -53,6 +53,12 @@ class Data:
         "",
         "node-local folder a job first copies its shards to: /scratch/NAME or $TMPDIR/NAME; empty: none",
     )
+    twins: list[int] = key(
+        [],
+        "twins of data.train (`rostro twins`) that training reads where they have enough pixels, as [64,256]",
+        least=8,
+        most=4096,
+    )
     stream: bool = key(False, "read shards in sequence only (pipes, URLs): weaker guarantees")
     threads: int = key(2, "decoding threads of a rank", least=1, cap=1 << 10)
     ahead: int = key(4, "batches decoded ahead of the step", least=1, cap=1 << 10)

@@ -11,7 +11,12 @@ from typing import Any
 from data_shards.errors import UserError
 
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-ITEMS: dict[str, Any] = {"optim.steps": 0.5, "cluster.modules": "cuda", "cluster.setup": "ulimit -n 4096"}
+ITEMS: dict[str, Any] = {
+    "optim.steps": 0.5,
+    "data.twins": 64,
+    "cluster.modules": "cuda",
+    "cluster.setup": "ulimit -n 4096",
+}
 TABLES = {"cluster.sbatch": "{exclusive:true}"}  # open: any option of sbatch
 LARGEST = 2**53  # of whole numbers: exact as a float too
 

@@ -78,8 +78,9 @@ def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
 
 def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> list[str]:
     """List the names of the people of these rows (None = all) who are among the known ones, sorted."""
-    identity = np.asarray(shards.labels["identity"])[slice(None) if rows is None else rows]
-    present = np.unique(identity)
+    ids = np.arange(len(shards)) if rows is None else np.asarray(rows)
+    identity = np.asarray(shards.labels["identity"])[ids]
+    present = np.unique(identity[identity >= 0])  # two unknown people are never known to be one
     names = shards.identity_names()
     shown = [names[number] for number in present]
     one_set = known.set == shards.name or (
@@ -91,7 +92,10 @@ def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> l
     if len(known.images):
         hit = np.isin(_images(shards, slice(None) if rows is None else rows), known.images)
         if hit.sum() > len(hit) * len(known.images) / 2**40:  # a few may be chance where sets are huge
-            found |= set(np.unique(identity[hit]).tolist())
+            found |= set(np.unique(identity[hit & (identity >= 0)]).tolist())
+            return sorted(
+                [*(names[number] for number in found), *_unnamed(shards, ids[hit & (identity < 0)])]
+            )
     return sorted(names[number] for number in found)
 
 
@@ -108,6 +112,11 @@ def refuse_shared(sets: dict[str, ShardSet]) -> None:
                     "their figures say nothing of new people; pack with holdout=0.1 val=0.1, or type "
                     "data.allow_shared=true"
                 )
+
+
+def _unnamed(shards: ShardSet, ids: np.ndarray) -> list[str]:
+    """Name the images of unknown people by their members."""
+    return [f"? ({shards.member(row)})" for row in ids.tolist()]
 
 
 def _hashes(names: list[str]) -> np.ndarray:

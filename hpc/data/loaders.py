@@ -59,7 +59,7 @@ def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spe
     source = sets["train"]
     device = comm.device.index if comm.device.type == "cuda" else None
     order = orders.build(config, source)
-    return TrainLoader(order, source, backend=data.backend, device_id=device, **shared)
+    return TrainLoader(order, source, backend=data.backend, twins=data.twins, device_id=device, **shared)
 
 
 def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm) -> EvalLoader | None:

@@ -7,6 +7,8 @@ order in words: `hpc/config/data_order.py`.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from data_shards.errors import UserError
 from data_shards.sampling.mixed import PARTS
 from data_shards.sampling.order import Order
@@ -66,4 +68,20 @@ def epoch_images(config: Config, shards: Any) -> int:
     data = config.data
     if data.order not in ("plain", "groups"):
         return build(config, shards).epoch_slots
+    if data.order == "groups":  # images of unknown people are in no group
+        return int(Rows(shards, data.rows).identity_start[-1])
     return len(shards if data.rows == WHOLE else Rows(shards, data.rows))
+
+
+def check_groups(data: Data, rows: Rows) -> None:
+    """Raise UserError for groups of a set that does not keep people together: none has two images."""
+    if data.order != "groups" or data.group < 2:
+        return
+    start = rows.identity_start
+    for low in range(0, len(start) - 1, 1 << 20):
+        if (np.diff(np.asarray(start[low : low + (1 << 20) + 1]).astype(np.int64)) > 1).any():
+            return
+    raise UserError(
+        f"data.order=groups: no person of {rows.shards.folder} has two images, its source "
+        f"{rows.shards.manifest['source']} does not keep people together: use data.order=plain"
+    )

@@ -48,12 +48,14 @@ class Pairs:
 def form_pairs(own: Tensor, identity: Tensor, ids: Tensor, comm: Comm) -> Pairs:
     """Pair the unit embeddings `own` [n, d] with those of all ranks.
 
-    `identity` and `ids` [n] belong to the own ones; n is the same on all ranks. The ranks meet twice:
-    embeddings, identities and ids travel in one message, all counts in another.
+    `identity` and `ids` [n] belong to the own ones; n is the same on all ranks. An image of an unknown person
+    (-1) is in no pair. The ranks meet twice: embeddings, identities and ids travel in one message, all counts
+    in another.
     """
     embeddings, identities, all_ids = gather_grad_with(own, (identity, ids), comm)
     same = identity[:, None] == identities[None, :]
-    genuine, impostor = same & (ids[:, None] != all_ids[None, :]), ~same
+    known = (identity >= 0)[:, None] & (identities >= 0)[None, :]
+    genuine, impostor = same & known & (ids[:, None] != all_ids[None, :]), ~same & known
     anchors = genuine.any(1)
     masks = [genuine, impostor, anchors, anchors & impostor.any(1)]
     counts = sum_(torch.stack([mask.sum(dtype=torch.float32) for mask in masks]), comm).clamp(min=1.0)

@@ -3,7 +3,7 @@
 Rows number the images of the set by ascending sample id, so nothing depends on who read what.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,8 +45,13 @@ def _draw(total: int, cap: int, stream: np.uint64) -> np.ndarray:
 def all_pairs(identity: np.ndarray, *, cap: int = CAP, seed: int = 0, folds: int = 10) -> Pairs:
     """Pair the images with these identities [n]: all pairs, or `cap` of each kind drawn by hash.
 
-    Folds split identities: a pair whose people are in two folds is in none. UserError where a kind is empty.
+    Folds split identities: a pair whose people are in two folds is in none. An image of an unknown person
+    (-1) is in no pair. UserError where a kind is empty.
     """
+    rows = np.flatnonzero(identity >= 0)
+    if len(rows) < len(identity):
+        known = all_pairs(identity[rows], cap=cap, seed=seed, folds=folds)
+        return replace(known, first=rows[known.first], second=rows[known.second])
     people, code = np.unique(identity, return_inverse=True)
     n, counts = len(identity), np.bincount(code)
     genuine_total = int((counts * (counts - 1) // 2).sum())

@@ -5,7 +5,7 @@ from typing import Any
 
 from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
-from launch.start import data as plan
+from launch.start import set_digests
 
 OPTIONS = {
     "data": Option("", "a packed set (default: the run's data.eval)", placeholder="DIR"),
@@ -88,7 +88,7 @@ def choice(run: Any, *, anew: bool, keep: bool) -> Any:
         return Choice(keep=keep)
     folder = Path(getattr(data, split))
     shards = ShardSet.open(folder, fields=("identity",)) if folder.is_dir() else None
-    if shards and plan.recorded(run).get(split, shards.digest) != shards.digest:
+    if shards and set_digests.recorded(run).get(split, shards.digest) != shards.digest:
         shards = None  # the folder holds another set now
     people = known_people.read(run.path, str(folder), role=known_people.CHOSEN)
     return Choice(shards, people, unknown=people is None, anew=anew, keep=keep)

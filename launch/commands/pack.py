@@ -1,18 +1,15 @@
 """`rostro pack`: pack a data set in its original layout into tar shards with index and manifest."""
 
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.errors import UserError
-from launch.options.key_value import parse
+from launch.options.key_value import parse, whole_numbers
 from launch.options.option import Option, option_lines
+from launch.terminal import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from data_shards.pack.pack import Packed, Progress
+    from data_shards.pack.pack import Packed
 
 OPTIONS = {
     "source": Option(
@@ -43,6 +40,11 @@ OPTIONS = {
     "verify": Option("decode", "decode every image once; none only copies"),
     "seed": Option(0, "seed of the order of the identities and of the split"),
     "name": Option("", "name of the set and its files (empty = the source's)"),
+    "twins": Option(
+        "",
+        "low-resolution copies beside each set, as [64,256]: their shorter sides in pixels; `rostro twins` "
+        "adds them later",
+    ),
 }
 HELP = f"""
 usage: rostro pack source=NAME src=DIR out=DIR [key=value ...]
@@ -68,6 +70,7 @@ OWN_HELP = True  # with source=NAME it lists the keys of that source
 def main(argv: list[str]) -> int:
     from data_shards.pack.pack import pack
     from data_shards.pack.request import Request
+    from data_shards.pack.twins import add_twins, check_sides
     from data_shards.sources.registry import open_source, source_module
 
     named = next((word.partition("=")[2] for word in argv if word.startswith("source=")), "")
@@ -89,6 +92,7 @@ def main(argv: list[str]) -> int:
     out = Path(args.out)
     if needs_folder and Path(args.src).resolve() in (out.resolve(), *out.resolve().parents):
         raise UserError(f"out={out}: lies in src={args.src}; choose a folder outside it")
+    twins = check_sides(whole_numbers("twins", args.twins), size=args.size)
     source = open_source(named, args.src, split=args.split, options=options)
     request = Request(
         split=args.split,
@@ -102,10 +106,13 @@ def main(argv: list[str]) -> int:
         name=args.name,
         options=options,
     )
-    with _progress() as progress:
+    with progress_bar("packing") as progress:
         sets = pack(source, out, request, workers=args.workers, progress=progress)
     for made in sets:
-        print(_summary(made))
+        print(_summary(made), flush=True)
+        with progress_bar("twins") as progress:
+            if added := add_twins(made.folder, twins, workers=args.workers, progress=progress):
+                print(f"  twins of {', '.join(map(str, added))} pixels")
     return 0
 
 
@@ -116,9 +123,10 @@ def _lines(options: dict[str, object]) -> list[str]:
 def _summary(made: "Packed") -> str:
     manifest = made.manifest
     size = sum(shard["bytes"] for shard in manifest["shards"])
+    unknown = f" ({manifest['unknown']} of unknown people)" if manifest.get("unknown") else ""
     lines = [
         f"{made.folder}: {'is there already: ' if made.already else ''}"
-        f"{manifest['samples']} images of {manifest['identities']} identities "
+        f"{manifest['samples']} images of {manifest['identities']} identities{unknown} "
         f"in {len(manifest['shards'])} shards ({size / 1e6:.1f} MB)"
     ]
     converted = sum(manifest["converted"].values())
@@ -127,24 +135,9 @@ def _summary(made: "Packed") -> str:
     if manifest["rejected"]:
         lines[-1] += f": see {made.folder / 'rejected.csv'}"
     split = manifest["split"]
-    if split in HELD_OUT and manifest["identities"] < FEW:
+    if split in HELD_OUT and manifest["identities"] + manifest.get("unknown", 0) < FEW:
         lines.append(
             f"  only {manifest['identities']} people: figures and thresholds from so few are rough; "
             f"raise {HELD_OUT[split]}= or take another seed="
         )
     return "\n".join(lines)
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress | None]":
-    """Show a progress bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ("packing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("pack", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -19,6 +19,7 @@ from hpc.runs.run_dir import RunDir
 from launch.options import key_value
 from launch.options.option import Option, option_lines
 from launch.start import data as plan
+from launch.start import set_digests
 from launch.start.create import on_cluster, refuse_unused
 from launch.start.undo import OldRun
 
@@ -74,9 +75,9 @@ def main(argv: list[str]) -> int:
     config = on_cluster(config)
     refuse_unused(config, words)
     check(config, examples)
-    config = plan.locate_data(config, siblings=list(plan.recorded(run)) or ("eval",))
+    config = plan.locate_data(config, siblings=list(set_digests.recorded(run)) or ("eval",))
     plan.check_data(config)
-    plan.check_digests(run, config)
+    set_digests.check_digests(run, config)
     if not again and (why := restart.gone(run)):
         raise UserError(why)
     if config.cluster.name == "slurm":

@@ -12,6 +12,7 @@ COMMANDS = {  # name: (module, one line)
         "launch.commands.pack",
         "pack a data set in its original layout into tar shards with index and manifest",
     ),
+    "twins": ("launch.commands.twins", "add low-resolution copies of its images to a packed set"),
     "check": ("launch.commands.check", "verify hashes and decode every sample of a packed set"),
     "info": ("launch.commands.info", "print what a packed set holds, and write a contact sheet of it"),
     "pairs": ("launch.commands.pairs", "write a pair list of a packed set, for `rostro evaluate pairs=`"),

@@ -85,3 +85,12 @@ def parse(
             addition = name.upper() if name in positional else f"{name}=..."
             raise UserError(f"{name} is missing: add {addition}")
     return SimpleNamespace(**values)
+
+
+def whole_numbers(key: str, text: str) -> list[int]:
+    """Read `[64,256]`, or `64`, as whole numbers; [] for an empty text."""
+    words = text.strip().removeprefix("[").removesuffix("]").split(",")
+    try:
+        return [int(word) for word in words] if words != [""] else []
+    except ValueError:
+        raise UserError(f"{key}={text} is not a list of whole numbers: type {key}=[64,256]") from None

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from data_shards.files import MissingFile, read_json
 from hpc.config import data_order, deepspeed, held_out
 from hpc.config.check import task_checks
 from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.schema import Config
 from hpc.config.text import check_text
+from hpc.config.types import shown
 from hpc.runs.run_dir import RunDir
 from launch.start import forecast
 from launch.start.plan import RunPlan
@@ -106,6 +106,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
         module.check_sets(config, sets)
     if "train" in sets:
         _check_order(config, sets["train"])
+        _check_twins(config, sets["train"])
     return sets
 
 
@@ -114,10 +115,22 @@ def _check_order(config: Config, shards: Any) -> None:
     from hpc.data import orders
 
     rows = orders.rows_of(config.data, shards)
+    orders.check_groups(config.data, rows[0])
     orders.build(config, shards, rows)
     for part in rows:
         if part.note:
             print(f"warning: {part.note}", file=sys.stderr)
+
+
+def _check_twins(config: Config, shards: Any) -> None:
+    """Raise UserError unless the training set has the twins that the run may read."""
+    from data_shards.shard_format.twins import open_twin
+
+    for side in config.data.twins:
+        try:
+            open_twin(shards, side)
+        except UserError as error:
+            raise UserError(f"data.twins={shown(config.data.twins)}: {error}") from None
 
 
 def with_streamed(config: Config, sets: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,14 +166,6 @@ def _names_people(source: str) -> bool:
     return os.path.isfile(os.path.join(source, "manifest.json"))
 
 
-def digests(config: Config) -> dict[str, str]:
-    """Return the identity of the sets of a located config, wherever they are: sha256 of their manifests."""
-    from data_shards.shard_format.manifest import read_manifest
-
-    folders = _folders(config) | ({"train": ""} if config.data.stream else {})
-    return {split: read_manifest(Path(folder))[1] for split, folder in folders.items() if folder}
-
-
 def _folders(config: Config) -> dict[str, str]:
     return {split: getattr(config.data, split) for split in held_out.SPLITS}
 
@@ -174,34 +179,6 @@ def keep_people(run: RunDir, plan: RunPlan) -> None:
     if split := held_out.validation(plan.config.data):
         people = known_people.people_of(plan.people[split])
         known_people.write(run.path, people, role=known_people.CHOSEN)
-
-
-def recorded(run: RunDir) -> dict[str, str]:
-    """Return the digests of the sets that a run began with, by split; {} for a run of an earlier version."""
-    try:
-        recorded_digests: dict[str, str] = read_json(
-            run.data_file, {str: str}, remedy="restore it; it names the sets that the run began with"
-        )
-    except MissingFile:
-        return {}
-    return recorded_digests
-
-
-def check_digests(run: RunDir, config: Config) -> None:
-    """Refuse other sets than the run began with."""
-    before = recorded(run)
-    for split, digest in digests(config).items():
-        if split == "val" and before and split not in before:
-            raise UserError(
-                f"data.val={config.data.val}: run {run.name} began without one, and its best checkpoint is "
-                "that of data.eval: leave the key out, or start another run"
-            )
-        if before.get(split, digest) != digest:
-            folder = getattr(config.data, split)
-            raise UserError(
-                f"data.{split}={folder} is not the set that run {run.name} began with (its manifest "
-                "differs): give that one, or start another run"
-            )
 
 
 def memory(plan: RunPlan) -> dict[str, float]:
@@ -250,6 +227,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         from hpc.data import orders  # numpy
 
         epochs = f", {config.images / orders.epoch_images(config, sets['train']):,.1f} epochs"
+    twins = f", twins {', '.join(map(str, data.twins))}" if data.twins else ""
     lines = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
         ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
@@ -265,7 +243,10 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         ("val", described["val"]),
         ("eval", described["eval"]),
         ("figures", held_out.statement(data)),
-        ("images", f"{data.size} x {data.size}, order {data_order.describe(data)}, backend {data.backend}"),
+        (
+            "images",
+            f"{data.size} x {data.size}, order {data_order.describe(data)}, backend {data.backend}{twins}",
+        ),
         ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]

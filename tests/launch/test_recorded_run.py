@@ -17,7 +17,7 @@ from hpc.config.identity import identity
 from hpc.config.parse import update_config
 from hpc.runs.run_dir import RunDir
 from launch import cli
-from launch.start import data, start
+from launch.start import set_digests, start
 from tests.support.sets import pack_set
 
 RECORDED = Path(__file__).parents[1] / "support" / "recorded_run.tar.xz"
@@ -39,7 +39,7 @@ def run(tmp_path: Path, shards: Path) -> RunDir:
     folders = {split: str(shards / split) for split in ("train", "val", "eval")}
     config = dataclasses.replace(config, runs=str(tmp_path), data=dataclasses.replace(config.data, **folders))
     update_config(config, run.config_file)
-    run.data_file.write_text(json.dumps(data.digests(config)))
+    run.data_file.write_text(json.dumps(set_digests.digests(config)))
     return run
 
 

@@ -54,7 +54,7 @@ class Pets:
     """Twelve images of four animals, with labels of every kind."""
 
     name, licence = "pets", "none"
-    fields, cls = FIELDS, "breed"
+    fields, cls, cluster = FIELDS, "breed", True
 
     def __init__(self, **changed) -> None:
         self.changed = changed  # {place of a label: another value for sample 5}

@@ -39,7 +39,7 @@ def png(array: np.ndarray) -> bytes:
 class Scenes:
     """Images with a mask and a second image; every third has no mask."""
 
-    name, licence, cls = "scenes", "none", None
+    name, licence, cls, cluster = "scenes", "none", None, True
     fields = {  # noqa: RUF012
         "parts": Field("mask", "u1", names=("back", "skin", "hair")),
         "boxes": Field("boxes", "f4", (4,), ragged=True),

@@ -20,6 +20,7 @@ from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
 from launch.cli import main
 from launch.start import data as plan
+from launch.start import set_digests
 from tests.support.judged import judged_run
 from tests.support.runs import make_run
 from tests.support.sets import pack_set
@@ -171,4 +172,4 @@ def test_siblings_are_found_and_a_run_keeps_to_those_it_began_with(tmp_path, sha
     run = RunDir(tmp_path)
     run.data_file.write_text(json.dumps({"train": ShardSet.open(shards / "train").digest}))
     with pytest.raises(UserError, match=r"data.val=.* began without one"):
-        plan.check_digests(run, plan.locate_data(config))
+        set_digests.check_digests(run, plan.locate_data(config))

@@ -1,4 +1,4 @@
-"""The data of a run and its plan: the checks before anything is made, and the table of `dry_run`."""
+"""The data of a run: what is checked before anything is made. The plan's table: `launch/start/table.py`."""
 
 import dataclasses
 import os
@@ -10,12 +10,10 @@ from typing import Any
 from data_shards.errors import UserError
 from data_shards.files import MissingFile, read_json
 from hpc.config import deepspeed, held_out
-from hpc.config.check import task_checks
-from hpc.config.optimizers import OPTIMIZERS
+from hpc.config.plan import plan_of
 from hpc.config.schema import Config
 from hpc.config.text import check_text
 from hpc.runs.run_dir import RunDir
-from launch.start import forecast
 from launch.start.plan import RunPlan
 
 
@@ -75,10 +73,9 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
     from data_shards.shard_format.shard_set import ShardSet  # numpy: not needed for a plan without data
 
     opened = {} if opened is None else opened
-    module = task_checks(config)
-    fields = tuple(getattr(module, "fields", ()))
+    plan = plan_of(config.task["name"])
     sets: dict[str, Any] = {}
-    for split, folder in _folders(config).items():
+    for split, folder in folders_of(config).items():
         if not folder or (split == "train" and data.stream):
             continue
         if not os.path.isdir(folder):
@@ -89,7 +86,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
             raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
         try:
             if folder not in opened:
-                opened[folder] = ShardSet.open(folder, fields=fields)
+                opened[folder] = ShardSet.open(folder, fields=plan.fields(split))
             sets[split] = opened[folder]
         except UserError as error:
             raise UserError(f"data.{split}={error}") from None
@@ -101,8 +98,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
                 f"procs={config.procs} x nodes={config.nodes} = {world} ranks, but {folder} holds {samples} "
                 f"samples: use at most {samples} ranks"
             )
-    if hasattr(module, "check_sets"):
-        module.check_sets(config, sets)
+    plan.check(config, sets)
     if "train" in sets:
         _check_order(config, sets["train"])
     return sets
@@ -156,11 +152,12 @@ def digests(config: Config) -> dict[str, str]:
     """Return the identity of the sets of a located config, wherever they are: sha256 of their manifests."""
     from data_shards.shard_format.manifest import read_manifest
 
-    folders = _folders(config) | ({"train": ""} if config.data.stream else {})
+    folders = folders_of(config) | ({"train": ""} if config.data.stream else {})
     return {split: read_manifest(Path(folder))[1] for split, folder in folders.items() if folder}
 
 
-def _folders(config: Config) -> dict[str, str]:
+def folders_of(config: Config) -> dict[str, str]:
+    """Return the folder of each set by its split; empty where the run has none."""
     return {split: getattr(config.data, split) for split in held_out.SPLITS}
 
 
@@ -201,91 +198,3 @@ def check_digests(run: RunDir, config: Config) -> None:
                 f"data.{split}={folder} is not the set that run {run.name} began with (its manifest "
                 "differs): give that one, or start another run"
             )
-
-
-def memory(plan: RunPlan) -> dict[str, float]:
-    """Estimate the bytes of one rank by their use, from the counts of the task's yaml; {} if it has none."""
-    config = plan.config
-    counts = getattr(plan.checks, "counts", None)
-    if counts is None or not plan.counts:
-        return {}
-    parameters, image = counts(config, plan.counts)
-    half = 0.5 if config.precision == "bf16" else 1.0
-    world, copy = config.procs * config.nodes, 4.0 * parameters
-    moments = len(OPTIMIZERS[config.optim.name].moments_with(config.optim.momentum))
-    return {
-        "weights": copy,
-        "gradients": copy,
-        "gradients in transit": copy if world > 1 and config.engine.name == "flat" else 0.0,
-        "optimizer": copy * moments,
-        "EMA": copy if config.ema.half_life else 0.0,
-        "activations": image * half * plan.sizes.micro[0],
-    }
-
-
-def micro_text(micro: Sequence[int]) -> str:
-    """Return the micro batches as `2 x 16 + 8` or `40 x 16`."""
-    first, last, count = micro[0], micro[-1], len(micro)
-    if count == 1:
-        return str(first)
-    return f"{count} x {first}" if first == last else f"{count - 1} x {first} + {last}"
-
-
-def rows(plan: RunPlan) -> list[tuple[str, str]]:
-    """Return the plan as (subject, text)."""
-    from hpc.data import orders
-
-    config, sets, sizes = plan.config, plan.sets, plan.sizes
-    data, estimate = config.data, memory(plan)
-    parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in estimate.items() if size)
-    described = {
-        split: f"{folder} ({len(sets[split]):,} images, {len(sets[split].identity_start) - 1:,} identities)"
-        if split in sets
-        else folder or "none"
-        for split, folder in _folders(config).items()
-    }
-    if judged := held_out.validation(data):
-        described[judged] += f", {sizes.evaluations:,} evaluations"
-    epochs = ""
-    if sets.get("train") is not None:
-        epochs = f", {config.images / orders.epoch_images(config, sets['train']):,.1f} epochs"
-    lines = [
-        ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
-        ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
-        (
-            "batch",
-            f"{config.batch} = {sizes.world} x {sizes.share}; micro batches of a rank: "
-            f"{micro_text(sizes.micro)}",
-        ),
-        ("run", f"{config.images:,} images = {sizes.updates:,} updates{epochs}"),
-        ("time", forecast.text(config, forecast.rate(plan))),
-        ("saves", f"{sizes.saves:,} checkpoints, every {config.save.every:,} images"),
-        ("train", described["train"]),
-        ("val", described["val"]),
-        ("eval", described["eval"]),
-        ("figures", held_out.statement(data)),
-        ("images", f"{data.size} x {data.size}, order {orders.describe(data)}, backend {data.backend}"),
-        ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
-        ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
-    ]
-    if estimate:
-        lines.append(
-            (
-                "memory",
-                f"about {sum(estimate.values()) / 1e6:,.0f} MB a rank ({parts}), besides the libraries",
-            )
-        )
-    return [(f"task {config.task['name']}" if what == "task" else what, text) for what, text in lines]
-
-
-def show(plan: RunPlan) -> None:
-    """Print the plan."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for what, text in rows(plan):
-        table.add_row(what, text)
-    Console(highlight=False, markup=False, width=None if os.isatty(1) else 160).print(table)

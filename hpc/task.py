@@ -7,12 +7,16 @@ and for a loss. The clock counts the images seen by all ranks together.
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 from data_shards.loading.batch import Batch as Batch
+from hpc.config.plan import Plan, plan_of
+from hpc.config.plan import Stage as Stage
+from hpc.config.stages import fade_at, stage_at
 from hpc.distributed.comm import Comm
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b [n, d] -> [n], higher = the same person
@@ -43,14 +47,6 @@ class Phase:
     collect: bool | None = None
 
 
-@dataclass(frozen=True)
-class Spec:
-    """The batches that the loader delivers at a clock."""
-
-    batch: int  # images of all ranks in one update
-    resolution: int  # pixels
-
-
 class Meter(Protocol):
     """A metric of an evaluation set that does not depend on the number of ranks."""
 
@@ -77,7 +73,6 @@ class Report:
 class Task:
     """A job, built from the run's config; it holds no distributed code."""
 
-    fields: tuple[str, ...] = ()  # labels it needs, checked against the manifest of the shards
     # The scalar of `Report` that names the best checkpoint, min | max
     metric: tuple[str, str] = ("loss", "min")
 
@@ -88,6 +83,16 @@ class Task:
         self.comm = Comm()
         self.report: Callable[[str, Tensor], None] = lambda name, value: None
 
+    @cached_property
+    def plan(self) -> Plan:
+        """What `hpc/tasks/<name>_plan.py` states."""
+        return plan_of(self.config.task["name"])
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The stages of the run, by their clocks."""
+        return self.plan.stages(self.config)
+
     def players(self) -> dict[str, nn.Module]:
         """Build the networks, by player name, under the run's seed: one optimizer and one engine each."""
         raise NotImplementedError
@@ -96,9 +101,16 @@ class Task:
         """Return the phases of the update that starts at `clock`, in order."""
         raise NotImplementedError
 
-    def spec(self, clock: int) -> Spec:
-        """Return what the loader delivers at `clock`."""
-        return Spec(self.config.batch, self.config.data.size)
+    def stage(self, clock: int) -> Stage:
+        """Return the stage of the update that starts at `clock`: its batch, size and level."""
+        return stage_at(self.stages, clock)
+
+    def fade(self, clock: int) -> float:
+        """Return how far the level of the stage has come in at `clock`, from 0 to 1.
+
+        A network that grows is built whole; its unused levels get no gradient, so it needs engine=flat.
+        """
+        return fade_at(self.stages, clock)
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
         """Return the mean loss over `batch`, a scalar, for a phase that is not coupled."""

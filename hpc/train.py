@@ -2,7 +2,7 @@
 
 It knows no task, only the interface in `hpc/task.py`. The clock is the number of images seen by all ranks;
 what happens when is a function of it. A player (`training/player.py`) is one network with its engine and
-optimizer. The passes of a phase are in `training/accumulation.py`, loaders in `data/loaders.py`, checkpoints
+optimizer. The passes of a phase are in `training/passes.py`, loaders in `data/loaders.py`, checkpoints
 in `checkpoints/manager.py`.
 """
 
@@ -21,10 +21,6 @@ import contextlib
 import time
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from data_shards import counter_rng
 from hpc.checkpoints import task_state
 from hpc.checkpoints.manager import CheckpointManager
 from hpc.cluster.signals import SignalListener, StopReason
@@ -39,10 +35,10 @@ from hpc.optim.schedule import rate
 from hpc.runs import failures
 from hpc.runs.goodput import TimeLedger
 from hpc.runs.run_dir import RunDir
-from hpc.task import Batch, Phase, build_task
+from hpc.task import Batch, build_task
 from hpc.training import fault_injection, seeding, startup, step_sync
-from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.due import due_after
+from hpc.training.passes import Passes
 from hpc.training.player import Player
 from hpc.training.validation import evaluate, monitor_images
 
@@ -74,18 +70,22 @@ class Trainer:
             modules = self.task.players()
         factory.check_players(config, modules)
         self.players = {name: Player(name, module, config, comm) for name, module in modules.items()}
+        self.passes = Passes(config, self.task, self.players, self.scalars, comm)
         self.checkpoints = CheckpointManager(run, config, self.task, self.players, comm)
         saved = self.checkpoints.find()
         self.clock = saved.clock if saved else 0
-        self.spec = self.task.spec(self.clock)
+        self.stage = self.task.stage(self.clock)
         stop_reason = (lambda: listener.reason) if listener else (lambda: StopReason.NONE)
         self.sets = loaders.shard_sets(config, self.task, comm, stop_reason)
-        self.loader = loaders.train_loader(config, self.task, self.sets, self.spec, comm)
+        self.loader = loaders.train_loader(config, self.task, self.sets, self.stage, comm)
         self.loader.start(self.clock)
         self.held_out = loaders.eval_loader(config, self.task, self.sets, comm)
         self._ahead: Batch | None = None
         try:
-            self._warm_up()
+            self._ahead = self.loader.next()
+            state = task_state.copied(self.task.state())
+            self.passes.warm_up(self._ahead, self.clock, self.stage)
+            self.task.load_state(state)
         except BaseException:
             self.loader.close()  # its threads must not outlive the interpreter
             raise
@@ -93,7 +93,7 @@ class Trainer:
             self.checkpoints.restore(saved)
             self.updates, self.means = saved.updates, step_sync.RunningMeans(**saved.monitor)
         self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=saved.clock if saved else None)
-        self.monitor.note(startup.first_lines(config, comm, self.players, self.sets, self.clock))
+        self.monitor.note(startup.first_lines(config, comm, self.players, self.sets, self.clock, self.stage))
 
     def fit(self) -> str:
         """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""
@@ -124,16 +124,17 @@ class Trainer:
         for index, phase in enumerate(self.task.phases(self.clock)):
             if self.updates % phase.every == 0:
                 player = self.players[phase.player]
-                loss = self._backward(index, phase, batch)
+                loss = self.passes.backward(index, phase, batch, self.clock, self.stage)
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
                 message.add(phase, loss, norm, self.scalars.in_order())
                 player.update(rate(self.config.optim, self.clock, self.config.images), norm)
-        self.clock += self.spec.batch
+        self.clock += self.stage.batch
         self.updates += 1
         for player in self.players.values():
-            player.average(self.clock, self.spec.batch)
+            player.average(self.clock, self.stage.batch)
         self._exchange(following=message.post(batch))
+        self._enter_stage()
 
     def _after_step(self, before: int) -> None:
         fault_injection.crash_point("step", self.clock, self.comm.rank)
@@ -157,37 +158,24 @@ class Trainer:
         if now.save or self.checkpoints.is_best(metrics):
             self.save(metrics)
 
-    def _next_batch(self) -> Batch:
-        spec = self.task.spec(self.clock)
-        if spec != self.spec:  # growth: another batch or resolution from here on
-            self.spec = spec
-            self.loader = loaders.successor(self.loader, self.config, self.task, self.sets, spec, self.comm)
+    def _enter_stage(self) -> None:
+        """Enter the stage that the update has reached: before an evaluation or a save."""
+        before, self.stage = self.stage, self.task.stage(self.clock)
+        if self.stage == before:
+            return
+        if self.stage.reset_moments:
+            for player in self.players.values():
+                player.reset_moments()
+        if (self.stage.batch, self.stage.size) != (before.batch, before.size):
+            self.loader = loaders.successor(
+                self.loader, self.config, self.task, self.sets, self.stage, self.comm
+            )
             self.loader.start(self.clock)
+        self.monitor.note(startup.stage_line(self.stage, self.comm))
+
+    def _next_batch(self) -> Batch:
         batch, self._ahead = self._ahead or self.loader.next(), None
         return batch.prepare(self.comm.device, channels_last=self.config.channels_last)
-
-    def _backward(self, index: int, phase: Phase, batch: Batch) -> Tensor:
-        """Leave the gradients of `phase` in its player and nowhere else; return this rank's loss."""
-        for name, player in self.players.items():
-            if len(self.players) > 1:
-                player.receive_gradients(name == phase.player)
-        self.players[phase.player].optimizer.zero_grad(set_to_none=True)
-        self.scalars.clear()
-        stream = (self.config.seed, "step", self.clock, self.comm.rank, index)
-        backward_pass = BackwardPass(
-            self.task,
-            phase,
-            {name: player.engine for name, player in self.players.items()},
-            clock=self.clock,
-            seed=lambda micro: seeding.seed_torch(int(counter_rng.key(*stream, micro))),
-            autocast=self._autocast,
-            set_loss_weight=self.scalars.set_loss_weight,
-        )
-        return backward_pass.backward(batch, blocks_of(len(batch), self.config.micro_batch))
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        enabled = self.config.precision == "bf16"
-        return torch.autocast(self.comm.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _exchange(self, following: step_sync.StepMessage | None = None) -> None:
         """Exchange signals, scalars and finiteness of the update that is posted, if any; wait for it."""
@@ -236,7 +224,8 @@ class Trainer:
         labels = {}
         if thumbnails:
             source = self.sets[held_out.validation(self.config.data)]
-            labels = {field: source.labels[field][thumbnails[1].numpy()] for field in self.task.fields}
+            fields = self.task.plan.fields(held_out.validation(self.config.data))
+            labels = {field: source.labels[field][thumbnails[1].numpy()] for field in fields}
         self.monitor.report(self.clock, report, thumbnails, labels=labels)
         self._interval_start = (time.perf_counter(), self.clock, self.loader.waited)
         return report.scalars
@@ -247,20 +236,6 @@ class Trainer:
             self.monitor.flush()
             self.checkpoints.save(self.clock, self.updates, self.means, metrics or {})
         self.ledger.write(self.clock, **self.checkpoints.measured)
-
-    def _warm_up(self) -> None:
-        """Run the passes of the first batch twice, since DDP lays out its buckets after the first of all."""
-        self._ahead = self.loader.next()
-        if self.comm.world == 1 or self.config.engine.name != "ddp":
-            return
-        state = task_state.copied(self.task.state())
-        batch = self._ahead.prepare(self.comm.device, channels_last=self.config.channels_last)
-        for _ in range(2):
-            for index, phase in enumerate(self.task.phases(self.clock)):
-                self._backward(index, phase, batch)
-        for player in self.players.values():
-            player.forget_pass()
-        self.task.load_state(state)
 
     def close(self) -> None:
         self.checkpoints.close()

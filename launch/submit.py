@@ -1,8 +1,8 @@
 """Start a training run: `python launch/submit.py task=siamese procs=2`, which is `rostro submit ...`.
 
 It resolves the config, refuses what cannot work, makes the run directory, starts the ranks and returns.
-Nothing here imports torch. Composition is in `launch/options/compose.py`, the plan in `launch/start/data.py`,
-the ranks in `launch/job.py`.
+Nothing here imports torch. Composition is in `launch/options/compose.py`, the plan's table in
+`launch/start/table.py`, the ranks in `launch/job.py`.
 """
 
 import re

@@ -1,24 +1,23 @@
 """Refuses configs that cannot work, as far as this takes neither data nor torch.
 
 What a single value may be stands beside its key in `hpc/config/schema.py`; here is what keys refuse together.
-A task refuses more in `hpc/tasks/<name>_plan.py`, by its `check(config)`.
+Its batches are those of its stages (`hpc/config/stages.py`); a task refuses more in
+`hpc/tasks/<name>_plan.py`, by its `check(config, sets)`.
 """
 
 import dataclasses
-import importlib
-import importlib.util
 import math
-import pkgutil
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 from data_shards.errors import UserError
 from hpc.config import apex, deepspeed
+from hpc.config.plan import check_engine, plan_of
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config, Data
+from hpc.config.stages import check_stages
 from hpc.config.text import check_text
-from hpc.config.types import ITEMS, flatten, near, shown
+from hpc.config.types import ITEMS, flatten, shown
 
 # data.order -> the key that only this order reads, and a value of it
 READ_BY = {
@@ -38,8 +37,7 @@ def value_of(config: Config, key: str) -> Any:
 
 def all_rules(task: str) -> dict[str, Rule]:
     """Map every key to its rule: of the schema, and those in `KEYS` of the task's plan module."""
-    own = getattr(checks_of(task), "KEYS", {})
-    return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in own.items()}
+    return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in plan_of(task).keys.items()}
 
 
 def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
@@ -75,8 +73,10 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
     """
     check_values(config, task_defaults)
     _check_numbers(config)
-    _check_batch(config)
+    plan = plan_of(config.task["name"])
+    check_stages(config, plan)
     _check_order(config.data)
+    check_engine(config, plan)
     deepspeed.check(config)
     if config.nodes > 1 and config.cluster.name == "local":
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")
@@ -90,9 +90,7 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
             f"after={config.after}: nothing waits for a run without a SLURM: use cluster=slurm, or wait=true "
             "there and start this one behind it"
         )
-    check_task = getattr(task_checks(config), "check", None)
-    if check_task is not None:
-        check_task(config)
+    plan.check(config, {})
 
 
 def _check_numbers(config: Config) -> None:
@@ -169,65 +167,3 @@ def _check_order(data: Data) -> None:
         raise UserError(
             f"data.twins={shown(data.twins)} does not rise: type data.twins={shown(sorted(set(data.twins)))}"
         )
-
-
-def _check_batch(config: Config) -> None:
-    """Refuse sizes into which ranks, groups and micro batches cannot be cut."""
-    world = config.procs * config.nodes
-    unit, text = world, f"{world} ranks"
-    if config.data.order == "groups":
-        unit, text = world * config.data.group, f"{world} ranks x data.group={config.data.group}"
-    _check_divisible(config.batch, world, f"{world} ranks", unit)
-    _check_divisible(config.batch, unit, text, unit)
-    share = config.batch // world
-    if config.micro_batch > share:
-        raise UserError(
-            f"micro_batch={config.micro_batch} is more than a rank's share, {config.batch} / {world} = "
-            f"{share}: use micro_batch={share} or 0"
-        )
-    if config.norm_stats == "group":
-        groups = world * config.norm_group
-        text = f"{world} ranks x norm_group={config.norm_group}"
-        _check_divisible(config.batch, groups, text, math.lcm(unit, groups))
-        if config.micro_batch % config.norm_group:
-            text = f"norm_group={config.norm_group}"
-            raise _not_divisible("micro_batch", config.micro_batch, config.norm_group, text)
-
-
-def _check_divisible(batch: int, divisor: int, text: str, unit: int) -> None:
-    """Refuse a batch that `divisor`, called `text`, does not divide; the remedy is a multiple of `unit`."""
-    if batch % divisor:
-        raise _not_divisible("batch", batch, unit, text)
-
-
-def _not_divisible(key: str, value: int, unit: int, text: str) -> UserError:
-    """Return the error that names the multiples of `unit` next to `value`."""
-    lower, upper = value // unit * unit, (value // unit + 1) * unit
-    remedy = f"{lower} or {upper}" if lower else f"{upper}"
-    return UserError(f"{key}={value} is not divisible by {text}: use {remedy}")
-
-
-def task_checks(config: Config) -> ModuleType | None:
-    """Return the plan module of a config's task, which imports no torch (None = the task has none)."""
-    return checks_of(config.task.get("name", ""))
-
-
-def checks_of(name: str) -> ModuleType | None:
-    """Return the plan module of the task `name` (None = it has none); UserError for an unknown task."""
-    if not is_task(name):
-        known = [
-            entry.name
-            for entry in pkgutil.iter_modules(importlib.import_module("hpc.tasks").__path__)
-            if not entry.name.endswith("_plan")
-        ]
-        raise UserError(
-            f"task.name={shown(name)} is no file in hpc/tasks: {near(str(name), known, what='task')}"
-        )
-    module = f"hpc.tasks.{name}_plan"
-    return importlib.import_module(module) if importlib.util.find_spec(module) else None
-
-
-def is_task(name: Any) -> bool:
-    """Return whether hpc/tasks has a task of that name: only a plain word can be imported."""
-    is_word = isinstance(name, str) and name.isidentifier() and not name.endswith("_plan")
-    return is_word and importlib.util.find_spec(f"hpc.tasks.{name}") is not None

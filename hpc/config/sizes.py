@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from hpc.config.plan import Stage, plan_of
 from hpc.config.schema import Config
+from hpc.config.stages import num_updates
 
 
 @dataclass(frozen=True)
@@ -11,7 +13,8 @@ class Sizes:
     """How a global batch is cut, and how often things happen in the run."""
 
     world: int
-    share: int  # images of a rank in one update
+    stages: tuple[Stage, ...]
+    share: int  # images of a rank in one update of the first stage
     micro: tuple[int, ...]  # images of its micro batches; they add up to `share`
     updates: int
     evaluations: int
@@ -21,14 +24,21 @@ class Sizes:
 def sizes(config: Config) -> Sizes:
     """Return the sizes that follow from a config which `check` accepts."""
     world = config.procs * config.nodes
-    share = config.batch // world
-    most = min(config.micro_batch or share, share)
-    full, rest = divmod(share, most)
+    stages = tuple(plan_of(config.task["name"]).stages(config))
     return Sizes(
         world=world,
-        share=share,
-        micro=(most,) * full + ((rest,) if rest else ()),
-        updates=math.ceil(config.images / config.batch),
+        stages=stages,
+        share=stages[0].batch // world,
+        micro=micro_batches(config, stages[0]),
+        updates=num_updates(stages, config.images),
         evaluations=math.ceil(config.images / config.eval.every),
         saves=math.ceil(config.images / config.save.every),
     )
+
+
+def micro_batches(config: Config, stage: Stage) -> tuple[int, ...]:
+    """Return the images of a rank's micro batches in an update of `stage`."""
+    share = stage.batch // (config.procs * config.nodes)
+    most = min(stage.micro_batch or config.micro_batch or share, share)
+    full, rest = divmod(share, most)
+    return (most,) * full + ((rest,) if rest else ())

@@ -13,7 +13,7 @@ from hpc.config.schema import Config
 from hpc.data import orders, staging
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
-from hpc.task import Spec, Task
+from hpc.task import Stage, Task
 
 
 def shard_sets(
@@ -30,28 +30,28 @@ def shard_sets(
     folders = staging.folders(config, comm, stop_reason)
     try:
         if not config.data.stream:
-            sets["train"] = ShardSet.open(folders["train"], fields=job.fields)
+            sets["train"] = ShardSet.open(folders["train"], fields=job.plan.fields("train"))
         if judged := held_out.validation(config.data):
-            sets[judged] = ShardSet.open(folders[judged], fields=job.fields)
+            sets[judged] = ShardSet.open(folders[judged], fields=job.plan.fields(judged))
     except UserError as refused:
         error = str(refused)
     collectives.agree_or_raise(error, comm)
     return sets
 
 
-def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm) -> Loader:
+def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], stage: Stage, comm: Comm) -> Loader:
     """Build this rank's loader of the training set, not started."""
     data = config.data
     shared: dict[str, Any] = {
         "seed": config.seed,
         "rank": comm.rank,
         "world": comm.world,
-        "batch": spec.batch,
-        "size": spec.resolution,
+        "batch": stage.batch,
+        "size": stage.size,
         "threads": data.threads,
         "ahead": data.ahead,
         "augment": data.augment,
-        "fields": job.fields,
+        "fields": job.plan.fields("train"),
     }
     if data.stream:
         group = data.group if data.order == "groups" else 1
@@ -74,15 +74,15 @@ def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm
         size=config.data.size,
         backend="host",  # one pinned decoder for every figure, whatever feeds the training
         threads=config.data.threads,
-        fields=job.fields,
+        fields=job.plan.fields(judged),
     )
 
 
 def successor(
-    before: Loader, config: Config, job: Task, sets: dict[str, ShardSet], spec: Spec, comm: Comm
+    before: Loader, config: Config, job: Task, sets: dict[str, ShardSet], stage: Stage, comm: Comm
 ) -> Loader:
     """Build the loader that takes over where a job grows; it continues the count of the seconds waited."""
     before.close()
-    loader = train_loader(config, job, sets, spec, comm)
+    loader = train_loader(config, job, sets, stage, comm)
     loader.waited = before.waited
     return loader

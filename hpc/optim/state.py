@@ -90,6 +90,14 @@ def import_state(
         optimizer.state[p] = states
 
 
+def reset_state(optimizer: torch.optim.Optimizer) -> None:
+    """Forget moments and step counts of all parameters: the next step is as the first one was."""
+    optimizer.state.clear()
+    for group in optimizer.param_groups:  # Apex keeps them here
+        for key in ("step", "exp_avg_sq"):
+            group.pop(key, None)
+
+
 def _state_keys(spec: optimizers.Optimizer, group: dict[str, Any]) -> set[str]:
     return spec.state_keys(group.get("momentum", 0.0))
 

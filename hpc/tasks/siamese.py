@@ -23,7 +23,6 @@ from models.siamese import PairScore, SiameseNet
 class Siamese(Task):
     """Verification of faces: embeddings of one person are close together, those of two people far apart."""
 
-    fields = ("identity",)
     metric = ("eer", "min")
 
     def __init__(self, config: Any) -> None:

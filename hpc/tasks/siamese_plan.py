@@ -21,12 +21,12 @@ KEYS = {
 
 SMALLEST = 16  # pixels; below it pooling leaves the GoogLeNet nothing
 
-fields = ("identity",)  # labels that the shards must hold
-controls = ("optim", "ema", "task")  # parts of the state whose loss an audit must notice
+roles = {"train": ("identity",), "val": ("identity",), "eval": ("identity",)}
+controls = ("optim", "ema", "task")
 
 
-def check(config: Config) -> None:
-    """Raise UserError for keys that cannot make a siamese run."""
+def check(config: Config, sets: Mapping[str, Any]) -> None:
+    """Raise UserError for keys that cannot make a siamese run, and for sets without pairs."""
     keys = config.task
     if keys["loss"] in ("contrastive", "triplet") and keys["margin"] >= 2:
         raise UserError(
@@ -48,9 +48,10 @@ def check(config: Config) -> None:
             f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} "
             f"images: use batch={2 * config.data.group} or more"
         )
+    _check_sets(sets)
 
 
-def check_sets(config: Config, sets: Mapping[str, Any]) -> None:
+def _check_sets(sets: Mapping[str, Any]) -> None:
     """Raise UserError for a set ("train", "eval") in which no two images can be compared."""
     for split, shards in sets.items():
         images = [end - start for start, end in itertools.pairwise(shards.identity_start.tolist())]

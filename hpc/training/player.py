@@ -11,6 +11,7 @@ from hpc.engines import batch_norm, factory, sharded
 from hpc.engines.sharded import Rows
 from hpc.optim import build
 from hpc.optim.ema import Ema
+from hpc.optim.state import reset_state
 from hpc.training import fault_injection
 
 
@@ -81,6 +82,10 @@ class Player:
         """Move the average, if one is kept, after an update of `batch` images that ended at `clock`."""
         if self.ema:
             self.engine.average(self.ema, clock, batch)
+
+    def reset_moments(self) -> None:
+        """Let the optimizer forget its moments and step counts, as before the first update."""
+        reset_state(self.optimizer)
 
     def forget_pass(self) -> None:
         """Drop the gradients and statistics of a pass that was only a warm-up."""

@@ -26,6 +26,7 @@ from hpc.distributed.comm import Comm
 from hpc.runs import failures
 from hpc.runs.processes import mark
 from hpc.runs.run_dir import RunDir
+from hpc.task import Stage
 from hpc.training.player import Player
 
 
@@ -91,10 +92,15 @@ def threads_and_algorithms(config: Config, comm: Comm) -> None:
 
 
 def first_lines(
-    config: Config, comm: Comm, players: dict[str, Player], sets: dict[str, ShardSet], clock: int
+    config: Config,
+    comm: Comm,
+    players: dict[str, Player],
+    sets: dict[str, ShardSet],
+    clock: int,
+    stage: Stage,
 ) -> str:
     """Compose the head of the log: everything that is active."""
-    data, share = config.data, config.batch // comm.world
+    data, share = config.data, stage.batch // comm.world
     parameters = ", ".join(f"{name} ({player.size:,} parameters)" for name, player in players.items())
     exact = "equal bit for bit"
     if data.stream:
@@ -107,7 +113,8 @@ def first_lines(
         f"task {config.task['name']}, players {parameters}",
         f"ranks {comm.world} on {comm.device.type}, engine {_engine(config)}, precision {config.precision}, "
         f"norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
-        f"batch {config.batch} = {comm.world} x {share}, micro batch {config.micro_batch or share}, "
+        f"batch {stage.batch} = {comm.world} x {share}, micro batch "
+        f"{stage.micro_batch or config.micro_batch or share}, "
         f"order {data_order.describe(data)}, backend {data.backend}{', stream' if data.stream else ''}",
         f"data {counts or data.train}{staged}",
         *(shards.unchecked for shards in sets.values() if shards.unchecked),
@@ -115,6 +122,16 @@ def first_lines(
         f"images {clock:,} of {config.images:,}; a resume is {exact}",
     ]
     return "\n".join(lines)
+
+
+def stage_line(stage: Stage, comm: Comm) -> str:
+    """Say which stage is entered, for the log."""
+    fade = f", fading in over {stage.fade:,} images" if stage.fade else ""
+    reset = ", moments reset" if stage.reset_moments else ""
+    return (
+        f"stage at {stage.clock:,} images: batch {stage.batch} = {comm.world} x {stage.batch // comm.world}, "
+        f"{stage.size} pixels, level {stage.level}{fade}{reset}"
+    )
 
 
 def _engine(config: Config) -> str:

@@ -84,13 +84,34 @@ def state_parts(run: Path) -> set[str]:
     return parts & {"optim", "ema", "task"}
 
 
+def _other_samples(one: Path, other: Path) -> list[str]:
+    seen = [[line for line in records(run) if line["group"] == "data"] for run in (one, other)]
+    return [] if seen[0] and seen[0] == seen[1] else ["the runs saw other samples"]
+
+
+def first_differences(one: Path, other: Path, tolerance: float) -> tuple[list[str], float]:
+    """Compare sample ids by position, and each loss where it first differs, within `tolerance` of its value.
+
+    Those are the first updates after a resume on another number of ranks: of a chaotic task no more can be
+    compared. Returns (what differs, distance).
+    """
+    wrong, distance = _other_samples(one, other), 0.0
+    curves = [series(run) for run in (one, other)]
+    for tag in sorted(tag for tag in curves[0] if tag.startswith("loss/")):
+        pairs = zip(curves[0][tag], curves[1].get(tag, []), strict=False)
+        (_, a), (_, b) = next((pair for pair in pairs if pair[0] != pair[1]), ((0, 0.0), (0, 0.0)))
+        distance = max(distance, abs(a - b) / max(abs(a), 1e-12))
+        if not distance <= tolerance:
+            wrong.append(f"{tag} differs by {distance:.1e} at once, allowed {tolerance:.0e}")
+    return wrong, distance
+
+
 def elastic_differences(one: Path, other: Path, tolerance: float) -> tuple[list[str], float]:
     """Compare sample ids by position, and weights within `tolerance`; return (what differs, distance)."""
     import numpy as np
     from safetensors.numpy import load_file
 
-    seen = [[line for line in records(run) if line["group"] == "data"] for run in (one, other)]
-    wrong = [] if seen[0] and seen[0] == seen[1] else ["the runs saw other samples"]
+    wrong = _other_samples(one, other)
     distance = 0.0
     for file in sorted(last_checkpoint(one).glob("player-*.safetensors")):
         pair = load_file(file), load_file(last_checkpoint(other) / file.name)

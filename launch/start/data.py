@@ -1,4 +1,4 @@
-"""The data of a run and its plan: the checks before anything is made, and the table of `dry_run`."""
+"""The data of a run: what is checked before anything is made. The plan's table: `launch/start/table.py`."""
 
 import dataclasses
 import os
@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.config import data_order, deepspeed, held_out
-from hpc.config.check import task_checks
-from hpc.config.optimizers import OPTIMIZERS
+from hpc.config import deepspeed, held_out
+from hpc.config.plan import plan_of
 from hpc.config.schema import Config
 from hpc.config.text import check_text
 from hpc.config.types import shown
 from hpc.runs.run_dir import RunDir
-from launch.start import forecast
 from launch.start.plan import RunPlan
-from launch.terminal import print_facts
 
 
 def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
@@ -76,10 +73,9 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
     from data_shards.shard_format.shard_set import ShardSet  # numpy: not needed for a plan without data
 
     opened = {} if opened is None else opened
-    module = task_checks(config)
-    fields = tuple(getattr(module, "fields", ()))
+    plan = plan_of(config.task["name"])
     sets: dict[str, Any] = {}
-    for split, folder in _folders(config).items():
+    for split, folder in folders_of(config).items():
         if not folder or (split == "train" and data.stream):
             continue
         if not os.path.isdir(folder):
@@ -90,7 +86,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
             raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
         try:
             if folder not in opened:
-                opened[folder] = ShardSet.open(folder, fields=fields)
+                opened[folder] = ShardSet.open(folder, fields=plan.fields(split))
             sets[split] = opened[folder]
         except UserError as error:
             raise UserError(f"data.{split}={error}") from None
@@ -102,8 +98,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
                 f"procs={config.procs} x nodes={config.nodes} = {world} ranks, but {folder} holds {samples} "
                 f"samples: use at most {samples} ranks"
             )
-    if hasattr(module, "check_sets"):
-        module.check_sets(config, sets)
+    plan.check(config, sets)
     if "train" in sets:
         _check_order(config, sets["train"])
         _check_twins(config, sets["train"])
@@ -166,7 +161,8 @@ def _names_people(source: str) -> bool:
     return os.path.isfile(os.path.join(source, "manifest.json"))
 
 
-def _folders(config: Config) -> dict[str, str]:
+def folders_of(config: Config) -> dict[str, str]:
+    """Return the folder of each set by its split; empty where the run has none."""
     return {split: getattr(config.data, split) for split in held_out.SPLITS}
 
 
@@ -179,87 +175,3 @@ def keep_people(run: RunDir, plan: RunPlan) -> None:
     if split := held_out.validation(plan.config.data):
         people = known_people.people_of(plan.people[split])
         known_people.write(run.path, people, role=known_people.CHOSEN)
-
-
-def memory(plan: RunPlan) -> dict[str, float]:
-    """Estimate the bytes of one rank by their use, from the counts of the task's yaml; {} if it has none."""
-    config = plan.config
-    counts = getattr(plan.checks, "counts", None)
-    if counts is None or not plan.counts:
-        return {}
-    parameters, image = counts(config, plan.counts)
-    half = 0.5 if config.precision == "bf16" else 1.0
-    world, copy = config.procs * config.nodes, 4.0 * parameters
-    moments = len(OPTIMIZERS[config.optim.name].moments_with(config.optim.momentum))
-    return {
-        "weights": copy,
-        "gradients": copy,
-        "gradients in transit": copy if world > 1 and config.engine.name == "flat" else 0.0,
-        "optimizer": copy * moments,
-        "EMA": copy if config.ema.half_life else 0.0,
-        "activations": image * half * plan.sizes.micro[0],
-    }
-
-
-def micro_text(micro: Sequence[int]) -> str:
-    """Return the micro batches as `2 x 16 + 8` or `40 x 16`."""
-    first, last, count = micro[0], micro[-1], len(micro)
-    if count == 1:
-        return str(first)
-    return f"{count} x {first}" if first == last else f"{count - 1} x {first} + {last}"
-
-
-def rows(plan: RunPlan) -> list[tuple[str, str]]:
-    """Return the plan as (subject, text)."""
-    config, sets, sizes = plan.config, plan.sets, plan.sizes
-    data, estimate = config.data, memory(plan)
-    parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in estimate.items() if size)
-    described = {
-        split: f"{folder} ({len(sets[split]):,} images, {len(sets[split].identity_start) - 1:,} identities)"
-        if split in sets
-        else folder or "none"
-        for split, folder in _folders(config).items()
-    }
-    if judged := held_out.validation(data):
-        described[judged] += f", {sizes.evaluations:,} evaluations"
-    epochs = ""
-    if sets.get("train") is not None:
-        from hpc.data import orders  # numpy
-
-        epochs = f", {config.images / orders.epoch_images(config, sets['train']):,.1f} epochs"
-    twins = f", twins {', '.join(map(str, data.twins))}" if data.twins else ""
-    lines = [
-        ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
-        ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
-        (
-            "batch",
-            f"{config.batch} = {sizes.world} x {sizes.share}; micro batches of a rank: "
-            f"{micro_text(sizes.micro)}",
-        ),
-        ("run", f"{config.images:,} images = {sizes.updates:,} updates{epochs}"),
-        ("time", forecast.text(config, forecast.rate(plan))),
-        ("saves", f"{sizes.saves:,} checkpoints, every {config.save.every:,} images"),
-        ("train", described["train"]),
-        ("val", described["val"]),
-        ("eval", described["eval"]),
-        ("figures", held_out.statement(data)),
-        (
-            "images",
-            f"{data.size} x {data.size}, order {data_order.describe(data)}, backend {data.backend}{twins}",
-        ),
-        ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
-        ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
-    ]
-    if estimate:
-        lines.append(
-            (
-                "memory",
-                f"about {sum(estimate.values()) / 1e6:,.0f} MB a rank ({parts}), besides the libraries",
-            )
-        )
-    return [(f"task {config.task['name']}" if what == "task" else what, text) for what, text in lines]
-
-
-def show(plan: RunPlan) -> None:
-    """Print the plan."""
-    print_facts(rows(plan))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
-from launch.start import data, forecast
+from launch.start import forecast, table
 from launch.start.plan import RunPlan
 
 
@@ -13,7 +13,7 @@ def show(plan: RunPlan) -> int:
     """Print the plan of a run; return the exit code."""
     if plan.warning:
         print(f"warning: {plan.warning}", file=sys.stderr)
-    data.show(plan)
+    table.show(plan)
     if line := forecast.warning(plan.config, forecast.rate(plan)):
         print(f"warning: {line}", file=sys.stderr)
     if plan.config.cluster.name == "slurm":

@@ -1,11 +1,13 @@
 """The expected time of a run, for the plan: measured by a similar run of this folder, or typical."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_shards.errors import UserError
 from hpc.config.schema import Config
+from hpc.config.stages import lengths
 from hpc.runs.run_dir import list_runs
 from launch.start.plan import RunPlan
 from launch.terminal import duration
@@ -67,7 +69,7 @@ def _speed_keys(config: Config) -> list[Any]:
 
 def _typical(plan: RunPlan) -> Rate | None:
     """Return the rate by the cores of the ranks; None for GPUs, whose rates differ too much."""
-    config, core_rate = plan.config, getattr(plan.checks, "core_rate", None)
+    config, core_rate = plan.config, plan.stated.core_rate
     if not plan.counts or core_rate is None or config.gpus or _has_gpu(config):
         return None
     if config.cluster.name == "slurm":
@@ -75,7 +77,12 @@ def _typical(plan: RunPlan) -> Rate | None:
     else:
         usable = len(os.sched_getaffinity(0))
         cores = usable if config.procs == 1 else min(usable, config.procs)
-    return Rate(cores * core_rate(config, plan.counts), f"typical of {cores} CPU core{'s' * (cores > 1)}")
+    stages = plan.sizes.stages
+    seconds = 0.0  # of one core for the whole run
+    for stage, images in zip(stages, lengths(stages, config.images), strict=True):
+        sized = dataclasses.replace(config, data=dataclasses.replace(config.data, size=stage.size))
+        seconds += images / core_rate(sized, plan.counts)
+    return Rate(cores * config.images / seconds, f"typical of {cores} CPU core{'s' * (cores > 1)}")
 
 
 def _has_gpu(config: Config) -> bool:

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from hpc.config.check import task_checks
+from hpc.config.plan import Plan, plan_of
 from hpc.config.schema import Config
 from hpc.config.sizes import Sizes, sizes
 
@@ -37,9 +36,9 @@ class RunPlan:
     warning: str = ""
 
     @cached_property
-    def checks(self) -> ModuleType | None:
-        """The torch-free module of the task (None = the task has none)."""
-        return task_checks(self.config)
+    def stated(self) -> Plan:
+        """What the task states of itself."""
+        return plan_of(self.config.task["name"])
 
     @cached_property
     def sizes(self) -> Sizes:

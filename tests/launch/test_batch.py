@@ -17,7 +17,7 @@ from hpc.runs.run_dir import RunDir
 from launch import batch
 from launch.options.conf import smoke_overrides
 from launch.start import create
-from launch.start.data import digests
+from launch.start.set_digests import digests
 from tests.support.command import environment
 from tests.support.sets import pack_set
 

@@ -11,8 +11,10 @@ from data_shards.errors import UserError
 from hpc.config.check import check
 from hpc.config.identity import changed, identity, is_free, numbers
 from hpc.config.parse import from_dict, load_config, save_config
+from hpc.config.plan import Plan
 from hpc.config.schema import Cluster, Config, Data, Optim
 from hpc.config.sizes import sizes
+from hpc.config.stages import check_stages
 from hpc.config.types import as_type
 
 TASK = {
@@ -114,9 +116,7 @@ def test_a_suggested_batch_is_accepted(world, batch, group):
 
 
 def _check_batch(run: Config) -> None:
-    from hpc.config import check as config_check
-
-    config_check._check_batch(run)
+    check_stages(run, Plan("plainly"))
 
 
 def test_the_message_of_a_batch_that_does_not_divide():

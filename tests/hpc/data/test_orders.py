@@ -17,11 +17,12 @@ from hpc import train
 from hpc.config import data_order
 from hpc.config.check import check
 from hpc.config.identity import identity
+from hpc.config.plan import Plan
 from hpc.config.schema import Config, Data
 from hpc.data import loaders, orders
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
-from hpc.task import Spec
+from hpc.task import Stage
 from hpc.tasks import siamese_plan
 from launch.options.compose import composed
 from launch.start import data as plan
@@ -48,7 +49,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def any_order(monkeypatch):
     """Lets the siamese task, whose own check asks for groups, be read with any order."""
-    monkeypatch.setattr(siamese_plan, "check", lambda config: None)
+    monkeypatch.setattr(siamese_plan, "check", lambda config, sets: None)
 
 
 @pytest.mark.parametrize(
@@ -104,12 +105,12 @@ def test_a_loader_draws_by_the_order_of_the_config_at_any_world_size(shards, dat
     data = dataclasses.replace(data, backend="host", threads=1)
     config = Config(seed=3, batch=12, data=data, task=dict(TASK))
     check(config)
-    job, found = SimpleNamespace(fields=("identity", "weight")), {}
+    job, found = SimpleNamespace(plan=Plan("any", roles={"train": ("identity", "weight")})), {}
     for world in (1, 2):
         parts = []
         for rank in range(world):
             comm = Comm(rank, world, rank, torch.device("cpu"))
-            loader = loaders.train_loader(config, job, {"train": shards}, Spec(12, 16), comm)
+            loader = loaders.train_loader(config, job, {"train": shards}, Stage(0, 12, 16), comm)
             loader.start(120)
             parts.append([loader.next() for _ in range(3)])
             loader.close()
@@ -182,7 +183,7 @@ def test_submit_warns_of_a_part_that_is_slow_to_read(monkeypatch, tmp_path, caps
     race = (np.arange(4_000) % 100 == 7).astype(np.int32)
     scattered = labelled([4_000], 20, {"race": race})
     monkeypatch.setattr(shard_set.ShardSet, "open", lambda folder, fields: scattered)
-    monkeypatch.setattr(siamese_plan, "check_sets", lambda config, sets: None)
+    monkeypatch.setattr(siamese_plan, "check", lambda config, sets: None)
     (tmp_path / "manifest.json").touch()
     data = Data(train=str(tmp_path), order="groups", rows="race==1")
     plan.check_data(Config(data=data, task=dict(TASK)))

@@ -25,7 +25,7 @@ from hpc.config.identity import numbers
 from hpc.config.schema import Config, Data, Engine, Evaluate, Log, Save
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
-from hpc.task import Batch, Phase, Spec, Task
+from hpc.task import Batch, Phase, Stage, Task
 from hpc.training import step_sync
 from hpc.training.player import Player
 from hpc.training.step_sync import StepMessage
@@ -192,8 +192,6 @@ def test_ranks_stop_at_the_end_of_the_step_in_which_one_is_told(tmp_path: Path, 
 class Couples(Task):
     """Brings the two members of a slot together."""
 
-    fields = ("identity",)
-
     def players(self) -> dict[str, nn.Module]:
         return {"net": nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))}
 
@@ -255,7 +253,7 @@ def test_the_wait_for_data_goes_on_counting_where_the_batch_grows(tmp_path: Path
     with contextlib.closing(train.Trainer(RunDir(run), Comm())) as trainer:
         trainer.loader.waited = 1000.0
         with (
-            mock.patch.object(trainer.task, "spec", lambda clock: Spec(16 if clock < 48 else 48, 32)),
+            mock.patch.object(trainer.task, "stages", [Stage(0, 16, 32), Stage(48, 48, 32)]),
             mock.patch.object(trainer.monitor, "log_progress") as tick,
         ):
             trainer.fit()

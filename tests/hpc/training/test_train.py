@@ -192,7 +192,7 @@ def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> No
     run = make_run(tmp_path / "run", shards, data=settings, images=160, log=Log(every=16))
     config = RunDir(run).config()
     job = build_task(config)
-    loader = loaders.train_loader(config, job, {}, job.spec(0), Comm(0, 1, 0, torch.device("cpu")))
+    loader = loaders.train_loader(config, job, {}, job.stage(0), Comm(0, 1, 0, torch.device("cpu")))
     loader.start(0)
     groups = loader.next().labels["identity"].reshape(-1, 4)
     loader.close()

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from data_shards.errors import UserError
-from hpc.config.check import all_rules, check, task_checks
+from hpc.config.check import all_rules, check
 from hpc.config.parse import load_config, save_config
+from hpc.config.plan import plan_of
 from hpc.config.schema import Config
 from hpc.config.types import ITEMS, flatten
 from launch.options import compose
@@ -285,4 +286,4 @@ def test_a_task_is_a_module_of_its_folder(conf: Path) -> None:
     for name in ("os.path", "..tasks", "", "siamese.x", 5, None, "__init__x"):
         config.task["name"] = name
         with pytest.raises(UserError, match="is no file in hpc/tasks"):
-            task_checks(config)
+            plan_of(config.task["name"])

@@ -11,7 +11,7 @@ from hpc.config.schema import Cluster, Config
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from launch.options.compose import composed, task_yaml
-from launch.start import data, forecast
+from launch.start import forecast, table
 from launch.start.plan import RunPlan
 
 COUNTS = task_yaml("siamese")["memory"]
@@ -70,13 +70,13 @@ def test_more_than_a_day_is_warned_of(config, images, warned):
 
 def test_the_plan_says_time_and_epochs_beside_images(config):
     class Shards(list):
-        identity_start = range(31)
+        identity_start, shard_start = range(0, 6_001, 200), [0, 6_000]
 
-    said = dict(data.rows(RunPlan(config, counts=COUNTS, sets={"train": Shards(range(6_000))})))
+    said = dict(table.rows(RunPlan(config, counts=COUNTS, sets={"train": Shards(range(6_000))})))
     assert said["run"] == "300,000 images = 4,688 updates, 50.0 epochs"
     assert said["time"] == "about 2h05m at 40 images/s, typical of 2 CPU cores"
-    assert dict(data.rows(RunPlan(config, counts=COUNTS)))["run"] == "300,000 images = 4,688 updates"
-    assert "unknown" in dict(data.rows(RunPlan(config)))["time"]
+    assert dict(table.rows(RunPlan(config, counts=COUNTS)))["run"] == "300,000 images = 4,688 updates"
+    assert "unknown" in dict(table.rows(RunPlan(config)))["time"]
 
 
 def test_the_dry_run_warns(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import torch
 
 from hpc.tasks import siamese, siamese_plan
 from launch.options.compose import composed, task_yaml
-from launch.start import data
+from launch.start import table
 from launch.start.plan import RunPlan
 
 
@@ -44,7 +44,7 @@ def test_activations(trunk, size):
 def test_memory_follows_the_config():
     counts = task_yaml("siamese")["memory"]
     config = composed(["task=siamese", "procs=2", "precision=fp32"])
-    held = data.memory(RunPlan(config, counts=counts))
+    held = table.memory(RunPlan(config, counts=counts))
     assert held["optimizer"] == 2 * held["weights"]
-    half = data.memory(RunPlan(dataclasses.replace(config, precision="bf16", micro_batch=8), counts=counts))
+    half = table.memory(RunPlan(dataclasses.replace(config, precision="bf16", micro_batch=8), counts=counts))
     assert half["activations"] == pytest.approx(held["activations"] / 8)

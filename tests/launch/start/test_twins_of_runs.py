@@ -86,5 +86,5 @@ def test_the_plan_names_them(shards):
     from launch.start.plan import RunPlan
 
     config = config_of(shards, "data.twins=[16]")
-    said = dict(data.rows(RunPlan(config, sets=data.check_data(config))))
+    said = dict(table.rows(RunPlan(config, sets=data.check_data(config))))
     assert said["images"].endswith(", twins 16")

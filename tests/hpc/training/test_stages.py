@@ -1,0 +1,66 @@
+"""A job that grows: killed at a boundary, in mid-fade and after it, it ends as if nothing had happened."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc.config.schema import Data, Ema, Engine, Evaluate, Log, Save
+from hpc.task import build_task
+from tests.support import tiny
+from tests.support.ranks import launch
+from tests.support.runs import make_run
+from tests.support.sets import pack_set
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_set(tmp_path_factory.mktemp("set"), identities=8, each=4)
+
+
+def growing_run(path: Path, shards: Path, **changes: Any) -> Path:
+    data = Data(train=str(shards / "train"), size=32, backend="host", threads=1)
+    options: dict[str, Any] = {"images": 288, "data": data, "engine": Engine(name="flat")}
+    options |= {"save": Save(every=32), "eval": Evaluate(every=1000), "log": Log(every=1000)}
+    return make_run(path, shards, task={"name": "growing"}, **(options | changes))
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_a_run_that_grows_is_resumed_bit_for_bit(tmp_path: Path, shards: Path, procs: int) -> None:
+    """Saves at 96 and 192 are those of the boundaries; 128 is in mid-fade, 208 after a reset."""
+    runs = [growing_run(tmp_path / name, shards, procs=procs) for name in ("straight", "killed")]
+    launch(tiny.train_until, procs, str(runs[0]), [])
+    found = launch(tiny.train_until, procs, str(runs[1]), [112, 144, 208])
+    assert found == [["0", "96", "128", "192"]] * procs
+    one, other = map(tiny.final, runs)
+    assert one["clock"] == 288
+    assert one["updates"] == 3 + 6 + 6
+    assert one == other
+
+
+def test_moments_are_reset_where_the_stage_says_so(tmp_path: Path, shards: Path) -> None:
+    from hpc.checkpoints import store
+
+    run = growing_run(tmp_path / "run", shards, save=Save(every=32, last=20), ema=Ema())
+    launch(tiny.train_until, 1, str(run), [])
+    unstepped = {
+        saved.clock: {name for name in saved.optim["D"] if name.endswith("/unstepped")}
+        for saved in map(store.read, store.listing(run))
+    }
+    weights = len(saved_weights(run))
+    assert {clock: len(names) for clock, names in unstepped.items() if names} == {96: weights, 192: weights}
+
+
+def saved_weights(run: Path) -> list[str]:
+    from hpc.checkpoints import store
+
+    tensors = store.read(store.listing(run)[-1]).optim["D"]
+    return [name for name in tensors if name.endswith("/exp_avg")]
+
+
+def test_a_task_asks_for_stage_and_fade_by_the_clock(tmp_path: Path, shards: Path) -> None:
+    from hpc.runs.run_dir import RunDir
+
+    task = build_task(RunDir(growing_run(tmp_path / "run", shards)).config())
+    assert [task.stage(clock).level for clock in (0, 95, 96, 191, 192, 500)] == [0, 0, 1, 1, 2, 2]
+    assert [task.fade(clock) for clock in (0, 96, 120, 144, 191, 208)] == [1.0, 0.0, 0.5, 1.0, 1.0, 0.25]

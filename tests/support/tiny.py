@@ -1,0 +1,54 @@
+"""The tiny jobs of `tests/support/tasks`: importing this module makes them tasks like any other."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hpc.tasks
+from hpc import train
+from hpc.checkpoints import store
+from hpc.distributed.comm import Comm
+from hpc.runs.run_dir import RunDir
+
+TASKS = Path(__file__).with_name("tasks")
+if str(TASKS) not in hpc.tasks.__path__:
+    hpc.tasks.__path__.append(str(TASKS))
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: nothing after the update is done."""
+
+
+def train_until(comm: Comm, run: str, clocks: list[int]) -> list[str]:
+    """Train to the end; at each of the clocks the ranks die, before anything that is due, and start again.
+
+    Returns the head of the log of every start.
+    """
+    heads = []
+    for clock in [*clocks, -1]:
+
+        def die(place: str, now: int, rank: int = 0, at: int = clock) -> None:
+            if (place, now) == ("step", at):
+                raise Killed
+
+        with (
+            mock.patch.object(train.fault_injection, "crash_point", die),
+            contextlib.closing(train.Trainer(RunDir(Path(run)), comm)) as trainer,
+            contextlib.suppress(Killed),
+        ):
+            heads.append(f"{trainer.clock}")
+            trainer.fit()
+    return heads
+
+
+def final(run: Path) -> dict[str, Any]:
+    """Every tensor and number of the last checkpoint, as bytes by name."""
+    saved = store.read(store.listing(run)[-1])
+    found: dict[str, Any] = {"clock": saved.clock, "updates": saved.updates, "monitor": saved.monitor}
+    for kind in ("players", "optim", "ema"):
+        for player, tensors in getattr(saved, kind).items():
+            for name, tensor in tensors.items():
+                found[f"{kind}/{player}/{name}"] = tensor.numpy().tobytes()
+    found["task"] = repr(saved.task)
+    return found

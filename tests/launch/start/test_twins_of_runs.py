@@ -14,7 +14,7 @@ from hpc.config.identity import identity
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
 from launch.options.compose import composed
-from launch.start import data, set_digests
+from launch.start import data, set_digests, table
 from tests.support.sets import pack_set
 
 

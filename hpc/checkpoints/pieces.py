@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hpc.checkpoints import safetensors_writer
@@ -115,8 +115,11 @@ def read_index(folder: Path, names: Iterable[str]) -> Index:
     """Read the keys of all pieces; the tensors are not read. ValueError as from `index`."""
     keys = []
     for name in files_of(names):
-        with safe_open(folder / name, framework="pt") as opened:
-            keys += [(name, key) for key in opened.keys()]  # noqa: SIM118 - not a mapping
+        try:
+            with safe_open(folder / name, framework="pt") as opened:
+                keys += [(name, key) for key in opened.keys()]  # noqa: SIM118 - not a mapping
+        except SafetensorError as error:
+            raise ValueError(f"{name}: {error}") from None
     return index(keys)
 
 

@@ -10,7 +10,7 @@ finished; `.damaged-*` is not what was saved. Which states go in: `manager.py`; 
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,22 +111,26 @@ def _state(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return state
 
 
-def read(path: Path, *, verified: bool = False, comm: Comm = ALONE) -> Checkpoint:
-    """Load a checkpoint to the CPU; of sharded tensors the rows of this rank of `comm`.
+def read(
+    path: Path, *, verified: bool = False, comm: Comm = ALONE, parts: Collection[str] = tuple(PARTS)
+) -> Checkpoint:
+    """Load a checkpoint to the CPU; of sharded tensors the rows of this rank of `comm` (alone: all rows).
 
-    `verified`: its hashes were checked already. One process reads the whole of it.
+    verified: its hashes were checked already
+    parts: which of player, optim and ema are loaded; task and sums always are
     """
     content = manifest.read(path) if verified else verify(path)
     loaded = Checkpoint(content["clock"], content["updates"], meta=content)
     for name in content["files"]:
         owner = name.removesuffix(".safetensors")
-        if owner.partition("-")[0] in PARTS:
+        if owner.partition("-")[0] in parts:
             with _as_damage(path, name):
                 loaded.tensors_of(owner).update(load_file(path / name))
     with _as_damage(path, "its pieces"):
-        for (owner, name), parts in pieces.read_index(path, content["files"]).items():
-            loaded.tensors_of(owner)[name] = pieces.read(path, parts, comm)
-            loaded.of[f"{owner}/{name}"] = parts[0].rows.of
+        for (owner, name), ranges in pieces.read_index(path, content["files"]).items():
+            if owner.partition("-")[0] in parts:
+                loaded.tensors_of(owner)[name] = pieces.read(path, ranges, comm)
+                loaded.of[f"{owner}/{name}"] = ranges[0].rows.of
     state = _state(path, content)
     with _as_damage(path, "task.safetensors"):
         loaded.task = task_state.joined(load_file(path / "task.safetensors"), state["task"])

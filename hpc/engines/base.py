@@ -70,7 +70,8 @@ class Engine(ABC):
         micro batch, by which DDP meets these parameters there.
         """
         loss.backward()
-        touched = [p for p in self.module.parameters() if p.grad is not None]
+        # Not sharded ones: they are large, and no other rank waits for them.
+        touched = [p for name, p in self.named if p.grad is not None and name not in self.rows]
         return lambda: sum((p.reshape(-1)[0] * 0.0 for p in touched), torch.zeros(()))
 
     def norm(self) -> Tensor:

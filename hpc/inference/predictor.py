@@ -28,6 +28,7 @@ from hpc.task import Batch, Score, Task, build_task
 from hpc.training import seeding
 
 BATCH = 64  # images at a time
+PARTS = ("player", "ema")  # of a checkpoint: the optimizer's state is the largest of all
 
 
 @dataclass
@@ -104,10 +105,10 @@ def _read(paths: list[Path]) -> store.Checkpoint:
     """Read the first of `paths` whose hashes match, with a warning for each one before it."""
     for path in paths[:-1]:
         try:
-            return store.read(path)
+            return store.read(path, parts=PARTS)
         except Damaged as error:
             _warn(f"{error}; taking another one")
-    return store.read(paths[-1])
+    return store.read(paths[-1], parts=PARTS)
 
 
 def _warn(text: str) -> None:

@@ -101,7 +101,9 @@ def first_lines(
 ) -> str:
     """Compose the head of the log: everything that is active."""
     data, share = config.data, stage.batch // comm.world
-    parameters = ", ".join(f"{name} ({player.size:,} parameters)" for name, player in players.items())
+    parameters = ", ".join(
+        f"{name} ({player.size:,} parameters{_cut(player)})" for name, player in players.items()
+    )
     exact = "equal bit for bit"
     if data.stream:
         exact = "weaker with data.stream=true: see docs/resume.md"
@@ -132,6 +134,12 @@ def stage_line(stage: Stage, comm: Comm) -> str:
         f"stage at {stage.clock:,} images: batch {stage.batch} = {comm.world} x {stage.batch // comm.world}, "
         f"{stage.size} pixels, level {stage.level}{fade}{reset}"
     )
+
+
+def _cut(player: Player) -> str:
+    """Name the parameters of which each rank holds some rows."""
+    rows = player.engine.rows
+    return "".join(f", {name} of {of:,} rows cut over the ranks" for name, (_, _, of) in rows.items())
 
 
 def _engine(config: Config) -> str:

@@ -109,13 +109,19 @@ def first_differences(one: Path, other: Path, tolerance: float) -> tuple[list[st
 def elastic_differences(one: Path, other: Path, tolerance: float) -> tuple[list[str], float]:
     """Compare sample ids by position, and weights within `tolerance`; return (what differs, distance)."""
     import numpy as np
-    from safetensors.numpy import load_file
+
+    from hpc.checkpoints import store
 
     wrong = _other_samples(one, other)
     distance = 0.0
-    for file in sorted(last_checkpoint(one).glob("player-*.safetensors")):
-        pair = load_file(file), load_file(last_checkpoint(other) / file.name)
-        flat = [np.concatenate([t[name].astype("f8").ravel() for name in sorted(pair[0])]) for t in pair]
+    first, second = (
+        store.read(last_checkpoint(run), verified=True, parts=["player"]).players for run in (one, other)
+    )
+    for player in sorted(first):
+        pair = first[player], second[player]
+        flat = [
+            np.concatenate([t[name].double().flatten().numpy() for name in sorted(pair[0])]) for t in pair
+        ]
         distance = max(distance, float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[0])))
     if distance > tolerance:
         wrong.append(f"weights differ by {distance:.1e}, allowed {tolerance:.0e}")

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from data_shards import files
 from data_shards.errors import UserError
-from hpc.checkpoints import manifest, store
+from hpc.checkpoints import manifest, pieces, store
 from hpc.checkpoints.store import Checkpoint
+from hpc.engines.sharded import Rows
 from tests.hpc.checkpoints.test_checkpoint import METRIC, make
 from tests.hpc.checkpoints.test_manifest import as_format_1
 from tests.support.fuzz import (
@@ -52,9 +53,14 @@ def plain(state: Checkpoint) -> str:
 class Field:
     """A run with two checkpoints, restored before each damage."""
 
-    def __init__(self, folder: Path, *, old_format: bool) -> None:
+    def __init__(self, folder: Path, *, old_format: bool, sharded: bool = False) -> None:
         self.run = folder / "run"
-        paths = [store.save(self.run, make(clock, eer=clock / 1000)) for clock in (64, 128)]
+        states = [make(clock, eer=clock / 1000) for clock in (64, 128)]
+        for state in states if sharded else ():
+            for rows in (Rows(0, 4, 9), Rows(4, 9, 9)):
+                values = torch.arange(rows.low, rows.high) * float(state.clock)
+                state.pieces[pieces.key("player-net", "centres", rows)] = values
+        paths = [store.save(self.run, state) for state in states]
         if old_format:
             for path in paths:
                 as_format_1(path)
@@ -104,12 +110,13 @@ class Field:
 def test_fuzz_checkpoints(tmp_path: Path) -> None:
     """Of format 1 `updates` and `metrics` are believed, for want of a hash, so they are left alone there."""
     field, former = Field(tmp_path / "2", old_format=False), Field(tmp_path / "1", old_format=True)
+    ranged = Field(tmp_path / "3", old_format=False, sharded=True)
 
     def one(rng: random.Random) -> str:
-        chosen = rng.choice((field, field, former))
+        chosen = rng.choice((field, ranged, former))
         chosen.restore()
-        if chosen is field:
-            field.hurt(rng)
+        if chosen is not former:
+            chosen.hurt(rng)
         elif rng.random() < 0.5:
             former.hurt(rng, but=manifest.NAME)
         else:
@@ -126,7 +133,7 @@ def test_fuzz_checkpoints(tmp_path: Path) -> None:
 
 def test_fuzz_sealed_absurdities(tmp_path: Path) -> None:
     """Content of any type under matching hashes: one line, never a traceback, whatever reads it."""
-    field = Field(tmp_path, old_format=False)
+    field = Field(tmp_path, old_format=False, sharded=True)
 
     def one(rng: random.Random) -> str:
         field.restore()

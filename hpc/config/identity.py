@@ -15,7 +15,7 @@ FREE = frozenset(
     (
         *("name", "runs", "procs", "nodes", "gpus", "hours", "after", "wait", "dry_run", "prepare"),
         *("log", "engine", "cluster", "save.mode", "data.stage", "optim.impl"),
-        *("desync_every", "hang_timeout", "eval.batch"),
+        *("desync_every", "hang_timeout"),
         *("save.last", "save.best", "save.keep_every"),
         *(
             "data.set",
@@ -32,6 +32,10 @@ FREE = frozenset(
 # Keys that are younger than some runs, with the value that stands for what those runs did. They are left
 # out of the hash while they have it, so that an older run keeps its identity.
 YOUNGER: dict[str, Any] = {"data.rows": "set", "data.weights": "", "data.balance": "", "data.mix": ""}
+
+# Keys that change numbers and are refused by name when a run is resumed, but are in no hash, since older runs
+# hold any value of them: figures depend on eval.batch in the last digits.
+UNHASHED = ("eval.batch",)
 
 
 def is_free(key: str, config: Config) -> bool:
@@ -50,7 +54,11 @@ def numbers(config: Config) -> dict[str, Any]:
 def identity(config: Config) -> str:
     """Hash the keys that change numbers, equal for a run and its resumed continuation."""
     values = numbers(config).items()
-    hashed = {key: value for key, value in values if key not in YOUNGER or value != YOUNGER[key]}
+    hashed = {
+        key: value
+        for key, value in values
+        if key not in UNHASHED and (key not in YOUNGER or value != YOUNGER[key])
+    }
     text = json.dumps(hashed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

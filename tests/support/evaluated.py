@@ -1,4 +1,4 @@
-"""What `tests/hpc/evaluation` runs on every rank: a task of one linear layer, and evaluators that watch it."""
+"""What `tests/hpc/evaluation` runs on every rank: a task of one linear layer, and its evaluators."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -103,13 +103,12 @@ def judged(comm: Comm, *evaluators: type[Evaluator]) -> tuple[dict[str, Any], in
     """Scalars by evaluator, how often the network was asked, thumbnails."""
     torch.manual_seed(0)
     task, nets = Sums(*evaluators), {"net": nn.Linear(3, 1)}
-    reports, shown = evaluate(task, nets, JudgedSet(image_batches), comm, channels_last=False, thumbnails=6)
-    assert nets["net"].training
-    return (
-        {name: report.scalars for name, report in reports.items()},
-        task.predicted,
-        len(shown[0]) if shown else 0,
+    reports, shown = evaluate(
+        task, nets, JudgedSet(image_batches), comm, channels_last=False, thumbnails=BLOCK
     )
+    assert nets["net"].training
+    scalars = {name: report.scalars for name, report in reports.items()}
+    return scalars, task.predicted, len(shown[0]) if shown else 0
 
 
 def refused(comm: Comm) -> str:

@@ -15,7 +15,7 @@ class Again(Rowed):
 def alone() -> dict:
     scalars, predicted, shown = judged(Comm(), Rowed, Summed, Again)
     assert predicted == -(-SAMPLES // BLOCK)  # once a batch, for two evaluators
-    assert shown == 6
+    assert shown == BLOCK
     assert scalars["summed"]["count"] == SAMPLES
     assert scalars["rowed"] == scalars["again"]
     return scalars
@@ -26,7 +26,7 @@ def test_figures_are_the_same_digit_by_digit_at_any_world_size(alone, world):
     found = launch(judged, world, Rowed, Summed)
     for rank, (scalars, _, shown) in enumerate(found):
         assert scalars == {name: alone[name] for name in ("rowed", "summed")}
-        assert shown == (6 if rank == 0 else 0)
+        assert shown == (BLOCK if rank == 0 else 0)
     assert sum(predicted for _, predicted, _ in found) == -(-SAMPLES // BLOCK)
 
 

@@ -5,10 +5,10 @@ and for a loss. The clock counts the images seen by all ranks together.
 """
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from hpc.config.plan import Plan, plan_of
 from hpc.config.plan import Stage as Stage
 from hpc.config.stages import fade_at, stage_at
 from hpc.distributed.comm import Comm
+
+if TYPE_CHECKING:
+    from hpc.evaluation.base import Evaluator
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b [n, d] -> [n], higher = the same person
 
@@ -47,34 +50,13 @@ class Phase:
     collect: bool | None = None
 
 
-class Meter(Protocol):
-    """A metric of an evaluation set that does not depend on the number of ranks."""
-
-    def add(self, ids: np.ndarray, **values: np.ndarray) -> None:
-        """Keep rows of this rank, one for each sample id. No communication."""
-
-    def rows(self) -> dict[str, np.ndarray]:
-        """Return the rows kept on this rank: `ids` [n] and arrays [n, ...]."""
-
-    def result(self, rows: dict[str, np.ndarray]) -> "Report":
-        """Compute the figures of the whole set from the rows of all ranks, sorted by id."""
-
-
-@dataclass
-class Report:
-    """The figures of an evaluation."""
-
-    scalars: dict[str, float] = field(default_factory=dict)
-    # "pr" or "roc" -> scores, labels 0/1
-    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    embeddings: tuple[np.ndarray, np.ndarray] | None = None  # [n, d] float32 and their sample ids [n]
-
-
 class Task:
     """A job, built from the run's config; it holds no distributed code."""
 
-    # The scalar of `Report` that names the best checkpoint, min | max
+    # `<evaluator>/<scalar>`, the figure that names the best checkpoint, and min | max
     metric: tuple[str, str] = ("loss", "min")
+    # How the held-out set is judged: name -> what makes an evaluator, new and empty (hpc/evaluation/)
+    evaluators: Mapping[str, Callable[[], "Evaluator"]] = {}
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.schema.Config; the task's own keys are config.task[...]
@@ -129,13 +111,6 @@ class Task:
         `hpc.distributed.collectives.gather_grad`.
         """
         raise NotImplementedError
-
-    def meters(self) -> dict[str, Meter]:
-        """Return the metrics of an evaluation, new and empty."""
-        return {}
-
-    def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Meter]) -> None:
-        """Add one batch of the held-out set to the meters. No communication."""
 
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Return the outputs [n, ...] for `batch.images`, which may have no labels."""

@@ -29,6 +29,8 @@ from hpc.data import loaders
 from hpc.data.staging import StagingStopped
 from hpc.distributed.comm import Comm, connect, disconnect, rank_from_env
 from hpc.engines import factory
+from hpc.evaluation import run as evaluation
+from hpc.evaluation.base import JudgedSet, merged
 from hpc.monitor import monitor
 from hpc.monitor.monitor import Monitor
 from hpc.optim.schedule import rate
@@ -40,7 +42,7 @@ from hpc.training import fault_injection, seeding, startup, step_sync
 from hpc.training.due import due_after
 from hpc.training.passes import Passes
 from hpc.training.player import Player
-from hpc.training.validation import evaluate, monitor_images
+from hpc.training.validation import monitor_images
 
 
 class Trainer:
@@ -213,19 +215,17 @@ class Trainer:
         if self.held_out is None:
             return {}
         nets = {name: player.evaluated for name, player in self.players.items()}
-        report, thumbnails = evaluate(
+        loader, source = self.held_out, self.sets[held_out.validation(self.config.data)]
+        reports, thumbnails = evaluation.evaluate(
             self.task,
             nets,
-            self.held_out,
+            JudgedSet(lambda comm: loader, source),
             self.comm,
             channels_last=self.config.channels_last,
             thumbnails=self.config.log.projector,
         )
-        labels = {}
-        if thumbnails:
-            source = self.sets[held_out.validation(self.config.data)]
-            fields = self.task.plan.fields(held_out.validation(self.config.data))
-            labels = {field: source.labels[field][thumbnails[1].numpy()] for field in fields}
+        fields = self.task.plan.fields(held_out.validation(self.config.data))
+        report, labels = merged(reports), evaluation.labels_of(thumbnails, source, fields)
         self.monitor.report(self.clock, report, thumbnails, labels=labels)
         self._interval_start = (time.perf_counter(), self.clock, self.loader.waited)
         return report.scalars

@@ -4,15 +4,17 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 WIDTH = 100  # columns of a table that goes into a pipe or a file
 LAST = 24  # least columns of the last column before another one is left out
 NAME = 34  # least columns of the first column before that, if it is as wide
 FIRST = 12  # least columns of the first column at all
 GAP = "  "
+Step = TypeVar("Step")
 
 
 @dataclass
@@ -132,3 +134,27 @@ def duration(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table with a border, numbers to the right; nothing of it is read as markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    drawn = Table()
+    for place, column in enumerate(columns):
+        drawn.add_column(Text(column), justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    Console(highlight=False, width=max(console.width, 150)).print(drawn)
+
+
+def track(text: str, steps: Iterable[Step]) -> Iterable[Step]:
+    """Return the steps, with a progress bar on stderr if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track as tracked
+
+    console = Console(stderr=True)
+    return tracked(steps, description=text, console=console, transient=True, disable=not console.is_terminal)

@@ -23,7 +23,7 @@ from data_shards.loading.dali import DaliBackend
 from data_shards.loading.host import DecodeRequests, HostBackend, decode_square
 from data_shards.loading.requests import DecodeRequest, RequestBuilder
 from data_shards.sampling.augment import AugmentConfig
-from data_shards.sampling.order import Order, evaluation_block, rank_block
+from data_shards.sampling.order import Order, evaluation_blocks, rank_block
 
 _BLOCK = 4  # batches whose order and augmentation are computed in one go: fewer, larger arrays
 
@@ -166,7 +166,7 @@ class TrainLoader(Loader):
 
 
 class EvalLoader:
-    """This rank's block of a held-out set, each image once, centre crops; the last batch may be shorter."""
+    """This rank's blocks of a held-out set, each image once, centre crops; the last batch may be shorter."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class EvalLoader:
     ) -> None:
         if batch < 1:
             raise UserError(f"eval.batch={batch} is not positive: use eval.batch=64")
-        self._rows, self._batch = evaluation_block(len(shards), rank, world), batch
+        self._blocks = evaluation_blocks(len(shards), batch, rank, world)
         self._requests = RequestBuilder(shards, fields)
         self._options: dict[str, Any] = {
             "size": size,
@@ -197,12 +197,11 @@ class EvalLoader:
 
     def __len__(self) -> int:
         """Batches of this rank."""
-        return -(-len(self._rows) // self._batch)
+        return len(self._blocks)
 
     def __iter__(self) -> Iterator[Batch]:
         def jobs(number: int) -> DecodeRequest | None:
-            rows = self._rows[number * self._batch : (number + 1) * self._batch]
-            return self._requests.evaluation(rows) if len(rows) else None
+            return self._requests.evaluation(self._blocks[number]) if number < len(self) else None
 
         backend = _backend(self._name, self._requests, **self._options)
         backend.start(jobs)

@@ -65,9 +65,13 @@ def rank_block(clock: int, batch: int, rank: int, world: int, *, unit: int = 1) 
     return clock + rank * share, share
 
 
-def evaluation_block(n: int, rank: int, world: int) -> range:
-    """The rows of a rank when each of n is visited once: contiguous, no padding, counts at most 1 apart."""
-    return range(n * rank // world, n * (rank + 1) // world)
+def evaluation_blocks(n: int, batch: int, rank: int, world: int) -> list[range]:
+    """The blocks of `batch` rows of a rank when each of n is visited once: dealt in turn, without padding.
+
+    The same rows stand together at any world size, since what a network computes depends on its batch in the
+    last bits.
+    """
+    return [range(low, min(low + batch, n)) for low in range(rank * batch, n, world * batch)]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ The files are written by `hpc/checkpoints/store.py`; when the trainer saves is d
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +13,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from data_shards.errors import UserError
 from hpc.checkpoints import store, task_state
 from hpc.checkpoints.async_writer import AsyncCheckpointWriter
+from hpc.checkpoints.manifest import metric_of
 from hpc.checkpoints.store import Checkpoint
-from hpc.config.identity import identity, numbers
+from hpc.config.identity import UNHASHED, identity, numbers
 from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm, with_own_group
@@ -58,13 +58,14 @@ class CheckpointManager:
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Return whether `metrics` beat every checkpoint kept so far."""
         name, sense = self.task.metric
-        if not math.isfinite(metrics.get(name, math.nan)) or not self.config.save.best:
+        value = metric_of(metrics, name)
+        if value is None or not self.config.save.best:
             return False
         self._writer.wait()  # the checkpoint that is being written counts too
         scored = store.scored(self.run.path, self.task.metric) if self.comm.main else []
         best = scored[0][0] if scored else None
         best = collectives.broadcast(best, self.comm)
-        return best is None or (metrics[name] < best if sense == "min" else metrics[name] > best)
+        return best is None or (value < best if sense == "min" else value > best)
 
     def save(self, clock: int, updates: int, means: RunningMeans, metrics: Mapping[str, float]) -> None:
         """Commit a checkpoint of this clock; with save.mode=async the ranks wait only for its copy.
@@ -135,6 +136,7 @@ def check_checkpoint(saved: Checkpoint, config: Config, players: Mapping[str, Pl
     current, stored = numbers(config), dict(saved.meta.get("numbers", {}))
     if "micro_batch" in saved.meta and any(_has_dropout(player.module) for player in players.values()):
         current["micro_batch"], stored["micro_batch"] = config.micro_batch, saved.meta["micro_batch"]
+    stored = {key: current[key] for key in UNHASHED if key in current} | stored  # older ones do not state it
     for key in sorted(current.keys() | stored.keys(), key=lambda key: (key != "task.name", key)):
         if stored.get(key) != current.get(key):
             raise UserError(

@@ -114,7 +114,12 @@ def folder_name(clock: int) -> str:
 
 def score(manifest: Mapping[str, Any], name: str) -> float | None:
     """Return the checkpoint's metric of that name; None where it is missing or not finite."""
-    value = manifest.get("metrics", {}).get(name)
+    return metric_of(manifest.get("metrics", {}), name)
+
+
+def metric_of(metrics: Mapping[str, Any], name: str) -> float | None:
+    """Return the figure `<evaluator>/<scalar>`; earlier versions named it by its scalar alone."""
+    value = metrics.get(name, metrics.get(name.rpartition("/")[2]))
     return value if type(value) in (int, float) and math.isfinite(value) else None
 
 

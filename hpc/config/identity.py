@@ -15,7 +15,7 @@ FREE = frozenset(
     (
         *("name", "runs", "procs", "nodes", "gpus", "hours", "after", "wait", "dry_run", "prepare"),
         *("log", "engine", "cluster", "save.mode", "data.stage", "optim.impl"),
-        *("desync_every", "hang_timeout", "eval.batch"),
+        *("desync_every", "hang_timeout"),
         *("save.last", "save.best", "save.keep_every"),
         *(
             "data.set",
@@ -39,6 +39,10 @@ YOUNGER: dict[str, Any] = {
     "data.twins": [],
 }
 
+# Keys that change numbers and are refused by name when a run is resumed, but are in no hash, since older runs
+# hold any value of them: figures depend on eval.batch in the last digits.
+UNHASHED = ("eval.batch",)
+
 
 def is_free(key: str, config: Config) -> bool:
     """Return whether a dotted key may change when the run of `config` is resumed."""
@@ -56,7 +60,11 @@ def numbers(config: Config) -> dict[str, Any]:
 def identity(config: Config) -> str:
     """Hash the keys that change numbers, equal for a run and its resumed continuation."""
     values = numbers(config).items()
-    hashed = {key: value for key, value in values if key not in YOUNGER or value != YOUNGER[key]}
+    hashed = {
+        key: value
+        for key, value in values
+        if key not in UNHASHED and (key not in YOUNGER or value != YOUNGER[key])
+    }
     text = json.dumps(hashed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

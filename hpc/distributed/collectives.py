@@ -7,7 +7,6 @@ how the ranks find each other is in `rendezvous.py` and `comm.py`.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -118,13 +117,13 @@ def sum_grad(tensor: Tensor, comm: Comm) -> Tensor:
     return tensor if comm.world == 1 else _Sum.apply(tensor, comm)
 
 
-def gather_rows(rows: dict[str, np.ndarray], comm: Comm) -> dict[str, np.ndarray]:
-    """Return the rows of all ranks, sorted by `ids`, each id once; ranks may differ in their number."""
-    if comm.world > 1:
-        parts = [part for part in gather_objects(rows, comm) if len(part["ids"])] or [rows]
-        rows = {name: np.concatenate([part[name] for part in parts]) for name in rows}
-    _, first = np.unique(rows["ids"], return_index=True)
-    return {name: column[first] for name, column in rows.items()}
+def gather_to_main(value: Any, comm: Comm) -> list[Any]:
+    """Return every rank's value, by rank, on rank 0; elsewhere only the rank's own. Values may be large."""
+    if comm.world == 1:
+        return [value]
+    everyone: list[Any] = [None] * comm.world
+    dist.gather_object(value, everyone if comm.main else None, dst=0)
+    return everyone if comm.main else [value]
 
 
 def agree_or_raise(error: str, comm: Comm) -> None:

@@ -22,7 +22,7 @@ from data_shards.loading.batch import Batch
 from data_shards.shard_format.manifest import read_manifest
 from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
-from hpc.inference import threshold
+from hpc.evaluation import threshold
 from hpc.inference.predictor import Predictor
 
 OPSET = 18

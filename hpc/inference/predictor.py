@@ -66,6 +66,14 @@ class Predictor:
             raise UserError(f"task {self.config.task['name']} gives no embedding: use a run of task=siamese")
         return outputs["embedding"]
 
+    def untrained(self) -> "Predictor":
+        """Build the same networks with the initial weights of their run's seed."""
+        return untrained(self)
+
+    def blocks(self, shards: ShardSet, ids: np.ndarray) -> "ImageBlocks":
+        """Return the decoded samples `ids` of a set, an iterable of blocks of images."""
+        return ImageBlocks(shards, ids, self.config.data.size)
+
     @property
     def unit(self) -> str:
         """What a score of two embeddings is: cosine | probability."""

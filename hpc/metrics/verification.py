@@ -1,8 +1,7 @@
 """Are two images of one person? Scores of pairs of embeddings, and all figures of a verification.
 
 A score is higher for the same person: the cosine (`hpc/task.py`), or the probability of a head on |a - b|.
-`Verification` gives the figures that training shows; `rostro evaluate` adds intervals. Curves:
-`hpc/metrics/roc.py`.
+The evaluator that keeps embeddings is in `hpc/evaluation/verification.py`, curves are in `roc.py` here.
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ import numpy as np
 from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.metrics import roc
-from hpc.metrics.pairs import CAP, Pairs, all_pairs
-from hpc.task import Report, Score, cosine
+from hpc.metrics.pairs import Pairs
+from hpc.task import Score, cosine
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 SUPPORT = 10  # impostor pairs that a false accept rate needs beyond it
@@ -142,34 +141,3 @@ def bootstrap(
         return {}
     low, high = np.percentile([rates, areas], [2.5, 97.5], axis=1)
     return {"eer": (float(low[0]), float(high[0])), "auc": (float(low[1]), float(high[1]))}
-
-
-class Verification:
-    """Verifies all pairs of a set, at most `cap` of each kind, from embeddings and identities by sample id.
-
-    `score` may be set at any time before `result` (a head's weights change while training).
-    """
-
-    def __init__(self, *, score: Score = cosine, cap: int = CAP) -> None:
-        self.score, self.cap = score, cap
-        self._parts: list[dict[str, np.ndarray]] = []
-
-    def add(self, ids: np.ndarray, **values: np.ndarray) -> None:
-        """Keep `embeddings` [n, d] and `identity` [n] of the samples `ids` [n]."""
-        embeddings, identity = np.asarray(values["embeddings"], np.float32), np.asarray(values["identity"])
-        self._parts.append({"ids": np.asarray(ids), "embeddings": embeddings, "identity": identity})
-
-    def rows(self) -> dict[str, np.ndarray]:
-        if not self._parts:
-            empty = np.zeros(0, np.int64)
-            return {"ids": empty, "embeddings": np.zeros((0, 1), np.float32), "identity": empty}
-        return {key: np.concatenate([part[key] for part in self._parts]) for key in self._parts[0]}
-
-    def result(self, rows: dict[str, np.ndarray]) -> Report:
-        """Compute the figures, scores and labels of the pairs, and the embeddings, from rows in any order."""
-        _, first = np.unique(rows["ids"], return_index=True)  # sorted, each image once
-        ids, embeddings, identity = (rows[key][first] for key in ("ids", "embeddings", "identity"))
-        pairs = all_pairs(identity, cap=self.cap)
-        scores = score_pairs(embeddings, pairs, self.score)
-        scalars = measure(scores, pairs).scalars()
-        return Report(scalars, {"roc": (scores, pairs.same.astype(np.int64))}, (embeddings, ids))

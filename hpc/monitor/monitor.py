@@ -27,9 +27,9 @@ from hpc.config import held_out
 from hpc.config.identity import numbers
 from hpc.config.schema import Config
 from hpc.distributed.comm import Comm
+from hpc.evaluation.base import Report
 from hpc.monitor import console, event_file, projector
 from hpc.runs.run_dir import RunDir
-from hpc.task import Report
 
 # TensorBoard sorts its cards by name, and people look for the loss first: evaluations come after it. A digest
 # (group `data`) is not drawn.
@@ -198,7 +198,8 @@ class Monitor:
         """
         self.scalars(clock, report.scalars, group=self._judged)
         for name, (scores, positive) in report.curves.items():
-            self._curve(clock, "" if name in ("pr", "roc") else f"{name}_", scores, positive.astype(bool))
+            prefix = name.removesuffix("roc").removesuffix("pr")  # `verification/` of verification/roc
+            self._curve(clock, prefix, scores, positive.astype(bool))
         if report.embeddings is not None and shown is not None and self.config.log.projector:
             self._project(clock, report.embeddings, shown, labels or {})
         self._show()

@@ -4,30 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from hpc.metrics import roc
 from hpc.metrics.verification import SUPPORT
-
-# Okabe & Ito's palette, distinct in every common kind of colour blindness.
-COLOURS = ("#0072B2", "#E69F00", "#999999", "#009E73", "#CC79A7")
-GENUINE, IMPOSTOR = "#0072B2", "#D55E00"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".tmp-{path.name}")
-    FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=130)
-    temporary.replace(path)
-
-
-def _axes(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+from hpc.plots.canvas import COLOURS, GENUINE, IMPOSTOR, axes_of, save
 
 
 def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> None:
@@ -35,7 +15,7 @@ def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *,
 
     The axis of false accepts is logarithmic and ends at ten impostor pairs.
     """
-    figure, axes = _axes(title)
+    figure, axes = axes_of(title)
     floor = 1.0
     for (name, (scores, same)), colour in zip(curves.items(), COLOURS, strict=False):
         curve = roc.rank(scores, same).roc()
@@ -51,7 +31,7 @@ def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *,
     axes.set(xlabel="false accept rate (impostor pairs)", ylabel="true accept rate (genuine pairs)")
     axes.grid(alpha=0.25, which="major")
     axes.legend(loc="best", frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_scores(
@@ -61,7 +41,7 @@ def draw_scores(
 
     `unit`: what a score is, for the axis.
     """
-    figure, axes = _axes(title)
+    figure, axes = axes_of(title)
     low, high = float(scores.min()), float(scores.max())
     edges = np.linspace(low, high if high > low else low + 1e-6, 81)
     for kind, mask, colour in (("impostor", ~same, IMPOSTOR), ("genuine", same, GENUINE)):
@@ -72,4 +52,4 @@ def draw_scores(
     axes.axvline(threshold, color="black", linewidth=1, linestyle="--", label=f"threshold {threshold:.3f}")
     axes.set(xlabel=f"score of a pair ({unit})", ylabel="density", xlim=(edges[0], edges[-1]))
     axes.legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)

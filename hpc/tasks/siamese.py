@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpc.distributed.collectives import sum_
+from hpc.evaluation.verification import Verification
 from hpc.losses.pairs import LOSSES, Pairs, form_pairs
-from hpc.metrics.verification import Verification, probability
-from hpc.task import Batch, Meter, Phase, Score, Task, cosine
+from hpc.metrics.verification import probability
+from hpc.task import Batch, Phase, Score, Task, cosine
 from models.backbones import build_trunk
 from models.siamese import PairScore, SiameseNet
 
@@ -23,10 +24,11 @@ from models.siamese import PairScore, SiameseNet
 class Siamese(Task):
     """Verification of faces: embeddings of one person are close together, those of two people far apart."""
 
-    metric = ("eer", "min")
+    metric = ("verification/eer", "min")
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        self.evaluators = {"verification": Verification}
         # The cosine midway between the means of genuine and impostor pairs, smoothed.
         self.threshold = torch.zeros(())
 
@@ -90,15 +92,6 @@ class Siamese(Task):
     def scorer(self, nets: dict[str, nn.Module]) -> nn.Module:
         """Return `score` as a module of two inputs, for an export."""
         return PairScore(cast(SiameseNet, nets["net"]).head)
-
-    def meters(self) -> dict[str, Meter]:
-        return {"verification": Verification()}
-
-    def evaluate(self, nets: dict[str, nn.Module], batch: Batch, meters: dict[str, Any]) -> None:
-        embeddings = self.predict(nets, batch)["embedding"].cpu().numpy()
-        identity = batch.labels["identity"].cpu().numpy()
-        meters["verification"].score = self.score(nets)
-        meters["verification"].add(batch.ids[:, 0].numpy(), embeddings=embeddings, identity=identity)
 
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Return unit embeddings [n, d]; with `task.mirror` of the sum over an image and its mirror image."""

@@ -1,42 +1,42 @@
-"""`rostro evaluate`: compute the figures of a run on held-out people or a pair list, beside two baselines."""
+"""`rostro evaluate`: judge a run on a held-out set by the evaluators of its task, and write the report."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hpc.evaluation import keys as evaluators
 from launch.options.key_value import parse
-from launch.options.option import Option, option_lines
+from launch.options.option import Option, of_keys, option_lines
 from launch.start import set_digests
 
-OPTIONS = {
+COMMON = {
     "data": Option("", "a packed set (default: the run's data.eval)", placeholder="DIR"),
-    "pairs": Option(
-        "",
-        "a pair list: LFW's formats, lines `person/image person/image 0|1`, or those as CSV;\n"
-        "`rostro pairs` makes one (default: all pairs of the set)",
-        placeholder="FILE",
-    ),
-    "missing": Option(
-        "error", "skip: leave out listed pairs whose images are not in the set", choices=("error", "skip")
-    ),
-    "overlap": Option("refuse", "allow: judge people of the training set too", choices=("refuse", "allow")),
-    "keep": Option(
-        False, "true: keep the threshold of these pairs for `rostro verify`, in place of data.val's"
-    ),
     "checkpoint": Option("best", "best | last | a clock"),
     "weights": Option(
         "auto", "ema | raw | auto: the average where the run kept one", choices=("ema", "raw", "auto")
     ),
     "bootstrap": Option(1000, "rounds of the intervals (0 = none)", least=0),
 }
+OPTIONS = COMMON | of_keys(evaluators.all_keys())
 HELP = f"""
 usage: rostro evaluate RUN [key=value ...]
 
-Judges the siamese network of a run on people it has not seen: EER and AUC with 95 % intervals, accuracy by
-LFW's 10-fold protocol, TAR at fixed FAR, beside the untrained network and plain pixels. Checkpoint and
-threshold are chosen on the run's data.val, data.eval is reported. Writes RUN/evaluations/<set>/report.json,
-roc.png and scores.png, and RUN/threshold.json for `rostro verify`.
+Judges a run on a set it has not seen, by the evaluators of its task: figures with 95 % intervals, and by
+groups of people where the set has labels for them. What is chosen (checkpoint, threshold, temperature) is
+chosen on the run's data.val, data.eval is reported. Writes RUN/evaluations/<set>/report.json, report.html
+and pictures. Exit code 1: a gate does not hold.
 
-{option_lines(OPTIONS, {"RUN": "a run directory, e.g. runs/faces"})}
+{option_lines(COMMON, {"RUN": "a run directory, e.g. runs/faces"})}
+
+verification (task=siamese): EER and AUC, accuracy by LFW's 10-fold protocol, TAR at fixed FAR, beside the
+untrained network and plain pixels; the threshold goes to RUN/threshold.json for `rostro verify`.
+
+{option_lines(of_keys(evaluators.VERIFICATION))}
+
+classes, values: accuracy, F1, confusion and calibration; MAE; all by group, with the gap between groups.
+
+{option_lines(of_keys(evaluators.CLASSES))}
 
 example: rostro evaluate runs/faces
          rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip
@@ -44,14 +44,16 @@ example: rostro evaluate runs/faces
 
 
 def main(argv: list[str]) -> int:
-    keys = parse(argv, OPTIONS, positional=("run",), required=("run",))
+    options = _options(argv)
+    keys = parse(argv, options, positional=("run",), required=("run",))
     from data_shards.errors import UserError
     from data_shards.shard_format.shard_set import ShardSet
-    from hpc.evaluation.verification import assess
+    from hpc.inference.judge import judge
     from hpc.inference.predictor import load_run
     from hpc.runs.run_dir import RunDir
 
-    data = RunDir.open(keys.run).config().data
+    run = RunDir.open(keys.run)
+    data = run.config().data
     folder = keys.data or data.eval or data.val
     if not folder:
         raise UserError(f"data is missing: {keys.run} held no people out; add data=DIR, a packed set")
@@ -59,130 +61,76 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"{folder}, the held-out set of {keys.run}, is not there any more: give data=DIR, where it is now"
         )
-    shards = ShardSet.open(folder, fields=("identity",))
+    named = {word.partition("=")[0] for word in argv if "=" in word} - COMMON.keys() - {"run"}
+    typed = {name: getattr(keys, name) for name in named & options.keys()}
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
-    report = assess(
-        model,
-        shards,
-        pairs=Path(keys.pairs) if keys.pairs else None,
-        skip=keys.missing == "skip",
-        rounds=keys.bootstrap,
-        overlap=keys.overlap == "allow",
-        choice=choice(RunDir.open(keys.run), anew=not keys.data and not keys.pairs, keep=keys.keep),
-        progress=progress,
-    )
-    show(report)
-    return 0
+    shards = ShardSet.open(folder, fields=model.task.plan.fields("eval"))
+    request = _request(run, shards, own=not keys.data, rounds=keys.bootstrap)
+    content, reports = judge(model, request, typed)
+    for name, report in reports.items():
+        show(name, report)
+    files = ("report.json", "report.html", *content["pictures_drawn"])
+    print(f"{content['folder']}/{', '.join(files)}")
+    failed = [f"{name}: {report.gate.strip()}" for name, report in reports.items() if report.gate]
+    for text in failed:
+        print(f"error: {text}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def choice(run: Any, *, anew: bool, keep: bool) -> Any:
-    """Return who chooses the threshold of a run's evaluation, and who chose its checkpoint."""
+def _options(argv: Sequence[str]) -> dict[str, Option]:
+    """Return all options; where a word is none of them, the run's task may have evaluators of its own."""
+    unknown = [word for word in argv if "=" in word and word.partition("=")[0] not in (*OPTIONS, "run")]
+    runs = [word for word in argv if Path(word, "config.yaml").is_file()]
+    if not unknown or not runs:
+        return OPTIONS
+    from hpc.runs.run_dir import RunDir
+    from hpc.task import build_task
+
+    own = build_task(RunDir.open(runs[0]).config()).evaluators
+    return OPTIONS | {name: key for make in own.values() for name, key in of_keys(make().KEYS).items()}
+
+
+def _request(run: Any, shards: Any, *, own: bool, rounds: int) -> Any:
+    """Return what is judged, and who chose the run's threshold and checkpoint."""
     from data_shards.shard_format.shard_set import ShardSet
     from hpc.config import held_out
     from hpc.data import known_people
-    from hpc.evaluation.verification import Choice
+    from hpc.evaluation.base import Request
 
     data = run.config().data
+    request = Request(shards, {}, rounds=rounds, own=own, progress=progress)
     split = held_out.validation(data)
     if not split:
-        return Choice(keep=keep)
+        return request
     folder = Path(getattr(data, split))
-    shards = ShardSet.open(folder, fields=("identity",)) if folder.is_dir() else None
-    if shards and set_digests.recorded(run).get(split, shards.digest) != shards.digest:
-        shards = None  # the folder holds another set now
-    people = known_people.read(run.path, str(folder), role=known_people.CHOSEN)
-    return Choice(shards, people, unknown=people is None, anew=anew, keep=keep)
+    request.validation = ShardSet.open(folder) if folder.is_dir() else None
+    if request.validation and set_digests.recorded(run).get(split, request.validation.digest) != (
+        request.validation.digest
+    ):
+        request.validation = None  # the folder holds another set now
+    request.people = known_people.read(run.path, str(folder), role=known_people.CHOSEN)
+    request.unknown = request.people is None
+    return request
 
 
 def progress(text: str, blocks: Any) -> Any:
     """Return the blocks, with a progress bar on stderr if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
+    from launch.terminal import track
 
-    console = Console(stderr=True)
-    return track(blocks, description=text, console=console, transient=True, disable=not console.is_terminal)
+    return track(text, blocks)
 
 
-def show(report: dict[str, Any]) -> None:
-    """Print the report as one table and a few lines."""
-    from rich.console import Console
-    from rich.table import Table
+def show(name: str, report: Any) -> None:
+    """Print the tables and the notes of a report."""
+    from launch.terminal import print_table
 
-    console = Console(highlight=False, soft_wrap=True)
-    trial = report["trial"]
-    console.print(title(report))
-    table = Table()
-    table.add_column("", no_wrap=True)
-    rates = list(report["rows"][0]["tar"])
-    for head in ("EER", "AUC", "accuracy", *(f"TAR@{rate.removeprefix('far=')}" for rate in rates)):
-        table.add_column(head, justify="right", no_wrap=True)
-    for row in report["rows"]:
-        tars = [f"{row['tar'][rate]:.3f}" if row["tar"][rate] is not None else "-" for rate in rates]
-        table.add_row(row["name"], figure(row, "eer"), figure(row, "auc"), accuracy(row), *tars)
-    wide = Console(highlight=False, width=max(console.width, 150))
-    wide.print(table)
-    notes = [f"accuracy: {trial['accuracy']}, threshold from the other folds"]
-    few = "; -: fewer impostor pairs than 10 / FAR" if None in report["rows"][0]["tar"].values() else ""
-    notes.append(f"TAR@x: true accept rate where the false accept rate is x{few}")
-    if report["bootstrap"]:
-        notes.append(f"[lo hi]: 95 %, {report['bootstrap']} resamples of the people")
-    for line in notes:
-        console.print(f"  {line}", markup=False)
-    for line in (*threshold_lines(report), f"{report['folder']}/report.json, roc.png, scores.png"):
-        console.print(line, markup=False)
-
-
-def threshold_lines(report: dict[str, Any]) -> list[str]:
-    """Return the lines on the threshold: its origin, its effect, and whether these people chose it."""
-    from hpc.config.held_out import CHOSEN
-
-    origin, rates = report["threshold_from"], report["at_threshold"]
-    place = f"{origin['set']} {origin['split'] or ''}".strip()
-    source = (
-        "of these pairs" if origin["these_pairs"] else f"chosen on {place}, EER {origin['eer']:.3f} there"
-    )
-    lines = [
-        f"threshold {report['threshold']:.4f} ({report['score']}), {source}"
-        + ("; kept for `rostro verify`" if report["kept"] else ""),
-        f"  it accepts {rates['false_accepts']:.1%} of the impostor pairs here "
-        f"and rejects {rates['false_rejects']:.1%} of the genuine ones",
-    ]
-    if report["chosen_on_these_people"]:
-        some = report["people_of_validation"], report["identities"]
-        lines.append(f"note: {CHOSEN}" + (f" ({some[0]} of {some[1]})" if some[0] < some[1] else ""))
-    if report["chosen_on_these_people"] is None:
-        lines.append(
-            "note: it is not known who chose checkpoint and threshold: they may be among these people"
-        )
-    if report["people_of_training"]:
-        lines.append(f"note: {report['people_of_training']} of these people are in the training set")
-    if report["people_of_training"] is None:
-        lines.append("note: it is not known whom this run was trained on: its people could not be compared")
-    return lines
-
-
-def title(report: dict[str, Any]) -> str:
-    """Return the first line of the report: the set, its people and its pairs."""
-    trial = report["trial"]
-    genuine, impostors = trial["genuine"], trial["impostors"]
-    drawn = f" drawn of {trial['impostors_in_all']:,}" if trial["impostors_in_all"] > impostors else ""
-    text = f"{report['set']} {report['split'] or ''}".strip()
-    text += f": {report['pictures']:,} images of {report['identities']:,} people, "
-    text += f"{genuine:,} genuine and {impostors:,} impostor pairs{drawn}"
-    if "listed" in trial:
-        text += f"; {trial['usable']:,} of {trial['listed']:,} pairs of {trial['file']} "
-        text += f"({trial['format']}) are usable"
-    return text
-
-
-def figure(row: dict[str, Any], name: str) -> str:
-    """Return a figure with its interval."""
-    interval = row["intervals_95"].get(name)
-    spread = f" \\[{interval[0]:.3f} {interval[1]:.3f}]" if interval else ""
-    return f"{row[name]:.3f}{spread}"
-
-
-def accuracy(row: dict[str, Any]) -> str:
-    """Return the mean accuracy of the folds and its deviation."""
-    folds = row["accuracy"]
-    return f"{folds['mean']:.3f} ± {folds['std']:.3f}" if folds else "-"
+    if report.title:
+        print(report.title)
+    for heading, table in report.tables.items():
+        if heading not in ("figures", "errors"):
+            print(f"{name}, {heading}")
+        print_table(table.columns, table.rows)
+        if table.note:
+            print(f"  {table.note}")
+    for note in report.notes:
+        print(note)

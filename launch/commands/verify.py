@@ -60,7 +60,7 @@ def image(path: str) -> np.ndarray:
 
 def verdict(run: Path, answer: dict[str, Any]) -> dict[str, Any]:
     """Return the threshold and the answer, or why there is none: a threshold belongs to one checkpoint."""
-    from hpc.inference import threshold as threshold_file
+    from hpc.evaluation import threshold as threshold_file
 
     command = f"`rostro evaluate {run}`"
     stored = threshold_file.read(run)

@@ -56,6 +56,14 @@ class Option:
         return f"{key}={shown(self.default)}"
 
 
+def of_keys(keys: Mapping[str, Any]) -> dict[str, Option]:
+    """Return the words of evaluators (`hpc/evaluation/keys.py`) as options of a command."""
+    return {
+        name: Option(key.default, key.help, key.choices, key.least, key.most, key.placeholder)
+        for name, key in keys.items()
+    }
+
+
 def option_lines(options: Mapping[str, Option], places: Mapping[str, str] | None = None) -> str:
     """Return lines of a help page: the words that have a place (`RUN`), then the options, aligned.
 

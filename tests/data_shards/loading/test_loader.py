@@ -220,10 +220,10 @@ def test_evaluation_sees_each_image_once(shards, backend, world):
         assert len(batches) == len(held_out)
         ids += [number for batch in batches for number in batch.ids[:, 0].tolist()]
         images += [batch.images["image"] for batch in batches]
-    assert ids == list(range(40))
+    assert sorted(ids) == list(range(40))
     alone = EvalLoader(shards, rank=0, world=1, batch=64, size=48, backend=backend, fields=("identity",))
     (batch,) = list(alone)
-    assert torch.equal(batch.images["image"], torch.cat(images))
+    assert torch.equal(batch.images["image"][ids], torch.cat(images))
     np.testing.assert_array_equal(batch.labels["identity"], shards.labels["identity"])
     assert_equal(batch, next(iter(alone)))  # again, and given up in the middle
 

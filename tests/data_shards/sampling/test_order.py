@@ -14,7 +14,7 @@ from data_shards.sampling.order import (
     PlainOrder,
     Slots,
     UnpairedOrder,
-    evaluation_block,
+    evaluation_blocks,
     rank_block,
 )
 
@@ -180,12 +180,14 @@ def test_unpaired_sets_run_in_their_own_epochs():
     assert len(np.unique(pairs)) > 100  # partners change
 
 
-@given(st.integers(0, 2_000), st.integers(1, 64))
+@given(st.integers(0, 2_000), st.integers(1, 100), st.integers(1, 64))
 @settings(max_examples=50, deadline=None)
-def test_evaluation_blocks_tile_without_padding(n, world):
-    blocks = [evaluation_block(n, rank, world) for rank in range(world)]
-    assert [row for block in blocks for row in block] == list(range(n))
-    lengths = [len(block) for block in blocks]
+def test_evaluation_blocks_are_the_same_at_any_world_size_and_tile_without_padding(n, batch, world):
+    ranks = [evaluation_blocks(n, batch, rank, world) for rank in range(world)]
+    whole = evaluation_blocks(n, batch, 0, 1)
+    assert sorted((block for blocks in ranks for block in blocks), key=lambda block: block.start) == whole
+    assert [row for block in whole for row in block] == list(range(n))
+    lengths = [len(blocks) for blocks in ranks]
     assert max(lengths) - min(lengths) <= 1
 
 

@@ -132,3 +132,12 @@ def test_a_figure_that_is_not_finite_is_no_rank(tmp_path: Path) -> None:
     two(tmp_path)
     store.save(tmp_path, make(192, eer=float("nan")))
     assert [int(path.name) for path in store.ranked(tmp_path, METRIC)] == [64, 128]
+
+
+def test_figures_of_older_checkpoints_are_known_by_their_scalar_alone(tmp_path: Path) -> None:
+    two(tmp_path)
+    saved = make(192)
+    saved.meta = {"metrics": {"verification/eer": 0.15}}
+    store.save(tmp_path, saved)
+    ranked = store.ranked(tmp_path, ("verification/eer", "min"))
+    assert [int(path.name) for path in ranked] == [64, 192, 128]

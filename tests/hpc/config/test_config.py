@@ -74,6 +74,14 @@ def test_identity_sees_numbers_and_nothing_else():
     assert all(not is_free(key, base) for key in numbers(base))
 
 
+def test_the_batch_of_evaluations_is_refused_by_name_and_in_no_hash():
+    """Figures depend on it; runs that were made before it counted hold any value of it."""
+    base, other = config(), config()
+    other.eval.batch = 32
+    assert identity(base) == identity(other)
+    assert changed(base, other) == ["eval.batch=32 (was 64)"]
+
+
 @pytest.mark.parametrize("stats", ["local", "sync", "group"])
 def test_micro_batch_may_change_where_it_changes_no_numbers(stats):
     base, other = config(norm_stats=stats, micro_batch=16), config(norm_stats=stats, micro_batch=8)

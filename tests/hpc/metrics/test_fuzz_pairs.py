@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from data_shards.errors import UserError
-from hpc.inference import threshold
+from hpc.evaluation import threshold
 from hpc.metrics.pair_list import read_list
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, check_refusal, damage, damage_json
 

@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from data_shards.errors import UserError
 from hpc.metrics import roc
 from hpc.metrics.pairs import all_pairs
-from hpc.metrics.verification import Verification, bootstrap, cosine, measure, probability, score_pairs
+from hpc.metrics.verification import bootstrap, cosine, measure, probability, score_pairs
 
 
 def scored(
@@ -133,56 +132,6 @@ def test_a_head_gives_its_probability_without_overflow():
     a, b = np.array([[1.0, 0.0], [900.0, 0.0]]), np.array([[0.0, 1.0], [0.0, 0.0]])
     np.testing.assert_allclose(score(a, b), [1 / (1 + np.exp(2.5)), 0.0], atol=1e-12)
     assert cosine(np.zeros((1, 3)), np.ones((1, 3)))[0] == 0.0
-
-
-def fill(meter: Verification, parts: list[np.ndarray], embeddings: np.ndarray, identity: np.ndarray) -> dict:
-    for rows in parts:
-        meter.add(rows, embeddings=embeddings[rows], identity=identity[rows])
-    return meter.rows()
-
-
-@pytest.mark.parametrize("world", [1, 2, 5])
-def test_ranks_and_repeats_do_not_change_the_figures(world):
-    embeddings, identity = faces()
-    straight = Verification()
-    wanted = straight.result(fill(straight, [np.arange(150)], embeddings, identity))
-    shuffled = np.random.default_rng(world).permutation(150)
-    ranks = [Verification() for _ in range(world)]
-    found = [
-        fill(meter, [part, part[:2]], embeddings, identity)  # an image read twice counts once
-        for meter, part in zip(ranks, np.array_split(shuffled, world), strict=True)
-    ]
-    rows = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
-    report = Verification().result(rows)
-    assert report.scalars == wanted.scalars
-    for side in (0, 1):
-        np.testing.assert_array_equal(report.curves["roc"][side], wanted.curves["roc"][side])
-    np.testing.assert_array_equal(report.embeddings[1], np.arange(150))
-
-
-def test_the_meter_reports_what_its_count_of_impostors_allows():
-    embeddings, identity = faces(people=12, each=4)  # 48 images: 72 genuine, 1056 impostor pairs
-    meter = Verification()
-    report = meter.result(fill(meter, [np.arange(48)], embeddings, identity))
-    assert {"eer", "auc", "d_prime", "accuracy", "tar@far=1e-1", "tar@far=1e-2"} == report.scalars.keys()
-    scores, labels = report.curves["roc"]
-    assert report.scalars["auc"] == pytest.approx(roc_auc_score(labels, scores))
-    assert (labels.sum(), len(labels)) == (72, 1128)
-    verdict = measure(scores, all_pairs(identity))
-    assert verdict.tar[1e-3] is None
-    assert verdict.thresholds.keys() == {"eer", "far=1e-1", "far=1e-2"}
-    assert (scores[labels == 0] >= verdict.thresholds["far=1e-2"]).mean() <= 1e-2
-
-
-def test_an_empty_rank_and_a_diverged_network():
-    embeddings, identity = faces()
-    assert Verification().rows()["ids"].shape == (0,)
-    broken = embeddings.copy()
-    broken[7] = np.nan
-    meter = Verification()
-    rows = fill(meter, [np.arange(150)], broken, identity)
-    with pytest.raises(UserError, match="1 of 150 embeddings are not finite"):
-        meter.result(rows)
 
 
 def test_the_interval_is_counted_and_holds_the_figure():

@@ -18,9 +18,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from data_shards.errors import UserError
 from hpc.config.schema import Config
+from hpc.evaluation.base import Report
 from hpc.monitor import console, event_file, projector
 from hpc.monitor.monitor import Monitor, trim_lines
-from hpc.task import Report
 
 IMAGES = 1000
 

@@ -49,10 +49,10 @@ def clock(run: Path) -> int:
 def test_a_straight_run_leaves_everything_a_user_looks_for(straight: Path) -> None:
     status = json.loads((straight / "status.json").read_text())
     assert (status["state"], status["clock"]) == ("finished", 320)
-    assert 0.0 <= status["metrics"]["eer"] <= 0.5
+    assert 0.0 <= status["metrics"]["verification/eer"] <= 0.5
     assert int(store.listing(straight)[-1].name) == 320
     curves = series(straight)
-    assert {"loss/embed", "optim/lr", "optim/grad_norm", "metrics/eer"} <= curves.keys()
+    assert {"loss/embed", "optim/lr", "optim/grad_norm", "metrics/verification/eer"} <= curves.keys()
     assert sum(line["group"] == "data" for line in records(straight)) == 10
     assert [step for step, _ in curves["loss/embed"]] == list(range(32, 321, 32))
 
@@ -205,7 +205,7 @@ def test_a_streamed_run_trains_on_genuine_pairs(tmp_path: Path, kind: str) -> No
     genuine = [value for _, value in curves["loss/cosine_genuine"]]
     assert len(genuine) == 10
     assert all(genuine)
-    assert 0.0 <= curves["metrics/eer"][-1][1] <= 0.5
+    assert 0.0 <= curves["metrics/verification/eer"][-1][1] <= 0.5
 
 
 def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, shards: Path, straight: Path) -> None:
@@ -313,14 +313,12 @@ def test_evaluation_gives_the_same_figures_on_any_number_of_ranks(
     tmp_path: Path, shards: Path, straight: Path
 ) -> None:
     found = []
-    for world in (1, 2, 5):
-        run = make_run(tmp_path / f"run{world}", shards, procs=world, batch=20, data=_data(shards))
+    for world in (1, 2, 3, 5):
+        run = make_run(tmp_path / f"run{world}", shards, procs=world, batch=60, data=_data(shards))
         found += launch(evaluated, world, str(run))
-    assert len(found) == 8
-    assert found[0]["eer"] > 0
-    for scalars in found[1:]:  # convolutions of other batch sizes round differently in the last bit
-        assert scalars == pytest.approx(found[0], rel=1e-5)
-        assert scalars["eer"] == found[0]["eer"]
+    assert len(found) == 11
+    assert found[0]["verification/eer"] > 0
+    assert all(scalars == found[0] for scalars in found[1:])  # digit by digit
 
 
 def _data(shards: Path) -> Data:

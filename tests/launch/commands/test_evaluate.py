@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from data_shards.loading.reader import Reader
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.evaluation.verification import PIXELS, pixels, trial
+from hpc.evaluation.pair_protocol import trial
+from hpc.evaluation.verification_run import PIXELS, pixels
 from hpc.inference.predictor import ImageBlocks, load_run, untrained
 from launch.cli import main
 from tests.support.judged import judged_run
@@ -46,8 +47,13 @@ def test_it_judges_the_held_out_people_beside_two_baselines(run, shards, capsys)
         assert 0 <= low <= row["eer"] <= high <= 1
         assert row["accuracy"]["folds"] == 6
         assert row["tar"]["far=1e-4"] is None
+    folder = run / "evaluations" / "pictures-eval"
     for image in ("roc.png", "scores.png"):
-        assert (run / "evaluations" / "pictures-eval" / image).read_bytes()[:4] == PNG
+        assert (folder / image).read_bytes()[:4] == PNG
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert PIXELS in page
+    assert not re.search(r"(src|href)=.?(http|/|file)", page)
     kept = json.loads((run / "threshold.json").read_text())
     assert (kept["checkpoint"], kept["weights"], kept["score"]) == (160, "ema", "cosine")
     assert kept["manifest_sha256"] == ShardSet.open(shards / "eval").digest
@@ -120,10 +126,11 @@ def test_a_pair_list_finds_people_with_accents_in_their_names(tmp_path, disk):
 
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])
 def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
-    """The meter of the trainer's evaluation, on the same weights, through the loader that it uses."""
+    """The evaluator of the trainer, on the same weights, through the loader that it uses."""
     from hpc.data import loaders
     from hpc.distributed.comm import Comm
-    from hpc.training import validation
+    from hpc.evaluation.base import JudgedSet
+    from hpc.evaluation.run import evaluate
 
     run = judged_run(tmp_path / "run", shards, loss=loss, averaged=False)
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
@@ -132,10 +139,13 @@ def test_training_and_evaluate_give_the_same_figures(tmp_path, shards, loss):
     sets = loaders.shard_sets(model.config, model.task, here)
     loader = loaders.eval_loader(model.config, model.task, sets, here)
     assert loader is not None
-    found, _ = validation.evaluate(model.task, model.nets, loader, here, channels_last=False)
+    judged = JudgedSet(lambda comm: loader, sets["eval"])
+    found, _ = evaluate(model.task, model.nets, judged, here, channels_last=False)
     assert report["score"] == ("probability" if loss == "bce" else "cosine")
     for name in ("eer", "auc", "d_prime"):
-        assert report["rows"][0][name] == pytest.approx(found.scalars[name], abs=1e-4)
+        figure = found["verification"].scalars[name]
+        assert report["rows"][0][name] == pytest.approx(figure, abs=1e-4)
+        assert report["evaluators"]["verification"]["scalars"][name] == report["rows"][0][name]
 
 
 def test_a_damaged_best_checkpoint_is_passed_over(tmp_path, shards, capsys):

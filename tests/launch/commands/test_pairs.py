@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.evaluation.verification import trial
+from hpc.evaluation.pair_protocol import trial
 from launch.cli import main
 from tests.support.judged import judged_run
 from tests.support.sets import pack_set

@@ -155,8 +155,8 @@ def test_training_is_judged_by_val_and_says_whom_it_was_chosen_on(tmp_path, shar
     )
     assert (CHOSEN in log, CHOSEN in text) == (not val, not val)
     assert ("judged on val" in log, "judged on val" in text) == (val, val)
-    assert store.read(store.listing(run)[-1]).meta["metrics"]["eer"] == next(
-        line["eer"] for line in lines if line["group"] in ("val", "eval")
+    assert store.read(store.listing(run)[-1]).meta["metrics"]["verification/eer"] == next(
+        line["verification/eer"] for line in lines if line["group"] in ("val", "eval")
     )
 
 

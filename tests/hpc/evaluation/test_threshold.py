@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hpc.inference import threshold
+from hpc.evaluation import threshold
 
 ONE = {"checkpoint": 64, "weights": "ema", "set": "faces", "split": "val", "manifest_sha256": "a"}
 ONE |= {"threshold": 0.5, "eer": 0.1}

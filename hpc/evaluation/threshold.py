@@ -6,14 +6,16 @@ It serves the checkpoint and the weights that it was made with, and no others.
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_shards.files import SEAL, FileError, MissingFile, is_sealed, read_json, seal, write_json
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.inference.predictor import Predictor
 from hpc.metrics.verification import VerificationResult
+
+if TYPE_CHECKING:
+    from hpc.inference.predictor import Predictor
 
 NAME = "threshold.json"
 SCHEMA = {
@@ -28,7 +30,7 @@ SCHEMA = {
 
 
 def record(
-    model: Predictor, shards: ShardSet, note: dict[str, Any], verdict: VerificationResult
+    model: "Predictor", shards: ShardSet, note: dict[str, Any], verdict: VerificationResult
 ) -> dict[str, Any]:
     """Compose what is kept: the threshold of equal errors, and the network and people that it belongs to."""
     return {
@@ -57,7 +59,7 @@ def read(run: Path) -> dict[str, Any] | None:
     return {key: value for key, value in kept.items() if key != SEAL}
 
 
-def stored(model: Predictor) -> dict[str, Any] | None:
+def stored(model: "Predictor") -> dict[str, Any] | None:
     """Return the kept threshold where it belongs to this checkpoint and these weights, else None."""
     kept = read(model.run)
     if kept is None:

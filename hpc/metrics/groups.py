@@ -1,0 +1,155 @@
+"""Figures by group of people: which labels split a set, each group's figure, the gap, and intervals.
+
+The gap is the largest figure of a group less the smallest. Intervals come from resampling whole people (or
+images, where people are not known), since images of one person are alike.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data_shards import counter_rng
+from data_shards.errors import UserError
+
+SUPPORT = 10  # samples that a group needs to count for a gap
+MOST = 20  # groups of a label of plain numbers
+BANDS = (0, 3, 10, 20, 30, 40, 50, 60, 70)  # first years of the bands of `age`, as FairFace has them
+Figures = Callable[[np.ndarray], dict[str, float]]  # weights [n] of the samples -> figures
+
+
+@dataclass(frozen=True)
+class Group:
+    """A label that splits a set: names of its groups, and the group of each sample [n] (-1 = unknown)."""
+
+    names: tuple[str, ...]
+    codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The labels that split a set, and whom each of its samples shows (None = each somebody else)."""
+
+    columns: Mapping[str, Group] = field(default_factory=dict)
+    units: np.ndarray | None = None
+
+    def units_of(self, ids: np.ndarray) -> np.ndarray:
+        """Return the unit of each sample that is drawn as a whole, [n]."""
+        return np.arange(len(ids)) if self.units is None else np.asarray(self.units)[ids]
+
+
+def groups_of(shards: Any, wanted: Sequence[str] = ()) -> Groups:
+    """Find the labels of a packed set that split it; `wanted` names them (empty = all classes, and age).
+
+    Raises UserError for a label that the set lacks, or that makes no groups.
+    """
+    fields = {name: each for name, each in shards.schema.columns.items() if name != "identity"}
+    for name in wanted:
+        if name not in fields:
+            known = ", ".join(fields) or "no label"
+            raise UserError(f"groups={name}: {shards.folder} has no such label, only {known}")
+    columns = {}
+    for name in wanted or fields:
+        group = _group(name, fields[name], np.asarray(shards.labels[name]))
+        if group is not None:
+            columns[name] = group
+        elif wanted:
+            raise UserError(
+                f"groups={name}: its values make no groups (a class, or at most {MOST} whole numbers): "
+                "leave it out"
+            )
+    people = len(shards.identity_start) - 1
+    units = np.asarray(shards.labels["identity"]) if people < len(shards) else None
+    return Groups(columns, units)
+
+
+def _group(name: str, kind: Any, values: np.ndarray) -> Group | None:
+    if values.ndim > 1 or kind.kind not in ("class", "value"):
+        return None
+    known = np.ones(len(values), bool) if kind.unknown is None else values != kind.unknown
+    if kind.kind == "class":
+        return Group(tuple(kind.names), np.where(known, values, -1)) if 1 < len(kind.names) <= MOST else None
+    if name == "age":
+        ends = [f"{low}-{high - 1}" for low, high in itertools.pairwise(BANDS)]
+        bands = (*ends, f"{BANDS[-1]}+")
+        known &= values >= 0
+        return Group(bands, np.where(known, np.searchsorted(BANDS, values, "right") - 1, -1))
+    found = np.unique(values[known])
+    if values.dtype.kind not in "iu" or not 1 < len(found) <= MOST:
+        return None
+    codes = np.searchsorted(found, values)
+    return Group(tuple(f"{value:d}" for value in found), np.where(known, codes, -1))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Figures by group of one label: [group][figure], with 95 % intervals where they were asked for."""
+
+    names: tuple[str, ...]  # of the groups that occur
+    samples: np.ndarray
+    figures: list[dict[str, float]]
+    intervals: list[dict[str, tuple[float, float]]]
+    gaps: dict[str, float]  # by figure, over the groups of SUPPORT samples or more
+    gap_intervals: dict[str, tuple[float, float]]
+
+
+def split(
+    figures: Figures, group: Group, ids: np.ndarray, units: np.ndarray, *, rounds: int, seed: int = 0
+) -> Split:
+    """Compute `figures` of the samples `ids` [n] for each group. `units` [n]: what is drawn as a whole."""
+    codes = np.asarray(group.codes)[ids]
+    occur = [code for code in range(len(group.names)) if (codes == code).any()]
+    masks = [codes == code for code in occur]
+    counts = np.array([int(mask.sum()) for mask in masks])
+    enough = [place for place, count in enumerate(counts) if count >= SUPPORT]
+
+    def everything(weight: np.ndarray) -> dict[str, float]:
+        found = [figures(weight * mask) for mask in masks]
+        flat = {f"{place}/{name}": value for place, part in enumerate(found) for name, value in part.items()}
+        for name in found[0] if len(enough) > 1 else ():
+            values = [found[place][name] for place in enough]
+            flat[f"gap/{name}"] = max(values) - min(values)
+        return flat
+
+    if not occur:
+        return Split((), counts, [], [], {}, {})
+    flat = everything(np.ones(len(ids)))
+    spread = intervals(everything, units, rounds=rounds, seed=seed)
+    return Split(
+        tuple(group.names[code] for code in occur),
+        counts,
+        [_below(flat, str(place)) for place in range(len(occur))],
+        [_below(spread, str(place)) for place in range(len(occur))],
+        _below(flat, "gap"),
+        _below(spread, "gap"),
+    )
+
+
+def _below(flat: Mapping[str, Any], head: str) -> dict[str, Any]:
+    return {name.partition("/")[2]: value for name, value in flat.items() if name.partition("/")[0] == head}
+
+
+def intervals(
+    figures: Figures, units: np.ndarray, *, rounds: int, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Compute 95 % percentile intervals of `figures` by drawing the units [n] with replacement.
+
+    A figure that is not defined in half of the rounds or more has none. {} without rounds.
+    """
+    people, code = np.unique(units, return_inverse=True)
+    stream = counter_rng.key(seed, "bootstrap groups")
+    drawn: dict[str, list[float]] = {}
+    for number in range(rounds):
+        uniform = counter_rng.uniform(stream, np.array([number]), len(people))[0]
+        times = np.bincount((uniform * len(people)).astype(np.int64), minlength=len(people))
+        for name, value in figures(times[code].astype(np.float64)).items():
+            if np.isfinite(value):
+                drawn.setdefault(name, []).append(value)
+    found = {}
+    for name, values in drawn.items():
+        if 2 * len(values) > rounds:
+            low, high = np.percentile(values, [2.5, 97.5])
+            found[name] = (float(low), float(high))
+    return found

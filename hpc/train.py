@@ -128,7 +128,7 @@ class Trainer:
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
                 message.add(phase, loss, norm, self.scalars.in_order())
-                player.update(rate(self.config.optim, self.clock, self.config.images), norm)
+                player.update(rate(player.optim, self.clock, self.config.images), norm)
         self.clock += self.stage.batch
         self.updates += 1
         for player in self.players.values():

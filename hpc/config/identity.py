@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from hpc.config.schema import Config
-from hpc.config.types import flatten
+from hpc.config.types import common, flatten
 
 # Keys that change no number of the run, or only the order in which the same numbers are summed. Everything
 # else is part of the run's identity. Folders of data may move; their content is held by the manifests'
@@ -36,6 +36,7 @@ YOUNGER: dict[str, Any] = {"data.rows": "set", "data.weights": "", "data.balance
 
 def is_free(key: str, config: Config) -> bool:
     """Return whether a dotted key may change when the run of `config` is resumed."""
+    key = common(key)
     if key == "micro_batch":  # `local` and `sync` normalise over it
         return config.norm_stats == "group"
     return key in FREE or key.split(".")[0] in FREE
@@ -50,7 +51,9 @@ def numbers(config: Config) -> dict[str, Any]:
 def identity(config: Config) -> str:
     """Hash the keys that change numbers, equal for a run and its resumed continuation."""
     values = numbers(config).items()
-    hashed = {key: value for key, value in values if key not in YOUNGER or value != YOUNGER[key]}
+    hashed = {
+        key: value for key, value in values if common(key) not in YOUNGER or value != YOUNGER[common(key)]
+    }
     text = json.dumps(hashed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -192,6 +192,8 @@ class Config:
     data: Data = block(Data)
     optim: Optim = block(Optim)
     ema: Ema = block(Ema)
+    # of one player, over the two above: players.G.optim.lr; hpc/config/players.py
+    players: dict[str, Any] = field(default_factory=dict)
     save: Save = block(Save)
     eval: Evaluate = block(Evaluate)
     log: Log = block(Log)

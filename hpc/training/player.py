@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hpc.config.players import ema_of, optim_of
 from hpc.config.schema import Config
 from hpc.distributed.comm import Comm
 from hpc.engines import batch_norm, factory
@@ -36,7 +37,8 @@ class Player:
         self.module = module  # each layer keeps its mode: one that the task put into eval mode stays frozen
         self.layers = batch_norm.norms(module)
         self._trainable = [p for p in module.parameters() if p.requires_grad]
-        self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None
+        self.optim, average = optim_of(config, name), ema_of(config, name)
+        self.ema = Ema(module, average.half_life, average.rampup) if average.half_life else None
         if config.compile:
             module.compile()
         self.size = sum(p.numel() for p in module.parameters())
@@ -44,7 +46,7 @@ class Player:
             config.engine.name, module, comm, bucket_mb=config.engine.bucket_mb, config=config
         )
         self.named = self.engine.named
-        self.optimizer = build.build_optimizer(config.optim, self.named)
+        self.optimizer = build.build_optimizer(self.optim, self.named)
         self.engine.attach(self.optimizer)
 
     @property
@@ -73,7 +75,7 @@ class Player:
         finite = torch.isfinite(gradient_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.engine.step(self.optimizer, self.config.optim.clip, gradient_norm, finite)
+        self.engine.step(self.optimizer, self.optim.clip, gradient_norm, finite)
         batch_norm.commit(self.layers, self.comm, finite)
 
     def average(self, clock: int, batch: int) -> None:

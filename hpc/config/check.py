@@ -12,6 +12,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from hpc.config import apex, deepspeed
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.plan import check_engine, plan_of
 from hpc.config.players import check_names, every_optim, own_rules
 from hpc.config.rules import WORDS, Rule, rules
@@ -128,6 +129,26 @@ def _check_optim(config: Config, place: str, optim: Optim) -> None:
         raise UserError(
             f"{place}.warmup={optim.warmup} is not below images={config.images}: use for example "
             f"{place}.warmup={config.images // 10}"
+        )
+    if optim.hold and optim.schedule not in ("cosine", "linear"):
+        raise UserError(
+            f"{place}.hold={optim.hold} belongs to {place}.schedule=cosine or linear, not to "
+            f"{place}.schedule={optim.schedule}: leave it out"
+        )
+    if optim.hold and optim.warmup + optim.hold * config.images >= config.images:
+        raise UserError(
+            f"{place}.hold={optim.hold} and {place}.warmup={optim.warmup} leave nothing of "
+            f"images={config.images} for the rate to fall: use {place}.hold=0.5 and a shorter warm-up"
+        )
+    if optim.warmup_momentum and not optim.warmup:
+        raise UserError(
+            f"{place}.warmup_momentum={optim.warmup_momentum} needs a warm-up: use for example "
+            f"{place}.warmup={config.images // 10}"
+        )
+    if optim.warmup_momentum and not {"betas", "momentum"} & set(OPTIMIZERS[optim.name].reads):
+        raise UserError(
+            f"{place}.warmup_momentum={optim.warmup_momentum}: {place}.name={optim.name} has no momentum: "
+            "leave it out"
         )
 
 

@@ -31,7 +31,14 @@ FREE = frozenset(
 
 # Keys that are younger than some runs, with the value that stands for what those runs did. They are left
 # out of the hash while they have it, so that an older run keeps its identity.
-YOUNGER: dict[str, Any] = {"data.rows": "set", "data.weights": "", "data.balance": "", "data.mix": ""}
+YOUNGER: dict[str, Any] = {
+    "data.rows": "set",
+    "data.weights": "",
+    "data.balance": "",
+    "data.mix": "",
+    "optim.hold": 0.0,
+    "optim.warmup_momentum": 0.0,
+}
 
 
 def is_free(key: str, config: Config) -> bool:

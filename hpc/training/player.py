@@ -1,6 +1,7 @@
 """A player: the network that one optimizer updates, with its engine, average and batch norm layers."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,7 @@ class Player:
         self.named = self.engine.named
         self.optimizer = build.build_optimizer(self.optim, self.named)
         self.engine.attach(self.optimizer)
+        self.rate = 0.0  # of the last step
 
     @property
     def evaluated(self) -> nn.Module:
@@ -66,14 +68,17 @@ class Player:
         """Return the Euclidean norm over all gradients (`Flat.norm`)."""
         return self.engine.norm()
 
-    def update(self, rate: float, gradient_norm: Tensor) -> None:
+    def update(self, rate: float, gradient_norm: Tensor, decays: Mapping[str, Any] | None = None) -> None:
         """Clip, step, and commit the batch norm statistics of the passes that led here.
 
+        decays: betas, momentum or alpha of this step (None = as they are)
         Where the norm, which is equal on all ranks, is not finite, weights, moments and statistics stay
         finite. The average follows them.
         """
         finite = torch.isfinite(gradient_norm)
+        self.rate = rate
         for group in self.optimizer.param_groups:
+            group.update(decays or {})
             group["lr"] = rate
         self.engine.step(self.optimizer, self.optim.clip, gradient_norm, finite)
         batch_norm.commit(self.layers, self.comm, finite)

@@ -1,5 +1,6 @@
 """A job that grows: killed at a boundary, in mid-fade and after it, it ends as if nothing had happened."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 
 from hpc.checkpoints import store
-from hpc.config.schema import Data, Ema, Engine, Evaluate, Log, Save
+from hpc.config.schema import Data, Ema, Engine, Evaluate, Log, Optim, Save
+from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import build_task
+from hpc.train import Trainer
 from tests.support import tiny
 from tests.support.ranks import launch
 from tests.support.runs import make_run
@@ -57,6 +60,20 @@ def saved_weights(run: Path) -> list[str]:
     return [name for name in tensors if name.endswith("/exp_avg")]
 
 
+def test_a_lazy_phase_corrects_rate_and_betas(tmp_path: Path, shards: Path) -> None:
+    """R1 is due at every second update and has a step of its own: c = 2 / 3, for its player alone."""
+    optim = Optim(name="adam", lr=0.01, betas=[0.5, 0.99], schedule="constant")
+    run = growing_run(tmp_path / "run", shards, optim=optim)
+    with contextlib.closing(Trainer(RunDir(run), Comm())) as trainer:
+        trainer.step()
+        (judge,), (maker,) = (
+            {(group["lr"], *group["betas"]) for group in trainer.players[name].optimizer.param_groups}
+            for name in ("D", "G")
+        )
+    assert judge == pytest.approx((0.01 * 2 / 3, 0.5 ** (2 / 3), 0.99 ** (2 / 3)))
+    assert maker == (0.01, 0.5, 0.99)
+
+
 def test_a_task_asks_for_stage_and_fade_by_the_clock(tmp_path: Path, shards: Path) -> None:
     task = build_task(RunDir(growing_run(tmp_path / "run", shards)).config())
     assert [task.stage(clock).level for clock in (0, 95, 96, 191, 192, 500)] == [0, 0, 1, 1, 2, 2]
@@ -72,6 +89,6 @@ def test_each_player_has_its_own_settings(tmp_path: Path, shards: Path) -> None:
         name: {line[name] for line in map(json.loads, (run / "metrics.jsonl").open()) if name in line}
         for name in ("lr_D", "lr_G")
     }
-    assert rates == {"lr_D": {0.5}, "lr_G": {0.0, 0.0005}}
+    assert rates == {"lr_D": {0.5 * (2 / 3)}, "lr_G": {0.0, 0.0005}}  # D has a lazy phase
     saved = store.read(store.listing(run)[-1])
     assert saved.ema.keys() == {"G"}

@@ -33,7 +33,7 @@ from hpc.evaluation import run as evaluation
 from hpc.evaluation.base import JudgedSet, merged
 from hpc.monitor import monitor
 from hpc.monitor.monitor import Monitor
-from hpc.optim.schedule import rate
+from hpc.optim.schedule import lazy_share, settings_at
 from hpc.runs import failures
 from hpc.runs.goodput import TimeLedger
 from hpc.runs.run_dir import RunDir
@@ -123,14 +123,17 @@ class Trainer:
         """One update of every player whose phase is due; the clock advances by the global batch."""
         self.batch = batch = self._next_batch()
         message = step_sync.StepMessage(self.clock)
-        for index, phase in enumerate(self.task.phases(self.clock)):
+        phases = self.task.phases(self.clock)
+        for index, phase in enumerate(phases):
             if self.updates % phase.every == 0:
                 player = self.players[phase.player]
                 loss = self.passes.backward(index, phase, batch, self.clock, self.stage)
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
                 message.add(phase, loss, norm, self.scalars.in_order())
-                player.update(rate(self.config.optim, self.clock, self.config.images), norm)
+                lazy = lazy_share(other.every for other in phases if other.player == phase.player)
+                settings = settings_at(player.optim, self.clock, self.config.images, lazy)
+                player.update(settings.lr, norm, settings.decays)
         self.clock += self.stage.batch
         self.updates += 1
         for player in self.players.values():
@@ -199,7 +202,7 @@ class Trainer:
         self.monitor.log_progress(
             self.clock,
             losses=self.means.of_group("loss"),
-            rates={name: player.optimizer.param_groups[0]["lr"] for name, player in self.players.items()},
+            rates={name: player.rate for name, player in self.players.items()},
             grad_norm=self.means.of_group("norm"),
             images_per_s=(self.clock - clock) / max(now - start, 1e-9),
             data_wait=(self.loader.waited - waited) / max(now - start, 1e-9),

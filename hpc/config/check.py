@@ -12,12 +12,14 @@ from typing import Any
 
 from data_shards.errors import UserError
 from hpc.config import apex, deepspeed
+from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.plan import check_engine, plan_of
+from hpc.config.players import check_names, every_optim, own_rules
 from hpc.config.rules import WORDS, Rule, rules
-from hpc.config.schema import Config, Data
+from hpc.config.schema import Config, Data, Optim
 from hpc.config.stages import check_stages
 from hpc.config.text import check_text
-from hpc.config.types import ITEMS, flatten, shown
+from hpc.config.types import ITEMS, common, flatten, shown
 
 # data.order -> the key that only this order reads, and a value of it
 READ_BY = {
@@ -36,7 +38,12 @@ def value_of(config: Config, key: str) -> Any:
 
 
 def all_rules(task: str) -> dict[str, Rule]:
-    """Map every key to its rule: of the schema, and those in `KEYS` of the task's plan module."""
+    """Map every key that may be typed for a task to its rule."""
+    return shared_rules(task) | own_rules(plan_of(task).players)
+
+
+def shared_rules(task: str) -> dict[str, Rule]:
+    """Map every key that is not one player's to its rule: of the schema, and of `KEYS` in the task's plan."""
     return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in plan_of(task).keys.items()}
 
 
@@ -49,11 +56,13 @@ def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None)
     name = config.task.get("name", "")
     defaults = flatten(dataclasses.asdict(Config())) | dict(task_defaults or {})
     defaults |= {key: [item] for key, item in ITEMS.items()}  # empty lists are no examples
+    own = own_rules(config.players)
+    defaults |= {key: defaults[common(key)] for key in own}
     for key, value in flatten(dataclasses.asdict(config)).items():
         if any(isinstance(item, float) and not math.isfinite(item) for item in (value, *_items(value))):
             example = f", for example {key}={shown(defaults[key])}" if key in defaults else ""
             raise UserError(f"{key}={shown(value)} is not a finite number: use a finite one{example}")
-    for key, rule in all_rules(name).items():
+    for key, rule in (shared_rules(name) | own).items():
         if key in WORDS:
             continue
         if key.startswith("task.") and key[5:] not in config.task:
@@ -71,9 +80,12 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
 
     task_defaults: see `check_values`
     """
-    check_values(config, task_defaults)
-    _check_numbers(config)
     plan = plan_of(config.task["name"])
+    check_names(config, plan.players)
+    check_values(config, task_defaults)
+    for place, optim in every_optim(config):
+        _check_optim(config, place, optim)
+    _check_data(config.data)
     check_stages(config, plan)
     _check_order(config.data)
     check_engine(config, plan)
@@ -93,31 +105,56 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
     plan.check(config, {})
 
 
-def _check_numbers(config: Config) -> None:
-    """Refuse numbers that contradict each other."""
-    optim, augment = config.optim, config.data.augment
+def _check_optim(config: Config, place: str, optim: Optim) -> None:
+    """Refuse settings of an optimizer that contradict each other; `place` is the key of their block."""
     if len(optim.betas) != 2:
         raise UserError(
-            f"optim.betas={shown(optim.betas)} are not two numbers in [0, 1): use optim.betas=[0.9,0.999]"
+            f"{place}.betas={shown(optim.betas)} are not two numbers in [0, 1): use {place}.betas=[0.9,0.999]"
         )
     if optim.nesterov and not optim.momentum:
-        raise UserError("optim.nesterov=true needs optim.momentum above 0: set optim.momentum=0.9")
+        raise UserError(f"{place}.nesterov=true needs {place}.momentum above 0: set {place}.momentum=0.9")
     if optim.schedule == "step" and (not optim.steps or sorted(optim.steps) != optim.steps):
         raise UserError(
-            f"optim.steps={shown(optim.steps)} are not rising shares of the run: use optim.steps=[0.5,0.75]"
+            f"{place}.steps={shown(optim.steps)} are not rising shares of the run: use "
+            f"{place}.steps=[0.5,0.75]"
         )
     if optim.impl == "apex":
         apex.check_name(optim.name)
     if optim.impl == "apex" and config.engine.name == "deepspeed":
         raise UserError(
-            "optim.impl=apex does not go with engine=deepspeed, which splits what Apex counts together: use "
-            "optim.impl=torch, or engine=ddp"
+            f"{place}.impl=apex does not go with engine=deepspeed, which splits what Apex counts together: "
+            f"use {place}.impl=torch, or engine=ddp"
         )
     if optim.warmup >= config.images:
         raise UserError(
-            f"optim.warmup={optim.warmup} is not below images={config.images}: use for example "
-            f"optim.warmup={config.images // 10}"
+            f"{place}.warmup={optim.warmup} is not below images={config.images}: use for example "
+            f"{place}.warmup={config.images // 10}"
         )
+    if optim.hold and optim.schedule not in ("cosine", "linear"):
+        raise UserError(
+            f"{place}.hold={optim.hold} belongs to {place}.schedule=cosine or linear, not to "
+            f"{place}.schedule={optim.schedule}: leave it out"
+        )
+    if optim.hold and optim.warmup + optim.hold * config.images >= config.images:
+        raise UserError(
+            f"{place}.hold={optim.hold} and {place}.warmup={optim.warmup} leave nothing of "
+            f"images={config.images} for the rate to fall: use {place}.hold=0.5 and a shorter warm-up"
+        )
+    if optim.warmup_momentum and not optim.warmup:
+        raise UserError(
+            f"{place}.warmup_momentum={optim.warmup_momentum} needs a warm-up: use for example "
+            f"{place}.warmup={config.images // 10}"
+        )
+    if optim.warmup_momentum and not {"betas", "momentum"} & set(OPTIMIZERS[optim.name].reads):
+        raise UserError(
+            f"{place}.warmup_momentum={optim.warmup_momentum}: {place}.name={optim.name} has no momentum: "
+            "leave it out"
+        )
+
+
+def _check_data(data: Data) -> None:
+    """Refuse ranges of the augmentation, and ways of reading, that contradict each other."""
+    augment = data.augment
     for key in ("crop_area", "crop_ratio"):
         bounds = getattr(augment, key)
         if len(bounds) != 2 or not bounds[0] <= bounds[1]:
@@ -126,8 +163,8 @@ def _check_numbers(config: Config) -> None:
                 f"data.augment.{key}={shown(bounds)} is not a range: use two rising numbers, for example "
                 f"data.augment.{key}={shown(plain)}"
             )
-    stage = config.data.stage
-    if stage and config.data.stream:
+    stage = data.stage
+    if stage and data.stream:
         raise UserError(
             f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of "
             "them out"

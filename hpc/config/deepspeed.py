@@ -13,6 +13,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from hpc.config.optimizers import OPTIMIZERS
+from hpc.config.players import every_optim
 from hpc.config.schema import Config
 from hpc.config.types import near
 
@@ -82,11 +83,12 @@ def check(config: Config) -> None:
                     "engine=deepspeed, or leave it out"
                 )
         return
-    if zero.stage and OPTIMIZERS[config.optim.name].whole_tensors:
-        raise UserError(
-            f"optim.name={config.optim.name} takes norms of whole tensors, which ZeRO cuts between the "
-            "ranks: use engine.deepspeed.stage=0, engine=ddp or optim.name=adamw"
-        )
+    for place, optim in every_optim(config):
+        if zero.stage and OPTIMIZERS[optim.name].whole_tensors:
+            raise UserError(
+                f"{place}.name={optim.name} takes norms of whole tensors, which ZeRO cuts between the "
+                f"ranks: use engine.deepspeed.stage=0, engine=ddp or {place}.name=adamw"
+            )
     if zero.offload and not zero.stage:
         raise UserError("engine.deepspeed.offload=true needs ZeRO: use engine.deepspeed.stage=1, 2 or 3")
     if config.compile:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from hpc.config.schema import Config
-from hpc.config.types import flatten
+from hpc.config.types import common, flatten
 
 # Keys that change no number of the run, or only the order in which the same numbers are summed. Everything
 # else is part of the run's identity. Folders of data may move; their content is held by the manifests'
@@ -37,6 +37,8 @@ YOUNGER: dict[str, Any] = {
     "data.balance": "",
     "data.mix": "",
     "data.twins": [],
+    "optim.hold": 0.0,
+    "optim.warmup_momentum": 0.0,
 }
 
 # Keys that change numbers and are refused by name when a run is resumed, but are in no hash, since older runs
@@ -46,6 +48,7 @@ UNHASHED = ("eval.batch",)
 
 def is_free(key: str, config: Config) -> bool:
     """Return whether a dotted key may change when the run of `config` is resumed."""
+    key = common(key)
     if key == "micro_batch":  # `local` and `sync` normalise over it
         return config.norm_stats == "group"
     return key in FREE or key.split(".")[0] in FREE
@@ -63,7 +66,7 @@ def identity(config: Config) -> str:
     hashed = {
         key: value
         for key, value in values
-        if key not in UNHASHED and (key not in YOUNGER or value != YOUNGER[key])
+        if key not in UNHASHED and (common(key) not in YOUNGER or value != YOUNGER[common(key)])
     }
     text = json.dumps(hashed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,8 +15,9 @@ import yaml
 
 from data_shards.errors import UserError
 from data_shards.files import read_yaml, write_bytes
+from hpc.config.players import merged
 from hpc.config.schema import Config
-from hpc.config.types import as_type, flatten, near, shown
+from hpc.config.types import as_type, common, flatten, near, shown
 
 
 def from_dict(values: Mapping[str, Any], kind: type = Config, prefix: str = "") -> Any:
@@ -52,6 +53,7 @@ def load_config(path: Path | str) -> Config:
         name = config.task.get("name")
         if not isinstance(name, str):
             raise UserError(f"task.name={shown(name)} is not the name of a task: give a run directory")
+        config.players = merged(config)
         config.task = _typed_task(config.task, task_defaults(Path(path).parent / "code", name))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -108,16 +110,19 @@ def update_config(config: Config, path: Path) -> None:
 
     The run's own code may be older than this one, and refuses keys that it does not know.
     """
-    before = flatten(read_yaml(path))
+    content = read_yaml(path)
+    before = flatten(content)
     default = flatten(dataclasses.asdict(Config()))
     values = dataclasses.asdict(config)
     for key, value in flatten(values).items():
-        if key not in before and key in default and value == default[key]:
+        if key not in before and common(key) in default and value == default[common(key)]:
             *groups, last = key.split(".")
             block = values
             for group in groups:
                 block = block[group]
             del block[last]
+    for group in [key for key, value in values.items() if value == {} and key not in content]:
+        del values[group]
     _write_config(values, path)
 
 

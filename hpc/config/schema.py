@@ -79,6 +79,15 @@ class Optim:
     clip: float = key(0.0, "largest gradient norm; 0: no clipping", least=0)
     schedule: str = key("cosine", "how the rate falls", one_of=("constant", "cosine", "step", "linear"))
     warmup: int = key(0, "images over which the rate rises linearly from 0", least=0)
+    warmup_momentum: float = key(
+        0.0,
+        "momentum, or the first of betas, from which it rises during the warm-up; 0: it is as after it",
+        least=0,
+        below=1,
+    )
+    hold: float = key(
+        0.0, "cosine, linear: share of the run in which the rate stays before it falls", least=0, below=1
+    )
     steps: list[float] = key([], "step: rising shares of the run, as [0.5,0.75]", above=0, below=1)
     gamma: float = key(0.1, "step: factor at each of them", above=0, most=1)
     final: float = key(0.0, "cosine, linear: last rate as a share of lr", least=0, most=1)
@@ -198,6 +207,8 @@ class Config:
     data: Data = block(Data)
     optim: Optim = block(Optim)
     ema: Ema = block(Ema)
+    # of one player, over the two above: players.G.optim.lr; hpc/config/players.py
+    players: dict[str, Any] = field(default_factory=dict)
     save: Save = block(Save)
     eval: Evaluate = block(Evaluate)
     log: Log = block(Log)

@@ -5,6 +5,7 @@ Nothing is converted but a whole number where the default is a float: `1` is not
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,11 @@ ITEMS: dict[str, Any] = {
 }
 TABLES = {"cluster.sbatch": "{exclusive:true}"}  # open: any option of sbatch
 LARGEST = 2**53  # of whole numbers: exact as a float too
+
+
+def common(key: str) -> str:
+    """Return the key that all players share: `players.G.optim.lr` -> `optim.lr`; others as they are."""
+    return re.sub(r"^players\.[^.]+\.", "", key)
 
 
 def shown(value: object) -> str:
@@ -65,7 +71,7 @@ def as_type(key: str, value: Any, like: Any) -> Any:
 
 
 def _as_list(key: str, value: Any, like: list[Any]) -> list[Any]:
-    item = like[0] if like else ITEMS.get(key)
+    item = like[0] if like else ITEMS.get(common(key))
     if not isinstance(value, list | tuple):
         example = like if like else [value if isinstance(value, str) and isinstance(item, str) else item]
         raise UserError(f"{key}={shown(value)} is not a list: write {key}={shown(example)}")

@@ -1,10 +1,12 @@
 """A player: the network that one optimizer updates, with its engine, average and batch norm layers."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hpc.config.players import ema_of, optim_of
 from hpc.config.schema import Config
 from hpc.distributed.comm import Comm
 from hpc.engines import batch_norm, factory, sharded
@@ -38,7 +40,8 @@ class Player:
         self.module = module  # each layer keeps its mode: one that the task put into eval mode stays frozen
         self.layers = batch_norm.norms(module)
         self._trainable = [p for p in module.parameters() if p.requires_grad]
-        self.ema = Ema(module, config.ema.half_life, config.ema.rampup) if config.ema.half_life else None
+        self.optim, average = optim_of(config, name), ema_of(config, name)
+        self.ema = Ema(module, average.half_life, average.rampup) if average.half_life else None
         if config.compile:
             module.compile()
         self.engine = factory.build_engine(
@@ -46,8 +49,9 @@ class Player:
         )
         self.named = self.engine.named
         self.size = sharded.size(module, self.engine.rows)
-        self.optimizer = build.build_optimizer(config.optim, self.named)
+        self.optimizer = build.build_optimizer(self.optim, self.named)
         self.engine.attach(self.optimizer)
+        self.rate = 0.0  # of the last step
 
     @property
     def evaluated(self) -> nn.Module:
@@ -66,16 +70,19 @@ class Player:
         """Return the Euclidean norm over all gradients (`Engine.norm`); all ranks call it."""
         return self.engine.norm()
 
-    def update(self, rate: float, gradient_norm: Tensor) -> None:
+    def update(self, rate: float, gradient_norm: Tensor, decays: Mapping[str, Any] | None = None) -> None:
         """Clip, step, and commit the batch norm statistics of the passes that led here.
 
+        decays: betas, momentum or alpha of this step (None = as they are)
         Where the norm, which is equal on all ranks, is not finite, weights, moments and statistics stay
         finite. The average follows them.
         """
         finite = torch.isfinite(gradient_norm)
+        self.rate = rate
         for group in self.optimizer.param_groups:
+            group.update(decays or {})
             group["lr"] = rate
-        self.engine.step(self.optimizer, self.config.optim.clip, gradient_norm, finite)
+        self.engine.step(self.optimizer, self.optim.clip, gradient_norm, finite)
         batch_norm.commit(self.layers, self.comm, finite)
 
     def average(self, clock: int, batch: int) -> None:

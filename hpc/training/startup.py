@@ -20,6 +20,7 @@ from data_shards.shard_format.shard_set import ShardSet
 from hpc.cluster import slurm_env
 from hpc.config import data_order, held_out
 from hpc.config.check import check
+from hpc.config.players import describe, ema_of
 from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
@@ -113,6 +114,10 @@ def first_lines(
     staged = f", staged in {data.stage}" if data.stage else ""
     lines = [
         f"task {config.task['name']}, players {parameters}",
+        *(
+            f"player {name}: {describe(player.optim, ema_of(config, name))}"
+            for name, player in players.items()
+        ),
         f"ranks {comm.world} on {comm.device.type}, engine {_engine(config)}, precision {config.precision}, "
         f"norm_stats {config.norm_stats}, {torch.get_num_threads()} threads a rank",
         f"batch {stage.batch} = {comm.world} x {share}, micro batch "

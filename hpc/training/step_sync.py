@@ -18,6 +18,7 @@ from torch import Tensor
 from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.cluster.signals import StopReason
+from hpc.config.players import key_of, optim_of
 from hpc.config.schema import Config
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
@@ -198,9 +199,10 @@ def refuse_not_finite(sync: StepSync, message: StepMessage, config: Config, comm
     phase, name = message.scalars[place - 1]
     what = f"loss of rank {rank}" if name == "loss" else "gradient (summed over all ranks)"
     ids = ids_by_rank[rank] if name == "loss" else [sample for part in ids_by_rank for sample in part]
+    lr, clip = (key_of(config, phase.player, f"optim.{key}") for key in ("lr", "clip"))
     raise UserError(
         f"the {what} is not finite: phase {phase.name}, clock {message.clock}, sample ids {ids}: lower "
-        f"optim.lr={config.optim.lr}, set optim.clip=1, or use precision=fp32"
+        f"{lr}={optim_of(config, phase.player).lr}, set {clip}=1, or use precision=fp32"
     )
 
 

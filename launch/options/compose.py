@@ -22,10 +22,12 @@ from yaml import YAMLError
 
 from data_shards.errors import UserError
 from hpc.config.parse import from_dict
+from hpc.config.plan import is_task, plan_of
+from hpc.config.players import merged, own_rules
 from hpc.config.rules import WORDS, rules
 from hpc.config.schema import Config
 from hpc.config.text import check_word
-from hpc.config.types import ITEMS, TABLES, as_type, as_typed_tree, flatten, near, shown
+from hpc.config.types import ITEMS, TABLES, as_type, as_typed_tree, common, flatten, near, shown
 from launch.options.conf import CONF, GROUPS, choices, chosen_task, smoke_overrides
 from launch.options.other_words import answer
 from launch.options.site import site_values
@@ -93,7 +95,9 @@ def shared_keys() -> dict[str, Any]:
 def known_keys(task: str) -> dict[str, Any]:
     """Return every dotted key that may be typed for this task, with its default."""
     content = {key: value for key, value in task_yaml(task).items() if key not in (*BESIDE, "defaults")}
-    return {**shared_keys(), **flatten(content)}
+    known = {**shared_keys(), **flatten(content)}
+    players = plan_of(task).players if is_task(task) else ()
+    return {key: known[common(key)] for key in own_rules(players)} | known
 
 
 def composed(words: Sequence[str]) -> Config:
@@ -158,13 +162,14 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key; a table, which is open, keeps what it had."""
     *path, last = key.split(".")
     for part in path:
-        values = values[part]
+        values = values.setdefault(part, {})  # a player's block is there once it is typed
     values[last] = {**values[last], **value} if isinstance(value, Mapping) else value
 
 
 def finish(values: Mapping[str, Any], *, task: str) -> Config:
     """Return the Config of a composed tree without the blocks beside it; defaults type the task's keys."""
     config: Config = from_dict({key: value for key, value in values.items() if key not in BESIDE})
+    config.players = merged(config)
     config.task = as_typed_tree("task.", config.task, task_yaml(task).get("task", {}))
     return config
 
@@ -229,7 +234,7 @@ def typed_value(word: str, like: Any) -> Any:
         parsed = _parser().parse_override(word)
         value = parsed.value()
     except (HydraException, RecursionError, ValueError):  # ValueError: a whole number of 5,000 digits
-        example = TABLES.get(key) or (ITEMS.get(key) if isinstance(like, list) and not like else like)
+        example = TABLES.get(key) or (ITEMS.get(common(key)) if isinstance(like, list) and not like else like)
         raise UserError(f"{shown(word)} cannot be read: type for example {key}={shown(example)}") from None
     if parsed.is_sweep_override():
         raise UserError(f"{shown(word)} is several values: `rostro submit -m ...` starts a run for each")

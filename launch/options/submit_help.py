@@ -21,6 +21,7 @@ Starts a run and returns at once; closing the terminal does not end the run.
   gpus=0 hours=24       SLURM: GPUs of a node; time limit of an allocation (the run resumes in the next one)
   after=RUN             SLURM: start when that run, or job, has ended well
   name=                 of the run directory runs/<name>; default <task>-<date>-<time>
+  players.NAME.optim.lr=  any key of optim and ema for one player alone ({players})
   data.train=FOLDER     packed set; ../val beside it chooses the checkpoint, ../eval is reported
   data.set=NAME         the same as data.train=$ROSTRO_SHARDS/NAME/train
   wait=true             follow the run to its end and return its exit code; Ctrl-C saves and stops it
@@ -48,23 +49,27 @@ def show(words: Sequence[str]) -> int:
     Without `task=NAME` among the words the page lists the keys that all tasks share.
     """
     from hpc.config.check import all_rules
-    from launch.options.compose import known_keys, shared_keys
+    from hpc.config.plan import plan_of
+    from hpc.config.types import flatten
+    from launch.options.compose import known_keys, shared_keys, task_yaml
     from launch.options.conf import choices, chosen_task
 
     if any(word.startswith("task=") for word in words):
         task = chosen_task(words)
         rule_of, known, which = all_rules(task), known_keys(task), f" for task={task}"
+        own = flatten(task_yaml(task))  # of the keys of one player only those that the task sets itself
+        players = ", ".join(plan_of(task).players)
     else:
-        rule_of, known = rules(Config) | WORDS, shared_keys()
+        rule_of, known, own, players = rules(Config) | WORDS, shared_keys(), {}, "the task's"
         which = " (with task=NAME: the task's own keys too, and its defaults)"
     width = shutil.get_terminal_size().columns if os.isatty(1) else 110
     lines = [
         line(key, value, rule_of.get(key), max(80, width))
         for key, value in known.items()
-        if key != "task.name"
+        if key != "task.name" and (key in own or not key.startswith("players."))
     ]
     groups = {group + "s": " | ".join(choices(group)) for group in ("task", "engine", "cluster")}
-    print(HELP.format(**groups, which=which, keys="\n".join(lines)).strip())
+    print(HELP.format(**groups, players=players, which=which, keys="\n".join(lines)).strip())
     print("\nHydra's own flags (--cfg job prints the composed config): --hydra-help")
     return 0
 

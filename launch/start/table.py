@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from hpc.config import data_order, held_out
 from hpc.config.optimizers import OPTIMIZERS
-from hpc.config.schema import Config
+from hpc.config.plan import plan_of
+from hpc.config.players import describe, ema_of, optim_of
+from hpc.config.schema import Config, Ema, Optim
 from hpc.config.sizes import Sizes, micro_batches
 from launch.start import forecast
 from launch.start.data import folders_of
@@ -25,15 +27,27 @@ def memory(plan: RunPlan) -> dict[str, float]:
         activations = max(activations, image * micro_batches(config, stage)[0])
     half = 0.5 if config.precision == "bf16" else 1.0
     world, copy = config.procs * config.nodes, 4.0 * parameters
-    moments = len(OPTIMIZERS[config.optim.name].moments_with(config.optim.momentum))
+    moments = max(len(OPTIMIZERS[o.name].moments_with(o.momentum)) for o, _ in _settings(config).values())
     return {
         "weights": copy,
         "gradients": copy,
         "gradients in transit": copy if world > 1 and config.engine.name == "flat" else 0.0,
         "optimizer": copy * moments,
-        "EMA": copy if config.ema.half_life else 0.0,
+        "EMA": copy if any(ema.half_life for _, ema in _settings(config).values()) else 0.0,
         "activations": activations * half,
     }
+
+
+def _settings(config: Config) -> dict[str, tuple[Optim, Ema]]:
+    """Return optimizer and average of each player."""
+    names = plan_of(config.task["name"]).players
+    return {name: (optim_of(config, name), ema_of(config, name)) for name in names}
+
+
+def _optimizer_rows(config: Config) -> list[tuple[str, str]]:
+    if not config.players:
+        return [("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}")]
+    return [(f"player {name}", describe(*settings)) for name, settings in _settings(config).items()]
 
 
 def micro_text(micro: Sequence[int]) -> str:
@@ -93,7 +107,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
             "images",
             f"{data.size} x {data.size}, order {data_order.describe(data)}, backend {data.backend}{twins}",
         ),
-        ("optimizer", f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}"),
+        *_optimizer_rows(config),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]
     if estimate:

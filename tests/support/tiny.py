@@ -20,12 +20,12 @@ class Killed(Exception):
     """Stands for SIGKILL: nothing after the update is done."""
 
 
-def train_until(comm: Comm, run: str, clocks: list[int]) -> list[str]:
+def train_until(comm: Comm, run: str, clocks: list[int]) -> list[int]:
     """Train to the end; at each of the clocks the ranks die, before anything that is due, and start again.
 
-    Returns the head of the log of every start.
+    Returns the clock of every start.
     """
-    heads = []
+    starts = []
     for clock in [*clocks, -1]:
 
         def die(place: str, now: int, rank: int = 0, at: int = clock) -> None:
@@ -37,9 +37,9 @@ def train_until(comm: Comm, run: str, clocks: list[int]) -> list[str]:
             contextlib.closing(train.Trainer(RunDir(Path(run)), comm)) as trainer,
             contextlib.suppress(Killed),
         ):
-            heads.append(f"{trainer.clock}")
+            starts.append(trainer.clock)
             trainer.fit()
-    return heads
+    return starts
 
 
 def final(run: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the clock."""
+"""The learning rate and the decays as functions of the clock."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hpc.config.rules import rules
 from hpc.config.schema import Optim
-from hpc.optim.schedule import rate
+from hpc.optim.schedule import lazy_share, rate, settings_at
 
 IMAGES = 1_000_000
 SCHEDULES = rules(Optim)["schedule"].one_of
@@ -66,3 +66,43 @@ def test_cosine_is_half_way_in_the_middle_and_step_falls_at_its_shares() -> None
     step = Optim(lr=1.0, schedule="step", steps=[0.5, 0.75], gamma=0.1)
     found = [rate(step, clock, 1000) for clock in (0, 499, 500, 749, 750, 999)]
     assert found == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_rate_holds_and_then_falls() -> None:
+    config = Optim(lr=1.0, schedule="linear", warmup=100, hold=0.5)
+    assert [rate(config, clock, 1000) for clock in (50, 100, 350, 600, 800, 1000)] == [0.5, 1, 1, 1, 0.5, 0]
+
+
+def test_the_momentum_rises_during_the_warmup() -> None:
+    config = Optim(name="sgd", momentum=0.9, warmup=100, warmup_momentum=0.5)
+    found = [settings_at(config, clock, 1000).decays["momentum"] for clock in (0, 50, 100, 500)]
+    assert found == pytest.approx([0.5, 0.7, 0.9, 0.9])
+    adam = Optim(name="adam", betas=[0.9, 0.99], warmup=100, warmup_momentum=0.5)
+    assert settings_at(adam, 50, 1000).decays == {"betas": (0.7, 0.99)}
+
+
+@given(configs(), st.integers(0, IMAGES))
+def test_without_lazy_phases_the_settings_are_those_of_the_config(config: Optim, clock: int) -> None:
+    found = settings_at(config, clock, IMAGES, lazy_share([1, 1]))
+    assert found.lr == rate(config, clock, IMAGES)
+    assert found.decays == {"betas": (0.9, 0.999)}
+
+
+@pytest.mark.parametrize(
+    ("every", "share"),
+    [
+        ([1], 1.0),
+        ([1, 1], 1.0),
+        ([16], 1.0),
+        ([5, 3], 1.0),
+        ([1, 16], 16 / 17),
+        ([4, 1], 4 / 5),
+        ([1, 1, 2], 4 / 5),
+    ],
+)
+def test_lazy_steps_are_shared_out_as_in_stylegan2(every: list[int], share: float) -> None:
+    assert lazy_share(every) == pytest.approx(share, rel=1e-15)
+    config = Optim(name="adam", lr=0.002, betas=[0.0, 0.99], schedule="constant")
+    found = settings_at(config, 0, 100, lazy_share(every))
+    assert found.lr == pytest.approx(0.002 * share)
+    assert found.decays["betas"] == pytest.approx((0.0**share, 0.99**share))

@@ -1,12 +1,18 @@
 """A job that grows: killed at a boundary, in mid-fade and after it, it ends as if nothing had happened."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpc.config.schema import Data, Ema, Engine, Evaluate, Log, Save
+from hpc.checkpoints import store
+from hpc.config.schema import Data, Ema, Engine, Evaluate, Log, Optim, Save
+from hpc.distributed.comm import Comm
+from hpc.runs.run_dir import RunDir
 from hpc.task import build_task
+from hpc.train import Trainer
 from tests.support import tiny
 from tests.support.ranks import launch
 from tests.support.runs import make_run
@@ -31,7 +37,7 @@ def test_a_run_that_grows_is_resumed_bit_for_bit(tmp_path: Path, shards: Path, p
     runs = [growing_run(tmp_path / name, shards, procs=procs) for name in ("straight", "killed")]
     launch(tiny.train_until, procs, str(runs[0]), [])
     found = launch(tiny.train_until, procs, str(runs[1]), [112, 144, 208])
-    assert found == [["0", "96", "128", "192"]] * procs
+    assert found == [[0, 96, 128, 192]] * procs
     one, other = map(tiny.final, runs)
     assert one["clock"] == 288
     assert one["updates"] == 3 + 6 + 6
@@ -39,8 +45,6 @@ def test_a_run_that_grows_is_resumed_bit_for_bit(tmp_path: Path, shards: Path, p
 
 
 def test_moments_are_reset_where_the_stage_says_so(tmp_path: Path, shards: Path) -> None:
-    from hpc.checkpoints import store
-
     run = growing_run(tmp_path / "run", shards, save=Save(every=32, last=20), ema=Ema())
     launch(tiny.train_until, 1, str(run), [])
     unstepped = {
@@ -52,15 +56,39 @@ def test_moments_are_reset_where_the_stage_says_so(tmp_path: Path, shards: Path)
 
 
 def saved_weights(run: Path) -> list[str]:
-    from hpc.checkpoints import store
-
     tensors = store.read(store.listing(run)[-1]).optim["D"]
     return [name for name in tensors if name.endswith("/exp_avg")]
 
 
-def test_a_task_asks_for_stage_and_fade_by_the_clock(tmp_path: Path, shards: Path) -> None:
-    from hpc.runs.run_dir import RunDir
+def test_a_lazy_phase_corrects_rate_and_betas(tmp_path: Path, shards: Path) -> None:
+    """R1 is due at every second update and has a step of its own: c = 2 / 3, for its player alone."""
+    optim = Optim(name="adam", lr=0.01, betas=[0.5, 0.99], schedule="constant")
+    run = growing_run(tmp_path / "run", shards, optim=optim)
+    with contextlib.closing(Trainer(RunDir(run), Comm())) as trainer:
+        trainer.step()
+        (judge,), (maker,) = (
+            {(group["lr"], *group["betas"]) for group in trainer.players[name].optimizer.param_groups}
+            for name in ("D", "G")
+        )
+    assert judge == pytest.approx((0.01 * 2 / 3, 0.5 ** (2 / 3), 0.99 ** (2 / 3)))
+    assert maker == (0.01, 0.5, 0.99)
 
+
+def test_a_task_asks_for_stage_and_fade_by_the_clock(tmp_path: Path, shards: Path) -> None:
     task = build_task(RunDir(growing_run(tmp_path / "run", shards)).config())
     assert [task.stage(clock).level for clock in (0, 95, 96, 191, 192, 500)] == [0, 0, 1, 1, 2, 2]
     assert [task.fade(clock) for clock in (0, 96, 120, 144, 191, 208)] == [1.0, 0.0, 0.5, 1.0, 1.0, 0.25]
+
+
+def test_each_player_has_its_own_settings(tmp_path: Path, shards: Path) -> None:
+    """The rates are those of the log; only G keeps an average; the second start shows the same head."""
+    own = {"D": {"optim": {"lr": 0.5, "schedule": "constant", "warmup": 0}, "ema": {"half_life": 0}}}
+    run = growing_run(tmp_path / "run", shards, images=64, log=Log(every=32), players=own)
+    launch(tiny.train_until, 1, str(run), [])
+    rates = {
+        name: {line[name] for line in map(json.loads, (run / "metrics.jsonl").open()) if name in line}
+        for name in ("lr_D", "lr_G")
+    }
+    assert rates == {"lr_D": {0.5 * (2 / 3)}, "lr_G": {0.0, 0.0005}}  # D has a lazy phase
+    saved = store.read(store.listing(run)[-1])
+    assert saved.ema.keys() == {"G"}

@@ -50,6 +50,20 @@ class Phase:
     collect: bool | None = None
 
 
+@dataclass(frozen=True)
+class Group:
+    """The settings of some parameters of a player, found by name.
+
+    lr: factor of the player's learning rate
+    decay: weight decay of all of them (None = the player's, and none for norms and biases)
+    frozen: whether they are never trained, and their batch norm layers keep the statistics that they have
+    """
+
+    lr: float = 1.0
+    decay: float | None = None
+    frozen: bool = False
+
+
 class Task:
     """A job, built from the run's config; it holds no distributed code."""
 
@@ -78,6 +92,20 @@ class Task:
     def players(self) -> dict[str, nn.Module]:
         """Build the networks, by player name, under the run's seed: one optimizer and one engine each."""
         raise NotImplementedError
+
+    def frozen(self) -> dict[str, nn.Module]:
+        """Build helpers that nothing trains, as an identity network; losses find them in `nets` by name.
+
+        They are put on the device, in eval mode and without gradients. A resume refuses other weights.
+        """
+        return {}
+
+    def groups(self, player: str) -> dict[str, Group]:
+        """Return settings of parameters of a player, by patterns of their names such as `trunk.*`.
+
+        The first pattern that matches a name decides; the others have those of the player.
+        """
+        return {}
 
     def phases(self, clock: int) -> list[Phase]:
         """Return the phases of the update that starts at `clock`, in order."""

@@ -12,6 +12,7 @@ from hpc.config import apex
 from hpc.config.optimizers import MOMENTUM, OPTIMIZERS
 from hpc.config.schema import Optim
 from hpc.optim import apex as apex_optim
+from hpc.optim.groups import Groups, split
 from hpc.optim.lamb import Lamb
 from hpc.optim.novograd import NovoGrad
 from hpc.optim.state import Named, spec_of
@@ -19,15 +20,14 @@ from hpc.optim.state import Named, spec_of
 OWN = {kind.__name__: kind for kind in (Lamb, NovoGrad)}
 
 
-def build_optimizer(config: Optim, named_parameters: Named) -> torch.optim.Optimizer:
-    """Build the optimizer `config.name`. One-dimensional parameters (norms, biases) have no weight decay."""
-    tensors = [(n, p) for n, p in named_parameters if p.ndim > 1]
-    vectors = [(n, p) for n, p in named_parameters if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"name": "decayed", "params": tensors, "weight_decay": config.weight_decay},
-        {"name": "undecayed", "params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+def build_optimizer(
+    config: Optim, named_parameters: Named, by_pattern: Groups | None = None
+) -> torch.optim.Optimizer:
+    """Build the optimizer `config.name`. One-dimensional parameters (norms, biases) have no weight decay.
+
+    by_pattern: settings of parameters by patterns of their names (None = none)
+    """
+    groups = split(named_parameters, by_pattern or {}, config.weight_decay)
     if config.impl == "apex":
         apex.refuse(config.name)
         apex_optim.refuse(named_parameters)

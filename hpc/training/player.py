@@ -13,6 +13,7 @@ from hpc.engines import batch_norm, factory, sharded
 from hpc.engines.sharded import Rows
 from hpc.optim import build
 from hpc.optim.ema import Ema
+from hpc.optim.groups import Groups, freeze
 from hpc.optim.state import reset_state
 from hpc.training import fault_injection
 
@@ -29,9 +30,14 @@ class PlayerState(NamedTuple):
 class Player:
     """One network of a task, ready to be trained on this rank."""
 
-    def __init__(self, name: str, module: nn.Module, config: Config, comm: Comm) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, config: Config, comm: Comm, groups: Groups | None = None
+    ) -> None:
+        """groups: settings of parameters by patterns of their names (None = none)"""
         self.name, self.config, self.comm = name, config, comm
+        groups = groups or {}
         batch_norm.convert(module, mode=config.norm_stats, group=config.norm_group, comm=comm)
+        freeze(module, groups, name)
         module = module.to(comm.device)
         if config.channels_last and config.engine.name != "deepspeed":  # DeepSpeed stores parameters flat
             for tensor in (*module.parameters(), *module.buffers()):
@@ -49,7 +55,7 @@ class Player:
         )
         self.named = self.engine.named
         self.size = sharded.size(module, self.engine.rows)
-        self.optimizer = build.build_optimizer(self.optim, self.named)
+        self.optimizer = build.build_optimizer(self.optim, self.named, groups)
         self.engine.attach(self.optimizer)
         self.rate = 0.0  # of the last step
 
@@ -81,7 +87,7 @@ class Player:
         self.rate = rate
         for group in self.optimizer.param_groups:
             group.update(decays or {})
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         self.engine.step(self.optimizer, self.optim.clip, gradient_norm, finite)
         batch_norm.commit(self.layers, self.comm, finite)
 

@@ -166,8 +166,8 @@ def test_the_message_of_a_batch_that_does_not_divide():
         ({"optim": Optim(schedule="step")}, "optim.steps=[] are not rising shares"),
         ({"optim": Optim(warmup=10**9)}, "optim.warmup=1000000000 is not below images"),
         (
-            {"optim": Optim(schedule="step", steps=[0.5], hold=0.5)},
-            "optim.hold=0.5 belongs to optim.schedule=cosine",
+            {"optim": Optim(schedule="constant", hold=0.5)},
+            "optim.hold=0.5 belongs to optim.schedule=cosine or linear",
         ),
         ({"optim": Optim(hold=0.9, warmup=200_000)}, "optim.hold=0.9 and optim.warmup=200000 leave nothing"),
         ({"optim": Optim(warmup_momentum=0.5)}, "optim.warmup_momentum=0.5 needs a warm-up"),

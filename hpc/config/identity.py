@@ -37,6 +37,8 @@ YOUNGER: dict[str, Any] = {
     "data.balance": "",
     "data.mix": "",
     "data.twins": [],
+    "data.fit": "cover",
+    "data.halves": False,
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from data_shards.loading.batch import IMAGE
+from data_shards.batch import IMAGE
 from hpc.distributed.collectives import broadcast, gather_rows
 from hpc.distributed.comm import Comm
 from hpc.task import Batch, Report, Task

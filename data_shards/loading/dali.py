@@ -99,7 +99,7 @@ class DaliBackend:
     def _inputs(self, job: DecodeRequest) -> tuple[Any, ...]:
         blobs = self._builder.read(job)
         inputs: tuple[Any, ...] = (
-            # DALI's own type: of arrays it would find out one by one from which framework they come.
+            # DALI's own type: given arrays, it would look up the framework of each one.
             [self._wrap(np.frombuffer(blob, np.uint8)) for blob in blobs],
             *dali_view.image_inputs(self._placed(job), padded=False),
         )

@@ -48,7 +48,7 @@ BARS = {"faces / webdataset+PIL": 3.0, "crops / webdataset+PIL": 1.6, "own order
 
 @dataclass
 class Images:
-    """The attributes of `index.ShardSet` that loading uses."""
+    """The attributes of a ShardSet that loading uses."""
 
     folder: Path
     shards: list[Path]
@@ -255,8 +255,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=4000)
-    parser.add_argument("--images", type=int, default=4000, help="timed in each round")
+    parser.add_argument("--images", type=int, default=4000, help="packed, and timed in each round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)

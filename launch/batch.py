@@ -27,7 +27,7 @@ from hpc.config.check import check
 from hpc.config.parse import save_config
 from hpc.config.schema import Config
 from hpc.runs import goodput, requeue
-from hpc.runs.requeue import AGAIN
+from hpc.runs.requeue import REQUEUE_CODE
 from hpc.runs.run_dir import RunDir
 
 STOPPED = 11  # exit code of `start`: nothing is left to be done
@@ -56,7 +56,7 @@ def start(words: Sequence[str]) -> int:
     if run is None:
         run = _make(words, job, lambda path: bind(binding, path))
         try:
-            requeue.begin(run)
+            requeue.count_start(run)
             print("\n".join(shell_lines(run, run.config())))
         except BaseException:  # no rank will start: free its name
             shutil.rmtree(run.path, ignore_errors=True)
@@ -68,20 +68,20 @@ def start(words: Sequence[str]) -> int:
         return STOPPED
     try:
         config = _adapted(run)
-        why = requeue.stuck(run, config.cluster.attempts)
+        why = requeue.stuck_reason(run, config.cluster.attempts)
         if why:
             raise UserError(why)
     except UserError as error:
-        requeue.failed(run, str(error))
+        requeue.mark_failed(run, str(error))
         raise
-    requeue.begin(run)
+    requeue.count_start(run)
     print("\n".join(shell_lines(run, config)))
     return 0
 
 
 def _check_owner(run: RunDir, job: str) -> None:
     """Raise UserError if the run was resumed in another way: it no longer belongs to this job."""
-    owner = run.lock.read().get("job", job)
+    owner = run.ownership.read().get("job", job)
     if owner != job:
         now = f"job {owner}" if owner else "no job"
         raise UserError(f"run {run.name} belongs to {now} since it was resumed: job {job} is over")
@@ -239,12 +239,12 @@ def end(run: RunDir, code: int, signal: str = "") -> int:
     goodput.ended(run)
     if signal:
         run.write_status(state="stopped", asked=REASONS[signal])
-    queued = requeue.known(job).get("BatchFlag", "1") != "0"  # an salloc cannot be requeued
-    again, why = requeue.wanted(
+    queued = requeue.existing_job(job).get("BatchFlag", "1") != "0"  # an salloc cannot be requeued
+    again, why = requeue.decision(
         run, crashed=code != 0, job=job, restart=slurm_env.restart_count(), attempts=attempts
     )
     if not queued:
-        run.lock.transfer_to_job("")
+        run.ownership.transfer_to_job("")
         if run.status()["state"] != "finished":
             print(
                 f"to resume it: rostro resume {run.name} runs={shlex.quote(str(run.path.parent))}",
@@ -252,9 +252,9 @@ def end(run: RunDir, code: int, signal: str = "") -> int:
             )
         return code
     if again:
-        return AGAIN
+        return REQUEUE_CODE
     if why:
-        requeue.failed(run, why)
+        requeue.mark_failed(run, why)
         print(f"error: {why}", file=sys.stderr)
         return code or 1
     return code

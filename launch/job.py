@@ -54,26 +54,26 @@ class Job:
     def _begin(self, run: RunDir) -> None:
         """Count this start; end the job if its starts save nothing or its `after` has not finished."""
         config = run.config()
-        why = requeue.stuck(run, config.cluster.attempts)
+        why = requeue.stuck_reason(run, config.cluster.attempts)
         if not why and config.after and not slurm_env.restart_count():
             why = not_yet(config)
         if why:
-            run.lock.acquire(job=slurm_env.job_id())
-            requeue.failed(run, why)
-            run.lock.release()
+            run.ownership.acquire(job=slurm_env.job_id())
+            requeue.mark_failed(run, why)
+            run.ownership.release()
             sys.exit(f"error: {why}")
-        requeue.begin(run)
+        requeue.count_start(run)
 
     def _requeue(self, run: RunDir) -> None:
         """Put the job back into the queue if the run must resume; all ranks have saved and left in order."""
         job, attempts = slurm_env.job_id(), run.config().cluster.attempts
-        again, why = requeue.wanted(
+        again, why = requeue.decision(
             run, crashed=False, job=job, restart=slurm_env.restart_count(), attempts=attempts
         )
-        if again and not requeue.requeue(job):
+        if again and not requeue.requeue_job(job):
             why = f"SLURM refused `scontrol requeue {job}`: type `rostro resume {run.name}`"
         if why:
-            requeue.failed(run, why)
+            requeue.mark_failed(run, why)
             sys.exit(f"error: {why}")
 
     def _train(self) -> int:

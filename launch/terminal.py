@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 WIDTH = 100  # columns of a table that goes into a pipe or a file
-LAST = 24  # least columns of the last column before another one is left out
-NAME = 34  # least columns of the first column before that, if it is as wide
-FIRST = 12  # least columns of the first column at all
+LAST = 24  # the last column gets at least this width; other columns are dropped to make room for it
+NAME = 34  # the first column keeps up to this width until no more columns can be dropped
+FIRST = 12  # the first column is never narrower than this
 GAP = "  "
 Step = TypeVar("Step")
 
@@ -21,9 +21,9 @@ Step = TypeVar("Step")
 class Column:
     """A column of a table.
 
-    spare: the column with the highest number is left out first if there is no room (0 = it stays)
+    spare: columns are dropped for want of room in falling order of this number (0 = never)
     colours: ANSI number of each cell (empty = none)
-    most: longer cells do not widen the column
+    most: the column grows only to cells up to this length
     """
 
     title: str

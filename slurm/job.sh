@@ -1,13 +1,14 @@
 #!/bin/bash
-# The one batch body: start the ranks of a run, pass signals on, requeue where that is due. slurm/siamese.sh calls it
-# with task=... and the user's words; it also runs by `bash slurm/siamese.sh` inside an salloc. launch/batch.py decides.
-# No `set -u`, no `set -e`: the site's lines (modules, conda) run in this shell.
+# The body of every batch script: it starts the ranks of a run, passes signals on and requeues the job when that is due.
+# slurm/siamese.sh calls it with task=... and the user's words, also when started by `bash slurm/siamese.sh` inside an
+# salloc. Decisions are made in launch/batch.py. `set -u` and `set -e` are left out, because the site's lines (modules,
+# conda) run in this shell.
 
 python='' ranks='' told='' RUN='' mark=rostro-$$
 
-# Signals come at any moment, of which `wait` returns at once and other commands when they have ended. srun hands USR1
-# (the time is nearly over) to the ranks. TERM they have from SLURM itself, which ends the job. Ctrl-C in an salloc
-# reaches nobody but this shell; TERM to srun would kill the ranks, so their step is signalled.
+# A signal may come at any moment: it interrupts `wait` at once, while other commands finish first. USR1 (the time limit
+# is near) goes to srun, which passes it to the ranks. TERM needs no help: SLURM sends it to the ranks when it ends the
+# job. Ctrl-C in an salloc reaches only this shell. TERM to srun would kill the ranks, so it is sent to their job step.
 hear() {
     told=$1
     [ -n "$ranks" ] || return
@@ -18,7 +19,7 @@ hear() {
     esac 2>/dev/null
 }
 
-# However the ranks or the site's lines ended: what comes now, and exit.
+# Runs at exit, however the ranks or the site's lines ended: ask launch.batch what comes next, and do it.
 leave() {
     local status=$1 unheard=$told
     trap - EXIT
@@ -41,7 +42,7 @@ train() {
     checkout=${ROSTRO_CHECKOUT:-$code}
     [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     for word in INT TERM USR1; do
-        # shellcheck disable=SC2064 # the word of now
+        # shellcheck disable=SC2064 # $word is expanded now, on purpose
         trap "hear $word" $word
     done
 
@@ -74,12 +75,12 @@ train() {
             *) PROGRAM+=("${line#program }") ;;
         esac
     done
-    [ -z "$told" ] || exit 0 # there is nothing to be saved
+    [ -z "$told" ] || exit 0 # no rank has started: there is nothing to save
 
     srun "${RANKS[@]}" --job-name="$mark" --output="$RUN/logs/rank%t.log" --open-mode=append \
         "${PROGRAM[@]}" -u -m hpc.rank "$RUN" &
     ranks=$!
-    [ -z "$told" ] || hear "$told" # a signal that came while srun was started
+    [ -z "$told" ] || hear "$told" # it came while srun was being started
     while :; do
         wait $ranks
         status=$?

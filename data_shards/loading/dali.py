@@ -117,7 +117,7 @@ class DaliBackend:
         placed, inputs = job.plan.placed, []
         for name, kind in self._kinds.items():
             files = [np.frombuffer(blob or _absent(kind), np.uint8) for blob in blobs[name]]
-            # DALI's own type: of arrays it would find out one by one from which framework they come.
+            # DALI's own type: given arrays, it would look up the framework of each one.
             wrapped = [self._wrap(file) for file in files for _ in range(job.windows)]
             if kind == "mask":
                 stored = self._stored(job, name)

@@ -86,7 +86,7 @@ class CheckpointManager:
         collectives.agree_or_raise(error, self.comm)
 
     def _commit(self, state: Checkpoint) -> None:
-        store.save(self.run.path, state, guard=self.run.lock.check, comm=self._comm)
+        store.save(self.run.path, state, guard=self.run.ownership.check, comm=self._comm)
         if not self._comm.main:
             return
         restart.note_saved(self.run, state.clock)

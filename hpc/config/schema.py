@@ -147,7 +147,7 @@ class DeepSpeed:
 @dataclass
 class Engine:
     name: str = key("ddp", "how ranks share gradients", one_of=("ddp", "deepspeed", "flat"))
-    bucket_mb: float = key(25.0, "ddp: size of a gradient bucket", above=0)
+    bucket_mb: float = key(25.0, "ddp, deepspeed: size of a gradient bucket in MB", above=0)
     deepspeed: DeepSpeed = block(DeepSpeed)
 
 

@@ -150,9 +150,10 @@ def _status_message(run: RunDir) -> str:
 
 def _may_write(run: RunDir) -> bool:
     """Return whether this is the run's newest start, which may not have the lock yet after a requeue."""
-    lock = run.lock.read()
+    lock = run.ownership.read()
     requeued = slurm_env.in_step() and lock.get("job") == slurm_env.job_id()
-    if not run.lock.new_owner() or (requeued and lock.get("slurm_restarts", 0) < slurm_env.restart_count()):
+    earlier = lock.get("slurm_restarts", 0) < slurm_env.restart_count()
+    if not run.ownership.new_owner() or (requeued and earlier):
         return True
     # Rank 0 of this start may have the lock.
     return statusfile.read_or_warn(run.status_file).get("attempt") == attempt()

@@ -17,7 +17,7 @@ import psutil
 
 from data_shards.files import FileError, MissingFile, parse_json, read_bytes
 from hpc.cluster import slurm, slurm_env
-from hpc.runs.requeue import newest
+from hpc.runs.requeue import newest_clock
 from hpc.runs.run_dir import RunDir
 
 KINDS = ("startup", "train", "wait", "evaluate", "save", "shutdown")
@@ -100,7 +100,7 @@ class TimeLedger:
     def write(self, clock: int | None, **more: Any) -> None:
         """Append the sums so far (`clock`: None = not known yet)."""
         self.enter(self._kind)
-        if not self.main or self.run.lock.new_owner():
+        if not self.main or self.run.ownership.new_owner():
             return
         seconds = {kind: round(value, 3) for kind, value in self.seconds.items()}
         line = {**self.head, "time": time.time(), "clock": clock, "seconds": seconds, **more}
@@ -169,7 +169,7 @@ def starts(run: RunDir, *, over: bool = False) -> list[dict[str, Any]]:
         accounts.append({**sums[-1], "first": first, "ended": end, "lines": known})
     if accounts and over:
         _take_end(accounts[-1])
-    next_clock = max(0, newest(run)) if over else None  # the clock at which the following start begins
+    next_clock = max(0, newest_clock(run)) if over else None  # the clock at which the following start begins
     for account in reversed(accounts):
         trained = account["seconds"]["train"]
         kept = trained if next_clock is None else _trained_until(account, next_clock)

@@ -29,7 +29,7 @@ def note_saved(run: RunDir, clock: int) -> None:
 
 def gone(run: RunDir) -> str:
     """Return why the run must not start (it has saved, and no checkpoint is left); empty where it may."""
-    if requeue.newest(run) >= 0:
+    if requeue.newest_clock(run) >= 0:
         return ""
     last = _saved(run)
     damaged = len(list(run.checkpoints.glob(".damaged-*")))

@@ -19,7 +19,7 @@ from hpc.config.schema import Config
 from hpc.runs import status
 from hpc.runs.ownership import Ownership
 
-ACTIVE = ("starting", "running", "saving")  # states that need a living process to be true
+ACTIVE = ("starting", "running")  # states that need a living process to be true
 RESOLVED = {"precision": ("fp32", "bf16"), "backend": ("host", "dali")}
 
 
@@ -47,7 +47,7 @@ class RunDir:
         self.saved_file = self.path / "saved.json"  # clock of the newest save: hpc/runs/restart.py
         # Starts in a row that did not advance: hpc/runs/requeue.py
         self.starts_file = self.path / "starts.json"
-        self.lock = Ownership(self)
+        self.ownership = Ownership(self)
         self.stop_file = self.path / "stop-asked"  # `rostro stop` writes it; the job is not requeued then
 
     @classmethod
@@ -98,13 +98,14 @@ class RunDir:
         """
         values = status.read(self.status_file)
         values.setdefault("state", "prepared")
-        job = self.lock.job()
-        waiting = values["state"] != "finished" and job and not self.lock.living_here(self.lock.read())
+        owner = self.ownership
+        job = owner.job()
+        waiting = values["state"] != "finished" and job and not owner.living_here(owner.read())
         if waiting and slurm.job_state(job) in slurm.QUEUED:
             values["state"] = "queued"
         if self.requeueing(job, values):
             values["state"] = "requeueing"
-        if values["state"] in ACTIVE and not self.lock.in_use():
+        if values["state"] in ACTIVE and not owner.in_use():
             values["state"] = "dead"
         return values
 
@@ -118,7 +119,7 @@ class RunDir:
 
     def write_status(self, **values: Any) -> None:
         """Change some entries of status.json (rank 0, or the launcher before ranks exist)."""
-        self.lock.check()
+        self.ownership.check()
         content = {**status.read_or_warn(self.status_file), **values, "time": time.time()}
         write_json(self.status_file, content, allow_nan=True)  # a loss may be NaN
 

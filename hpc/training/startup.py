@@ -161,7 +161,7 @@ def locked(run: RunDir, comm: Comm) -> Iterator[None]:
     error = ""
     if comm.main:
         try:
-            run.lock.acquire(job=slurm_env.job_id() if slurm_env.in_step() else "")
+            run.ownership.acquire(job=slurm_env.job_id() if slurm_env.in_step() else "")
             run.write_status(state="starting", pids={}, began=time.time(), attempt=failures.attempt())
         except UserError as refused:
             error = str(refused)
@@ -173,4 +173,4 @@ def locked(run: RunDir, comm: Comm) -> Iterator[None]:
         yield
     finally:
         if comm.main and not error:
-            run.lock.release()
+            run.ownership.release()

@@ -26,7 +26,7 @@ from hpc.task import Batch, Phase
 from hpc.training.player import Player
 
 OWN = ("loss", "norm")  # scalars of every step; a task's own have other names
-# Numbers of an exchange, always as many: ranks with different scalars still meet, and are refused.
+# Length of an exchange: fixed, so that ranks which report different scalars still meet, and are refused.
 SLOTS = 64
 
 

@@ -19,7 +19,7 @@ from launch.options.option import Option, option_lines
 
 OPTIONS = {
     "data": Option(
-        "", "folder of identity folders, or LFW as unpacked: the same on your images, without the verdict"
+        "", "your own images: a folder with one folder a person, or LFW as unpacked; no verdict then"
     ),
     "identities": Option(250, "people drawn: a tenth chooses checkpoint and threshold, a tenth is judged"),
     "per_identity": Option(12, "images of each"),
@@ -32,8 +32,9 @@ OPTIONS = {
 HELP = f"""
 usage: rostro demo [key=value ...]                            (the same: make demo, make demo DATA=FOLDER)
 
-Makes faces, packs them, trains the siamese network on them with 2 ranks, and judges it on people that it has
-not seen. A few minutes on 2 cores. Exit code 1 unless its equal error rate is at most half the pixels'.
+Draws faces, packs them, trains the siamese network on them with 2 ranks, and evaluates it on people that it
+has not seen. It takes a few minutes on 2 cores. The exit code is 1 unless the network's equal error rate is
+at most half that of plain pixels.
 
 {option_lines(OPTIONS)}
 

@@ -60,7 +60,7 @@ def _follow(run: RunDir, files: Mapping[int, IO[bytes]], heads: Mapping[int, str
     looked, living = -LOOK, True
     while living:
         if time.monotonic() > looked + LOOK:
-            living, looked = run.lock.in_use(), time.monotonic()  # before the last reading
+            living, looked = run.ownership.in_use(), time.monotonic()  # before the last reading
         for rank, file in files.items():
             *lines, halves[rank] = (halves[rank] + file.read()).split(b"\n")
             for line in [*lines, *([halves[rank]] if halves[rank] and not living else [])]:

@@ -60,10 +60,10 @@ def main(argv: list[str]) -> int:
     manifest.check_config(run.path, before)
     run.resolved()  # its ranks could not read it either
     config = changed_config(run, before, words[1:])
-    if requeue.newest(run) >= 0 and not any(word.startswith("after=") for word in words):
+    if requeue.newest_clock(run) >= 0 and not any(word.startswith("after=") for word in words):
         config = dataclasses.replace(config, after="")  # the run it waited for has ended
-    if run.lock.in_use():
-        raise UserError(run.lock.refusal())
+    if run.ownership.in_use():
+        raise UserError(run.ownership.refusal())
     status = run.status()
     if status["state"] == "finished":
         raise UserError(
@@ -103,11 +103,11 @@ def _again(words: list[str]) -> bool:
 
 
 def _set_aside(run: RunDir) -> None:
-    run.lock.acquire()
+    run.ownership.acquire()
     try:
         folder = run.path / restart.set_aside(run)
     except BaseException:
-        run.lock.release()
+        run.ownership.release()
         raise
     print(f"run {run.name} starts again from 0; what it had made is in {folder}", flush=True)
 

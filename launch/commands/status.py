@@ -40,7 +40,7 @@ Example: rostro status runs=/scratch/runs json=true
 """
 
 GREEN, CYAN, RED = 32, 36, 31
-COLOURS = {"running": GREEN, "saving": GREEN, "starting": CYAN, "dead": RED, "failed": RED, "damaged": RED}
+COLOURS = {"running": GREEN, "starting": CYAN, "dead": RED, "failed": RED, "damaged": RED}
 OVER = ("failed", "dead")  # states in which unsaved work is lost
 METRICS = 4  # figures shown in the table
 WRONG = ("failed", "damaged")  # states that have a message
@@ -105,7 +105,7 @@ def _described(run: RunDir) -> dict[str, Any]:
     over = status["state"] in OVER
     account = goodput.summary(run, over=over)
     ended = failures.root_cause(run) if over else None
-    job = run.lock.job()
+    job = run.ownership.job()
     return {
         "run": run.name,
         "path": str(run.path),
@@ -121,7 +121,7 @@ def _described(run: RunDir) -> dict[str, Any]:
         "metrics": status.get("metrics") or {},
         "ranks": config.procs * config.nodes,
         "starts": account["starts"],
-        "restarts": max(account["starts"] - 1, int(run.lock.read().get("restarts", 0))),
+        "restarts": max(account["starts"] - 1, int(run.ownership.read().get("restarts", 0))),
         "goodput": account["goodput"],
         "damaged_lines": account["damaged"],
         "seconds": account["seconds"],
@@ -130,7 +130,7 @@ def _described(run: RunDir) -> dict[str, Any]:
         "slurm": (slurm.job_word(job) or "unknown") if job and status["state"] != "finished" else "",
         "updated": status.get("time"),
         "message": status.get("message", ""),
-        "guilty": dataclasses.asdict(ended) if ended else None,
+        "root_cause": dataclasses.asdict(ended) if ended else None,
     }
 
 
@@ -144,7 +144,7 @@ def show_more(run: RunDir, row: dict[str, Any]) -> None:
             if seconds > 0:
                 shown = duration(seconds) if seconds >= 10 else f"{seconds:.1f}s"
                 print(f"  {goodput.NAMES[kind]:<22}{shown:>9}  {seconds / row['allocated']:.0%}")
-    ended = row.get("guilty")
+    ended = row.get("root_cause")
     if ended:
         print(f"rank {ended['rank']} ended it: {ended['message']}")
         log = run.log(ended["rank"])

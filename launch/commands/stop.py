@@ -29,7 +29,7 @@ Example: rostro stop siamese-20260101-120000
 def main(argv: list[str]) -> int:
     keys = parse(argv, OPTIONS, positional=("run",), required=("run",))
     run = RunDir.open(keys.run, runs=keys.runs)
-    if not run.lock.in_use():
+    if not run.ownership.in_use():
         state = run.status()["state"]
         raise UserError(f"run {run.name} is not running, it is {state}: `rostro status {run.path}` shows it")
     stop(run, timeout=keys.timeout)
@@ -45,17 +45,17 @@ def main(argv: list[str]) -> int:
 
 def stop(run: RunDir, *, timeout: float) -> None:
     """Ask the ranks to leave and wait until they have; UserError if they cannot be asked or are too slow."""
-    if run.lock.job():
-        stop_job(run, run.lock.job(), timeout=timeout)
+    if run.ownership.job():
+        stop_job(run, run.ownership.job(), timeout=timeout)
         return
-    lock = run.lock.read()
+    lock = run.ownership.read()
     place = (lock.get("host", ""), lock["pid"], lock.get("started")) if lock else ("", 0)
     owner = place[1] if alive(*place) is True else None
     if not ask_to_stop(run, owner):
         elsewhere = sorted({place[0] for place in run.ranks().values()} | ({place[0]} if lock else set()))
         raise UserError(f"run {run.name} runs on {', '.join(elsewhere)}: type `rostro stop {run.path}` there")
     end, asked = time.monotonic() + timeout, time.monotonic()
-    while run.lock.in_use():
+    while run.ownership.in_use():
         if time.monotonic() > end:
             pids = " ".join(map(str, living_ranks(run)))
             raise UserError(
@@ -77,7 +77,7 @@ def stop_job(run: RunDir, job: str, *, timeout: float) -> None:
             f"where one does; if that cluster is gone, delete {run.lock_file}"
         )
     end, asked = time.monotonic() + timeout, time.monotonic()
-    while run.lock.in_use():
+    while run.ownership.in_use():
         if time.monotonic() > end:
             raise UserError(f"job {job} did not leave in timeout={timeout:g} seconds: type scancel {job}")
         if time.monotonic() > asked + 5:  # a step that was just being launched received nothing

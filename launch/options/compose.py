@@ -1,4 +1,4 @@
-"""Compose the words of the command line into a checked Config, by Hydra; each error is one line of ours.
+"""Turns the words of the command line into a typed Config, with Hydra's help; every error is one line.
 
 The blocks `smoke` and `memory` of a task's yaml are not part of a run's config.
 """

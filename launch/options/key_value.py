@@ -1,6 +1,6 @@
-"""The grammar of every command but `submit`: `key=value`, typed by the declared options, strict.
+"""Parses the `key=value` words of every command except `submit`; each value must have its option's type.
 
-`submit` has the same grammar through Hydra, with groups and sweeps on top: `launch/options/compose.py`.
+`submit` reads the same form through Hydra, which adds groups and sweeps: `launch/options/compose.py`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""The site file: the facts of a cluster that hold for every run, kept outside of the checkout.
+"""The site file: facts about a cluster that hold for every run, kept outside the checkout.
 
-$ROSTRO_SITE, or ~/.config/rostro/site.yaml. It gives defaults to keys of `cluster`, and to gpus, hours and
-runs; the command line overrides it. An unknown key is refused.
+It is $ROSTRO_SITE or ~/.config/rostro/site.yaml. It sets defaults for the keys of `cluster` and for those of
+`BESIDE`; the command line overrides them. An unknown key is refused.
 """
 
 import dataclasses

@@ -157,5 +157,5 @@ def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     restart.note_saved(draft, 0)
     draft.write_status(state="prepared", clock=0, images=plan.config.images)
     if job:
-        draft.lock.acquire(job=job)
-        draft.lock.transfer_to_job(job)
+        draft.ownership.acquire(job=job)
+        draft.ownership.transfer_to_job(job)

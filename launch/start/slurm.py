@@ -19,7 +19,7 @@ from hpc.config.schema import Config
 from hpc.config.text import VARIABLE
 from hpc.config.types import shown
 from hpc.runs.ownership import SUBMITTING
-from hpc.runs.requeue import AGAIN
+from hpc.runs.requeue import REQUEUE_CODE
 from hpc.runs.run_dir import RunDir
 from launch import job
 from launch.start.shell import Variable, Word, joined, module_lines, quoted
@@ -66,12 +66,12 @@ def dependency(after: str, runs: str) -> str:
         raise UserError(f"after={after}: {error}; leave after= out to wait for nothing") from None
     if run.status()["state"] == "finished":
         return ""
-    if not run.lock.job() or not run.lock.in_use():
+    if not run.ownership.job() or not run.ownership.in_use():
         raise UserError(
             f"after={after}: that run is {run.status()['state']} and no job of it is left: type "
             f"`rostro resume {after}` first, or leave after= out"
         )
-    return f"afterok:{run.lock.job()}"
+    return f"afterok:{run.ownership.job()}"
 
 
 def setup_lines(run: RunDir, config: Config) -> list[str]:
@@ -131,7 +131,7 @@ def owner_lines(run: RunDir, config: Config) -> list[str]:
         "    local code=$?",
         "    [ $code -eq 0 ] || exit $code",
         f"    {path} {python} -m launch.batch end {quoted(str(run.path))} 0",
-        f"    code=$?; [ $code -eq {AGAIN} ] || exit $code",
+        f"    code=$?; [ $code -eq {REQUEUE_CODE} ] || exit $code",
         '    scontrol requeue "$SLURM_JOB_ID" && sleep 120 # SLURM ends this script',
         "    exit 1",
         "}",
@@ -209,7 +209,7 @@ def submit(run: RunDir, config: Config) -> str:
             ) from None
     number = str(queued.job_id)
     try:
-        run.lock.transfer_to_job(number)
+        run.ownership.transfer_to_job(number)
     except BaseException:  # the disk is full: the queued job would find no run
         slurm.ask("scancel", number)
         raise
@@ -243,4 +243,4 @@ def _variables(run: RunDir) -> Iterator[None]:
 
 def submitting(run: RunDir) -> None:
     """Lock the run for a job that has no id yet."""
-    run.lock.acquire(job=SUBMITTING)
+    run.ownership.acquire(job=SUBMITTING)

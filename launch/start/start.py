@@ -18,18 +18,18 @@ def start_run(run: RunDir, config: Config, before: NewRun | OldRun) -> int:
     """
     from launch.start import local
 
-    requeue.forget(run)
+    requeue.forget_failures(run)
     if config.cluster.name == "slurm":
         return _queue(run, config, before)
-    run.lock.acquire()
+    run.ownership.acquire()
     try:
         run.write_status(state="starting", images=config.images, pids={}, message="")
         pid = local.start_ranks(run, config.procs)
     except BaseException:
         run.write_status(state="failed", message="the ranks could not be started")
-        run.lock.release()
+        run.ownership.release()
         raise
-    run.lock.transfer_to_process(pid)
+    run.ownership.transfer_to_process(pid)
     quiet = shutil.which("sbatch") and not answers()
     _say_where(run, f"this machine{' (sbatch is installed, but no SLURM answers)' if quiet else ''}")
     if not config.wait:

@@ -84,5 +84,5 @@ class OldRun:
 
 
 def _owner(run: RunDir) -> list[object]:
-    owner = run.lock.read()
+    owner = run.ownership.read()
     return [owner.get("host"), owner.get("pid")]

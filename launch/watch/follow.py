@@ -49,7 +49,7 @@ class Bar:
             return
         status = statusfile.read_or_warn(self._run.status_file)
         clock, images, rate = (status.get(key) or 0 for key in ("clock", "images", "rate"))
-        running = status.get("state") in ("running", "saving") and rate
+        running = status.get("state") == "running" and rate
         more = (
             f"{rate:,.0f} img/s  left {duration((images - clock) / rate)}" if running else status.get("state")
         )

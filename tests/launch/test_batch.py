@@ -61,7 +61,7 @@ def test_a_requeue_finds_its_run_wherever_runs_are(tmp_path, words, monkeypatch,
     for more, place in (([], "scratch"), (["runs=~/x"], "home/x")):
         run = started(*words, "name=a", *more)
         assert run.path == tmp_path / place / "a"
-        assert run.lock.job() == "7"
+        assert run.ownership.job() == "7"
         assert run.status()["state"] == "prepared"
         before = run.config_file.read_text()
         capsys.readouterr()
@@ -92,7 +92,7 @@ def test_a_start_that_is_killed_at_the_commit_of_its_run_leaves_a_requeue_workin
         batch.main(["start", *words, "name=a"])
     monkeypatch.setattr(Path, "rename", rename)
     run = started(*words, "name=a", restart=1)
-    assert (run.name, run.lock.job()) == ("a", "7")
+    assert (run.name, run.ownership.job()) == ("a", "7")
 
 
 def test_a_run_of_that_name_that_another_job_made_is_not_taken_for_ones_own(words, monkeypatch):
@@ -186,7 +186,7 @@ def test_a_requeue_that_cannot_go_on_says_so_in_the_runs_status(words, monkeypat
 @pytest.mark.parametrize("owner", ["8", ""])
 def test_a_job_leaves_a_run_alone_that_was_resumed_in_another_way(words, monkeypatch, owner):
     run = started(*words, "name=a")
-    run.lock.transfer_to_job(owner)
+    run.ownership.transfer_to_job(owner)
     before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
@@ -291,7 +291,7 @@ def test_a_signal_of_the_time_limit_reaches_the_ranks_of_this_job_alone(site):
     assert code == 0, errors
     assert heard.exists()
     assert not site.calls("scancel")
-    assert RunDir(site.folder / "runs" / "a-1").lock.job() == "7_1"
+    assert RunDir(site.folder / "runs" / "a-1").ownership.job() == "7_1"
 
 
 def test_ctrl_c_in_an_salloc_stops_the_ranks_and_frees_the_run(site):
@@ -308,4 +308,4 @@ def test_ctrl_c_in_an_salloc_stops_the_ranks_and_frees_the_run(site):
     assert site.calls("scancel") == ["scancel --signal=TERM 7.3"]
     run = RunDir(site.folder / "runs" / "a")
     assert "to resume it: rostro resume a" in errors
-    assert not run.lock.in_use()
+    assert not run.ownership.in_use()

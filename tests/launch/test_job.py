@@ -41,7 +41,7 @@ def rank(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_starts_that_slurm_repeats_without_progress_come_to_an_end(tmp_path, monkeypatch, rank):
     """Preempted with too short a grace time, a lost node: nobody but the next start can see it."""
     run = make(tmp_path, "a", cluster=Cluster(attempts=3))
-    run.lock.acquire(job="7")
+    run.ownership.acquire(job="7")
     for count in range(3):
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(count))
         job.Job(str(run.path))._begin(run)
@@ -59,11 +59,11 @@ def test_a_run_does_not_start_after_one_that_was_stopped(tmp_path, monkeypatch, 
     """Whose job ended well for SLURM."""
     first, second = make(tmp_path, "first"), make(tmp_path, "second", after="first")
     first.write_status(state="stopped", clock=96)
-    second.lock.acquire(job="7")
+    second.ownership.acquire(job="7")
     with pytest.raises(SystemExit, match="after=first: that run is stopped: `rostro resume first`"):
         job.Job(str(second.path))._begin(second)
     assert second.status()["state"] == "failed"
-    assert requeue.newest(second) < 0
+    assert requeue.newest_clock(second) < 0
     first.write_status(state="finished")
     job.Job(str(second.path))._begin(second)
     assert second.starts_file.exists()
@@ -75,7 +75,7 @@ def test_a_run_does_not_start_after_one_that_was_stopped(tmp_path, monkeypatch, 
 def test_a_run_that_gives_up_is_a_failed_job(tmp_path, monkeypatch, rank):
     """So that nothing that waits for it starts."""
     run = make(tmp_path, "a")
-    monkeypatch.setattr(requeue, "wanted", lambda *args, **more: (False, "it gives up"))
+    monkeypatch.setattr(requeue, "decision", lambda *args, **more: (False, "it gives up"))
     with pytest.raises(SystemExit, match="it gives up"):
         job.Job(str(run.path))._requeue(run)
     assert run.status()["state"] == "failed"
@@ -97,15 +97,15 @@ def test_a_run_of_this_machine_is_no_part_of_the_job_in_which_it_is_typed(tmp_pa
     finally:
         stopped = rostro("stop", "a", cwd=tmp_path, **STEP, **path)
     assert "a: stopped at" in stopped.stdout, stopped.stderr
-    assert run.lock.read()["job"] == ""
+    assert run.ownership.read()["job"] == ""
     assert not said.exists()
 
 
 def test_a_queued_run_may_be_stopped_from_inside_of_another_job(tmp_path):
     run = make(tmp_path / "runs", "a")
     run.write_status(state="starting")
-    run.lock.acquire(job="12")
-    run.lock.transfer_to_job("12")
+    run.ownership.acquire(job="12")
+    run.ownership.transfer_to_job("12")
     gone = tmp_path / "gone"
     fake(tmp_path / "bin", "scontrol", f"[ -e {gone} ] && echo JobState=CANCELLED || echo JobState=PENDING")
     fake(tmp_path / "bin", "scancel", f"touch {gone}")

@@ -76,7 +76,7 @@ def test_a_refused_submission_leaves_its_name_free(tmp_path, words, sbatch, caps
     assert not (tmp_path / "deep").exists()
     says(sbatch, "echo Submitted batch job 7")
     assert cli.main(["submit", *words, "name=badp", "runs=deep/runs"]) == 0
-    assert RunDir(tmp_path / "deep" / "runs" / "badp").lock.job() == "7"
+    assert RunDir(tmp_path / "deep" / "runs" / "badp").ownership.job() == "7"
 
 
 @pytest.mark.parametrize("how", [*SAYS, "is left by Ctrl-C"])
@@ -119,7 +119,7 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, words, sbat
         assert everything(tmp_path / "runs") == before
     says(sbatch, "echo Submitted batch job 7")
     assert cli.main(["resume", "a"]) == 0
-    assert (run.config().hours, run.lock.job()) == (24.0, "7")
+    assert (run.config().hours, run.ownership.job()) == (24.0, "7")
 
 
 def test_a_resumed_run_waits_no_more_for_what_is_deleted(tmp_path, words, capsys):
@@ -170,7 +170,7 @@ def test_a_batch_job_whose_plan_cannot_be_written_leaves_no_run(tmp_path, words,
 )
 def test_a_run_between_save_and_requeue_says_so(tmp_path, words, monkeypatch, capsys, asked, info, state):
     run = create.prepare([*words, "name=a"])
-    run.lock.transfer_to_job("7")
+    run.ownership.transfer_to_job("7")
     run.write_status(state="stopped", asked=asked)
     monkeypatch.setattr(hpc.cluster.slurm, "job_info", lambda job: info)
     assert run.status()["state"] == state
@@ -189,4 +189,4 @@ def test_what_another_start_took_meanwhile_is_not_put_back(tmp_path):
     taken = {"host": "elsewhere", "pid": 11, "started": 1.0, "job": ""}
     write_json(run.lock_file, taken)
     before.undo()
-    assert run.lock.read() == taken
+    assert run.ownership.read() == taken

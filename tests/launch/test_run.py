@@ -77,7 +77,7 @@ def test_start_list_stop_resume(tmp_path, shards):
     assert "a: stopped at" in output
     assert "cosine_genuine" in output  # the log was shown
     assert load_config(run.config_file).procs == 1
-    assert run.lock.read()["restarts"] == 1
+    assert run.ownership.read()["restarts"] == 1
     table = rostro("status", cwd=tmp_path).stdout
     assert "stopped" in table
 

@@ -91,7 +91,7 @@ class Field:
         run, status = self.run(name), self.run(name).status()
         assert status["state"] != "finished", f"{name} came to its end, undisturbed: {status}"
         here = any(alive(*place) for place in run.ranks().values())  # else the file is of the start before
-        return int(status.get("clock") or 0) if status["state"] in ("running", "saving") and here else 0
+        return int(status.get("clock") or 0) if status["state"] == "running" and here else 0
 
     def wait_restart(self, job: str, count: int, *, limit: float = 120) -> None:
         """Until SLURM has put the job back into the queue for the `count`th time."""

@@ -116,7 +116,7 @@ def test_stop_and_resume_and_wait(field: Field) -> None:
         text=True,
     )
     field.wait_clock("w", 64)
-    job = field.run("w").lock.job()
+    job = field.run("w").ownership.job()
     field.cluster.run("scontrol", "requeue", job)
     field.wait_restart(job, 1)
     seen = field.run("w").status()["clock"]
@@ -132,7 +132,7 @@ def test_stop_and_resume_and_wait(field: Field) -> None:
     held = field.rostro("resume", "w", "cluster.sbatch={hold: true}").stdout
     assert field.run("w").status()["state"] == "queued", held
     assert "w: stopped" in field.rostro("stop", "w").stdout
-    assert field.cluster.state(field.run("w").lock.job()) == "CANCELLED"
+    assert field.cluster.state(field.run("w").ownership.job()) == "CANCELLED"
 
 
 def _rostro(field: Field, *typed: object) -> list[str]:
@@ -156,7 +156,7 @@ def test_the_same_script_runs_by_bash_in_an_salloc(field: Field) -> None:
     for name in ("one", "two"):
         assert field.run(name).status()["state"] == "finished"
         assert field.run(name).config().nodes == 2
-        assert not field.run(name).lock.in_use()
+        assert not field.run(name).ownership.in_use()
 
 
 def test_a_start_that_was_overtaken_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +170,9 @@ def test_a_start_that_was_overtaken_writes_nothing(tmp_path: Path, monkeypatch: 
     with pytest.raises(UserError, match="belongs to another start now"):
         run.write_status(state="running")
     with pytest.raises(UserError, match="was started again by its job 7"):
-        run.lock.acquire(job="7")
+        run.ownership.acquire(job="7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     run.write_status(state="running")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    assert run.lock.acquire(job="7") == 2
-    assert run.lock.read()["slurm_restarts"] == 2
+    assert run.ownership.acquire(job="7") == 2
+    assert run.ownership.read()["slurm_restarts"] == 2

@@ -47,7 +47,7 @@ def test_losses_add_up_to_the_allocated_time(field: Field) -> None:
 
     assert field.wait_ended(failed) == "FAILED"
     row = json.loads(field.rostro("status", "failed", "json=true").stdout)[0]
-    assert (row["state"], row["slurm"], row["guilty"]["rank"]) == ("failed", "FAILED", 1)
+    assert (row["state"], row["slurm"], row["root_cause"]["rank"]) == ("failed", "FAILED", 1)
     assert row["message"].startswith("rank 1: it died without a word")
     info = field.cluster.job(failed)
     given = slurm.started(info, "EndTime") - slurm.started(info)

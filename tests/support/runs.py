@@ -25,20 +25,18 @@ TASK = {
 }
 
 
+def data_of(shards: Path, **changes: Any) -> Data:
+    """The set under `shards`, small and by one host thread; `changes`: fields of Data."""
+    sets = {"train": str(shards / "train"), "eval": str(shards / "eval")}
+    return Data(**{"size": 32, "order": "groups", "backend": "host", "threads": 1} | sets | changes)
+
+
 def make_run(path: Path, shards: Path, **changes: Any) -> Path:
     """A run of 320 images in batches of 16 on the set under `shards`; `changes`: fields of Config."""
-    data = Data(
-        train=str(shards / "train"),
-        eval=str(shards / "eval"),
-        size=32,
-        order="groups",
-        backend="host",
-        threads=1,
-    )
     values: dict[str, Any] = {
         "images": 320,
         "batch": 16,
-        "data": data,
+        "data": data_of(shards),
         "ema": Ema(half_life=100),
         "save": Save(every=96),
         "eval": Evaluate(every=160, batch=16),

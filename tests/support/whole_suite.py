@@ -5,22 +5,27 @@ output of the others is shown as it comes, that of SLURM's tests when both have 
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTEST = [sys.executable, "-m", "pytest"]
+MEMORY = Path("/dev/shm")
+NEEDED = 4 << 30  # bytes; the files of all tests are a tenth of it
 
 
 def main() -> int:
     """Run all tests; return the first exit code of pytest that is not zero."""
-    # Threads that wait for each other's turn on shared cores cost more time than they save.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryFile() as output:
+    with scratch() as folder, tempfile.TemporaryFile() as output:
+        # Threads that wait for each other's turn on shared cores cost more time than they save.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "TMPDIR": folder}
         ways = (["--ignore=tests/slurm"], None), (["tests/slurm"], output)
         suites = [
             # In sessions of their own: a second Ctrl-C would keep pytest from ending what its tests started.
@@ -44,6 +49,16 @@ def main() -> int:
             output.seek(0)
             print(output.read().decode(errors="replace"), flush=True)
     return next(filter(None, codes), 0)
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    """A folder for what the tests write: in memory if there is room, since they force many files to disk."""
+    usable = MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # some tests write programs
+    place = MEMORY if usable and shutil.disk_usage(MEMORY).free >= NEEDED else None
+    with tempfile.TemporaryDirectory(prefix="rostro-tests-", dir=place) as folder:
+        os.chmod(folder, 0o755)  # tests of other users reach what is theirs in it
+        yield folder
 
 
 if __name__ == "__main__":

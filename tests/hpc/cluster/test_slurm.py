@@ -58,17 +58,17 @@ def test_fields_of_a_job() -> None:
 def test_starts_that_save_nothing_are_counted_and_progress_resets_them(tmp_path) -> None:
     run = RunDir(tmp_path)
     for count in (1, 2):
-        requeue.begin(run)
-        assert requeue.stuck(run, 3) == "", count
-    requeue.begin(run)
-    assert "3 starts in a row saved nothing beyond the beginning" in requeue.stuck(run, 3)
+        requeue.count_start(run)
+        assert requeue.stuck_reason(run, 3) == "", count
+    requeue.count_start(run)
+    assert "3 starts in a row saved nothing beyond the beginning" in requeue.stuck_reason(run, 3)
     (run.checkpoints / "000000000096").mkdir(parents=True)
-    assert requeue.stuck(run, 3) == ""
+    assert requeue.stuck_reason(run, 3) == ""
     for _ in range(3):
-        requeue.begin(run)
-    assert "beyond clock 96" in requeue.stuck(run, 3)
-    requeue.forget(run)
-    assert requeue.stuck(run, 3) == ""
+        requeue.count_start(run)
+    assert "beyond clock 96" in requeue.stuck_reason(run, 3)
+    requeue.forget_failures(run)
+    assert requeue.stuck_reason(run, 3) == ""
 
 
 def test_who_requeues(tmp_path, monkeypatch) -> None:
@@ -78,7 +78,7 @@ def test_who_requeues(tmp_path, monkeypatch) -> None:
     def asked(info: dict[str, str], *, crashed: bool = False, **status: object) -> bool:
         monkeypatch.setattr(slurm, "job_info", lambda job: info)
         write_json(run.status_file, {"state": "stopped", "asked": 0, **status})
-        return requeue.wanted(run, crashed=crashed, job="5", restart=1, attempts=3)[0]
+        return requeue.decision(run, crashed=crashed, job="5", restart=1, attempts=3)[0]
 
     running = {"JobState": "RUNNING", "Restarts": "1", "PreemptTime": "None"}
     taken = running | {"PreemptTime": "2030-01-01T00:00:00"}
@@ -104,14 +104,14 @@ def test_a_controller_that_is_busy_is_asked_again(tmp_path, monkeypatch) -> None
     answers = [{}, {}, {"JobState": "RUNNING", "Restarts": "0", "PreemptTime": "2030-01-01T00:00:00"}]
     monkeypatch.setattr(requeue.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(slurm, "job_info", lambda job: answers.pop(0))
-    assert requeue.wanted(run, crashed=False, job="5", restart=0, attempts=3) == (True, "")
+    assert requeue.decision(run, crashed=False, job="5", restart=0, attempts=3) == (True, "")
     assert answers == []
     monkeypatch.setattr(slurm, "job_info", lambda job: {})
     clock = iter(range(0, 10**6, 60))
     monkeypatch.setattr(requeue.time, "monotonic", lambda: next(clock))
-    assert requeue.wanted(run, crashed=False, job="5", restart=0, attempts=3) == (True, "")
+    assert requeue.decision(run, crashed=False, job="5", restart=0, attempts=3) == (True, "")
     run.stop_file.touch()
-    assert requeue.wanted(run, crashed=False, job="5", restart=0, attempts=3) == (False, "")
+    assert requeue.decision(run, crashed=False, job="5", restart=0, attempts=3) == (False, "")
 
 
 def test_a_job_that_waits_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,16 +16,9 @@ from hpc.config.schema import Cluster, Config, Data, Optim
 from hpc.config.sizes import sizes
 from hpc.config.stages import check_stages
 from hpc.config.types import as_type
+from tests.support import runs
 
-TASK = {
-    "name": "siamese",
-    "trunk": "small",
-    "embedding": 16,
-    "loss": "contrastive",
-    "margin": 1.0,
-    "temperature": 0.1,
-    "mirror": True,
-}
+TASK = runs.TASK | {"mirror": True}
 
 
 def config(**changes) -> Config:

@@ -27,7 +27,7 @@ from hpc.tasks import siamese_plan
 from launch.options.compose import composed
 from launch.start import data as plan
 from tests.support.labelled_set import labelled
-from tests.support.runs import TASK, make_run
+from tests.support.runs import TASK, data_of, make_run
 from tests.support.sets import pack_set
 from tests.support.small_set import build, jpeg, photo
 
@@ -156,15 +156,7 @@ def test_a_siamese_run_trains_on_a_part_of_its_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packed = pack_set(tmp_path)
-    data = Data(
-        train=str(packed / "train"),
-        eval=str(packed / "eval"),
-        size=32,
-        order="groups",
-        rows="identity>=3 and identity!=7",
-        backend="host",
-        threads=1,
-    )
+    data = data_of(packed, rows="identity>=3 and identity!=7")
     config = RunDir(make_run(tmp_path / "run", packed, data=data, images=160)).config()
     sets = plan.check_data(config)
     assert orders.epoch_images(config, sets["train"]) == 55  # 11 identities of 5 images

@@ -19,7 +19,7 @@ from hpc.data import staging
 from hpc.distributed.comm import Comm
 from launch.audit.compare import differences
 from tests.support.ranks import launch
-from tests.support.runs import TASK, finish, make_run, start
+from tests.support.runs import TASK, data_of, finish, make_run, start
 from tests.support.sets import pack_set
 
 
@@ -28,24 +28,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_set(tmp_path_factory.mktemp("set"))
 
 
-def _data(shards: Path, folder: str = "") -> Data:
-    return Data(
-        train=str(shards / "train"),
-        eval=str(shards / "eval"),
-        size=32,
-        order="groups",
-        backend="host",
-        threads=1,
-        stage=folder,
-    )
-
-
 def test_a_staged_run_reads_the_copy_and_equals_one_that_does_not(tmp_path: Path, shards: Path) -> None:
     plain = make_run(tmp_path / "plain", shards, procs=2)
     assert [code for code, *_ in finish(start(plain, 2))] == [0, 0]
     source = tmp_path / "source"
     shutil.copytree(shards, source)
-    run = make_run(tmp_path / "run", source, procs=2, data=_data(source, "$NODE_DISK/rostro"))
+    run = make_run(tmp_path / "run", source, procs=2, data=data_of(source, stage="$NODE_DISK/rostro"))
     node = {"NODE_DISK": str(tmp_path / "node")}
     found = finish(start(run, 2, variables=node | {"ROSTRO_FAULT": "step@112"}))
     assert [int(path.name) for path in store.listing(run)] == [96], found
@@ -66,7 +54,7 @@ def _folders(comm: Comm, shards: str, root: str, bad: int) -> dict[str, str] | s
         del os.environ["NODE_DISK"]
     node = dataclasses.replace(comm, local_rank=0)
     try:
-        return staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node)
+        return staging.folders(Config(data=data_of(Path(shards), stage="$NODE_DISK")), node)
     except UserError as error:
         return str(error)
 
@@ -98,7 +86,7 @@ def _stopped(comm: Comm, shards: str, root: str) -> StopReason:
         node = dataclasses.replace(comm, local_rank=0)
         try:
             reason = StopReason(2 * comm.rank)
-            staging.folders(Config(data=_data(Path(shards), "$NODE_DISK")), node, lambda: reason)
+            staging.folders(Config(data=data_of(Path(shards), stage="$NODE_DISK")), node, lambda: reason)
         except staging.StagingStopped as stopped:
             return stopped.reason
     return StopReason.NONE

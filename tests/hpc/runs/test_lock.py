@@ -27,10 +27,10 @@ def _take(folder: Path, barrier: Any, won: Any) -> None:
         run = RunDir(folder / str(number))
         barrier.wait()
         try:
-            run.lock.acquire()
+            run.ownership.acquire()
         except UserError:
             continue
-        won.put((number, os.getpid(), run.lock.read()["restarts"]))
+        won.put((number, os.getpid(), run.ownership.read()["restarts"]))
     barrier.wait()  # a winner that left would be a dead owner
 
 
@@ -51,7 +51,7 @@ def test_of_many_takers_one_wins_in_every_round(tmp_path: Path) -> None:
     assert won.empty()
     assert sorted(number for number, *_ in found) == list(range(ROUNDS))
     for number, pid, restarts in found:
-        assert RunDir(tmp_path / str(number)).lock.read()["pid"] == pid
+        assert RunDir(tmp_path / str(number)).ownership.read()["pid"] == pid
         assert restarts == (4 if BEFORE[number % len(BEFORE)] == STALE else 0)
 
 
@@ -72,8 +72,8 @@ def test_without_flock_a_lock_is_taken_all_the_same(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr(lock.fcntl, "flock", none)
-    assert RunDir(tmp_path).lock.acquire() == 0
-    assert RunDir(tmp_path).lock.read()["pid"] == os.getpid()
+    assert RunDir(tmp_path).ownership.acquire() == 0
+    assert RunDir(tmp_path).ownership.read()["pid"] == os.getpid()
 
 
 def test_without_hard_links_a_lock_is_taken_all_the_same(
@@ -101,20 +101,20 @@ def test_a_damaged_lock_is_named_and_replaced_only_if_no_rank_may_live(tmp_path:
     run = RunDir(tmp_path)
     run.lock_file.write_text(text)
     with pytest.raises(FileError, match=r"lock\.json.*delete it if no process"):
-        run.lock.read()
-    assert run.lock.new_owner() == ""  # a training goes on
+        run.ownership.read()
+    assert run.ownership.new_owner() == ""  # a training goes on
     run.write_status(state="running", pids={"0": mark(os.getppid())})
     with pytest.raises(UserError, match="in use"):
-        run.lock.acquire()
+        run.ownership.acquire()
     run.write_status(pids={"0": ["elsewhere", 1, 1.0]})
     with pytest.raises(UserError, match="elsewhere"):
-        run.lock.acquire()
+        run.ownership.acquire()
     run.write_status(pids={})
-    assert run.lock.acquire() == 0
+    assert run.ownership.acquire() == 0
 
 
 def test_living_ranks_keep_a_run_closed_whose_lock_was_deleted(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.write_status(state="running", pids={"0": mark(os.getppid())})
     with pytest.raises(UserError, match="in use"):
-        run.lock.acquire()
+        run.ownership.acquire()

@@ -16,7 +16,9 @@ from hpc.runs.processes import alive, mark
 from hpc.runs.run_dir import RunDir, list_runs
 
 SLEEPER = [sys.executable, "-c", "input()"]
-TAKER = "import sys; from hpc.runs.run_dir import RunDir; print(RunDir(sys.argv[1]).lock.acquire()); input()"
+TAKER = (
+    "import sys; from hpc.runs.run_dir import RunDir; print(RunDir(sys.argv[1]).ownership.acquire()); input()"
+)
 
 
 @pytest.fixture
@@ -66,20 +68,20 @@ def test_a_zombie_is_dead(sleeper):
 def test_a_living_owner_keeps_the_run_closed_and_a_dead_one_does_not(run):
     holder = take_elsewhere(run)
     with pytest.raises(UserError, match=f"in use by a living job .process {holder.pid}.: `rostro stop a`"):
-        run.lock.acquire()
-    assert run.lock.in_use()
+        run.ownership.acquire()
+    assert run.ownership.in_use()
     holder.kill()
     holder.wait()
-    assert not run.lock.in_use()
-    assert run.lock.acquire() == 1
-    assert run.lock.read()["pid"] == os.getpid()
+    assert not run.ownership.in_use()
+    assert run.ownership.acquire() == 1
+    assert run.ownership.read()["pid"] == os.getpid()
 
 
 def test_a_child_may_take_what_its_parent_holds(run):
-    assert run.lock.acquire() == 0
+    assert run.ownership.acquire() == 0
     child = take_elsewhere(run)
-    assert run.lock.read()["pid"] == child.pid
-    assert run.lock.read()["restarts"] == 0
+    assert run.ownership.read()["pid"] == child.pid
+    assert run.ownership.read()["restarts"] == 0
     child.communicate("")
 
 
@@ -87,25 +89,25 @@ def test_a_requeue_of_the_same_job_takes_over(run, sleeper):
     write_json(
         run.lock_file, dict(zip(("host", "pid", "started"), mark(sleeper.pid), strict=True)) | {"job": "12"}
     )
-    assert run.lock.acquire(job="12") == 1
+    assert run.ownership.acquire(job="12") == 1
     write_json(
         run.lock_file, dict(zip(("host", "pid", "started"), mark(sleeper.pid), strict=True)) | {"job": "12"}
     )
     with pytest.raises(UserError, match="in use"):
-        run.lock.acquire(job="13")
+        run.ownership.acquire(job="13")
 
 
 def test_an_owner_on_another_host_counts_as_living(run):
     write_json(run.lock_file, {"host": "elsewhere", "pid": 1, "started": 1.0, "job": ""})
     with pytest.raises(UserError, match="on elsewhere"):
-        run.lock.acquire()
+        run.ownership.acquire()
 
 
 def test_a_living_rank_keeps_the_run_closed_when_its_owner_is_dead(run, sleeper):
     write_json(run.lock_file, {"host": mark()[0], "pid": 0, "started": 0.0, "job": ""})
     run.write_status(state="running", pids={"1": mark(sleeper.pid)})
     with pytest.raises(UserError, match=f"process {sleeper.pid}"):
-        run.lock.acquire()
+        run.ownership.acquire()
 
 
 def test_of_many_takers_one_wins(run):
@@ -114,7 +116,7 @@ def test_of_many_takers_one_wins(run):
     code = (
         "import sys\nfrom hpc.runs.run_dir import RunDir\nfrom data_shards.errors import UserError\n"
         "input()\n"
-        "try: print(RunDir(sys.argv[1]).lock.acquire())\nexcept UserError: print('refused')\n"
+        "try: print(RunDir(sys.argv[1]).ownership.acquire())\nexcept UserError: print('refused')\n"
         "input()"
     )
     takers = [
@@ -146,17 +148,17 @@ def test_of_many_takers_one_wins(run):
 
 
 def test_hand_over_and_release(run, sleeper):
-    run.lock.acquire()
-    run.lock.transfer_to_process(sleeper.pid)
-    assert run.lock.read()["pid"] == sleeper.pid
-    run.lock.release()  # not ours any more
-    assert run.lock.in_use()
+    run.ownership.acquire()
+    run.ownership.transfer_to_process(sleeper.pid)
+    assert run.ownership.read()["pid"] == sleeper.pid
+    run.ownership.release()  # not ours any more
+    assert run.ownership.in_use()
     sleeper.kill()
     sleeper.wait()
-    assert run.lock.acquire() == 1
-    run.lock.release()
-    assert not run.lock.in_use()
-    assert run.lock.acquire() == 2
+    assert run.ownership.acquire() == 1
+    run.ownership.release()
+    assert not run.ownership.in_use()
+    assert run.ownership.acquire() == 2
 
 
 def test_status_names_a_dead_run(run, sleeper):

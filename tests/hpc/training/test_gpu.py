@@ -18,7 +18,7 @@ from hpc.optim.guard import guarded
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task, build_task
 from launch.audit.compare import differences, elastic_differences, records, series
-from tests.hpc.training.test_player import Rivals
+from tests.support.rivals import Rivals
 from tests.support.runs import finish, make_run, start
 from tests.support.sets import pack_set
 

@@ -16,10 +16,10 @@ from hpc.config.schema import Engine, Evaluate, Log, Optim, Save
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task, build_task
-from tests.hpc.training.test_player import Rivals
 from tests.support.centres import Centres, centres_run
 from tests.support.host_reads import HostReads
 from tests.support.ranks import launch
+from tests.support.rivals import Rivals
 from tests.support.runs import TASK, make_run
 from tests.support.sets import pack_set
 

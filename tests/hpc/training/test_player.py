@@ -14,9 +14,9 @@ from hpc.checkpoints import store
 from hpc.config.schema import Config, Ema, Engine, Evaluate, Save
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
-from hpc.task import Batch, Phase, Task
 from hpc.training.player import Player
 from tests.support.ranks import launch
+from tests.support.rivals import Rivals
 from tests.support.runs import make_run
 from tests.support.sets import pack_set
 
@@ -48,27 +48,6 @@ def one_update(comm: Comm, images: int) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize("images", [4, 16])
 def test_gradients_have_the_strides_of_their_parameters(images: int) -> None:
     assert launch(one_update, 2, images) == [([], [])] * 2
-
-
-class Rivals(Task):
-    """Two players with batch norm: each phase passes through both, and the images do so too."""
-
-    def players(self) -> dict[str, nn.Module]:
-        return {
-            "G": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1)),
-            "D": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)),
-        }
-
-    def phases(self, clock: int) -> list[Phase]:
-        return [Phase("make", "G"), Phase("judge", "D")]
-
-    def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        score = nets["D"](nets["G"](batch.images["image"])).mean()
-        return (score - 1.0 if phase.player == "G" else score).square()
-
-    def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-        nets["D"](nets["G"](batch.images["image"]))
-        return {}
 
 
 def test_two_players_with_batch_norm_resume_bit_for_bit(

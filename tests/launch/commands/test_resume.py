@@ -38,7 +38,7 @@ def run(tmp_path, shards, monkeypatch) -> RunDir:
     (path / "threshold.json").write_text("{}")
     restart.note_saved(made, 320)
     made.write_status(state="stopped", clock=330, images=640)
-    monkeypatch.setattr(start, "start_run", lambda run, config, before: run.lock.release() or 0)
+    monkeypatch.setattr(start, "start_run", lambda run, config, before: run.ownership.release() or 0)
     return made
 
 
@@ -86,7 +86,7 @@ def test_from_0_starts_again_and_keeps_what_there_was(run, capsys):
         "threshold.json",
     ]
     assert run.status()["clock"] == 0
-    assert requeue.newest(run) < 0
+    assert requeue.newest_clock(run) < 0
     assert restart.gone(run) == ""
     assert main(["resume", str(run.path)]) == 0
 

@@ -33,5 +33,5 @@ def check_helpers(saved: dict[str, str], current: dict[str, str], clock: int) ->
             before, now = (hashes.get(name, "none")[:12] for hashes in (saved, current))
             raise UserError(
                 f"the frozen helper {name} has the digest {now}, the checkpoint of clock {clock} was made "
-                f"with {before}: give the weights that the run began with, or start a new run under another name"
+                f"with {before}: give the weights that the run began with, or start a new run"
             )

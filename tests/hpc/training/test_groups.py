@@ -79,5 +79,5 @@ def test_another_teacher_is_refused_on_resume(tmp_path: Path, shards: Path) -> N
         path.rename(tmp_path / "old")
         store.save(run, dataclasses.replace(saved, meta=meta))
     save_config(dataclasses.replace(config, task=config.task | {"teacher": 2}), run / "config.yaml")
-    with pytest.raises(UserError, match="the frozen helper teacher has the digest .* give the weights that"):
+    with pytest.raises(UserError, match=r"the frozen helper teacher has the digest .* give the weights that"):
         Trainer(RunDir(run), Comm())

@@ -21,6 +21,8 @@ import contextlib
 import time
 from pathlib import Path
 
+from torch import nn
+
 from hpc.checkpoints import task_state
 from hpc.checkpoints.manager import CheckpointManager
 from hpc.cluster.signals import SignalListener, StopReason
@@ -38,7 +40,7 @@ from hpc.runs import failures
 from hpc.runs.goodput import TimeLedger
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, build_task
-from hpc.training import fault_injection, seeding, startup, step_sync
+from hpc.training import fault_injection, helpers, seeding, startup, step_sync
 from hpc.training.due import due_after
 from hpc.training.passes import Passes
 from hpc.training.player import Player
@@ -71,9 +73,15 @@ class Trainer:
         with seeding.seeded(config.seed):
             modules = self.task.players()
         factory.check_players(config, modules)
-        self.players = {name: Player(name, module, config, comm) for name, module in modules.items()}
-        self.passes = Passes(config, self.task, self.players, self.scalars, comm)
+        self.players = {
+            name: Player(name, module, config, comm, self.task.groups(name))
+            for name, module in modules.items()
+        }
+        with seeding.seeded(config.seed):
+            self.helpers = helpers.build_helpers(self.task, modules, comm.device)
+        self.passes = Passes(config, self.task, self.players, self.helpers, self.scalars, comm)
         self.checkpoints = CheckpointManager(run, config, self.task, self.players, comm)
+        self.checkpoints.helpers = helpers.digests(self.helpers)
         saved = self.checkpoints.find()
         self.clock = saved.clock if saved else 0
         self.stage = self.task.stage(self.clock)
@@ -157,8 +165,7 @@ class Trainer:
         if now.evaluate:
             with self.ledger.spend("evaluate"):
                 metrics = self.evaluate()
-            nets = {name: player.evaluated for name, player in self.players.items()}
-            for name, images in monitor_images(self.task, nets, self.batch, self.clock).items():
+            for name, images in monitor_images(self.task, self._evaluated(), self.batch, self.clock).items():
                 self.monitor.images(self.clock, name, images)
         if now.save or self.checkpoints.is_best(metrics):
             self.save(metrics)
@@ -217,11 +224,10 @@ class Trainer:
         """Evaluate the held-out set, if there is one, on all ranks; log the report and return its scalars."""
         if self.held_out is None:
             return {}
-        nets = {name: player.evaluated for name, player in self.players.items()}
         loader, source = self.held_out, self.sets[held_out.validation(self.config.data)]
         reports, thumbnails = evaluation.evaluate(
             self.task,
-            nets,
+            self._evaluated(),
             JudgedSet(lambda comm: loader, source),
             self.comm,
             channels_last=self.config.channels_last,
@@ -232,6 +238,10 @@ class Trainer:
         self.monitor.report(self.clock, report, thumbnails, labels=labels)
         self._interval_start = (time.perf_counter(), self.clock, self.loader.waited)
         return report.scalars
+
+    def _evaluated(self) -> dict[str, nn.Module]:
+        """Return the networks that evaluations use: averages where they are kept, and helpers."""
+        return {name: player.evaluated for name, player in self.players.items()} | self.helpers
 
     def save(self, metrics: dict[str, float] | None = None) -> None:
         """Commit a checkpoint of this clock; all ranks wait for it."""

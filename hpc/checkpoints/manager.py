@@ -23,6 +23,7 @@ from hpc.runs import restart
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task
 from hpc.training import fault_injection
+from hpc.training.helpers import check_helpers
 from hpc.training.player import Player
 from hpc.training.step_sync import RunningMeans
 
@@ -37,6 +38,7 @@ class CheckpointManager:
         # With sharded tensors all ranks write, and their threads meet beside the training.
         self._sharded = any(player.engine.rows for player in players.values())
         self._comm = with_own_group(comm, timeout=config.hang_timeout) if self._sharded else Comm()
+        self.helpers: dict[str, str] = {}  # digests of the task's frozen helpers
         self._writer = AsyncCheckpointWriter(self._commit, background=config.save.mode == "async")
 
     def find(self) -> Checkpoint | None:
@@ -49,6 +51,7 @@ class CheckpointManager:
     def restore(self, saved: Checkpoint) -> None:
         """Put the saved state into players and task."""
         check_checkpoint(saved, self.config, self.players)
+        check_helpers(saved.meta.get("helpers", {}), self.helpers, saved.clock)
         for player in self.players.values():
             check_rows(saved, player)
             player.load_state(saved.state_of(player.name))
@@ -78,7 +81,8 @@ class CheckpointManager:
         for player in self.players.values():  # on all ranks: ZeRO gathers the pieces
             state.put(player.name, player.state())
         if self.comm.main:
-            state.meta = meta(self.config, self.task, self.comm) | {"metrics": dict(metrics)}
+            state.meta = meta(self.config, self.task, self.comm)
+            state.meta |= {"metrics": dict(metrics), "helpers": self.helpers}
         if self._sharded:
             collectives.agree_or_raise(self._writer.wait(), self.comm)  # no rank may begin alone
         if self.comm.main or self._sharded:

@@ -37,6 +37,7 @@ SCHEMA = {
     "numbers?": dict,
     "metric?": [str],
     "task?": str,
+    "helpers?": {str: str},
 }
 
 

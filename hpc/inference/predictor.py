@@ -26,6 +26,7 @@ from hpc.optim.state import load_module
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Score, Task, build_task
 from hpc.training import seeding
+from hpc.training.helpers import build_helpers
 
 BATCH = 64  # images at a time
 PARTS = ("player", "ema")  # of a checkpoint: the optimizer's state is the largest of all
@@ -130,8 +131,10 @@ def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:
     return task, nets
 
 
-def _ready(nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    return {name: net.to(_device()).eval().requires_grad_(False) for name, net in nets.items()}
+def _ready(task: Task, nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
+    with seeding.seeded(config.seed):
+        helpers = build_helpers(task, nets, _device())
+    return {name: net.to(_device()).eval().requires_grad_(False) for name, net in nets.items()} | helpers
 
 
 def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto") -> Predictor:
@@ -153,7 +156,13 @@ def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto"
     _load(nets, saved, averaged=averaged, where=f"{folder.name} at {saved.clock}")
     task.load_state(saved.task)
     return Predictor(
-        task, _ready(nets), config, folder, saved.clock, "ema" if averaged else "raw", saved.meta
+        task,
+        _ready(task, nets, config),
+        config,
+        folder,
+        saved.clock,
+        "ema" if averaged else "raw",
+        saved.meta,
     )
 
 
@@ -168,7 +177,9 @@ def _load(nets: dict[str, nn.Module], saved: store.Checkpoint, *, averaged: bool
 def untrained(trained: Predictor) -> Predictor:
     """Build the same networks with the initial weights of their run's seed."""
     task, nets = _build(trained.config)
-    return Predictor(task, _ready(nets), trained.config, trained.run, 0, "untrained", {})
+    return Predictor(
+        task, _ready(task, nets, trained.config), trained.config, trained.run, 0, "untrained", {}
+    )
 
 
 class ImageBlocks:

@@ -7,7 +7,7 @@ outputs, then each micro batch again with that gradient. A counted seed for each
 the same dropout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 import torch
@@ -32,8 +32,12 @@ class BackwardPass:
         seed: Callable[[int], None],
         autocast: Callable[[], AbstractContextManager],
         set_loss_weight: Callable[[float], None] = lambda share: None,
+        helpers: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        """`set_loss_weight` receives the share of the batch that the next reported scalars stand for."""
+        """`set_loss_weight` receives the share of the batch that the next reported scalars stand for.
+
+        `helpers` are the networks of the task that nothing trains (None = it has none).
+        """
         self.task, self.phase, self.clock, self.seed, self.autocast = task, phase, clock, seed, autocast
         self.set_loss_weight = set_loss_weight
         self.engine = engines[phase.player]
@@ -43,6 +47,7 @@ class BackwardPass:
                 "engine=flat"
             )
         self.raw: dict[str, nn.Module] = {name: engine.module for name, engine in engines.items()}
+        self.raw |= helpers or {}
         self.nets = self.raw | {phase.player: self.engine.net}  # other players' networks are called unwrapped
         collect = not phase.second_order if phase.collect is None else phase.collect
         # Only the phase's own player collects: statistics of another would be committed after they are saved.

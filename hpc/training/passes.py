@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_shards import counter_rng
 from hpc.config.schema import Config
@@ -24,9 +24,15 @@ class Passes:
     """Leaves the gradients of one phase at a time in its player."""
 
     def __init__(
-        self, config: Config, task: Task, players: Mapping[str, Player], scalars: StepScalars, comm: Comm
+        self,
+        config: Config,
+        task: Task,
+        players: Mapping[str, Player],
+        helpers: Mapping[str, nn.Module],
+        scalars: StepScalars,
+        comm: Comm,
     ) -> None:
-        self.config, self.task, self.players = config, task, players
+        self.config, self.task, self.players, self.helpers = config, task, players, helpers
         self.scalars, self.comm = scalars, comm
 
     def backward(self, index: int, phase: Phase, batch: Batch, clock: int, stage: Stage) -> Tensor:
@@ -48,6 +54,7 @@ class Passes:
             seed=lambda micro: seeding.seed_torch(int(counter_rng.key(*stream, micro))),
             autocast=self._autocast,
             set_loss_weight=self.scalars.set_loss_weight,
+            helpers=self.helpers,
         )
         micro = stage.micro_batch or self.config.micro_batch
         return backward_pass.backward(batch, blocks_of(len(batch), micro))

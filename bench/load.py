@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -35,7 +35,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_shards import counter_rng
 from data_shards.loading.loader import TrainLoader
 from data_shards.sampling.order import PlainOrder
+from data_shards.shard_format.schema import Schema
 from hpc.config.schema import Augment
+from hpc.data.views import view_of
 
 BATCH, SIDE, THREADS, SHARDS = 64, 112, 2, 4
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
@@ -59,6 +61,9 @@ class Images:
     labels: dict[str, np.ndarray]
     shard_start: np.ndarray
     identity_start: np.ndarray
+    schema = Schema({})
+    ragged: ClassVar[dict] = {}
+    pieces: ClassVar[dict] = {}
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -127,11 +132,10 @@ def ours(images: Images, config: Augment, backend: str) -> Iterator[int]:
         rank=0,
         world=1,
         batch=BATCH,
-        size=SIDE,
+        view=view_of(config, (SIDE, SIDE)),
         backend=backend,
         threads=THREADS,
         ahead=4,
-        augment=config,
     )
     loader.start(0)
     try:

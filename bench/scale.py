@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_shards.files import file_entry
 from data_shards.loading.requests import RequestBuilder
 from data_shards.sampling.order import GroupOrder, Order, PlainOrder, rank_block
+from data_shards.sampling.view import View
 from data_shards.shard_format import shard_set
 from data_shards.shard_format.columns import BLOCK_BYTES, BLOCKS
 from data_shards.shard_format.manifest import write_manifest
@@ -41,15 +41,7 @@ COLUMNS = {
     "labels.identity": "i4",
 }
 WORLD, SHARE, GROUP = 1024, 64, 4
-AUGMENT = SimpleNamespace(
-    crop_area=[0.5, 1.0],
-    crop_ratio=[0.75, 1.3333],
-    flip=0.5,
-    brightness=0.2,
-    contrast=0.2,
-    saturation=0.2,
-    hue=0.0,
-)
+VIEW = View((112, 112), crop_area=(0.5, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2)
 BARS = {"open_s": 2.0, "first_batch_s": 2.0, "resident_mb": 300.0, "cost_ratio": 1.2, "imbalance": 1}
 
 
@@ -130,11 +122,11 @@ class Rank:
         self.order: Order = (
             PlainOrder(self.shards, 0) if kind == "plain" else GroupOrder(self.shards, 0, group=GROUP)
         )
-        self.supply = RequestBuilder(self.shards, ("identity",))
+        self.supply = RequestBuilder(self.shards, ("identity",), view=VIEW)
 
     def batch(self, step: int) -> np.ndarray:
         first, count = rank_block(step * WORLD * SHARE, WORLD * SHARE, self.rank, WORLD, unit=self.order.unit)
-        job = self.supply.training(self.order.slots(first, count), AUGMENT, 0)
+        job = self.supply.training(self.order.slots(first, count), 0)
         ids = job.slots.ids[:, 0]
         np.asarray(self.shards.offset[ids]), np.asarray(self.shards.size[ids])  # what the reader looks up
         return ids

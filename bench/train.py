@@ -26,7 +26,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-from data_shards.loading.batch import Batch
+from data_shards.batch import Batch
 from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Optim
 from hpc.distributed.comm import Comm

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from data_shards.loading.batch import Batch as Batch
+from data_shards.batch import Batch as Batch
 from hpc.config.plan import Plan, plan_of
 from hpc.config.plan import Stage as Stage
 from hpc.config.stages import fade_at, stage_at

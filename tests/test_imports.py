@@ -16,7 +16,7 @@ PACKAGES = {"data_shards": 0, "models": 0, "hpc": 1, "launch": 2}  # one may imp
 LEVELS = {
     "data_shards": (
         ("errors", "files", "counter_rng", "workers", "ragged", "images"),
-        ("shard_format", "sampling", "ops", "faces"),
+        ("shard_format", "sampling", "batch", "ops", "faces"),
         ("sources", "loading", "inspect"),
         ("pack",),
     ),

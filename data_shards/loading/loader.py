@@ -1,14 +1,15 @@
 """Batches for training and evaluation: order -> index -> bytes -> pixels, a pure function of the clock.
 
 A loader holds no state that a checkpoint would need: `start(clock)` builds it anew, at any world size. What
-a batch holds is decided in `sampling/order.py`, `requests.py` and `sampling/augment.py`; the two decoders are
+a batch holds is decided in `sampling/order.py`, `requests.py` and `sampling/view.py`; the two decoders are
 `host.py` and `dali.py`.
 """
 
 import importlib.util
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -17,13 +18,16 @@ import simplejpeg
 import torch
 from torch import Tensor
 
+from data_shards.batch import Batch
 from data_shards.errors import DecodeError, UserError
-from data_shards.loading.batch import Batch
+from data_shards.loading.batch import join
 from data_shards.loading.dali import DaliBackend
-from data_shards.loading.host import DecodeRequests, HostBackend, decode_square
-from data_shards.loading.requests import DecodeRequest, RequestBuilder
-from data_shards.sampling.augment import AugmentConfig
+from data_shards.loading.decode_request import DecodeRequest
+from data_shards.loading.feeder import DecodeRequests
+from data_shards.loading.host import HostBackend, decode_square
+from data_shards.loading.requests import RequestBuilder
 from data_shards.sampling.order import Order, evaluation_blocks, rank_block
+from data_shards.sampling.view import View
 
 _BLOCK = 4  # batches whose order and augmentation are computed in one go: fewer, larger arrays
 
@@ -32,7 +36,7 @@ class Backend(Protocol):
     """Decodes jobs in order, ahead of the step."""
 
     def start(self, jobs: DecodeRequests) -> None: ...
-    def next(self) -> tuple[DecodeRequest, Tensor]: ...
+    def next(self) -> tuple[DecodeRequest, dict[str, Tensor]]: ...
     def close(self) -> None: ...
 
 
@@ -54,17 +58,15 @@ def _backend(
     name: str,
     requests: RequestBuilder,
     *,
-    size: int,
     images: int,
     threads: int,
     ahead: int,
     device_id: int | None,
 ) -> Backend:
     if choose_backend(name) == "dali":
-        return DaliBackend(
-            requests, size=size, batch=images, threads=threads, ahead=ahead, device_id=device_id
-        )
-    return HostBackend(requests, size=size, threads=threads, ahead=ahead, pin=device_id is not None)
+        windows = images * (1 + requests.view.halves)
+        return DaliBackend(requests, windows=windows, threads=threads, ahead=ahead, device_id=device_id)
+    return HostBackend(requests, threads=threads, ahead=ahead, pin=device_id is not None)
 
 
 class Loader(ABC):
@@ -84,7 +86,7 @@ class Loader(ABC):
         DecodeError names an image that does not decode.
         """
         begin = time.perf_counter()
-        batch = Batch.of_request(*self._backend.next(), self._seed)
+        batch = join(*self._backend.next(), self._seed)
         self.waited += time.perf_counter() - begin
         return batch
 
@@ -97,6 +99,9 @@ class TrainLoader(Loader):
 
     The same clock gives the same images, bit for bit, whatever `threads`, `ahead` and the start were; the
     ranks' shares put together are the same at any `world`.
+
+    shards: a set, or several to which the order refers. fields: labels and pieces, of pairs also {"a": ...,
+    "b": ...}. unit: slots that must not be split between ranks, besides those of the order.
     """
 
     def __init__(
@@ -108,26 +113,25 @@ class TrainLoader(Loader):
         rank: int,
         world: int,
         batch: int,
-        size: int,
+        view: View,
         backend: str,
         threads: int,
         ahead: int,
-        augment: AugmentConfig,
-        fields: Sequence[str] = (),
+        fields: Sequence[str] | Mapping[str, Sequence[str]] = (),
         twins: Sequence[int] = (),
+        unit: int = 1,
         device_id: int | None = None,
     ) -> None:
-        rank_block(0, batch, rank, world, unit=order.unit)
-        self._order, self._rank, self._world = order, rank, world
-        self._batch, self._augment = batch, augment
-        self._requests = RequestBuilder(shards, fields, twins=twins, target=size)
+        self._unit = math.lcm(order.unit, unit)
+        rank_block(0, batch, rank, world, unit=self._unit)
+        self._order, self._rank, self._world, self._batch = order, rank, world, batch
+        self._requests = RequestBuilder(shards, fields, view=view, pairs=order.pairs, twins=twins)
         self._check_count()
         share = batch // world * order.members
         super().__init__(
             _backend(
                 backend,
                 self._requests,
-                size=size,
                 images=share,
                 threads=threads,
                 ahead=ahead,
@@ -148,9 +152,9 @@ class TrainLoader(Loader):
         @lru_cache(maxsize=2)
         def block(number: int) -> DecodeRequest:
             begins = clock + (number * _BLOCK + np.arange(_BLOCK)) * self._batch
-            first, count = rank_block(0, self._batch, self._rank, self._world, unit=self._order.unit)
+            first, count = rank_block(0, self._batch, self._rank, self._world, unit=self._unit)
             positions = (begins[:, None] + first + np.arange(count)).reshape(-1)
-            return self._requests.training(self._order.at(positions), self._augment, self._seed)
+            return self._requests.training(self._order.at(positions), self._seed)
 
         share = self._batch // self._world
 
@@ -166,7 +170,7 @@ class TrainLoader(Loader):
 
 
 class EvalLoader:
-    """This rank's blocks of a held-out set, each image once, centre crops; the last batch may be shorter."""
+    """This rank's blocks of a held-out set, each image once, nothing random; the last may be shorter."""
 
     def __init__(
         self,
@@ -175,7 +179,7 @@ class EvalLoader:
         rank: int,
         world: int,
         batch: int,
-        size: int,
+        view: View,
         backend: str = "host",
         threads: int = 2,
         ahead: int = 2,
@@ -185,9 +189,8 @@ class EvalLoader:
         if batch < 1:
             raise UserError(f"eval.batch={batch} is not positive: use eval.batch=64")
         self._blocks = evaluation_blocks(len(shards), batch, rank, world)
-        self._requests = RequestBuilder(shards, fields)
+        self._requests = RequestBuilder(shards, fields, view=view)
         self._options: dict[str, Any] = {
-            "size": size,
             "images": batch,
             "threads": threads,
             "ahead": ahead,
@@ -207,7 +210,7 @@ class EvalLoader:
         backend.start(jobs)
         try:
             for _ in range(len(self)):
-                yield Batch.of_request(*backend.next())
+                yield join(*backend.next())
         finally:
             backend.close()
             self._requests.close()

@@ -37,9 +37,12 @@ class Reader:
         self._open: OrderedDict[int, _Handle] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, ids: np.ndarray) -> list[bytes]:
-        """The bytes of each image, in the order of `ids` [n]. Raises UserError naming shard and member."""
-        shard, offset, size = self._ranges(ids)
+    def read(self, ids: np.ndarray, piece: str = "") -> list[bytes]:
+        """The bytes of each image, or of that piece of each sample (none where it has none): `ids` [n].
+
+        Raises UserError naming shard and member.
+        """
+        shard, offset, size = self._ranges(ids, piece)
         out: list[bytes] = [b""] * len(ids)
         current, handle = -1, None
         order = np.lexsort((offset, shard))  # in the order in which they are on the disk
@@ -47,6 +50,8 @@ class Reader:
             order.tolist(), shard[order].tolist(), offset[order].tolist(), size[order].tolist(), strict=True
         )
         for at, number, start, length in rows:
+            if not length:
+                continue
             try:
                 if handle is None or number != current:
                     current, handle = number, self._handle(number)
@@ -64,9 +69,13 @@ class Reader:
                 )
         return out
 
-    def hint(self, ids: np.ndarray) -> None:
-        """Ask the kernel to load these images in the background; one hint covers neighbours."""
-        shard, offset, size = self._ranges(ids)
+    def hint(self, ids: np.ndarray, piece: str = "") -> None:
+        """Ask the kernel to load these images, or a piece of each, in the background.
+
+        One hint covers neighbours.
+        """
+        shard, offset, size = self._ranges(ids, piece)
+        shard, offset, size = shard[size > 0], offset[size > 0], size[size > 0]
         order = np.lexsort((offset, shard))
         shard, offset, end = shard[order], offset[order], (offset + size)[order]
         if not len(shard):
@@ -88,8 +97,10 @@ class Reader:
         with self._lock:
             self._open.clear()
 
-    def _ranges(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _ranges(self, ids: np.ndarray, piece: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         columns = (self._set.shard, self._set.offset, self._set.size)
+        if piece:
+            columns = (self._set.shard, *(self._set.pieces[piece][part] for part in ("offset", "size")))
         shard, offset, size = (np.asarray(column[ids]).astype(np.int64) for column in columns)
         return shard, offset, size
 

@@ -10,7 +10,8 @@ weaker than those of `loader.py`:
   up with `repeat`s as in `order.GroupOrder`; but an identity that two shards share is cut in each of them.
 - The clock counts slots, repeats too. A start above 0 goes back to the front of the shard in which that clock
   fell (known from the index) or begins a new pass (bare URLs): a resume is not bit-equal to a straight run.
-- `identity` is the only label (`.cls`). Ids are rows; with bare URLs, number of the shard x 2^32 + place in
+- The only label is that of the member `.cls`: the identity, or the class that the set's source names. Ids are
+  rows; with bare URLs, number of the shard x 2^32 + place in
   it.
 """
 
@@ -25,15 +26,17 @@ import numpy as np
 import simplejpeg
 
 from data_shards import counter_rng
+from data_shards.batch import IMAGE, PAIR
 from data_shards.errors import DecodeError, UserError
+from data_shards.loading.decode_request import DecodeRequest
 from data_shards.loading.host import HostBackend
 from data_shards.loading.loader import Loader
-from data_shards.loading.requests import DecodeRequest
 from data_shards.loading.stream_sources import Sources
 from data_shards.loading.tar_stream import samples
-from data_shards.sampling import augment
-from data_shards.sampling.augment import AugmentConfig
+from data_shards.ragged import Ragged
+from data_shards.sampling import view as views
 from data_shards.sampling.order import Slots, rank_block
+from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
 
 BUFFER = 2048  # samples of a rank's shuffle buffer
@@ -55,15 +58,15 @@ class _StreamJob(DecodeRequest):
 
 
 class _Bytes:
-    """What the host backend asks of a supply: the bytes are here already."""
+    """What the host backend asks of a source: the bytes are here already."""
 
-    def read(self, job: Any, rows: slice = slice(None)) -> list[bytes]:
+    def read(self, job: Any, rows: slice = slice(None), piece: str = "") -> list[bytes]:
         return [sample.jpeg for sample in job.samples[rows]]
 
     def hint(self, job: Any) -> None:
         """Nothing can be hinted about a pipe."""
 
-    def broken(self, job: Any, row: int, reason: str) -> DecodeError:
+    def broken(self, job: Any, row: int, reason: str, piece: str = "") -> DecodeError:
         return _undecodable(job.samples[row].name, reason)
 
 
@@ -82,10 +85,9 @@ class StreamLoader(Loader):
         rank: int,
         world: int,
         batch: int,
-        size: int,
+        view: View,
         threads: int,
         ahead: int,
-        augment: AugmentConfig,
         fields: Sequence[str] = ("identity",),
         buffer: int = BUFFER,
         group: int = 1,
@@ -97,14 +99,11 @@ class StreamLoader(Loader):
         num = len(self._sources.urls)
         if num < world:
             raise UserError(f"data.stream=true deals {num} shards to {world} ranks: use at most {num} ranks")
-        if set(fields) - {"identity"}:
-            raise UserError(
-                f"data.stream=true reads the label identity, not {', '.join(fields)}: use data.stream=false"
-            )
+        self._label = self._sources.label(fields, group)
         self._rank, self._world = rank, world
-        self._batch, self._augment, self._buffer, self._group = batch, augment, buffer, group
+        self._batch, self._view, self._buffer, self._group = batch, view, buffer, group
         self._slots = self._sources.slots(group)
-        super().__init__(HostBackend(_Bytes(), size=size, threads=threads, ahead=ahead), seed)
+        super().__init__(HostBackend(_Bytes(), threads=threads, ahead=ahead), seed)
 
     def start(self, clock: int) -> None:
         """Build the sequence anew from a clock, to the precision that the module's docstring states."""
@@ -124,9 +123,13 @@ class StreamLoader(Loader):
         positions = np.arange(first, first + count, dtype=np.int64)
         repeat = np.array([sample.repeat for sample in samples], bool)
         slots = Slots(ids, np.zeros((count, 1), np.int8), positions, repeat)
-        steps = augment.draw(self._augment, self._seed, positions, 0, sizes[:, 0], sizes[:, 1])
-        labels = {"identity": np.array([sample.label for sample in samples], np.int64)}
-        return _StreamJob(slots, labels, sizes, steps, samples=samples)
+        plan = views.draw(self._view, self._seed, positions, 0, sizes[:, 0], sizes[:, 1])
+        labels: dict[str, np.ndarray | Ragged] = {}
+        kinds = dict.fromkeys(PAIR if self._view.halves else (IMAGE,), "image")
+        if self._label:
+            labels[self._label] = np.array([sample.label for sample in samples], np.int64)
+            kinds[self._label] = "class"
+        return _StreamJob(slots, labels, sizes, plan, {}, kinds, samples=samples)
 
     def _shuffled(self, clock: int) -> Iterator[tuple[_Sample, ...]]:
         """Endless: each group that comes in takes the place of a drawn one of the buffer."""
@@ -210,9 +213,9 @@ class StreamLoader(Loader):
                 raise UserError(
                     f"data.train: shard {url} cannot be read to its end ({error}): check path and server"
                 ) from error
-            unpacked = _unpack(sample, url, first + at)
+            unpacked = _unpack(sample, url, first + at, has_label=bool(self._label))
             if self._sources.index is not None and (counts is None or at < counts[shard]):
-                _compare(unpacked, self._sources.index)
+                _compare(unpacked, self._sources.index, self._label)
             yield unpacked
             at += 1
         if counts is not None and at != counts[shard]:
@@ -245,11 +248,13 @@ def _runs(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
         yield run
 
 
-def _unpack(sample: dict[str, Any], url: str, number: int) -> _Sample:
+def _unpack(sample: dict[str, Any], url: str, number: int, *, has_label: bool) -> _Sample:
     name = f"{url}:{sample.get('__key__')}"
-    for member in ("jpg", "cls"):
+    for member in ("jpg", "cls") if has_label else ("jpg",):
         if member not in sample:
             raise UserError(f"data.train: {name} has no .{member} member: pack the set with `rostro pack`")
+    if not has_label:
+        return _Sample(name, number, sample["jpg"], -1)
     try:
         label = int(sample["cls"])
     except ValueError as error:
@@ -258,12 +263,12 @@ def _unpack(sample: dict[str, Any], url: str, number: int) -> _Sample:
     return _Sample(name, number, sample["jpg"], label)
 
 
-def _compare(sample: _Sample, index: ShardSet) -> None:
+def _compare(sample: _Sample, index: ShardSet, field: str) -> None:
     """UserError unless the sample is the one that the index of its set says."""
     index.verify(np.array([sample.id]))
     if zlib.crc32(sample.jpeg) != index.crc[sample.id]:
         raise _undecodable(sample.name, "its bytes were changed")
-    if sample.label != (label := int(index.labels["identity"][sample.id])):
+    if field and sample.label != (label := int(index.labels[field][sample.id])):
         raise UserError(
             f"data.train: {sample.name}.cls is {sample.label}, the index says {label}: copy it again"
         )

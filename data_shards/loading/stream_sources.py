@@ -1,5 +1,6 @@
 """The shards that a stream reads: those of a packed set, or those of a pattern of URLs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from webdataset.shardlists import expand_urls
 
 from data_shards.errors import UserError
+from data_shards.shard_format.schema import PIECES
 from data_shards.shard_format.shard_set import ShardSet
 
 
@@ -44,3 +46,30 @@ class Sources:
         slots = np.zeros(len(self.urls), np.int64)
         np.add.at(slots, owner, -(-np.diff(cuts) // group) * group)
         return slots
+
+    def label(self, fields: Sequence[str], group: int) -> str:
+        """The label that the members `.cls` state, empty for none. UserError for other `fields`."""
+        index = self.index
+        if index is None:  # bare URLs: what their `.cls` is, the task says
+            if len(fields) > 1:
+                raise UserError(
+                    f"data.stream=true reads one label, .cls, not {', '.join(fields)}: pack them with "
+                    "`rostro pack` and use data.stream=false"
+                )
+            return fields[0] if fields else ""
+        label = index.schema.cls or ""
+        for name in fields:
+            if name != label:
+                field = index.schema.fields.get(name)
+                what = f", {field.kind} of which a sample has any number" if field and field.ragged else ""
+                what = f", {field.kind}s beside the images" if field and field.kind in PIECES else what
+                raise UserError(
+                    f"data.stream=true reads images and {f'the label {label}' if label else 'no label'} of "
+                    f"{index.folder}, not {name}{what}: use data.stream=false"
+                )
+        if group > 1 and label != "identity":
+            raise UserError(
+                f"data.order=groups needs the identity as .cls, that of {index.folder} is "
+                f"{label or 'none'}: use data.order=plain or data.stream=false"
+            )
+        return label

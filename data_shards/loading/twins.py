@@ -19,7 +19,7 @@ from data_shards.shard_format.twins import open_twin
 
 @dataclass(frozen=True)
 class Served:
-    """What is read of N images, and where the crop is in it."""
+    """What is read for N windows, and where the crop is in it; the windows of one image read the same."""
 
     which: np.ndarray  # [N] int8: 0: the original, k: the k-th smallest of the twins that may serve
     source: np.ndarray  # [N, 2] int32: width, height of the stored image
@@ -33,8 +33,10 @@ class Served:
         return Placed(self.source, self.crop, placed.size, placed.offset, placed.flip, placed.target)
 
 
-def serve(source: np.ndarray, crop: np.ndarray, size: np.ndarray, grids: Sequence[np.ndarray]) -> Served:
-    """Choose what to read of N images.
+def serve(
+    source: np.ndarray, crop: np.ndarray, size: np.ndarray, grids: Sequence[np.ndarray], each: int = 1
+) -> Served:
+    """Choose what to read for N windows, `each` of them in succession of one image.
 
     source, crop: [N, 2] and [N, 4], as in `Placed`; size: [N, 2] or [2], width, height of the resized crop;
     grids: [N, 2] of each twin, the smallest one first: width, height, 0 = the image has no such twin.
@@ -43,7 +45,7 @@ def serve(source: np.ndarray, crop: np.ndarray, size: np.ndarray, grids: Sequenc
     for number, grid in reversed([*enumerate(grids, 1)]):
         edges = [_rounded(corner, grid, source) for corner in (crop[:, :2], crop[:, :2] + crop[:, 2:])]
         sides = edges[1] - edges[0]
-        enough = (sides >= size).all(axis=1)
+        enough = (sides >= size).all(axis=1).reshape(-1, each).all(axis=1).repeat(each)
         chosen.which[enough] = number
         chosen.source[enough] = grid[enough]
         chosen.crop[enough] = np.concatenate([edges[0], sides], axis=1)[enough]
@@ -59,24 +61,25 @@ def _rounded(edge: np.ndarray, grid: np.ndarray, source: np.ndarray) -> np.ndarr
 class TwinReaders:
     """The twins of a loader's sets, opened, with what reads their bytes."""
 
-    def __init__(self, sets: Sequence[Any], sides: Sequence[int], target: int) -> None:
-        """sides: of the twins that may serve; target: side of the squares that are decoded, in pixels.
-
-        Raises UserError if a set lacks one of them.
-        """
-        self.target = target
+    def __init__(self, sets: Sequence[Any], sides: Sequence[int]) -> None:
+        """sides: of the twins that may serve. Raises UserError if a set lacks one of them."""
         self._twins = [[open_twin(shards, side) for side in sorted(sides)] for shards in sets]
         self._readers = [[Reader(twin) for twin in twins] for twins in self._twins]
 
-    def serve(self, ids: np.ndarray, sets: np.ndarray, source: np.ndarray, crop: np.ndarray) -> Served:
-        """Choose what to read of images `ids` [N] of the sets `sets` [N]; UserError for a damaged index."""
+    def serve(self, ids: np.ndarray, sets: np.ndarray, placed: Placed) -> Served:
+        """Choose what to read of images `ids` [n] of the sets `sets` [n]; UserError for a damaged index.
+
+        placed: their windows, as many of each image.
+        """
         grids = np.zeros((len(self._twins[0]), len(ids), 2), np.int64)
         for number, twins in enumerate(self._twins):
             rows = np.flatnonzero(sets == number)
             for grid, twin in zip(grids, twins, strict=True):
                 twin.verify(ids[rows])
                 grid[rows, 0], grid[rows, 1] = twin.width[ids[rows]], twin.height[ids[rows]]
-        return serve(source, crop, np.array([self.target, self.target]), list(grids))
+        each = len(placed) // len(ids) if len(ids) else 1
+        windows = [np.repeat(grid, each, axis=0) for grid in grids]
+        return serve(placed.source, placed.crop, placed.size, windows, each)
 
     def of(self, number: int) -> Iterator[tuple[Any, Reader]]:
         """The twins of a set, the smallest first, and their readers."""

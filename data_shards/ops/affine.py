@@ -1,14 +1,12 @@
 """Affine: turn, scale, shear and shift each image about its centre, with its masks, boxes and points."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, change_rows, each_row
+from data_shards.batch import Batch
+from data_shards.ops.base import Op, change_rows, each_row
 from data_shards.ops.geometry import move_boxes, move_points, warp
-from data_shards.ragged import Ragged
 
 
 class Affine(Op):
@@ -32,7 +30,7 @@ class Affine(Op):
     ) -> None:
         self.degrees, self.scale, self.shear, self.shift, self.share = degrees, scale, shear, shift, share
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         span = 2 * noise - 1
         low, high = np.log(self.scale)
         maps = linear(
@@ -67,7 +65,7 @@ def centred(maps: np.ndarray, shift: np.ndarray, size: tuple[int, int]) -> np.nd
     return np.concatenate([maps, offset[:, :, None]], axis=2)
 
 
-def move(batch: Samples, to_target: np.ndarray, chosen: np.ndarray) -> Samples:
+def move(batch: Batch, to_target: np.ndarray, chosen: np.ndarray) -> Batch:
     """Move images, masks, boxes and points of the chosen slots, bool [n], by matrices [n, 2, 3]."""
     to_target = np.where(chosen[:, None, None], to_target, np.eye(2, 3))
     square = np.concatenate([to_target, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(to_target), 1, 3))], axis=1)
@@ -75,7 +73,7 @@ def move(batch: Samples, to_target: np.ndarray, chosen: np.ndarray) -> Samples:
     images = {**batch.images}
     for name in batch.named("image", "mask"):
         images[name] = change_rows(images[name], chosen, lambda part, rows: warp(part, to_source[rows]))
-    labels: Mapping[str, Tensor | Ragged] = {
+    labels = {
         **batch.labels,
         **{
             name: each_row(batch.labels[name], lambda rows, own: move_boxes(rows, to_target[own], batch.size))

@@ -1,4 +1,4 @@
-"""Op: what the device does to a decoded batch. The record that ops take and return, and the way they are run.
+"""Op: what the device does to a decoded batch (`data_shards/batch.py`), and the way ops are run.
 
 An op is a pure function of a batch and of noise that is counted by position in the stream, so any number of
 ranks makes the same images. It never drops rows of a label, since their number would have to be read from the
@@ -8,50 +8,19 @@ Boxes and points are in pixel edges (x0, y0, x1, y1) of the image as it is, see 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data_shards import counter_rng
+from data_shards.batch import Batch
 from data_shards.errors import UserError
 from data_shards.ragged import Ragged
-from data_shards.sampling.placed import Placed
 
 GONE = 0.0  # each edge of a box that is not visible any more
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What ops see of a batch of n slots: a block of the global batch, in whole units."""
-
-    # kind image: [n, 3, h, w] float32 in [-1, 1], 0 is the padding; kind mask: [n, 1, h, w] uint8, 255 is
-    # unknown
-    images: Mapping[str, Tensor]
-    labels: Mapping[str, Tensor | Ragged]  # [n, ...], or rows [m, ...] of each slot
-    kinds: Mapping[
-        str, str
-    ]  # name of an image or label -> its kind as in the schema; ops leave other names alone
-    placed: Placed | None = None  # of the images, while they are as the decoder made them
-
-    def __len__(self) -> int:
-        return len(next(iter(self.images.values())))
-
-    def named(self, *kinds: str) -> list[str]:
-        """Names of the images and labels of these kinds."""
-        return [name for name in (*self.images, *self.labels) if self.kinds.get(name) in kinds]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        height, width = next(iter(self.images.values())).shape[-2:]
-        return height, width
-
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self.images.values())).device
+LEAST_SHARE = 0.1  # of a box's area that must be left of it
 
 
 class Op(ABC):
@@ -59,24 +28,27 @@ class Op(ABC):
 
     unit: int = 1
     draws: int = 0
+    members: int = 1  # images that each slot must have; the changed batch has one
 
     @abstractmethod
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         """The changed batch. noise: float64 [n, draws] in [0, 1), on the host; row i belongs to slot i."""
 
 
-def run_ops(ops: Sequence[Op], batch: Samples, *, seed: int, positions: np.ndarray) -> Samples:
-    """Apply ops in order. positions: int64 [n], places of the slots in the stream.
+def run_ops(ops: Sequence[Op], batch: Batch) -> Batch:
+    """Apply ops in order to a prepared batch, with noise counted by the seed and the positions it states.
 
-    Raises UserError where the slots are not whole, aligned units of an op: its partners would then be other
-    ones.
+    Raises UserError where the slots are not whole, aligned units of an op, whose partners would then be other
+    ones, or have not as many images as it needs.
     """
     seen: dict[str, int] = {}
+    positions = batch.positions.numpy()
     for op in ops:
         name = type(op).__name__.lower()
         nth = seen[name] = seen.get(name, -1) + 1
         _check_units(op, name, positions)
-        noise = counter_rng.uniform(counter_rng.key(seed, "op", name, nth), positions, op.draws)
+        _check_members(op, name, batch)
+        noise = counter_rng.uniform(counter_rng.key(batch.seed, "op", name, nth), positions, op.draws)
         batch = op(batch, noise)
     return batch
 
@@ -95,6 +67,16 @@ def _check_units(op: Op, name: str, positions: np.ndarray) -> None:
     units = positions.reshape(-1, op.unit)
     if (units[:, :1] % op.unit != 0).any() or (np.diff(units, axis=1) != 1).any():
         raise UserError(f"the slots of a unit of {name} do not start at a multiple of {op.unit}")
+
+
+def _check_members(op: Op, name: str, batch: Batch) -> None:
+    shape = next(iter(batch.images.values())).shape
+    if (members := shape[1] if len(shape) == 5 else 1) != op.members:
+        first = " or a mosaic of them before it" if op.members == 1 else ""
+        raise UserError(
+            f"{name} takes {op.members} images a slot, the batch has {members}: use "
+            f"data.members={op.members}{first}"
+        )
 
 
 def partners(noise: np.ndarray, unit: int) -> np.ndarray:
@@ -164,6 +146,6 @@ def join(label: Ragged, table: np.ndarray) -> tuple[Ragged, np.ndarray, np.ndarr
     return Ragged(parts.rows, parts.starts[:: table.shape[1]]), slot, column
 
 
-def unsuited(batch: Samples, op: str, name: str, *, instead: str) -> UserError:
+def unsuited(batch: Batch, op: str, name: str, *, instead: str) -> UserError:
     """The error to raise where an op has no meaning for an image or label; `instead`: what to do."""
     return UserError(f"{op} has no meaning for `{name}`, {batch.kinds[name]} of a whole image: {instead}")

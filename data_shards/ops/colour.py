@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, change_rows
+from data_shards.batch import Batch
+from data_shards.ops.base import Op, change_rows
 from data_shards.ops.tone import LEVELS, apply_matrix, apply_table
 from data_shards.sampling import colour
 
@@ -34,7 +35,7 @@ class Colour(Op):
         self.strengths = (brightness, contrast, saturation, hue)
         self.gamma, self.share = gamma, share
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         maps = colour.to_unit_range(colour.draw_maps(self.strengths, noise[:, 2:]))
         exponent = (1 + self.gamma) ** (2 * noise[:, 1] - 1)
         tables = 255 * (LEVELS / 255) ** exponent[:, None]

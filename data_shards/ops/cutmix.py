@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, join, partners, pick, unsuited, upload
+from data_shards.batch import Batch
+from data_shards.ops.base import Op, join, partners, pick, unsuited, upload
 from data_shards.ops.erasing import rectangle_mask
 from data_shards.ops.geometry import clip_boxes, keep_visible
 from data_shards.ops.mixing import beta, both, mix_labels
@@ -28,7 +29,7 @@ class Cutmix(Op):
     def __init__(self, *, alpha: float = 1.0, share: float = 0.5, unit: int = 8) -> None:
         self.alpha, self.share, self.unit = alpha, share, unit
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         for name in batch.named("boxes", "points"):
             if batch.kinds[name] == "points" or isinstance(batch.labels[name], Tensor):
                 raise unsuited(batch, "cutmix", name, instead="use erasing")

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, upload
+from data_shards.batch import Batch
+from data_shards.ops.base import Op, upload
 from data_shards.sampling.placed import UNKNOWN
 
 FILLS = ("grey", "colour")
@@ -33,7 +34,7 @@ class Erasing(Op):
             raise ValueError(f"fill={fill} is not known: use {', '.join(FILLS)}")
         self.area, self.ratio, self.fill, self.share = area, ratio, fill, share
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         boxes = self._rectangles(noise, batch.size)
         inside = rectangle_mask(boxes, batch.size, batch.device)
         shades = 2 * noise[:, 5:] - 1 if self.fill == "colour" else np.zeros((len(noise), 3))

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_shards.ops.base import GONE, upload
+from data_shards.ops.base import GONE, LEAST_SHARE, upload
 from data_shards.sampling.placed import UNKNOWN_POINT
 
-LEAST_SHARE = 0.1  # of a box's area that must be left of it
 LEAST_SIDE = 2.0  # pixels that each side of it must have
 
 
@@ -54,7 +53,7 @@ def move_points(points: Tensor, matrices: np.ndarray) -> Tensor:
 def move_boxes(boxes: Tensor, matrices: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Boxes [m, 4] moved by matrices [m, 2, 3] and clipped to the image; GONE where not visible.
 
-    size: height, width of the image.     A turned box becomes the upright one around its corners.
+    size: height, width of the image. A turned box becomes the upright one around its corners.
     """
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     moved = _apply(corners, matrices)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, change_rows, upload
+from data_shards.batch import Batch
+from data_shards.ops.base import Op, change_rows, upload
 
 
 class Hsv(Op):
@@ -23,7 +24,7 @@ class Hsv(Op):
     ) -> None:
         self.hue, self.saturation, self.value, self.share = hue, saturation, value, share
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         span = 2 * noise[:, 1:] - 1
         turn = span[:, 0] * self.hue / 60
         factors = np.maximum(0, 1 + span[:, 1:] * [self.saturation, self.value])

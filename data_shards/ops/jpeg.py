@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_shards.ops.base import Op, Samples, change_rows, upload
+from data_shards.batch import Batch
+from data_shards.ops.base import Op, change_rows, upload
 
 _LUMINANCE = np.array(
     [
@@ -51,7 +52,7 @@ class Jpeg(Op):
             raise ValueError(f"quality={quality} is not a range: use two rising numbers from 1 to 100")
         self.quality, self.subsample, self.share = quality, subsample, share
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         low, high = self.quality
         quality = low + np.floor(noise[:, 1] * (high - low + 1)).astype(int)
         images = {**batch.images}

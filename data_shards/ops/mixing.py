@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_shards.batch import Batch
 from data_shards.errors import UserError
-from data_shards.ops.base import Samples, pick, upload
+from data_shards.ops.base import pick, upload
 from data_shards.ragged import Ragged
 
 MIX = "mix"  # the label [n] float32 in [0, 1]: share of the slot's own image
@@ -35,7 +36,7 @@ def beta(alpha: float, uniform: np.ndarray) -> np.ndarray:
 
 
 def mix_labels(
-    batch: Samples, op: str, other: np.ndarray, mix: np.ndarray
+    batch: Batch, op: str, other: np.ndarray, mix: np.ndarray
 ) -> tuple[dict[str, Tensor | Ragged], Mapping[str, str]]:
     """(labels, kinds) with the partners' values of fixed labels and MIX.
 

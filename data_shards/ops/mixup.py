@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, join, partners, pick, unsuited, upload
+from data_shards.batch import Batch
+from data_shards.ops.base import Op, join, partners, pick, unsuited, upload
 from data_shards.ops.mixing import beta, both, mix_labels
 from data_shards.ragged import Ragged
 
@@ -23,7 +24,7 @@ class Mixup(Op):
     def __init__(self, *, alpha: float = 0.2, share: float = 1.0, unit: int = 8) -> None:
         self.alpha, self.share, self.unit = alpha, share, unit
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         for name in batch.named("mask", "boxes", "points"):
             if name in batch.images or isinstance(batch.labels[name], Tensor):
                 raise unsuited(batch, "mixup", name, instead="use cutmix or erasing")

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.ops.base import Op, Samples, choose, join, partners, pick, unsuited, upload
+from data_shards.batch import Batch
+from data_shards.errors import UserError
+from data_shards.ops.base import Op, choose, join, partners, pick, unsuited, upload
 from data_shards.ops.geometry import clip_boxes, sample
 from data_shards.ragged import Ragged
 from data_shards.sampling.placed import UNKNOWN_POINT
@@ -24,8 +26,10 @@ class Mosaic(Op):
 
     scale: least and most, of all four, drawn log-uniformly. junction: least and most, a share of each side.
     share: of the slots; the others stay as they are. unit: slots among which partners are found, at least 4.
+    own: the four are the slot's own members (`data.members=4`), so that no slots must stay together; of a
+    slot that is not chosen the first member stays.
     Masks, boxes and points follow; other ragged labels are joined. Raises UserError for labels of one value
-    or one box a slot, which mean nothing for four images.
+    or one box a slot, which mean nothing for four images, and for pairs of images.
     """
 
     draws = 8
@@ -37,41 +41,49 @@ class Mosaic(Op):
         junction: tuple[float, float] = (0.25, 0.75),
         share: float = 1.0,
         unit: int = 8,
+        own: bool = False,
     ) -> None:
         if unit < 4:
             raise ValueError(f"unit={unit} is too small for a mosaic of 4: use 4 or more")
-        self.scale, self.junction, self.share, self.unit = scale, junction, share, unit
+        self.scale, self.junction, self.share = scale, junction, share
+        self.unit, self.members = (1, 4) if own else (unit, 1)
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         self._check(batch)
         chosen = noise[:, 0] < self.share
-        own = np.arange(len(noise))[:, None]
-        members = np.concatenate([own, partners(noise[:, 1:4], self.unit)], axis=1)
-        first = np.floor(noise[:, 4:5] * 4).astype(int)  # the own image comes into any tile
-        members = np.take_along_axis(members, (np.arange(4) + first) % 4, axis=1)
-        tiles = self._tiles(batch, noise, members)
+        first = np.arange(len(noise))[:, None] * self.members  # the image that a slot shows by itself
+        if self.members > 1:
+            tiled = first + np.arange(4)
+        else:
+            tiled = np.concatenate([first, partners(noise[:, 1:4], self.unit)], axis=1)
+        turn = np.floor(noise[:, 4:5] * 4).astype(int)  # the own image comes into any tile
+        tiled = np.take_along_axis(tiled, (np.arange(4) + turn) % 4, axis=1)
+        tiles = self._tiles(batch, noise, tiled)
         images, labels = {**batch.images}, {**batch.labels}
         for name in batch.named("image", "mask"):
-            images[name] = choose(chosen, tiles.paint(images[name]), images[name])
-        table = np.where(chosen[:, None], members, np.where(members == own, own, -1))
+            each = images[name].flatten(0, -4)
+            images[name] = choose(chosen, tiles.paint(each), each[:: self.members])
+        table = np.where(chosen[:, None], tiled, np.where(tiled == first, first, -1))
         for name, label in batch.labels.items():
             if isinstance(label, Ragged):
-                rows, slot, tile = join(label, table)
+                rows, slot, tile = join(label.flat, table)
                 if batch.kinds.get(name) in ("boxes", "points"):
                     rows = Ragged(tiles.move(rows.rows, slot, tile, batch.kinds[name], chosen), rows.starts)
                 labels[name] = rows
         return replace(batch, images=images, labels=labels, placed=None)
 
-    def _check(self, batch: Samples) -> None:
+    def _check(self, batch: Batch) -> None:
+        if batch.placed is not None and len(batch.placed) != len(batch) * self.members:
+            raise UserError("mosaic has no meaning for pairs of images: leave it out")
         for name in batch.named("class", "value", "bits", "boxes", "points"):
             if isinstance(batch.labels[name], Tensor):
                 raise unsuited(batch, "mosaic", name, instead="leave it out, or the mosaic")
 
-    def _tiles(self, batch: Samples, noise: np.ndarray, members: np.ndarray) -> "_Tiles":
+    def _tiles(self, batch: Batch, noise: np.ndarray, members: np.ndarray) -> "_Tiles":
         height, width = batch.size
         low, high = np.log(self.scale)
         share = self.junction[0] + (self.junction[1] - self.junction[0]) * noise[:, 6:8]
-        whole = np.tile(np.array([0, 0, width, height]), (len(noise), 1))
+        whole = np.tile(np.array([0, 0, width, height]), (len(noise) * self.members, 1))
         content = whole if batch.placed is None else batch.placed.content()
         return _Tiles(
             members,
@@ -93,7 +105,7 @@ class _Tiles:
         junction: np.ndarray,
         size: tuple[int, int],
     ) -> None:
-        """members: [n, 4] slots. content: [n, 4, 4], boxes without padding. junction: [n, 2], in pixels."""
+        """members: [n, 4] images. content: [n, 4, 4], boxes without padding. junction: [n, 2], in pixels."""
         self.members, self.content, self.scale, self.size = members, content, scale, size
         self.junction = junction
         # the corner of a content that stands at the junction: the right one of a left tile, and so on
@@ -110,11 +122,11 @@ class _Tiles:
         )
 
     def paint(self, images: Tensor) -> Tensor:
-        """The mosaics of images [n, c, h, w]."""
-        (n, channels), (height, width) = images.shape[:2], self.size
+        """The mosaics [n, c, h, w] of images [k, c, h, w]."""
+        channels, (height, width) = images.shape[1], self.size
         planes = self.members[:, None, :] * channels + np.arange(channels)[:, None]  # [n, channels, 4]
-        canvas = pick(images.reshape(n * channels, height, width), planes.reshape(-1))
-        return sample(canvas.reshape(n, channels, 4 * height, width), self._grid(images.device))
+        canvas = pick(images.reshape(-1, height, width), planes.reshape(-1))
+        return sample(canvas.reshape(-1, channels, 4 * height, width), self._grid(images.device))
 
     def move(self, rows: Tensor, slot: np.ndarray, tile: np.ndarray, kind: str, chosen: np.ndarray) -> Tensor:
         """Rows [m, ...] that came to these tiles, moved; those of slots not chosen (bool [n]) stay."""

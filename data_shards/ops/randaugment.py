@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from data_shards.batch import Batch
 from data_shards.ops.affine import centred, linear, move
-from data_shards.ops.base import Op, Samples, change_rows
+from data_shards.ops.base import Op, change_rows
 from data_shards.ops.tone import LEVELS, apply_matrix, apply_table
 from data_shards.sampling import colour
 
@@ -39,7 +40,7 @@ class RandAugment(Op):
         self.count, self.magnitude, self.share = count, magnitude, share
         self.draws = 1 + 2 * count
 
-    def __call__(self, batch: Samples, noise: np.ndarray) -> Samples:
+    def __call__(self, batch: Batch, noise: np.ndarray) -> Batch:
         chosen = noise[:, 0] < self.share
         kinds = np.floor(noise[:, 1::2] * len(CHANGES)).astype(int)
         kinds[~chosen] = 0

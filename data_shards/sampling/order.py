@@ -44,6 +44,7 @@ class Order(Protocol):
 
     epoch_slots: int
     members: int
+    pairs: bool  # whether the two members are of two kinds, A and B, with labels of their own
     unit: int  # slots that must not be split between ranks: batches are multiples of it
 
     def slots(self, first: int, count: int) -> Slots: ...
@@ -135,6 +136,8 @@ def by_epoch(positions: np.ndarray, length: int) -> list[tuple[int, np.ndarray, 
 class Stream:
     """An order that computes slots at any positions; consecutive positions are the common case."""
 
+    pairs = False
+
     def slots(self, first: int, count: int) -> Slots:
         """The `count` slots that start at position `first`."""
         return self.at(np.arange(first, first + count, dtype=np.int64))
@@ -225,6 +228,7 @@ class UnpairedOrder(Stream):
     """
 
     members = 2
+    pairs = True
     unit = 1
 
     def __init__(

@@ -17,6 +17,7 @@ class OrderRequest:
 
     rows: Sequence[Rows]  # one; two of unpaired; one for each part of mixed
     seed: int
+    members: int = 1  # plain, weighted, balanced, mixed: images of a slot, each another draw
     group: int = 4  # groups: K
     weights: str = ""  # weighted: the label that holds them
     balance: str = ""  # balanced: the label that holds the class
@@ -25,7 +26,7 @@ class OrderRequest:
 
 
 def _plain(request: OrderRequest) -> order.Order:
-    return order.PlainOrder(request.rows[0], request.seed)
+    return order.PlainOrder(request.rows[0], request.seed, request.members)
 
 
 def _groups(request: OrderRequest) -> order.Order:
@@ -38,16 +39,16 @@ def _unpaired(request: OrderRequest) -> order.Order:
 
 
 def _weighted(request: OrderRequest) -> order.Order:
-    return WeightedOrder(request.rows[0], request.seed, request.weights)
+    return WeightedOrder(request.rows[0], request.seed, request.weights, request.members)
 
 
 def _balanced(request: OrderRequest) -> order.Order:
-    return BalancedOrder(request.rows[0], request.seed, request.balance)
+    return BalancedOrder(request.rows[0], request.seed, request.balance, request.members)
 
 
 def _mixed(request: OrderRequest) -> order.Order:
     parts = [
-        order.PlainOrder(rows, int(counter_rng.key(request.seed, "mixed", number)))
+        order.PlainOrder(rows, int(counter_rng.key(request.seed, "mixed", number)), request.members)
         for number, rows in enumerate(request.rows)
     ]
     return MixedOrder(parts, request.shares)

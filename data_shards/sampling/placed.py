@@ -53,6 +53,26 @@ class Placed:
         crop, size, offset = self.crop[row].tolist(), self.size[row].tolist(), self.offset[row].tolist()
         return Window(tuple(crop), tuple(size), tuple(offset), bool(self.flip[row]), self.target)
 
+    def windows(self) -> list[Window]:
+        """What a decoder needs to know of each image."""
+        columns = (self.crop.tolist(), self.size.tolist(), self.offset.tolist(), self.flip.tolist())
+        return [
+            Window(tuple(crop), tuple(size), tuple(offset), flip, self.target)
+            for crop, size, offset, flip in zip(*columns, strict=True)
+        ]
+
+    def scaled(self, stored: np.ndarray) -> "Placed":
+        """The same windows of images of other sizes that show the same; crops are rounded to whole pixels.
+
+        stored: [n, 2] int32, width and height of these images.
+        """
+        share = stored / self.source
+        low = np.rint(self.crop[:, :2] * share).astype(np.int32)
+        high = np.rint((self.crop[:, :2] + self.crop[:, 2:]) * share).astype(np.int32)
+        low = np.minimum(low, stored - 1)
+        crop = np.concatenate([low, np.maximum(high - low, 1)], axis=1).astype(np.int32)
+        return Placed(stored, crop, self.size, self.offset, self.flip, self.target)
+
     def content(self) -> np.ndarray:
         """int32 [n, 4]: the box of the target that shows the image; the rest is padding."""
         left = np.where(self.flip, self.target[1] - self.offset[:, 0] - self.size[:, 0], self.offset[:, 0])

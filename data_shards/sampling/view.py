@@ -7,6 +7,7 @@ deeper with convolutions", CVPR 2015, section 6, in torchvision's form (10 attem
 the centre).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,27 @@ def still(view: View, widths: np.ndarray, heights: np.ndarray) -> DecodePlan:
     bounds = _bounds(view, source)
     placed = _place(view, source, bounds, _fixed_crop(view, bounds), np.zeros(len(source), bool))
     return DecodePlan(placed, None, exact=True)
+
+
+def side_by_side(plans: Sequence[DecodePlan], each: int) -> DecodePlan:
+    """The plans of the members of n slots as one: the rows of slot 0, member after member, then of slot 1.
+
+    each: rows of a plan for an image, 2 of halves.
+    """
+    if len(plans) == 1:
+        return plans[0]
+
+    def merged(parts: Sequence[np.ndarray]) -> np.ndarray:
+        tail = parts[0].shape[1:]
+        return np.stack([part.reshape(-1, each, *tail) for part in parts], 1).reshape(-1, *tail)
+
+    names = ("source", "crop", "size", "offset", "flip")
+    source, crop, size, offset, flip = (
+        merged([getattr(plan.placed, name) for plan in plans]) for name in names
+    )
+    maps = [plan.colour for plan in plans if plan.colour is not None]
+    placed = Placed(source, crop, size, offset, flip, plans[0].placed.target)
+    return DecodePlan(placed, merged(maps) if maps else None, plans[0].exact)
 
 
 def _sizes(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:

@@ -39,6 +39,8 @@ YOUNGER: dict[str, Any] = {
     "data.twins": [],
     "optim.hold": 0.0,
     "optim.warmup_momentum": 0.0,
+    "data.fit": "cover",
+    "data.halves": False,
 }
 
 # Keys that change numbers and are refused by name when a run is resumed, but are in no hash, since older runs

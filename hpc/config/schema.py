@@ -38,6 +38,12 @@ class Data:
     )
     allow_shared: bool = key(False, "train although train, val and eval share people")
     size: int = key(112, "pixels, side of the square image that the network sees", least=1, cap=1 << 13)
+    fit: str = key(
+        "cover",
+        "how an image fills the square; cover: cut; contain: whole, with padding; stretch: whole, distorted",
+        one_of=("cover", "contain", "stretch"),
+    )
+    halves: bool = key(False, "a stored image is two side by side, A | B: images `a` and `b` of a batch")
     order: str = key(
         "plain",
         "of the samples; groups: batches of P x K identities, K = data.group",

@@ -10,7 +10,7 @@ from data_shards.shard_format.shard_set import ShardSet
 from hpc.cluster.signals import StopReason
 from hpc.config import held_out
 from hpc.config.schema import Config
-from hpc.data import orders, staging
+from hpc.data import orders, staging, views
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
 from hpc.task import Stage, Task
@@ -47,10 +47,9 @@ def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], stage: St
         "rank": comm.rank,
         "world": comm.world,
         "batch": stage.batch,
-        "size": stage.size,
+        "view": views.training(config, stage.size),
         "threads": data.threads,
         "ahead": data.ahead,
-        "augment": data.augment,
         "fields": job.plan.fields("train"),
     }
     if data.stream:
@@ -71,7 +70,7 @@ def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm
         rank=comm.rank,
         world=comm.world,
         batch=config.eval.batch,
-        size=config.data.size,
+        view=views.evaluation(config, config.data.size),
         backend="host",  # one pinned decoder for every figure, whatever feeds the training
         threads=config.data.threads,
         fields=job.plan.fields(judged),

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_shards.batch import Batch
 from data_shards.errors import UserError
 from data_shards.files import FileError, read_json, write_bytes, write_json
 from data_shards.images.pixels import KERNEL
-from data_shards.loading.batch import Batch
 from data_shards.shard_format.manifest import read_manifest
 from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from data_shards.batch import Batch
 from data_shards.errors import UserError
-from data_shards.loading.batch import Batch
 from data_shards.loading.loader import EvalLoader
 from hpc.config import held_out
-from hpc.data import known_people
+from hpc.data import known_people, views
 from hpc.distributed.comm import Comm
 from hpc.evaluation import report as report_file
 from hpc.evaluation import run as evaluation
@@ -138,7 +138,7 @@ def _walk(
             rank=0,
             world=1,
             batch=config.eval.batch,
-            size=config.data.size,
+            view=views.evaluation(config, config.data.size),
             backend="host",
             threads=config.data.threads,
             fields=model.task.plan.fields("eval"),

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from data_shards.ops.base import Samples
+from data_shards.batch import Batch
 from data_shards.ragged import Ragged
 from data_shards.sampling.placed import Placed
 from tests.support.small_set import photo
@@ -21,18 +21,28 @@ CLASSES = ("image", "mask", "boxes", "species", "age")
 PLAIN = ("image", "boxes", "species", "age")
 
 
-def samples(positions: np.ndarray, names: tuple[str, ...], size: tuple[int, int] = (24, 32)) -> Samples:
+def batch_of(
+    images: dict, labels: dict, kinds: dict, placed: Placed | None = None, positions: np.ndarray | None = None
+) -> Batch:
+    """A prepared batch of images and labels that belong to no set."""
+    n = len(next(iter(images.values())))
+    at = torch.from_numpy(np.arange(n) if positions is None else positions)
+    return Batch(images, labels, at[:, None], at, seed=5, kinds=kinds, placed=placed)
+
+
+def samples(positions: np.ndarray, names: tuple[str, ...], size: tuple[int, int] = (24, 32)) -> Batch:
     """The slots at `positions`; images and masks as `names` says, labels ragged but for `age`."""
     height, width = size
     parts = [_slot(int(position), height, width) for position in positions]
     images = {name: torch.stack([part[name] for part in parts]) for name in ("image", "mask")}
     labels = {name: Ragged.of_lists([part[name] for part in parts]) for name in ("boxes", "species", "eyes")}
     labels["age"] = torch.stack([part["age"] for part in parts])
-    return Samples(
+    return batch_of(
         {name: image for name, image in images.items() if name in names},
         {name: label for name, label in labels.items() if name in names},
         {name: KINDS[name] for name in names},
         _placed(positions, size),
+        positions,
     )
 
 
@@ -62,17 +72,7 @@ def _placed(positions: np.ndarray, size: tuple[int, int]) -> Placed:
     return Placed(sides, crop, sides, margin, positions % 2 == 1, size)
 
 
-def rows_of(batch: Samples, rows: slice) -> Samples:
-    """Some consecutive slots of a batch."""
-    return Samples(
-        {name: image[rows] for name, image in batch.images.items()},
-        {name: label[rows] for name, label in batch.labels.items()},
-        batch.kinds,
-        None if batch.placed is None else batch.placed[rows],
-    )
-
-
-def assert_equal(one: Samples, other: Samples) -> None:
+def assert_equal(one: Batch, other: Batch) -> None:
     """The same images and labels, bit for bit."""
     assert one.images.keys() == other.images.keys()
     assert one.labels.keys() == other.labels.keys()

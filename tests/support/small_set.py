@@ -5,6 +5,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import simplejpeg
 
 from data_shards.files import file_entry
 from data_shards.shard_format.manifest import write_manifest
+from data_shards.shard_format.schema import Field, Schema
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 
 
@@ -50,6 +52,9 @@ class SmallSet:
     labels: dict[str, np.ndarray]
     identity_start: np.ndarray
     shard_start: np.ndarray
+    schema = Schema({"weight": Field("value", "f4")})
+    ragged: ClassVar[dict] = {}
+    pieces: ClassVar[dict] = {}
 
     def __len__(self) -> int:
         return len(self.shard)

@@ -11,7 +11,9 @@ import torch
 from data_shards.loading.dali import DaliBackend
 from data_shards.loading.loader import EvalLoader, TrainLoader
 from data_shards.sampling.order import GroupOrder, PlainOrder
+from data_shards.sampling.view import View
 from hpc.config.schema import Augment
+from hpc.data.views import view_of
 from tests.support.small_set import build, jpeg, photo
 
 pytest.importorskip("nvidia.dali")
@@ -36,11 +38,10 @@ def batches(shards, backend, augment, count=3, device_id=None):
         rank=1,
         world=2,
         batch=32,
-        size=112,
         backend=backend,
         threads=2,
         ahead=2,
-        augment=augment,
+        view=view_of(augment, (112, 112)),
         fields=("identity",),
         device_id=device_id,
     )
@@ -88,7 +89,11 @@ def test_images_stored_at_the_networks_size_come_out_as_on_the_host(tmp_path):
 
 def test_evaluation_equals_the_host(shards):
     host, dali = (
-        list(EvalLoader(shards, rank=0, world=1, batch=16, size=64, backend=name, fields=("identity",)))
+        list(
+            EvalLoader(
+                shards, rank=0, world=1, batch=16, view=View((64, 64)), backend=name, fields=("identity",)
+            )
+        )
         for name in ("host", "dali")
     )
     assert [len(batch) for batch in dali] == [16, 16, 12]
@@ -104,11 +109,10 @@ def test_batches_are_tensors_of_their_own(shards):
         rank=0,
         world=1,
         batch=8,
-        size=64,
         backend="dali",
         threads=1,
         ahead=1,
-        augment=AUGMENTS["flip"],
+        view=view_of(AUGMENTS["flip"], (64, 64)),
     )
     train.start(0)
     first = train.next()
@@ -137,12 +141,12 @@ def test_mixed_decode_on_the_gpu_equals_the_host(shards, name):
 
 def test_images_are_asked_for_on_the_stream_that_copies_them(monkeypatch):
     asked = []
-    backend = DaliBackend(None, size=8, batch=1, threads=1, ahead=1, device_id=0)
+    backend = DaliBackend(None, windows=1, threads=1, ahead=1, device_id=0)
     backend._pipe = SimpleNamespace(run=lambda stream: asked.append(stream) or ("images",))
     backend._fed.append("job")
     monkeypatch.setattr(backend, "_take", lambda job, images: images)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
-    assert backend.next() == ("job", "images")
+    assert backend.next() == ("job", ("images",))
     assert asked == ["stream of 0"]
 
 

@@ -1,6 +1,7 @@
 """The host decoder against a plain reference: full decode, crop, resize, colour, flip."""
 
 import threading
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,9 +11,11 @@ import simplejpeg
 from data_shards.errors import UserError
 from data_shards.images.normalize import normalise
 from data_shards.images.pixels import square
-from data_shards.loading import host
-from data_shards.loading.host import HostBackend, decode_image
+from data_shards.images.placed import Window, decode_windows
+from data_shards.loading import feeder
+from data_shards.loading.host import HostBackend
 from data_shards.loading.loader import EvalLoader, decode_images
+from data_shards.sampling.view import View
 from tests.support.small_set import build, jpeg, photo
 
 COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.float32)
@@ -20,7 +23,8 @@ COLOUR = np.array([[1.1, 0.05, 0, -5], [0, 0.9, 0.1, 3], [0.1, 0, 1.0, 12]], np.
 
 def decode(blob, size, crop, *, flip=False, colour=None, side=112):
     out = np.full((side, side, 3), 7, np.uint8)
-    decode_image(out, blob, size, crop, flip, colour)
+    window = Window(crop, (side, side), (0, 0), flip, (side, side))
+    decode_windows([out], blob, size, [window], colour=colour)
     return out.astype(np.int32)
 
 
@@ -107,7 +111,7 @@ def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
     wanted = square(image(str(tmp_path / "a.jpg")), 64)
     np.testing.assert_array_equal(decode_images([blob], 64)[0], wanted)
     shards = build(tmp_path / "set", [blob], [1])
-    (batch,) = EvalLoader(shards, rank=0, world=1, batch=1, size=64)
+    (batch,) = EvalLoader(shards, rank=0, world=1, batch=1, view=View((64, 64)))
     np.testing.assert_array_equal(batch.images["image"][0].permute(1, 2, 0).numpy(), wanted)
     packed = decode_images([normalise(blob, size=64).jpeg], 64)[0]
     assert np.abs(packed.astype(int) - wanted).mean() < 2.5
@@ -116,24 +120,24 @@ def test_packing_evaluation_and_verify_resize_alike(tmp_path, size):
 @pytest.mark.parametrize("key", ["threads", "ahead"])
 def test_no_threads_or_no_batches_ahead_are_refused(key):
     with pytest.raises(UserError, match=rf"data\.{key}=0"):
-        HostBackend(None, size=8, **{"threads": 1, "ahead": 1, key: 0})
+        HostBackend(None, **{"threads": 1, "ahead": 1, key: 0})
 
 
 def test_a_stalled_source_does_not_hold_close(monkeypatch):
-    monkeypatch.setattr(host, "PATIENCE", 0.01)
+    monkeypatch.setattr(feeder, "PATIENCE", 0.01)
     entered, gives_way = threading.Event(), threading.Event()
 
     def jobs(number):
         entered.set()
         gives_way.wait()
 
-    backend = HostBackend(None, size=32, threads=1, ahead=1)
+    backend = HostBackend(SimpleNamespace(hint=None), threads=1, ahead=1)
     backend.start(jobs)
     assert entered.wait(10)
-    (feeder,) = (thread for thread in threading.enumerate() if thread.name == "batches")
+    (waiting,) = (thread for thread in threading.enumerate() if thread.name == "batches")
     backend.close()
-    assert feeder.is_alive()
-    assert feeder.daemon  # nor does it hold the end of the process
+    assert waiting.is_alive()
+    assert waiting.daemon  # nor does it hold the end of the process
     gives_way.set()
-    feeder.join(10)
-    assert not feeder.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()

@@ -12,9 +12,12 @@ from data_shards.loading import loader
 from data_shards.loading.loader import EvalLoader, TrainLoader, choose_backend
 from data_shards.loading.node_cache import LOCK
 from data_shards.sampling.order import GroupOrder, PlainOrder, UnpairedOrder
+from data_shards.sampling.view import View
 from hpc.config.schema import Augment
+from hpc.data.views import view_of
 from tests.support.small_set import build, jpeg, photo
 
+SQUARE = (48, 48)
 SIZES = [5, 7, 3, 9, 12, 4]
 
 
@@ -37,11 +40,10 @@ def make(shards, *, order=None, **keys):
         "rank": 0,
         "world": 1,
         "batch": 24,
-        "size": 48,
         "backend": "host",
         "threads": 2,
         "ahead": 2,
-        "augment": Augment(hue=10.0),
+        "view": view_of(Augment(hue=10.0), SQUARE),
         "fields": ("identity", "weight"),
     }
     return TrainLoader(order or PlainOrder(shards, 3), shards, **{**options, **keys})
@@ -80,7 +82,7 @@ def test_a_batch_is_what_it_says(shards, backend):
 
 def test_images_belong_to_their_ids(shards, backend):
     plain = Augment([1.0, 1.0], flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
-    (batch,) = run(make(shards, backend=backend, augment=plain), 0)
+    (batch,) = run(make(shards, backend=backend, view=view_of(plain, SQUARE)), 0)
     rows = [(shards.shards[int(shards.shard[i])], shards.offset[i], shards.size[i]) for i in batch.ids[:, 0]]
     blobs = [path.read_bytes()[offset : offset + size] for path, offset, size in rows]
     expected = loader.decode_images(blobs, 48).astype(float)
@@ -136,19 +138,24 @@ def test_two_sets_side_by_side(shards, backend, tmp_path):
         rank=0,
         world=1,
         batch=6,
-        size=48,
+        view=view_of(Augment(), SQUARE),
         backend=backend,
         threads=2,
         ahead=1,
-        augment=Augment(),
-        fields=("weight",),
+        fields={"a": ("weight",), "b": ("weight", "identity")},
     )
     (batch,) = run(train, 0)
-    weights = batch.labels["weight"].numpy()
-    np.testing.assert_array_equal(weights[:, 0], shards.labels["weight"][batch.ids[:, 0]])
-    np.testing.assert_array_equal(weights[:, 1], other.labels["weight"][batch.ids[:, 1]])
-    (alone,) = run(make(shards, backend=backend, batch=6, augment=Augment()), 0)
-    assert torch.equal(batch.images["image"][:, 0], alone.images["image"])
+    assert batch.labels.keys() == {"a.weight", "b.weight", "b.identity", "repeat"}
+    for side, part in enumerate((shards, other)):
+        name = "ab"[side]
+        np.testing.assert_array_equal(
+            batch.labels[f"{name}.weight"], part.labels["weight"][batch.ids[:, side]]
+        )
+        assert batch.images[name].shape == (6, 3, 48, 48)
+        assert batch.images[name].permute(0, 2, 3, 1).is_contiguous()
+    assert len(batch.placed) == 12
+    (alone,) = run(make(shards, backend=backend, batch=6, view=view_of(Augment(), SQUARE)), 0)
+    assert torch.equal(batch.images["a"], alone.images["image"])
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "in the middle"])
@@ -215,13 +222,15 @@ def test_close_leaves_no_thread(shards):
 def test_evaluation_sees_each_image_once(shards, backend, world):
     ids, images = [], []
     for rank in range(world):
-        held_out = EvalLoader(shards, rank=rank, world=world, batch=6, size=48, backend=backend)
+        held_out = EvalLoader(shards, rank=rank, world=world, batch=6, view=View((48, 48)), backend=backend)
         batches = list(held_out)
         assert len(batches) == len(held_out)
         ids += [number for batch in batches for number in batch.ids[:, 0].tolist()]
         images += [batch.images["image"] for batch in batches]
     assert sorted(ids) == list(range(40))
-    alone = EvalLoader(shards, rank=0, world=1, batch=64, size=48, backend=backend, fields=("identity",))
+    alone = EvalLoader(
+        shards, rank=0, world=1, batch=64, view=View((48, 48)), backend=backend, fields=("identity",)
+    )
     (batch,) = list(alone)
     assert torch.equal(batch.images["image"][ids], torch.cat(images))
     np.testing.assert_array_equal(batch.labels["identity"], shards.labels["identity"])
@@ -230,7 +239,7 @@ def test_evaluation_sees_each_image_once(shards, backend, world):
 
 def test_more_ranks_than_images_leave_empty_blocks(tmp_path):
     shards = build(tmp_path, [jpeg(photo(0, 32, 32))], [1], shards=1)
-    counts = [len(list(EvalLoader(shards, rank=r, world=3, batch=2, size=16))) for r in range(3)]
+    counts = [len(list(EvalLoader(shards, rank=r, world=3, batch=2, view=View((16, 16))))) for r in range(3)]
     assert sum(counts) == 1
 
 
@@ -244,7 +253,7 @@ def test_wrong_input_is_refused_by_key(shards):
     with pytest.raises(UserError, match="no label `age`, only identity, weight"):
         make(shards, fields=("age",))
     with pytest.raises(UserError, match=r"eval\.batch=0"):
-        EvalLoader(shards, rank=0, world=1, batch=0, size=8)
+        EvalLoader(shards, rank=0, world=1, batch=0, view=View((8, 8)))
 
 
 def test_backends_are_chosen_by_what_the_machine_has(monkeypatch):

@@ -9,16 +9,18 @@ import torch
 import webdataset
 
 from data_shards.errors import DecodeError, UserError
-from data_shards.loading.host import decode_image
+from data_shards.images.placed import decode_windows
 from data_shards.loading.stream import Sources, StreamLoader
 from data_shards.loading.tar_stream import samples
-from data_shards.sampling import augment
+from data_shards.sampling import view
+from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.config.schema import Augment
+from hpc.data.views import view_of
 from tests.support.sets import pack_set
 from tests.support.small_set import build, commit, jpeg, photo
 
-PLAIN = Augment([1.0, 1.0], flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
+PLAIN = View((32, 32))
 SIZES = [9, 9, 9, 9]
 
 
@@ -44,10 +46,9 @@ def make(source, **keys):
         "rank": 0,
         "world": 1,
         "batch": 12,
-        "size": 32,
         "threads": 2,
         "ahead": 2,
-        "augment": PLAIN,
+        "view": PLAIN,
     }
     return StreamLoader(str(source), **{**options, **keys})
 
@@ -70,8 +71,8 @@ def decoded(blob: bytes, size: int) -> np.ndarray:
     """The whole square as training decodes it."""
     out = np.empty((size, size, 3), np.uint8)
     height, width, *_ = simplejpeg.decode_jpeg_header(blob)
-    (crop,) = augment.centre(np.array([width]), np.array([height])).crop.tolist()
-    decode_image(out, blob, (width, height), tuple(crop), False, None)
+    plan = view.still(View((size, size)), np.array([width]), np.array([height]))
+    decode_windows([out], blob, (width, height), plan.placed.windows())
     return out
 
 
@@ -224,8 +225,8 @@ def test_groups_need_identities_that_stand_together(tmp_path, blobs):
 
 
 def test_augmentation_is_that_of_the_positions(shards):
-    augment = Augment(hue=20.0)
-    one, two = (take(make(shards.folder, augment=augment, seed=seed), 0, 1)[0] for seed in (1, 1))
+    colours = view_of(Augment(hue=20.0), (32, 32))
+    one, two = (take(make(shards.folder, view=colours, seed=seed), 0, 1)[0] for seed in (1, 1))
     assert torch.equal(one.images["image"], two.images["image"])
     plain = take(make(shards.folder), 0, 1)[0]
     assert torch.equal(plain.ids, one.ids)
@@ -244,7 +245,9 @@ def test_wrong_input_is_refused_by_key(shards, tmp_path):
         make("")
     with pytest.raises(UserError, match="deals 6 shards to 12 ranks: use at most 6 ranks"):
         make(shards.folder, world=12)
-    with pytest.raises(UserError, match=r"reads the label identity, not age: use data\.stream=false"):
+    with pytest.raises(
+        UserError, match=r"reads images and the label identity of .*, not age: use data\.stream=false"
+    ):
         make(shards.folder, fields=("age",))
     with pytest.raises(UserError, match=r"has no manifest\.json"):
         make(tmp_path)

@@ -18,9 +18,9 @@ from data_shards.loading.twins import serve
 from data_shards.pack.twins import add_twins
 from data_shards.sampling.order import PlainOrder
 from data_shards.sampling.placed import Placed
+from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.shard_format.twins import twin_sizes
-from hpc.config.schema import Augment
 from launch.cli import main
 from tests.support.painted import found_box, paint
 from tests.support.small_set import jpeg, photo
@@ -131,9 +131,6 @@ def folder(tmp_path_factory):
     return out / "train"
 
 
-PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
-
-
 def batches(
     folder, twins, *, size=32, crop_area=(1.0, 1.0), backend="host", count=3, world=1, rank=0, clock=0
 ):
@@ -145,11 +142,10 @@ def batches(
         rank=rank,
         world=world,
         batch=8,
-        size=size,
         backend=backend,
         threads=2,
         ahead=2,
-        augment=Augment(list(crop_area), flip=0.5, **PLAIN),
+        view=View((size, size), crop_area=crop_area, flip=0.5),
         twins=twins,
     )
     loader.start(clock)
@@ -213,7 +209,7 @@ def test_evaluation_reads_originals(folder, tmp_path):
         data = bytearray(path.read_bytes())
         data[600:] = bytes(len(data) - 600)
         path.write_bytes(data)
-    loader = EvalLoader(ShardSet.open(copy), rank=0, world=1, batch=16, size=32)
+    loader = EvalLoader(ShardSet.open(copy), rank=0, world=1, batch=16, view=View((32, 32)))
     [batch] = list(loader)
     assert len(batch) == 16
     with pytest.raises(

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from data_shards.ops.affine import Affine, centred, linear, move
-from data_shards.ops.base import Samples
 from data_shards.ops.geometry import clip_boxes, warp
 from data_shards.ragged import Ragged
 from tests.support.painted import found_box
+from tests.support.samples import batch_of
 from tests.support.small_set import photo
 
 SIZE = (40, 56)  # height, width
@@ -69,7 +69,7 @@ def test_boxes_follow_what_is_painted(angle, scale, shift):
     image[:, :, 14:25, 20:34] = 1
     mask = (image[:, :1] > 0).to(torch.uint8)
     eyes = torch.tensor([[[20.0, 14.0], [34.0, 25.0], [-1.0, -1.0]]])
-    batch = Samples(
+    batch = batch_of(
         {"image": image, "mask": mask},
         {"boxes": Ragged.of_lists([box]), "eyes": eyes},
         {"image": "image", "mask": "mask", "boxes": "boxes", "eyes": "points"},
@@ -91,7 +91,7 @@ def test_boxes_follow_what_is_painted(angle, scale, shift):
 
 
 def test_a_turned_box_is_the_upright_one_around_it():
-    batch = Samples(
+    batch = batch_of(
         {"image": torch.zeros(1, 3, *SIZE)},
         {"boxes": torch.tensor([[18.0, 10.0, 38.0, 30.0]])},
         {"image": "image", "boxes": "boxes"},
@@ -112,7 +112,7 @@ def test_what_is_hardly_visible_is_gone_and_stays_so():
 def test_the_share_of_the_slots_is_moved(share):
     n = 400
     image = torch.from_numpy(photo(2, 8, 8)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    batch = Samples({"image": image.repeat(n, 1, 1, 1)}, {}, {"image": "image"})
+    batch = batch_of({"image": image.repeat(n, 1, 1, 1)}, {}, {"image": "image"})
     noise = np.random.default_rng(0).random((n, Affine.draws))
     out = Affine(degrees=90, share=share)(batch, noise).images["image"]
     moved = (out != batch.images["image"]).flatten(1).any(dim=1).float().mean()

@@ -7,14 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from data_shards.ops.base import Samples, common_unit, join, partners
+from data_shards.batch import Batch
+from data_shards.ops.base import common_unit, join, partners
 from data_shards.ops.cutmix import Cutmix
 from data_shards.ops.mixing import MIX, beta
 from data_shards.ops.mixup import Mixup
 from data_shards.ops.mosaic import Mosaic
 from data_shards.ragged import Ragged
 from data_shards.sampling.placed import Placed
-from tests.support.samples import CLASSES, PLAIN, samples
+from tests.support.samples import CLASSES, PLAIN, batch_of, samples
 
 N, UNIT = 16, 4
 
@@ -82,7 +83,7 @@ def test_cutmix_takes_one_rectangle_and_states_its_share():
         assert abs(after.labels[MIX][slot] - (1 - (x1 - x0) * (y1 - y0) / (24 * 32))) < 1e-6
 
 
-def painted(boxes: list[list[float]], size: tuple[int, int], content: np.ndarray | None = None) -> Samples:
+def painted(boxes: list[list[float]], size: tuple[int, int], content: np.ndarray | None = None) -> Batch:
     """Slot i is black but for its box, which is as bright as its number says."""
     n = len(boxes)
     image, mask = torch.full((n, 3, *size), -1.0), torch.zeros(n, 1, *size, dtype=torch.uint8)
@@ -94,7 +95,7 @@ def painted(boxes: list[list[float]], size: tuple[int, int], content: np.ndarray
         sides = (content[:, 2:] - content[:, :2]).astype(np.int32)
         crop = np.concatenate([np.zeros_like(sides), sides], axis=1)
         placed = Placed(sides, crop, sides, content[:, :2].astype(np.int32), np.zeros(n, bool), size)
-    return Samples(
+    return batch_of(
         {"image": image, "mask": mask},
         {
             "boxes": Ragged.of_lists([torch.tensor([box]) for box in boxes]),
@@ -179,7 +180,7 @@ def test_cutmix_boxes_are_around_what_is_left_to_see(seed):
     boxes = np.concatenate([corner, corner + rng.integers(8, 24, (n, 2))], axis=1).astype(float)
     batch = painted(boxes.tolist(), size)
     labels = {"boxes": batch.labels["boxes"], "slot": batch.labels["slot"]}
-    before = Samples(
+    before = batch_of(
         batch.images, labels, {"image": "image", "mask": "mask", "boxes": "boxes", "slot": "class"}
     )
     op = Cutmix(share=1.0, unit=4)

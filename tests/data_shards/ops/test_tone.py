@@ -9,13 +9,13 @@ from PIL import Image, ImageOps
 from scipy import stats
 
 from data_shards.ops import randaugment
-from data_shards.ops.base import Samples
 from data_shards.ops.colour import Colour
 from data_shards.ops.erasing import Erasing
 from data_shards.ops.hsv import shift_hsv
 from data_shards.ops.randaugment import CHANGES, RandAugment
 from data_shards.ops.tone import LEVELS, apply_matrix, apply_table
 from data_shards.sampling import colour
+from tests.support.samples import batch_of
 from tests.support.small_set import photo
 
 
@@ -46,7 +46,7 @@ def test_tables_are_linear_between_levels():
 
 def test_gamma_is_a_power_of_the_level():
     noise = np.full((1, Colour.draws), 0.0)  # the smallest exponent
-    batch = Samples({"image": image_of()}, {}, {"image": "image"})
+    batch = batch_of({"image": image_of()}, {}, {"image": "image"})
     out = levels(Colour(gamma=1.0)(batch, noise).images["image"])
     np.testing.assert_allclose(out, 255 * np.sqrt(levels(image_of()) / 255), atol=0.3)
 
@@ -83,7 +83,7 @@ def test_each_change_of_randaugment_changes_what_it_says(name):
     noise = np.full((1, 3), 0.25)
     noise[0, 1] = (CHANGES.index(name) + 0.5) / len(CHANGES)
     boxes = torch.tensor([[8.0, 4.0, 14.0, 10.0]])
-    batch = Samples({"image": image_of()}, {"boxes": boxes}, {"image": "image", "boxes": "boxes"})
+    batch = batch_of({"image": image_of()}, {"boxes": boxes}, {"image": "image", "boxes": "boxes"})
     out = RandAugment(count=1, magnitude=0.8)(batch, noise)
     assert torch.equal(out.images["image"], batch.images["image"]) == (name == "identity")
     assert torch.equal(out.labels["boxes"], boxes) == (name not in randaugment._GEOMETRY)
@@ -102,7 +102,7 @@ def test_changes_are_composed_in_their_order():
 def test_erased_rectangles_have_the_area_asked_for():
     n = 2000
     noise = np.random.default_rng(0).random((n, Erasing.draws))
-    batch = Samples(
+    batch = batch_of(
         {"image": torch.ones(n, 3, 64, 64), "mask": torch.zeros(n, 1, 64, 64, dtype=torch.uint8)},
         {},
         {"image": "image", "mask": "mask"},

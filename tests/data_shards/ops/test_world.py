@@ -17,7 +17,7 @@ from data_shards.ops.mixup import Mixup
 from data_shards.ops.mosaic import Mosaic
 from data_shards.ops.randaugment import RandAugment
 from data_shards.ragged import Ragged
-from tests.support.samples import CLASSES, DETECTION, KINDS, PLAIN, assert_equal, rows_of, samples
+from tests.support.samples import CLASSES, DETECTION, KINDS, PLAIN, assert_equal, samples
 
 UNIT = 4
 OPS = {
@@ -39,7 +39,7 @@ FIRST, N = 24 * UNIT, 6 * UNIT
 
 def run(name: str, positions: np.ndarray):
     op, names = OPS[name]
-    return run_ops([op], samples(positions, names), seed=5, positions=positions)
+    return run_ops([op], samples(positions, names))
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -48,7 +48,7 @@ def test_ranks_make_what_one_rank_makes(name, world):
     whole, share = run(name, np.arange(FIRST, FIRST + N)), N // world
     for rank in range(world):
         rows = slice(rank * share, (rank + 1) * share)
-        assert_equal(run(name, np.arange(FIRST, FIRST + N)[rows]), rows_of(whole, rows))
+        assert_equal(run(name, np.arange(FIRST, FIRST + N)[rows]), whole[rows])
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -59,7 +59,7 @@ def test_units_may_come_in_any_order(name):
     shuffled = run(name, positions)
     for place, unit in enumerate(order):
         here, there = (slice(at * UNIT, (at + 1) * UNIT) for at in (place, unit))
-        assert_equal(rows_of(shuffled, here), rows_of(whole, there))
+        assert_equal(shuffled[here], whole[there])
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -89,8 +89,8 @@ def test_an_op_that_comes_twice_draws_other_numbers(name):
         pytest.skip("labels are mixed once")
     positions = np.arange(FIRST, FIRST + N)
     once = run(name, positions)
-    again = run_ops([op], once, seed=5, positions=positions)
-    twice = run_ops([op, op], samples(positions, names), seed=5, positions=positions)
+    again = run_ops([op], once)
+    twice = run_ops([op, op], samples(positions, names))
     assert not torch.equal(twice.images["image"], again.images["image"])
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_read_from_the_device(name):
     positions = np.arange(FIRST, FIRST + N)
     batch, (op, _) = samples(positions, OPS[name][1]), OPS[name]
     with Reads() as reads:
-        run_ops([op], batch, seed=5, positions=positions)
+        run_ops([op], batch)
     assert reads.count == 0
 
 
@@ -139,14 +139,14 @@ def test_slots_that_are_not_whole_units_are_refused(name, positions, named):
 def test_labels_without_a_meaning_are_refused_by_name(name, names, refused):
     positions = np.arange(UNIT)
     with pytest.raises(UserError, match=f"{name} has no meaning for `{refused}`"):
-        run_ops([OPS[name][0]], samples(positions, names), seed=5, positions=positions)
+        run_ops([OPS[name][0]], samples(positions, names))
 
 
 def test_labels_are_mixed_once():
     positions = np.arange(UNIT)
     ops = [Cutmix(unit=UNIT), Mixup(unit=UNIT)]
     with pytest.raises(UserError, match="mixed already"):
-        run_ops(ops, samples(positions, PLAIN), seed=5, positions=positions)
+        run_ops(ops, samples(positions, PLAIN))
 
 
 @pytest.mark.gpu
@@ -155,16 +155,11 @@ def test_labels_are_mixed_once():
 def test_a_gpu_makes_nearly_the_same_and_never_waits(name):
     positions = np.arange(FIRST, FIRST + N)
     host, batch = run(name, positions), samples(positions, OPS[name][1])
-    there = type(batch)(
-        {key: image.cuda() for key, image in batch.images.items()},
-        {key: label.to("cuda") for key, label in batch.labels.items()},
-        batch.kinds,
-        batch.placed,
-    )
+    there = batch.prepare(torch.device("cuda"))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        out = run_ops([OPS[name][0]], there, seed=5, positions=positions)
+        out = run_ops([OPS[name][0]], there)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     difference = (out.images["image"].cpu() - host.images["image"]).abs()

@@ -16,12 +16,12 @@ from data_shards.loading.requests import RequestBuilder
 from data_shards.pack.pack import pack
 from data_shards.pack.request import Request
 from data_shards.sampling.order import Slots
+from data_shards.sampling.view import View
 from data_shards.shard_format import columns, shard_set
 from data_shards.shard_format.manifest import write_manifest
 from data_shards.shard_format.schema import Field
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.base import Sample
-from tests.data_shards.loading.test_loader import Augment
 from tests.support.small_set import jpeg, photo
 
 FIELDS = {
@@ -113,11 +113,11 @@ def test_columns_hold_what_the_source_states_without_the_rejected(good):
 
 def test_batches_of_several_sets_hold_arrays_of_labels(good):
     shards = ShardSet.open(good)
-    builder = RequestBuilder([shards, shards], ["landmarks", "breed"])
+    builder = RequestBuilder([shards, shards], ["size", "breed"], view=View((8, 8)))
     ids, sets = np.array([[0, 3], [5, 1]]), np.array([[0, 1], [1, 0]], np.int8)
-    request = builder.training(Slots(ids, sets, np.arange(2), np.zeros(2, bool)), Augment(), seed=1)
+    request = builder.training(Slots(ids, sets, np.arange(2), np.zeros(2, bool)), seed=1)
     builder.close()
-    assert np.array_equal(request.labels["landmarks"], shards.labels["landmarks"][ids])
+    assert np.array_equal(request.labels["size"], shards.labels["size"][ids])
     assert np.array_equal(request.labels["breed"], shards.labels["breed"][ids])
 
 

@@ -1,24 +1,30 @@
-"""Augmentation parameters: inside the image, of the distribution asked for, independent of the batch."""
+"""Random crops, flips and colours: inside the image, of the distribution asked for, alone in any batch."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from data_shards.sampling import augment
-from hpc.config.schema import Augment
+from data_shards.sampling import view
+from data_shards.sampling.view import View
 
 N = 4000
+DEFAULT = {
+    "crop_area": (0.5, 1.0),
+    "crop_ratio": (0.75, 1.3333),
+    "flip": 0.5,
+    **dict.fromkeys(("brightness", "contrast", "saturation"), 0.2),
+}
 
 
 def draw(positions=None, size=(160, 120), **keys):
     positions = np.arange(N) if positions is None else positions
     wide, high = (np.full(len(positions), side) for side in size)
-    return augment.draw(Augment(**keys), 3, positions, 0, wide, high)
+    return view.draw(View((112, 112), **{**DEFAULT, **keys}), 3, positions, 0, wide, high)
 
 
 @pytest.mark.parametrize("size", [(160, 120), (1, 1), (7, 300), (112, 112)])
 def test_crops_lie_inside_the_image(size):
-    x, y, wide, high = draw(size=size, crop_area=[0.08, 1.0]).crop.T
+    x, y, wide, high = draw(size=size, crop_area=[0.08, 1.0]).placed.crop.T
     assert (x >= 0).all()
     assert (y >= 0).all()
     assert (wide >= 1).all()
@@ -28,7 +34,7 @@ def test_crops_lie_inside_the_image(size):
 
 
 def test_area_and_log_ratio_are_uniform_where_every_attempt_fits():
-    crop = draw(size=(2000, 2000), crop_area=[0.1, 0.4], crop_ratio=[0.75, 4 / 3]).crop
+    crop = draw(size=(2000, 2000), crop_area=[0.1, 0.4], crop_ratio=[0.75, 4 / 3]).placed.crop
     area = crop[:, 2] * crop[:, 3] / 4e6
     ratio = np.log(crop[:, 2] / crop[:, 3])
     assert stats.kstest(area, stats.uniform(0.1, 0.3).cdf).pvalue > 1e-4
@@ -38,32 +44,35 @@ def test_area_and_log_ratio_are_uniform_where_every_attempt_fits():
 
 
 def test_without_a_fitting_attempt_the_largest_allowed_crop_in_the_centre():
-    crop = draw(size=(1000, 100), crop_area=[0.9, 1.0], crop_ratio=[0.75, 1.25]).crop
+    crop = draw(size=(1000, 100), crop_area=[0.9, 1.0], crop_ratio=[0.75, 1.25]).placed.crop
     np.testing.assert_array_equal(crop, np.tile([437, 0, 125, 100], (N, 1)))
 
 
 def test_no_crop_is_the_centre_square_as_in_evaluation():
     wide, high = np.array([160, 112, 90]), np.array([120, 112, 101])
-    none = augment.draw(Augment(crop_area=[1.0, 1.0]), 0, np.arange(3), 0, wide, high).crop
+    none = view.draw(View((112, 112)), 0, np.arange(3), 0, wide, high).placed.crop
     np.testing.assert_array_equal(none, [[20, 0, 120, 120], [0, 0, 112, 112], [0, 5, 90, 90]])
-    centre = augment.centre(wide, high)
-    np.testing.assert_array_equal(centre.crop, none)
-    assert not centre.flip.any()
+    centre = view.still(View((112, 112)), wide, high)
+    np.testing.assert_array_equal(centre.placed.crop, none)
+    assert not centre.placed.flip.any()
     assert centre.colour is None
 
 
 def test_a_row_depends_on_its_position_alone():
     whole = draw()
     part = draw(positions=np.array([77, 5, 3999]))
-    for name in ("crop", "flip", "colour"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[[77, 5, 3999]])
-    other = augment.draw(Augment(), 3, np.arange(N), 1, np.full(N, 160), np.full(N, 120))
-    assert (other.crop != whole.crop).any(axis=1).mean() > 0.9
+    rows = [77, 5, 3999]
+    np.testing.assert_array_equal(part.placed.crop, whole.placed.crop[rows])
+    np.testing.assert_array_equal(part.placed.flip, whole.placed.flip[rows])
+    np.testing.assert_array_equal(part.colour, whole.colour[rows])
+    config = View((112, 112), **DEFAULT)
+    other = view.draw(config, 3, np.arange(N), 1, np.full(N, 160), np.full(N, 120))
+    assert (other.placed.crop != whole.placed.crop).any(axis=1).mean() > 0.9
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_flips_have_their_probability(probability):
-    assert abs(draw(flip=probability).flip.mean() - probability) < 0.04
+    assert abs(draw(flip=probability).placed.flip.mean() - probability) < 0.04
 
 
 def colours_of(pixels, **keys):

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.errors import UserError
-from data_shards.sampling import augment, view
+from data_shards.sampling import view
 from data_shards.sampling.placed import Placed
 from data_shards.sampling.view import FITS, View
 from hpc.config.schema import Augment
+from hpc.data.views import view_of
 
 SIZES = st.tuples(st.integers(2, 900), st.integers(1, 900))  # width, height
 TARGETS = st.tuples(st.integers(1, 300), st.integers(1, 300))
@@ -33,10 +34,10 @@ def draw(config: View, size: tuple[int, int], n: int = 20, seed: int = 3) -> vie
 def test_the_numbers_are_those_of_runs_that_began_before_there_were_views():
     wide, high = np.array([500, 300, 1000, 90]), np.array([400, 600, 100, 90])
     positions = np.array([0, 5, 6, 10**12])
-    drawn = augment.draw(Augment(hue=9.0), 7, positions, 1, wide, high)
+    drawn = view.draw(view_of(Augment(hue=9.0), (112, 112)), 7, positions, 1, wide, high)
     crops = [[133, 34, 325, 315], [16, 9, 282, 360], [433, 0, 133, 100], [3, 1, 87, 88]]
-    np.testing.assert_array_equal(drawn.crop, crops)
-    np.testing.assert_array_equal(drawn.flip, [False, False, True, False])
+    np.testing.assert_array_equal(drawn.placed.crop, crops)
+    np.testing.assert_array_equal(drawn.placed.flip, [False, False, True, False])
     reds = [
         [0.9550, 0.0483, 0.0260, 8.1408],
         [0.6637, 0.0097, 0.0008, 24.5459],
@@ -46,23 +47,10 @@ def test_the_numbers_are_those_of_runs_that_began_before_there_were_views():
     np.testing.assert_allclose(drawn.colour[:, 0], reds, atol=1e-4)
 
 
-@pytest.mark.parametrize("area", [[1.0, 1.0], [0.3, 1.0]])
-def test_settings_of_augmentation_are_a_view(area):
-    wide, high = np.random.default_rng(0).integers(1, 600, (2, 500))
-    config = Augment(crop_area=area, hue=9.0)
-    drawn = augment.draw(config, 7, np.arange(500), 1, wide, high)
-    plan = view.draw(augment.view_of(config, (112, 112)), 7, np.arange(500), 1, wide, high)
-    np.testing.assert_array_equal(plan.placed.crop, drawn.crop)
-    np.testing.assert_array_equal(plan.placed.flip, drawn.flip)
-    np.testing.assert_array_equal(plan.colour, drawn.colour)
-    np.testing.assert_array_equal(plan.placed.size, 112)
-    assert not plan.placed.offset.any()
-
-
-def test_an_evaluation_is_the_centre_square_of_augment():
+def test_an_evaluation_is_the_centre_square_and_nothing_random():
     wide, high = np.array([160, 112, 90]), np.array([120, 112, 101])
     plan = view.still(View((64, 64), flip=1.0, brightness=0.3, crop_area=(0.1, 0.2)), wide, high)
-    np.testing.assert_array_equal(plan.placed.crop, augment.centre(wide, high).crop)
+    np.testing.assert_array_equal(plan.placed.crop, [[20, 0, 120, 120], [0, 0, 112, 112], [0, 5, 90, 90]])
     assert plan.exact
     assert plan.colour is None
     assert not plan.placed.flip.any()

@@ -20,7 +20,7 @@ from data_shards.shard_format import columns, shard_set
 from data_shards.shard_format.manifest import NAME, write_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source
-from tests.data_shards.loading.test_loader import Augment
+from tests.data_shards.loading.test_loader import Augment, view_of
 from tests.support.fuzz import HARMLESS, REFUSED, Silent, campaign, check_refusal, damage, damage_json
 from tests.support.image_folders import identity_folders
 
@@ -45,11 +45,10 @@ def trained(folder: Path) -> str:
         rank=0,
         world=1,
         batch=16,
-        size=24,
         backend="host",
         threads=1,
         ahead=1,
-        augment=Augment(),
+        view=view_of(Augment(), (24, 24)),
         fields=("identity",),
     )
     try:

@@ -1,0 +1,116 @@
+"""The record that a loader delivers, ops change and a task sees: images, labels and places of some slots.
+
+`loading/batch.py` makes it of what was decoded. Ops: `ops/base.py`. Labels of which a sample has any number:
+`ragged.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_shards import counter_rng
+from data_shards.sampling.placed import Placed
+
+IMAGE = "image"  # the name of a set's own images
+PAIR = ("a", "b")  # the names of the images of pairs: of two domains, or the two halves of an image
+
+
+@dataclass
+class Batch:
+    """A block of the global batch on one rank: n consecutive slots of m images each.
+
+    m is 1 but for the two sides of an unpaired slot (`images` has an entry for each) and a mosaic's own
+    members (its images are [n, m, 3, h, w]).
+    """
+
+    # "image" [n, 3, h, w], or "a" and "b" of pairs, and what the set has beside its images: further images
+    # by their names, masks [n, 1, h, w] uint8, whose 255 is unknown. A loader delivers uint8, a permuted view
+    # of NHWC memory, on the GPU where DALI decodes there; `prepare` makes images float32 in [-1, 1].
+    images: dict[str, Tensor]
+    # Each field Tensor [n, ...] int64 or float32, or Ragged: rows [k, ...] of each slot; "repeat" [n] bool.
+    # Those of pairs are "a.<field>" and "b.<field>". Boxes (x0, y0, x1, y1; four zeros: not visible) and
+    # points (x, y; -1, -1: unknown) are in pixel edges of the image as it is, see `sampling/placed.py`.
+    labels: dict[str, Any]
+    # These stay on the host.
+    ids: Tensor  # [n, m] int64: sample numbers in their set
+    positions: Tensor  # [n] int64: places in the endless stream of slots (clock + slot in the global batch)
+    sets: Tensor = field(default_factory=lambda: torch.zeros((1, 1), dtype=torch.int8))  # [n, m], or [1, 1]
+    seed: int = 0  # of the run, for `latents`
+    # Name of an image or label -> its kind as in the set's schema; ops leave names without a kind alone.
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    # Of the images, slot by slot, those of a slot side by side, while they are as the decoder made them.
+    placed: Placed | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        return replace(
+            self,
+            images={name: images[rows] for name, images in self.images.items()},
+            labels={name: column[rows] for name, column in self.labels.items()},
+            ids=self.ids[rows],
+            positions=self.positions[rows],
+            sets=self.sets[rows] if len(self.sets) == len(self) else self.sets,
+            placed=self._placed_of(rows),
+        )
+
+    def _placed_of(self, rows: slice) -> Placed | None:
+        if self.placed is None or not len(self):
+            return self.placed
+        low, high, _ = rows.indices(len(self))
+        each = len(self.placed) // len(self)
+        return self.placed[low * each : max(low, high) * each]
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.images.values())).device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        height, width = next(iter(self.images.values())).shape[-2:]
+        return height, width
+
+    def named(self, *kinds: str) -> list[str]:
+        """Names of the images and labels of these kinds."""
+        return [name for name in (*self.images, *self.labels) if self.kinds.get(name) in kinds]
+
+    def latents(self, name: str, dim: int) -> Tensor:
+        """Return standard normal float32 [n, dim] on the batch's device, counted by (seed, name, position).
+
+        The same slots get the same numbers at any world size, so another `name` is needed for other numbers
+        of the same update: one for each phase.
+        """
+        stream = counter_rng.key(self.seed, "latents", name)
+        draws = counter_rng.normal(stream, self.positions.numpy(), dim).astype(np.float32)
+        return torch.from_numpy(draws).to(self.device, non_blocking=True)
+
+    def prepare(self, device: torch.device, *, channels_last: bool = True) -> "Batch":
+        """Move the batch to `device`; its images become float32 in [-1, 1], masks stay as they are."""
+        images = {
+            name: _prepared(part, device, channels_last, mask=self.kinds.get(name) == "mask")
+            for name, part in self.images.items()
+        }
+        labels = {name: column.to(device, non_blocking=True) for name, column in self.labels.items()}
+        return replace(self, images=images, labels=labels)
+
+    @classmethod
+    def of_images(cls, images: Tensor) -> "Batch":
+        """Make a batch of images that belong to no set, [n, 3, h, w]: those that `predict` is given."""
+        rows = torch.arange(images.shape[0])  # an export traces it
+        return cls({IMAGE: images}, {}, rows[:, None], rows)
+
+
+def _prepared(images: Tensor, device: torch.device, channels_last: bool, *, mask: bool) -> Tensor:
+    moved = images.to(device, non_blocking=True)
+    if mask:
+        return moved
+    if moved.dtype == torch.uint8:
+        moved = moved.float().div_(127.5).sub_(1.0)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return moved.flatten(0, -4).contiguous(memory_format=layout).unflatten(0, images.shape[:-3])

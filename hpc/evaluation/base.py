@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from data_shards.loading.batch import Batch
+from data_shards.batch import Batch
 from data_shards.ragged import Ragged
 from hpc.distributed.comm import Comm
 from hpc.evaluation.keys import Key

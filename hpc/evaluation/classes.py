@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from data_shards.batch import Batch
 from data_shards.errors import UserError
-from data_shards.loading.batch import Batch
 from hpc.evaluation import keys
 from hpc.evaluation.base import Evaluator, JudgedSet, Report, Rows, Table
 from hpc.evaluation.by_group import add_groups, figure

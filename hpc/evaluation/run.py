@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_shards.batch import IMAGE, Batch
 from data_shards.errors import UserError
-from data_shards.loading.batch import IMAGE, Batch
 from data_shards.ragged import Ragged
 from hpc.distributed import collectives
 from hpc.distributed.comm import Comm

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, nn
 
-from data_shards.loading.batch import Batch
+from data_shards.batch import Batch
 from hpc.evaluation import keys
 from hpc.evaluation.base import Evaluator, Report, Request, Rows
 from hpc.evaluation.pair_protocol import PairProtocol, score_run

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from data_shards.batch import Batch
 from data_shards.errors import UserError
-from data_shards.loading.batch import Batch
 from data_shards.loading.loader import EvalLoader
 from hpc.config import held_out
 from hpc.data import known_people, views

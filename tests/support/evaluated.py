@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_shards.batch import Batch
 from data_shards.errors import UserError
-from data_shards.loading.batch import Batch
 from data_shards.ragged import Ragged
 from data_shards.sampling.order import evaluation_blocks
 from hpc.distributed.comm import Comm

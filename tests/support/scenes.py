@@ -22,7 +22,7 @@ FIELDS = ("age", "breed", "boxes", "colour", "corners", "parts", "depth")
 class Scenes:
     """`count` scenes of other sizes for each `seed`."""
 
-    name, licence, cls, cluster = "scenes", "none", "breed", False
+    name, licence, cls, cluster = "scenes", "none", "breed", True
     fields = {  # noqa: RUF012
         "age": Field("value", "f4"),
         "breed": Field("class", "i4", names=("cat", "dog")),

@@ -17,12 +17,12 @@ from data_shards.pack.layout import group, rank, split_identities, split_samples
 from data_shards.pack.pack import pack
 from data_shards.pack.request import Request
 from data_shards.sampling.order import GroupOrder
+from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.base import FileSource, Sample, read_file
 from hpc.config.schema import Config, Data
 from hpc.data import known_people, orders
 from hpc.metrics.pairs import all_pairs
-from tests.data_shards.loading.test_loader import Augment
 from tests.support.image_folders import identity_folders
 
 
@@ -151,7 +151,7 @@ def test_groups_leave_them_out(some, none):
 
 def test_a_stream_in_groups_refuses_them(some):
     loader = StreamLoader(
-        str(some), seed=0, rank=0, world=1, batch=6, size=24, threads=1, ahead=1, augment=Augment(), group=2
+        str(some), seed=0, rank=0, world=1, batch=6, view=View((24, 24)), threads=1, ahead=1, group=2
     )
     loader.start(0)
     batches = (loader.next() for _ in range(10))

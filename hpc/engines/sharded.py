@@ -70,21 +70,13 @@ def size(module: nn.Module, rows: dict[str, Rows]) -> int:
 
 
 def normal(rows: Rows, columns: int, *, seed: int, purpose: str) -> Tensor:
-    """Draw standard normal numbers [high - low, columns], each row by its number alone.
-
-    Box and Muller 1958, "A note on the generation of random normal deviates".
-    """
+    """Draw standard normal numbers float32 [high - low, columns], each row by its number alone."""
     drawn = torch.empty(rows.high - rows.low, columns)
-    pairs, stream = -(-columns // 2), counter_rng.key(seed, "init", purpose)
-    step = max(1, BLOCK // max(columns, 1))
+    stream, step = counter_rng.key(seed, "init", purpose), max(1, BLOCK // max(columns, 1))
     for start in range(rows.low, rows.high, step):
         positions = np.arange(start, min(start + step, rows.high))
-        halves = np.split(counter_rng.uniform(stream, positions, 2 * pairs), 2, axis=1)
-        # In one piece: numpy's kernels for strided memory may round otherwise.
-        first, second = map(np.ascontiguousarray, halves)
-        radius, angle = np.sqrt(-2.0 * np.log1p(-first)), 2.0 * np.pi * second
-        both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :columns]
-        drawn[start - rows.low :][: len(both)] = torch.from_numpy(both)
+        values = torch.from_numpy(counter_rng.normal(stream, positions, columns))
+        drawn[start - rows.low :][: len(values)] = values
     return drawn
 
 

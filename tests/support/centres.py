@@ -53,7 +53,7 @@ class Centres(Task):
         return [Phase("class", "net", coupled=True)]
 
     def forward(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
-        return nets["net"](batch.images)
+        return nets["net"](batch.images["image"])
 
     def couple(
         self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
@@ -174,7 +174,7 @@ def loss_and_gradients(comm: Comm) -> dict[str, Tensor]:
     images, labels = batch_of_gradients()
     share = slice(comm.rank * BATCH // comm.world, (comm.rank + 1) * BATCH // comm.world)
     ids = torch.arange(BATCH)[share]
-    batch = Batch(images[share], {"identity": labels[share]}, ids, ids)
+    batch = Batch({"image": images[share]}, {"identity": labels[share]}, ids[:, None], ids)
     phase, nets = Phase("class", "net", coupled=True), {"net": player.engine.net}
     loss = task.couple(phase, nets, task.forward(phase, nets, batch, 0), batch, 0)
     player.engine.backward(loss)

@@ -18,6 +18,7 @@ from hpc.optim.guard import guarded
 from hpc.runs.run_dir import RunDir
 from hpc.task import Task, build_task
 from launch.audit.compare import differences, elastic_differences, records, series
+from tests.support.centres import Centres
 from tests.support.rivals import Rivals
 from tests.support.runs import finish, make_run, start
 from tests.support.sets import pack_set
@@ -93,7 +94,7 @@ def test_a_killed_run_of_deepspeed_equals_a_straight_one(tmp_path: Path, shards:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("job", "engine"), [(build_task, "ddp"), (Rivals, "flat")])
+@pytest.mark.parametrize(("job", "engine"), [(build_task, "ddp"), (Rivals, "flat"), (Centres, "flat")])
 def test_an_update_waits_for_nothing_but_the_numbers_of_the_one_before(
     tmp_path: Path,
     shards: Path,

@@ -228,8 +228,10 @@ class RequestBuilder:
 
     def _trim(self) -> None:
         """Release mapped pages of the index: else a rank would come to hold all of it during an epoch."""
-        for shards in self.sets:
+        for number, shards in enumerate(self.sets):
             columns = [shards.shard, shards.offset, shards.size, shards.width, shards.height, shards.crc]
+            for twin, _ in self.twins.of(number) if self.twins else ():
+                columns += twin.columns.values()
             columns += [
                 *shards.labels.values(),
                 *(parts[key] for parts in shards.pieces.values() for key in parts),

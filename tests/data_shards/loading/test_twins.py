@@ -131,8 +131,21 @@ def folder(tmp_path_factory):
     return out / "train"
 
 
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+
+
 def batches(
-    folder, twins, *, size=32, crop_area=(1.0, 1.0), backend="host", count=3, world=1, rank=0, clock=0
+    folder,
+    twins,
+    *,
+    size=32,
+    crop_area=(1.0, 1.0),
+    backend="host",
+    count=3,
+    world=1,
+    rank=0,
+    clock=0,
+    device_id=None,
 ):
     shards = ShardSet.open(folder)
     loader = TrainLoader(
@@ -147,6 +160,7 @@ def batches(
         ahead=2,
         view=View((size, size), crop_area=crop_area, flip=0.5),
         twins=twins,
+        device_id=device_id,
     )
     loader.start(clock)
     try:
@@ -201,6 +215,14 @@ def test_dali_reads_the_same(folder, size, crop_area):
     assert difference.mean() < 4
     if crop_area == (1.0, 1.0):  # PNG twins at their own size: no interpolation, no rounding
         assert (difference == 0).float().mean() > 0.3
+
+
+@gpu
+def test_dali_reads_the_same_on_a_gpu(folder):
+    """PNG twins, which the GPU's decoder leaves to the host, beside JPEG ones and originals in one batch."""
+    host = images(batches(folder, [32, 64], size=24, crop_area=(0.3, 1.0)))
+    found = batches(folder, [32, 64], size=24, crop_area=(0.3, 1.0), backend="dali", device_id=0)
+    assert (host - images(found).cpu()).abs().mean((1, 2, 3)).mean() < 4
 
 
 def test_evaluation_reads_originals(folder, tmp_path):

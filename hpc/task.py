@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from data_shards.batch import Batch as Batch
+from data_shards.ops.base import Op
 from hpc.config.plan import Plan, plan_of
 from hpc.config.plan import Stage as Stage
 from hpc.config.stages import fade_at, stage_at
@@ -121,6 +122,13 @@ class Task:
         A network that grows is built whole; its unused levels get no gradient, so it needs engine=flat.
         """
         return fade_at(self.stages, clock)
+
+    def ops(self, clock: int) -> list[Op]:
+        """Return what the device does to the batch of the update that starts at `clock`, in order.
+
+        The plan's `unit` states how many slots they keep together: `data_shards.ops.base.common_unit`.
+        """
+        return []
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
         """Return the mean loss over `batch`, a scalar, for a phase that is not coupled."""

@@ -40,7 +40,7 @@ from hpc.runs import failures
 from hpc.runs.goodput import TimeLedger
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, build_task
-from hpc.training import fault_injection, helpers, seeding, startup, step_sync
+from hpc.training import device_batch, fault_injection, helpers, seeding, startup, step_sync
 from hpc.training.due import due_after
 from hpc.training.passes import Passes
 from hpc.training.player import Player
@@ -187,7 +187,7 @@ class Trainer:
 
     def _next_batch(self) -> Batch:
         batch, self._ahead = self._ahead or self.loader.next(), None
-        return batch.prepare(self.comm.device, channels_last=self.config.channels_last)
+        return device_batch.ready(batch, self.task, self.clock, self.config, self.comm)
 
     def _exchange(self, following: step_sync.StepMessage | None = None) -> None:
         """Exchange signals, scalars and finiteness of the update that is posted, if any; wait for it."""

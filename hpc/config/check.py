@@ -12,6 +12,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from hpc.config import apex, deepspeed
+from hpc.config.data_order import check_order, check_roles, check_streamed
 from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.plan import check_engine, plan_of
 from hpc.config.players import check_names, every_optim, own_rules
@@ -20,13 +21,6 @@ from hpc.config.schema import Config, Data, Optim
 from hpc.config.stages import check_stages
 from hpc.config.text import check_text
 from hpc.config.types import ITEMS, common, flatten, shown
-
-# data.order -> the key that only this order reads, and a value of it
-READ_BY = {
-    "weighted": ("weights", "quality"),
-    "balanced": ("balance", "race"),
-    "mixed": ("mix", "'race==0:0.3; race!=0:0.7'"),
-}
 
 
 def value_of(config: Config, key: str) -> Any:
@@ -87,7 +81,9 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
         _check_optim(config, place, optim)
     _check_data(config.data)
     check_stages(config, plan)
-    _check_order(config.data)
+    check_order(config.data)
+    check_streamed(config.data)
+    check_roles(config.data, plan)
     check_engine(config, plan)
     deepspeed.check(config)
     if config.nodes > 1 and config.cluster.name == "local":
@@ -168,37 +164,6 @@ def _check_data(data: Data) -> None:
         raise UserError(
             f"data.stage={stage} copies whole sets, data.stream=true reads shards as they come: leave one of "
             "them out"
-        )
-
-
-def _check_order(data: Data) -> None:
-    for kind, (name, example) in READ_BY.items():
-        value = getattr(data, name)
-        if data.order == kind and not value:
-            raise UserError(f"data.order={kind} needs data.{name}: type for example data.{name}={example}")
-        if value and data.order != kind:
-            raise UserError(
-                f"data.{name}={shown(value)} belongs to data.order={kind}, not to data.order={data.order}: "
-                f"use data.order={kind}, or leave data.{name} out"
-            )
-    if data.order == "mixed" and data.rows != Data().rows:
-        raise UserError(
-            f"data.rows={data.rows}: the parts of data.mix choose rows themselves: leave data.rows out"
-        )
-    if data.stream and data.order not in ("plain", "groups"):
-        raise UserError(
-            f"data.order={data.order} needs the set's index, data.stream=true reads shards as they come: use "
-            "data.order=plain or groups, or leave data.stream out"
-        )
-    if data.stream and data.rows != Data().rows:
-        raise UserError(
-            f"data.rows={data.rows} needs the set's index, data.stream=true reads shards as they come: leave "
-            "one of them out"
-        )
-    if data.stream and data.twins:
-        raise UserError(
-            f"data.twins={shown(data.twins)} needs the set's index, data.stream=true reads shards as they "
-            "come: leave one of them out"
         )
     if data.twins != sorted(set(data.twins)):
         raise UserError(

@@ -6,7 +6,7 @@ of many checkpoints, and every report says so. Imports no torch.
 
 from hpc.config.schema import Data
 
-SPLITS = ("train", "val", "eval")  # the sets of a run, by their key under `data`
+SPLITS = ("train", "train_b", "val", "eval")  # the sets of a run, by their key under `data`
 CHOSEN = "checkpoint and threshold were chosen on these people"
 
 

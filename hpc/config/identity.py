@@ -20,6 +20,7 @@ FREE = frozenset(
         *(
             "data.set",
             "data.train",
+            "data.train_b",
             "data.val",
             "data.eval",
             "data.allow_shared",
@@ -41,6 +42,9 @@ YOUNGER: dict[str, Any] = {
     "optim.warmup_momentum": 0.0,
     "data.fit": "cover",
     "data.halves": False,
+    "data.a": "",
+    "data.b": "",
+    "data.members": 1,
 }
 
 # Keys that change numbers and are refused by name when a run is resumed, but are in no hash, since older runs

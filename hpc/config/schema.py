@@ -46,8 +46,14 @@ class Data:
     halves: bool = key(False, "a stored image is two side by side, A | B: images `a` and `b` of a batch")
     order: str = key(
         "plain",
-        "of the samples; groups: batches of P x K identities, K = data.group",
-        one_of=("plain", "groups", "weighted", "balanced", "mixed"),
+        "of the samples; groups: P x K identities, K = data.group; unpaired: A and B side by side",
+        one_of=("plain", "groups", "unpaired", "weighted", "balanced", "mixed"),
+    )
+    a: str = key("", "order=unpaired: which samples are A, by labels: `gender==0`; empty: every one")
+    b: str = key("", "order=unpaired: which samples are B, by labels; empty: every one")
+    train_b: str = key("", "order=unpaired: folder of the shards of B; empty: both are in data.train")
+    members: int = key(
+        1, "images of a slot, each another draw: 4 for a mosaic of own images", least=1, cap=1 << 6
     )
     group: int = key(4, "K: images of one identity that stand together in the batch", least=1)
     rows: str = key("set", "which samples are trained on, by labels: `age>=18 and race==0`; set: every one")

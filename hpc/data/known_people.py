@@ -47,6 +47,12 @@ def people_of(shards: ShardSet) -> People:
     return People(shards.name, shards.manifest["source"], np.unique(names), np.unique(images))
 
 
+def joined(one: People, other: People) -> People:
+    """Join the people of A and B: the second one's numbered people count as those of the first one's set."""
+    names, images = (np.union1d(getattr(one, key), getattr(other, key)) for key in ("names", "images"))
+    return People(one.set, one.source, names, images)
+
+
 def write(run: Path, people: People, *, role: str = TRAINED) -> None:
     """Write the hashes into a run directory: 8 bytes a person and an image."""
     data = np.concatenate([people.names, people.images]).astype("<u8").tobytes()
@@ -101,10 +107,12 @@ def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> l
 
 def refuse_shared(sets: dict[str, ShardSet]) -> None:
     """Refuse sets of a run that share people: the figures would say nothing about new ones."""
-    parts = [part for part in ("train", "val", "eval") if part in sets]
+    parts = [part for part in ("train", "train_b", "val", "eval") if part in sets]
     for place, part in enumerate(parts[:-1]):
         known = people_of(sets[part])
         for other in parts[place + 1 :]:
+            if other == "train_b":  # A and B are both trained on
+                continue
             if both := shared(known, sets[other]):
                 raise UserError(
                     f"data.{other}={sets[other].folder} holds {len(both)} people of data.{part}, such as "

@@ -8,7 +8,7 @@ from data_shards.loading import stream
 from data_shards.loading.loader import EvalLoader, Loader, TrainLoader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.cluster.signals import StopReason
-from hpc.config import held_out
+from hpc.config import data_order, held_out
 from hpc.config.schema import Config
 from hpc.data import orders, staging, views
 from hpc.distributed import collectives
@@ -22,17 +22,17 @@ def shard_sets(
     comm: Comm,
     stop_reason: Callable[[], StopReason] = lambda: StopReason.NONE,
 ) -> dict[str, ShardSet]:
-    """Open the sets: `train`, and `val` (or else `eval`) where there is one, or their copies by data.stage.
+    """Open the sets: `train`, `train_b` and `val` (or else `eval`) where there are, or copies by data.stage.
 
     Every rank checks them. Raises StagingStopped where `stop_reason()` names one while they are copied.
     """
     sets, error = {}, ""
     folders = staging.folders(config, comm, stop_reason)
     try:
-        if not config.data.stream:
-            sets["train"] = ShardSet.open(folders["train"], fields=job.plan.fields("train"))
-        if judged := held_out.validation(config.data):
-            sets[judged] = ShardSet.open(folders[judged], fields=job.plan.fields(judged))
+        for split, folder in folders.items():
+            if split != "train" or not config.data.stream:
+                fields = data_order.fields_of_set(config.data, job.plan, split)
+                sets[split] = ShardSet.open(folder, fields=fields)
     except UserError as refused:
         error = str(refused)
     collectives.agree_or_raise(error, comm)
@@ -50,15 +50,24 @@ def train_loader(config: Config, job: Task, sets: dict[str, ShardSet], stage: St
         "view": views.training(config, stage.size),
         "threads": data.threads,
         "ahead": data.ahead,
-        "fields": job.plan.fields("train"),
     }
+    fields: Any = data_order.fields_of_set(data, job.plan, "train")
     if data.stream:
         group = data.group if data.order == "groups" else 1
-        return stream.StreamLoader(data.train, group=group, **shared)
-    source = sets["train"]
-    device = comm.device.index if comm.device.type == "cuda" else None
-    order = orders.build(config, source)
-    return TrainLoader(order, source, backend=data.backend, twins=data.twins, device_id=device, **shared)
+        return stream.StreamLoader(data.train, group=group, fields=fields, **shared)
+    if data.order == "unpaired":
+        fields = {side: job.plan.fields(side) for side in ("a", "b")}
+    source = orders.training_sets(sets)
+    return TrainLoader(
+        orders.build(config, source),
+        source,
+        backend=data.backend,
+        fields=fields,
+        twins=data.twins,
+        unit=job.plan.unit(config),
+        device_id=comm.device.index if comm.device.type == "cuda" else None,
+        **shared,
+    )
 
 
 def eval_loader(config: Config, job: Task, sets: dict[str, ShardSet], comm: Comm) -> EvalLoader | None:

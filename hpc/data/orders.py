@@ -4,7 +4,7 @@ The orders themselves: `data_shards/sampling/orders.py`. What keys refuse togeth
 order in words: `hpc/config/data_order.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,22 +21,34 @@ from hpc.config.types import shown
 EXAMPLE = "use for example data.mix='race==0:0.3; race!=0:0.7'"
 
 
-def rows_of(data: Data, shards: Any) -> list[Rows]:
-    """Return what the order draws from: one Rows, or one for each part of `data.mix`."""
+def training_sets(sets: Mapping[str, Any]) -> list[Any]:
+    """Return the sets that slots refer to by number: that of data.train, and that of data.train_b."""
+    return [sets[split] for split in ("train", "train_b") if split in sets]
+
+
+def rows_of(data: Data, sets: Sequence[Any]) -> list[Rows]:
+    """Return what the order draws from: one Rows, those of A and B, or one for each part of `data.mix`."""
+    if data.order == "unpaired":
+        b = len(sets) - 1
+        return [
+            Rows(sets[0], data.a or WHOLE, key="data.a"),
+            Rows(sets[b], data.b or WHOLE, number=b, key="data.b"),
+        ]
     if data.order != "mixed":
-        return [Rows(shards, data.rows)]
-    return [Rows(shards, where, key="data.mix") for where, _ in mix_parts(data.mix)]
+        return [Rows(sets[0], data.rows)]
+    return [Rows(sets[0], where, key="data.mix") for where, _ in mix_parts(data.mix)]
 
 
-def build(config: Config, shards: Any, rows: Sequence[Rows] = ()) -> Order:
-    """Return the order of a run on its opened training set; UserError for what the set cannot give.
+def build(config: Config, sets: Sequence[Any], rows: Sequence[Rows] = ()) -> Order:
+    """Return the order of a run on its `training_sets`; UserError for what they cannot give.
 
     rows: what `rows_of` returned, where the caller has it already.
     """
     data = config.data
     request = OrderRequest(
-        rows or rows_of(data, shards),
+        rows or rows_of(data, sets),
         config.seed,
+        members=data.members,
         group=data.group,
         weights=data.weights,
         balance=data.balance,
@@ -63,14 +75,14 @@ def mix_parts(mix: str) -> list[tuple[str, int]]:
     return parts
 
 
-def epoch_images(config: Config, shards: Any) -> int:
-    """Return the images of an epoch: of groups without those that fill a group up."""
+def epoch_images(config: Config, sets: Sequence[Any]) -> int:
+    """Return the slots of an epoch: of groups without those that fill a group up."""
     data = config.data
     if data.order not in ("plain", "groups"):
-        return build(config, shards).epoch_slots
+        return build(config, sets).epoch_slots
     if data.order == "groups":  # images of unknown people are in no group
-        return int(Rows(shards, data.rows).identity_start[-1])
-    return len(shards if data.rows == WHOLE else Rows(shards, data.rows))
+        return int(Rows(sets[0], data.rows).identity_start[-1])
+    return len(sets[0] if data.rows == WHOLE else Rows(sets[0], data.rows))
 
 
 def check_groups(data: Data, rows: Rows) -> None:

@@ -61,14 +61,14 @@ class _Copy:
 def folders(
     config: Config, comm: Comm, stop_reason: Callable[[], StopReason] = lambda: StopReason.NONE
 ) -> dict[str, str]:
-    """Return where this rank reads its sets: name (train | val | eval) -> folder. All ranks call it.
+    """Return where this rank reads its sets: name (train | train_b | val | eval) -> folder; for all ranks.
 
-    Without data.stage these are data.train and data.val (or else data.eval); else their copies, which are
+    Without data.stage these are data.train, data.train_b and data.val (or else data.eval); else copies, all
     complete when this returns. Raises UserError on all ranks where a node cannot hold them, and
     StagingStopped on all ranks once `stop_reason()` names one on any of them.
     """
     data = config.data
-    names = [name for name in ("train", held_out.validation(data)) if name]
+    names = ["train", *["train_b"] * bool(data.train_b), *filter(None, [held_out.validation(data)])]
     sources = {name: getattr(data, name) for name in names}
     if not data.stage:
         return sources

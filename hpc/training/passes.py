@@ -14,7 +14,7 @@ from data_shards import counter_rng
 from hpc.config.schema import Config
 from hpc.distributed.comm import Comm
 from hpc.task import Batch, Phase, Stage, Task
-from hpc.training import seeding
+from hpc.training import device_batch, seeding
 from hpc.training.accumulation import BackwardPass, blocks_of
 from hpc.training.player import Player
 from hpc.training.step_sync import StepScalars
@@ -67,7 +67,7 @@ class Passes:
         """Run the passes of the first batch twice, since DDP lays out its buckets after the first of all."""
         if self.comm.world == 1 or self.config.engine.name != "ddp":
             return
-        prepared = batch.prepare(self.comm.device, channels_last=self.config.channels_last)
+        prepared = device_batch.ready(batch, self.task, clock, self.config, self.comm)
         for _ in range(2):
             for index, phase in enumerate(self.task.phases(clock)):
                 self.backward(index, phase, prepared, clock, stage)

@@ -141,8 +141,7 @@ def make(
 
 def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     """Write everything that a run directory holds from its first instant, except its config."""
-    from data_shards.shard_format.manifest import twins_digest
-    from launch.start import data, snapshot
+    from launch.start import data, set_digests, snapshot
 
     draft.logs.mkdir(parents=True)
     draft.checkpoints.mkdir()
@@ -150,9 +149,8 @@ def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     state = snapshot.git_state() | {"command": ["rostro", "submit", *plan.words], "job": job}
     draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
     digests = {split: shards.digest for split, shards in plan.sets.items()}
-    if plan.config.data.twins:
-        digests["twins"] = twins_digest(plan.sets["train"].manifest, plan.config.data.twins)
-    write_json(draft.data_file, digests)
+    manifests = {split: shards.manifest for split, shards in plan.sets.items()}
+    write_json(draft.data_file, digests | set_digests.of_twins(plan.config, manifests))
     data.keep_people(draft, plan)
     restart.note_saved(draft, 0)
     draft.write_status(state="prepared", clock=0, images=plan.config.images)

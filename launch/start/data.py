@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.config import deepspeed, held_out
+from hpc.config import data_order, deepspeed, held_out
 from hpc.config.plan import plan_of
 from hpc.config.schema import Config
 from hpc.config.text import check_text
@@ -31,6 +31,8 @@ def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) ->
     if plain:
         train = os.path.abspath(os.path.expanduser(train))
     folders = {"train": train}
+    if data.train_b:
+        folders["train_b"] = os.path.abspath(os.path.expanduser(data.train_b))
     for split in ("val", "eval"):
         folder = getattr(data, split)
         folder = folder and os.path.abspath(os.path.expanduser(folder))
@@ -86,44 +88,47 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
             raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
         try:
             if folder not in opened:
-                opened[folder] = ShardSet.open(folder, fields=plan.fields(split))
+                opened[folder] = ShardSet.open(folder, fields=data_order.fields_of_set(data, plan, split))
             sets[split] = opened[folder]
         except UserError as error:
             raise UserError(f"data.{split}={error}") from None
         samples = len(sets[split])
         if not samples:
             raise UserError(f"data.{split}={folder} holds no samples: pack it again")
-        if split == "train" and samples < world:
+        if split in ("train", "train_b") and samples < world:
             raise UserError(
                 f"procs={config.procs} x nodes={config.nodes} = {world} ranks, but {folder} holds {samples} "
                 f"samples: use at most {samples} ranks"
             )
     plan.check(config, sets)
     if "train" in sets:
-        _check_order(config, sets["train"])
-        _check_twins(config, sets["train"])
+        _check_order(config, sets)
+        _check_twins(config, sets)
     return sets
 
 
-def _check_order(config: Config, shards: Any) -> None:
-    """Raise UserError for an order that the training set cannot give; warn of one that is slow to read."""
+def _check_order(config: Config, sets: Mapping[str, Any]) -> None:
+    """Raise UserError for an order that the training sets cannot give; warn of one that is slow to read."""
     from hpc.data import orders
 
-    rows = orders.rows_of(config.data, shards)
+    source = orders.training_sets(sets)
+    rows = orders.rows_of(config.data, source)
     orders.check_groups(config.data, rows[0])
-    orders.build(config, shards, rows)
+    orders.build(config, source, rows)
     for part in rows:
         if part.note:
             print(f"warning: {part.note}", file=sys.stderr)
 
 
-def _check_twins(config: Config, shards: Any) -> None:
-    """Raise UserError unless the training set has the twins that the run may read."""
+def _check_twins(config: Config, sets: Mapping[str, Any]) -> None:
+    """Raise UserError unless the training sets have the twins that the run may read."""
     from data_shards.shard_format.twins import open_twin
+    from hpc.data.orders import training_sets
 
     for side in config.data.twins:
         try:
-            open_twin(shards, side)
+            for shards in training_sets(sets):
+                open_twin(shards, side)
         except UserError as error:
             raise UserError(f"data.twins={shown(config.data.twins)}: {error}") from None
 
@@ -171,7 +176,10 @@ def keep_people(run: RunDir, plan: RunPlan) -> None:
     from hpc.data import known_people
 
     if "train" in plan.people:
-        known_people.write(run.path, known_people.people_of(plan.people["train"]))
+        trained = known_people.people_of(plan.people["train"])
+        if "train_b" in plan.people:
+            trained = known_people.joined(trained, known_people.people_of(plan.people["train_b"]))
+        known_people.write(run.path, trained)
     if split := held_out.validation(plan.config.data):
         people = known_people.people_of(plan.people[split])
         known_people.write(run.path, people, role=known_people.CHOSEN)

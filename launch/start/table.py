@@ -90,7 +90,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
     if sets.get("train") is not None:
         from hpc.data import orders  # numpy
 
-        epochs = f", {config.images / orders.epoch_images(config, sets['train']):,.1f} epochs"
+        epochs = f", {config.images / orders.epoch_images(config, orders.training_sets(sets)):,.1f} epochs"
     twins = f", twins {', '.join(map(str, data.twins))}" if data.twins else ""
     lines = [
         ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
@@ -100,6 +100,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         ("time", forecast.text(config, forecast.rate(plan))),
         ("saves", f"{sizes.saves:,} checkpoints, every {config.save.every:,} images"),
         ("train", described["train"]),
+        *([("train b", described["train_b"])] if data.train_b else []),
         ("val", described["val"]),
         ("eval", described["eval"]),
         ("figures", held_out.statement(data)),

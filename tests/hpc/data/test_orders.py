@@ -68,7 +68,27 @@ def any_order(monkeypatch):
         (Data(order="mixed", mix=MIX, rows="race==0"), r"data\.rows=race==0: the parts of data\.mix choose"),
         (Data(order="weighted", weights="w", stream=True), r"data\.order=weighted needs the set's index"),
         (Data(rows="race==0", stream=True), r"data\.rows=race==0 needs the set's index"),
-        (Data(order="unpaired"), r"data\.order=unpaired is not known: use plain or groups or weighted"),
+        (
+            Data(order="unpaired"),
+            r"data\.order=unpaired draws A and B from the same samples: type .*train_b",
+        ),
+        (Data(a="race==0"), r"data\.a=race==0 belongs to data\.order=unpaired, not to data\.order=plain"),
+        (Data(train_b="/b", order="groups"), r"data\.train_b=/b belongs to data\.order=unpaired"),
+        (Data(order="unpaired", a="r==0", rows="r>0"), r"data\.rows=r>0: A and B choose rows .* data\.a and"),
+        (Data(order="unpaired", a="r==0"), r"data\.order=unpaired gives pairs of images, task=siamese"),
+        (
+            Data(halves=True),
+            r"data\.halves=true gives pairs of images, task=siamese takes single ones",
+        ),
+        (Data(halves=True, members=4), r"data\.halves=true makes A and B .* data\.members=4 takes several"),
+        (Data(halves=True, order="unpaired", b="r>0"), r"data\.halves=true .* data\.order=unpaired takes"),
+        (
+            Data(order="groups", members=4),
+            r"data\.members=4 does not go with data\.order=groups, .*: use data\.order=",
+        ),
+        (Data(members=0), r"data\.members=0 is not positive: use 1 or more, for example data\.members=1"),
+        (Data(members=4, stream=True), r"data\.members=4 needs the set's index, data\.stream=true reads"),
+        (Data(fit="fill"), r"data\.fit=fill is not known: use cover or contain or stretch"),
     ],
 )
 @pytest.mark.usefixtures("any_order")
@@ -96,7 +116,7 @@ def test_keys_that_do_not_go_together_are_refused_before_a_set_is_opened(data, m
 )
 def test_mixes_that_the_set_cannot_give_are_refused(shards, mix, message):
     with pytest.raises(UserError, match=message):
-        orders.build(Config(data=Data(order="mixed", mix=mix)), shards)
+        orders.build(Config(data=Data(order="mixed", mix=mix)), [shards])
 
 
 @pytest.mark.parametrize(("data", "kind"), ORDERS)
@@ -117,7 +137,7 @@ def test_a_loader_draws_by_the_order_of_the_config_at_any_world_size(shards, dat
         found[world] = [
             torch.cat([batch.ids[:, 0] for batch in batches]) for batches in zip(*parts, strict=True)
         ]
-    order = orders.build(config, shards)
+    order = orders.build(config, [shards])
     assert isinstance(order, kind)
     for ids, again, clock in zip(found[1], found[2], (120, 132, 144), strict=True):
         assert torch.equal(ids, again)
@@ -125,7 +145,7 @@ def test_a_loader_draws_by_the_order_of_the_config_at_any_world_size(shards, dat
 
 
 def test_a_mix_draws_its_shares(shards):
-    order = orders.build(Config(data=ORDERS[2][0]), shards)
+    order = orders.build(Config(data=ORDERS[2][0]), [shards])
     ids = order.slots(0, 1_000).ids[:, 0]
     assert (shards.labels["identity"][ids] < 2).sum() == 250
 
@@ -159,10 +179,10 @@ def test_a_siamese_run_trains_on_a_part_of_its_set(
     data = data_of(packed, rows="identity>=3 and identity!=7")
     config = RunDir(make_run(tmp_path / "run", packed, data=data, images=160)).config()
     sets = plan.check_data(config)
-    assert orders.epoch_images(config, sets["train"]) == 55  # 11 identities of 5 images
+    assert orders.epoch_images(config, [sets["train"]]) == 55  # 11 identities of 5 images
     with pytest.raises(UserError, match=r"data\.rows=identity>99 matches none of the 75 rows"):
         plan.check_data(dataclasses.replace(config, data=dataclasses.replace(data, rows="identity>99")))
-    ids = orders.build(config, sets["train"]).slots(0, 160).ids[:, 0]
+    ids = orders.build(config, [sets["train"]]).slots(0, 160).ids[:, 0]
     assert set(sets["train"].labels["identity"][ids].tolist()) == {3, 4, 5, 6, *range(8, 15)}
     assert capsys.readouterr().err == ""
     with contextlib.closing(train.Trainer(RunDir(tmp_path / "run"), Comm())) as trainer:

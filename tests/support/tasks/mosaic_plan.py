@@ -1,0 +1,10 @@
+"""Mosaics of four: partners from the aligned unit, or `task.own`: the members of the slot."""
+
+from hpc.config.rules import Rule
+
+KEYS = {"own": Rule("mosaics of the slot's own members")}
+roles = {"train": ("boxes", "colour", "parts")}
+
+
+def unit(config):
+    return 1 if config.task["own"] else 4

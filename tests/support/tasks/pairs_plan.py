@@ -1,0 +1,5 @@
+"""Pairs of two domains, each with labels of its own."""
+
+roles = {"a": ("age", "breed"), "b": ("breed",)}
+engines = ("flat", "ddp")
+players = ("G", "D")

@@ -39,6 +39,10 @@ YOUNGER: dict[str, Any] = {
     "data.twins": [],
     "optim.hold": 0.0,
     "optim.warmup_momentum": 0.0,
+    "init.run": "",
+    "init.checkpoint": "best",
+    "init.skip": [],
+    "init.freeze": [],
     "data.fit": "cover",
     "data.halves": False,
 }

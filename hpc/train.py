@@ -23,7 +23,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hpc.checkpoints import task_state
+from hpc.checkpoints import task_state, transfer
 from hpc.checkpoints.manager import CheckpointManager
 from hpc.cluster.signals import SignalListener, StopReason
 from hpc.config import held_out
@@ -74,7 +74,7 @@ class Trainer:
             modules = self.task.players()
         factory.check_players(config, modules)
         self.players = {
-            name: Player(name, module, config, comm, self.task.groups(name))
+            name: Player(name, module, config, comm, helpers.parameter_groups(self.task, name))
             for name, module in modules.items()
         }
         with seeding.seeded(config.seed):
@@ -91,19 +91,25 @@ class Trainer:
         self.loader.start(self.clock)
         self.held_out = loaders.eval_loader(config, self.task, self.sets, comm)
         self._ahead: Batch | None = None
+        began = ""
         try:
             self._ahead = self.loader.next()
             state = task_state.copied(self.task.state())
             self.passes.warm_up(self._ahead, self.clock, self.stage)
             self.task.load_state(state)
+            if saved:
+                self.checkpoints.restore(saved)
+                self.updates, self.means = saved.updates, step_sync.RunningMeans(**saved.monitor)
+            elif config.init.run:
+                began = transfer.begin(run, config, self.players, comm)
         except BaseException:
             self.loader.close()  # its threads must not outlive the interpreter
             raise
-        if saved:
-            self.checkpoints.restore(saved)
-            self.updates, self.means = saved.updates, step_sync.RunningMeans(**saved.monitor)
         self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(startup.first_lines(config, comm, self.players, self.sets, self.clock, self.stage))
+
+        if began:
+            self.monitor.note(began)
 
     def fit(self) -> str:
         """Train to the end of the run, or to the first agreed signal; return `finished` or `stopped`."""

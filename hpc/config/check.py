@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_shards.errors import UserError
-from hpc.config import apex, deepspeed
+from hpc.config import apex, deepspeed, transfer
 from hpc.config.data_order import check_order, check_roles, check_streamed
 from hpc.config.optimizers import OPTIMIZERS
 from hpc.config.plan import check_engine, plan_of
@@ -85,6 +85,7 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
     check_streamed(config.data)
     check_roles(config.data, plan)
     check_engine(config, plan)
+    transfer.check(config, plan.players)
     deepspeed.check(config)
     if config.nodes > 1 and config.cluster.name == "local":
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")

@@ -112,6 +112,14 @@ class Ema:
 
 
 @dataclass
+class Init:
+    run: str = key("", "run, by name or folder, with whose weights this one begins; empty: none")
+    checkpoint: str = key("best", "of init.run: best, last or a clock")
+    skip: list[str] = key([], "tensors that stay as they are initialised, by patterns: [net.head.*]")
+    freeze: list[str] = key([], "parameters that are never trained, by patterns: [net.trunk.*]")
+
+
+@dataclass
 class Save:
     every: int = key(50_000, "images between checkpoints", least=1)
     last: int = key(2, "how many of the newest stay", least=1)
@@ -221,6 +229,7 @@ class Config:
     ema: Ema = block(Ema)
     # of one player, over the two above: players.G.optim.lr; hpc/config/players.py
     players: dict[str, Any] = field(default_factory=dict)
+    init: Init = block(Init)
     save: Save = block(Save)
     eval: Evaluate = block(Evaluate)
     log: Log = block(Log)

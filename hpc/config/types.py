@@ -17,6 +17,8 @@ ITEMS: dict[str, Any] = {
     "data.twins": 64,
     "cluster.modules": "cuda",
     "cluster.setup": "ulimit -n 4096",
+    "init.skip": "net.head.*",
+    "init.freeze": "net.trunk.*",
 }
 TABLES = {"cluster.sbatch": "{exclusive:true}"}  # open: any option of sbatch
 LARGEST = 2**53  # of whole numbers: exact as a float too

@@ -32,6 +32,7 @@ class RunDir:
         self.config_file = self.path / "config.yaml"
         self.resolved_file = self.path / "resolved.yaml"
         self.code = self.path / "code"
+        self.init_file = self.path / "init.json"  # the checkpoint with which it begins: init.run
         self.data_file = self.path / "data.json"
         self.git_file = self.path / "git.json"
         self.logs = self.path / "logs"

@@ -1,4 +1,4 @@
-"""The frozen helpers of a task: networks that no optimizer updates, which losses find beside the players."""
+"""What of a task is not trained: its frozen helpers, which losses find beside the players, and parameters."""
 
 from collections.abc import Iterable
 
@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from data_shards.errors import UserError
+from hpc.config.transfer import frozen_patterns
 from hpc.optim.groups import digest
-from hpc.task import Task
+from hpc.task import Group, Task
 
 
 def build_helpers(task: Task, players: Iterable[str], device: torch.device) -> dict[str, nn.Module]:
@@ -35,3 +36,11 @@ def check_helpers(saved: dict[str, str], current: dict[str, str], clock: int) ->
                 f"the frozen helper {name} has the digest {now}, the checkpoint of clock {clock} was made "
                 f"with {before}: give the weights that the run began with, or start a new run"
             )
+
+
+def parameter_groups(task: Task, player: str) -> dict[str, Group]:
+    """Return what the task and init.freeze say of parameters of a player; what init freezes comes first."""
+    frozen = frozen_patterns(task.config, player)
+    groups = task.groups(player)
+    rest = {pattern: group for pattern, group in groups.items() if pattern not in frozen}
+    return dict.fromkeys(frozen, Group(frozen=True)) | rest

@@ -39,7 +39,7 @@ def resolve(
     """
     from launch.options.compose import composed, task_keys, task_yaml
     from launch.options.conf import chosen_task
-    from launch.start import data, slurm
+    from launch.start import data, slurm, weights
 
     config = composed(words)
     name = config.name + suffix if config.name else ""
@@ -64,6 +64,9 @@ def resolve(
         if not config.dry_run:
             raise
         warning = str(error)
+    if config.init.run:
+        config = weights.located(config)
+        weights.check(config)
     if not config.dry_run and config.name and (Path(config.runs) / config.name).exists():
         raise UserError(
             f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume "
@@ -152,6 +155,10 @@ def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     manifests = {split: shards.manifest for split, shards in plan.sets.items()}
     write_json(draft.data_file, digests | set_digests.of_twins(plan.config, manifests))
     data.keep_people(draft, plan)
+    if plan.config.init.run:
+        from launch.start import weights
+
+        write_json(draft.init_file, weights.record(plan.config))
     restart.note_saved(draft, 0)
     draft.write_status(state="prepared", clock=0, images=plan.config.images)
     if job:

@@ -65,6 +65,15 @@ class Group:
     frozen: bool = False
 
 
+@dataclass
+class Rendered:
+    """What is written of the prediction of one image."""
+
+    record: dict[str, Any]  # a line of CSV or JSON: numbers, text, lists of them
+    image: np.ndarray | None = None  # uint8 [h, w, 3], drawn on (None = the record is written below it)
+    label: str = ""  # content of a label file (empty = none)
+
+
 class Task:
     """A job, built from the run's config; it holds no distributed code."""
 
@@ -79,6 +88,8 @@ class Task:
         # reported.
         self.comm = Comm()
         self.report: Callable[[str, Tensor], None] = lambda name, value: None
+        # The fields of the run's sets by name, where they are known: names of classes for `render`
+        self.known_fields: Mapping[str, Any] = {}
 
     @cached_property
     def plan(self) -> Plan:
@@ -151,6 +162,17 @@ class Task:
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Return the outputs [n, ...] for `batch.images`, which may have no labels."""
         raise NotImplementedError
+
+    def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
+        """Return what is written of `prediction`, the outputs of `predict` for one image uint8 [h, w, 3].
+
+        By default the record holds what the evaluators make of an output (a class by its name), and all
+        other outputs as they are.
+        """
+        record: dict[str, Any] = {}
+        for make in self.evaluators.values():
+            record |= make().record(prediction, self.known_fields)
+        return Rendered(record or dict(prediction))
 
     @property
     def unit(self) -> str:

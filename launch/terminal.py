@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 WIDTH = 100  # columns of a table that goes into a pipe or a file
 LAST = 24  # the last column gets at least this width; other columns are dropped to make room for it
@@ -149,6 +149,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for row in rows:
         drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     Console(highlight=False, width=max(console.width, 150)).print(drawn)
+
+
+def print_report(name: str, report: Any) -> None:
+    """Print the title, the tables and the notes of a `hpc.evaluation.base.Report`."""
+    if report.title:
+        print(report.title)
+    for heading, table in report.tables.items():
+        if heading not in ("figures", "errors"):
+            print(f"{name}, {heading}")
+        print_table(table.columns, table.rows)
+        if table.note:
+            print(f"  {table.note}")
+    for note in report.notes:
+        print(note)
 
 
 def track(text: str, steps: Iterable[Step]) -> Iterable[Step]:

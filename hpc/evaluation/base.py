@@ -112,6 +112,13 @@ class Evaluator(ABC):
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         """Compute the figures on rank 0. `rounds`: of bootstrapping, for intervals (0 = none)."""
 
+    def record(self, prediction: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entries of one image's record for `rostro predict`, from the task's outputs for it.
+
+        fields: of the run's sets, by name (`schema.Field`), where they are known.
+        """
+        return {}
+
     def assess(self, subject: "Predictor", request: "Request") -> Report | None:
         """Judge a run in a way of its own: baselines, pair lists. None: as `rostro evaluate` does it."""
         return None

@@ -3,6 +3,7 @@
 A task predicts logits: [n, k] of k classes, or [n, b] of b bits. Unknown labels are left out.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +75,18 @@ class Classes(_OfLogits):
     On val it chooses a temperature, by which logits are divided before probabilities are reported.
     """
 
+    graded = True  # whether the logits say how sure they are (a file may name classes only)
+
     def choose(self, rows: Rows) -> dict[str, Any]:
         _, logits, labels = self._usable(rows)
         return {"temperature": metrics.best_temperature(logits, labels)} if len(labels) else {}
+
+    def record(self, prediction: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dict[str, Any]:
+        share = metrics.softmax(prediction[self.output][None])[0]
+        best = int(share.argmax())
+        names = self.names or getattr(fields.get(self.field), "names", ())
+        name = names[best] if len(names) == len(share) else best
+        return {self.field: name, f"{self.field}_confidence": float(share[best])}
 
     def _usable(self, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ids, logits, labels = (np.asarray(rows[name]) for name in ("ids", "logits", "labels"))
@@ -101,7 +111,7 @@ class Classes(_OfLogits):
 
         counts = metrics.confusion(labels, predicted, count)
         found = metrics.summary(counts)
-        if len(labels):
+        if len(labels) and self.graded:
             found["log_loss"] = metrics.log_loss(logits, labels)
             found["ece"] = metrics.calibration_error(sure, right)
             if self.chosen:
@@ -127,7 +137,9 @@ class Classes(_OfLogits):
         def draw_calibration(path: Path) -> None:
             calibration.draw_calibration(path, curves, title=f"{self.field}: {path.parent.name}")
 
-        report.figures |= {"confusion.png": draw_confusion, "calibration.png": draw_calibration}
+        report.figures["confusion.png"] = draw_confusion
+        if self.graded:
+            report.figures["calibration.png"] = draw_calibration
         return report
 
 
@@ -147,6 +159,12 @@ def _number(value: float) -> str:
 
 class Bits(_OfLogits):
     """Judges logits [n, b] by b bits of each sample: accuracy at probability 0.5, and ROC AUC, of each."""
+
+    def record(self, prediction: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dict[str, Any]:
+        share = metrics.sigmoid(prediction[self.output])
+        names = self.names or getattr(fields.get(self.field), "names", ())
+        named = names if len(names) == len(share) else range(len(share))
+        return {f"{self.field}_{name}": float(value) for name, value in zip(named, share, strict=True)}
 
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         ids, logits, labels = (np.asarray(rows[name]) for name in ("ids", "logits", "labels"))

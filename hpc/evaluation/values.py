@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -57,6 +57,9 @@ class Values(Evaluator):
         empty = {"ids": np.zeros(0, np.int64), "predicted": np.zeros(0), "truth": np.zeros(0)}
         parts = [empty, *self._parts]
         return {name: np.concatenate([part[name] for part in parts]) for name in empty}
+
+    def record(self, prediction: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {self.field: float(np.ravel(prediction[self.output])[0])}
 
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         ids, predicted, truth = (np.asarray(rows[name]) for name in ("ids", "predicted", "truth"))

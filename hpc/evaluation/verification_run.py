@@ -65,7 +65,7 @@ def assess(model: "Predictor", request: Request) -> Report:
     report = Report(verdict.scalars(), intervals=dict(verdict.intervals), facts=facts)
     report.label = pairs.stem if pairs else ""
     report.title = _title(shards, facts)
-    report.tables["figures"] = _table(facts["rows"])
+    report.tables["figures"] = figures_table(facts["rows"])
     report.notes = [*_table_notes(facts, request.rounds), *_threshold_notes(facts)]
     if kept and made is None:
         report.after = lambda: threshold.keep(model.run, own_record)
@@ -185,7 +185,7 @@ def _title(shards: ShardSet, facts: dict[str, Any]) -> str:
     return text
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def figures_table(rows: list[dict[str, Any]]) -> Table:
     rates = list(rows[0]["tar"])
     columns = ("", "EER", "AUC", "accuracy", *(f"TAR@{rate.removeprefix('far=')}" for rate in rates))
     cells = []

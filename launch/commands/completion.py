@@ -52,7 +52,7 @@ compdef _rostro rostro
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH}
 # The commands whose first word is a run.
-RUN_COMMANDS = ("status", "logs", "stop", "resume", "evaluate", "verify", "export")
+RUN_COMMANDS = ("status", "logs", "stop", "resume", "evaluate", "predict", "compare", "verify", "export")
 NAME = re.compile(r"[\w.+=,@%-]+")  # a name that needs no quotes in a shell
 
 

@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     from hpc.inference.judge import judge
     from hpc.inference.predictor import load_run
     from hpc.runs.run_dir import RunDir
+    from launch.terminal import print_report
 
     run = RunDir.open(keys.run)
     data = run.config().data
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
     request = _request(run, shards, own=not keys.data, rounds=keys.bootstrap)
     content, reports = judge(model, request, typed)
     for name, report in reports.items():
-        show(name, report)
+        print_report(name, report)
     files = ("report.json", "report.html", *content["pictures_drawn"])
     print(f"{content['folder']}/{', '.join(files)}")
     failed = [f"{name}: {report.gate.strip()}" for name, report in reports.items() if report.gate]
@@ -118,19 +119,3 @@ def progress(text: str, blocks: Any) -> Any:
     from launch.terminal import track
 
     return track(text, blocks)
-
-
-def show(name: str, report: Any) -> None:
-    """Print the tables and the notes of a report."""
-    from launch.terminal import print_table
-
-    if report.title:
-        print(report.title)
-    for heading, table in report.tables.items():
-        if heading not in ("figures", "errors"):
-            print(f"{name}, {heading}")
-        print_table(table.columns, table.rows)
-        if table.note:
-            print(f"  {table.note}")
-    for note in report.notes:
-        print(note)

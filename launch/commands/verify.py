@@ -25,6 +25,7 @@ run was trained on: model.json of `rostro export RUN` says how.
 
 example: rostro verify runs/faces a.jpg b.jpg
 """
+TASK = "siamese"
 LARGEST = 1 << 29  # bytes of a file: more than any format needs for what `images/normalize.py` allows
 
 
@@ -33,7 +34,9 @@ def main(argv: list[str]) -> int:
     images = [image(keys.a), image(keys.b)]
     from data_shards.images.pixels import square
     from hpc.inference.predictor import load_run
+    from hpc.runs.run_dir import RunDir
 
+    _refuse_other_task(RunDir.open(keys.run))
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     embeddings = model.embed(np.stack([square(pixels, model.config.data.size) for pixels in images]))
     score = float(model.score(embeddings[:1], embeddings[1:])[0])
@@ -41,6 +44,17 @@ def main(argv: list[str]) -> int:
     answer |= verdict(model.run, answer)
     print(json.dumps(answer) if keys.json else sentence(answer))
     return 0
+
+
+def _refuse_other_task(run: Any) -> None:
+    from data_shards.errors import UserError
+
+    task = run.config().task["name"]
+    if task != TASK:
+        raise UserError(
+            f"{run.name} is of task={task}, which compares no faces: use a run of task={TASK}, or "
+            f"`rostro predict {run.name}`"
+        )
 
 
 def image(path: str) -> np.ndarray:

@@ -26,8 +26,11 @@ COMMANDS = {  # name: (module, one line)
     "resume": ("launch.commands.resume", "resume a run that stopped, in its directory and with its code"),
     "evaluate": (
         "launch.commands.evaluate",
-        "judge a run on held-out identities or a pair list: EER, AUC, accuracy, curves",
+        "judge a run on a held-out set, with intervals and by groups; JSON, pictures and a page",
     ),
+    "predict": ("launch.commands.predict", "write what a run says of loose images or a packed set"),
+    "score": ("launch.commands.score", "judge another program's predictions by the same figures"),
+    "compare": ("launch.commands.compare", "put runs of one task into a table, mean and spread over seeds"),
     "verify": ("launch.commands.verify", "tell whether two images show the same person"),
     "export": ("launch.commands.export", "write the network of a run as safetensors and ONNX"),
     "doctor": (

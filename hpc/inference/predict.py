@@ -1,0 +1,216 @@
+"""What a run's network says of loose images or a packed set, as CSV or JSON, and drawn: `rostro predict`.
+
+A record of an image is what `Task.render` makes of the outputs of `Task.predict`.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+
+from data_shards.errors import UserError
+from data_shards.files import write_bytes
+from data_shards.loading.batch import IMAGE
+from data_shards.loading.loader import EvalLoader
+from data_shards.shard_format.manifest import read_manifest, schema_of
+from data_shards.shard_format.shard_set import ShardSet
+from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
+from hpc.inference.predictor import BATCH, Predictor
+from hpc.task import Rendered
+
+DRAWN = 256  # pixels: a smaller square is enlarged before it is drawn on
+QUALITY = 92  # of drawn JPEGs
+
+
+@dataclass
+class Predicted:
+    """What a prediction has written."""
+
+    file: Path
+    images: int = 0
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # file, reason
+
+
+def predict(
+    model: Predictor,
+    place: Path,
+    out: Path,
+    *,
+    format: str = "csv",
+    draw: bool = False,
+    threads: int = 0,
+    progress: Callable[[str, Any], Iterable[Any]] = lambda text, blocks: blocks,
+) -> Predicted:
+    """Predict all images of `place` (a file, a folder, a packed set); write `out`/predictions.csv or .json.
+
+    draw: also write each image with its prediction to `out`/drawn. Files that are no usable images are
+    listed in `out`/rejected.csv. threads: that decode (0 = one a core). Raises UserError.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    learn_names(model)
+    done = Predicted(out / f"predictions.{format}")
+    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)))
+    with _Writer(done.file, format) as writer:
+        for block in progress("predicting", blocks):
+            done.rejected += block.rejected
+            for name, image, rendered in render(model, block):
+                writer.write(name, rendered.record)
+                if draw:
+                    _draw(out / "drawn" / f"{name}.jpg", image, rendered)
+                if rendered.label:
+                    write_bytes(_below(out / "labels" / f"{name}.txt"), rendered.label.encode())
+            done.images += len(block.files)
+    _list_rejected(out / "rejected.csv", done.rejected)
+    return done
+
+
+def _blocks(model: Predictor, place: Path, threads: int) -> Any:
+    if (place / "manifest.json").is_file():
+        return SetBlocks(ShardSet.open(place), size=model.config.data.size, threads=threads)
+    folder, files = find_images(place)
+    return LooseBlocks(folder, files, size=model.config.data.size, block=BATCH, threads=threads)
+
+
+class SetBlocks:
+    """The samples of a packed set, as an iterable of `LooseBlock`; files are the names in the shards."""
+
+    def __init__(self, shards: ShardSet, *, size: int, threads: int) -> None:
+        self.shards = shards
+        self.loader = EvalLoader(shards, rank=0, world=1, batch=BATCH, size=size, threads=threads)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[LooseBlock]:
+        for batch in self.loader:
+            names = [self.shards.member(row) for row in batch.ids[:, 0].tolist()]
+            yield LooseBlock(names, batch.images[IMAGE].permute(0, 2, 3, 1).numpy(), [])
+
+
+def learn_names(model: Predictor) -> None:
+    """Tell the task the names of classes, from the first set of the run that is still there."""
+    data = model.config.data
+    for folder in filter(None, (data.train, data.val, data.eval)):
+        if "://" not in folder and (Path(folder) / "manifest.json").is_file():
+            schema = schema_of(read_manifest(Path(folder))[0])
+            model.task.known_fields = dict(schema.fields)
+            return
+
+
+def render(model: Predictor, block: LooseBlock) -> Iterator[tuple[str, np.ndarray, Rendered]]:
+    """Yield name, image and what the task makes of its prediction, for each image of a block."""
+    outputs = model.predict(block.images) if block.files else {}
+    for row, name in enumerate(block.files):
+        values = {key: value[row] for key, value in outputs.items()}
+        yield name, block.images[row], model.task.render(block.images[row], values)
+
+
+class _Writer:
+    """Writes records as they come, to a temporary file that is renamed at the end."""
+
+    def __init__(self, path: Path, format: str) -> None:
+        self.path, self.format = path, format
+        self._temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        self._stream: TextIO | None = None
+        self._columns: list[str] = []
+        self._count = 0
+
+    def __enter__(self) -> "_Writer":
+        self._stream = self._temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        if self.format == "json":
+            self._stream.write("[")
+        return self
+
+    def write(self, name: str, record: Mapping[str, Any]) -> None:
+        assert self._stream is not None
+        self._count += 1
+        if self.format == "json":
+            text = json.dumps({"image": name} | _plain(record), ensure_ascii=False)
+            self._stream.write(("," if self._count > 1 else "") + "\n" + text)
+            return
+        flat = flattened(record)
+        if self._count == 1:
+            self._columns = list(flat)
+            csv.writer(self._stream).writerow(["image", *self._columns])
+        if list(flat) != self._columns:
+            raise UserError("format=csv: images have unequal records: type format=json")
+        csv.writer(self._stream).writerow([name, *flat.values()])
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        assert self._stream is not None
+        if self.format == "json":
+            self._stream.write("\n]\n")
+        self._stream.close()
+        if kind is None:
+            self._temporary.replace(self.path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def flattened(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of a record: a list of numbers becomes `name_0`, `name_1`; what is deeper, JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in _plain(record).items():
+        if isinstance(value, list) and all(not isinstance(item, list | dict) for item in value):
+            flat |= {f"{key}_{place}": item for place, item in enumerate(value)}
+        else:
+            flat[key] = json.dumps(value) if isinstance(value, list | dict) else value
+    return flat
+
+
+def _below(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _draw(path: Path, image: np.ndarray, rendered: Rendered) -> None:
+    drawn = rendered.image if rendered.image is not None else captioned(image, rendered.record)
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
+    write_bytes(_below(path), data.tobytes())
+
+
+def captioned(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
+    """Return `image` uint8 [h, w, 3], enlarged if it is small, with the plain entries of `record` below."""
+    scale = max(1, -(-DRAWN // image.shape[1]))
+    large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    lines = [
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in _plain(record).items()
+        if not isinstance(value, list | dict)
+    ]
+    step, thick = max(14, large.shape[1] // 18), max(1, large.shape[1] // 400)
+    strip = np.full((step * len(lines) + 6, large.shape[1], 3), 255, np.uint8)
+    for number, line in enumerate(lines):
+        text = line.encode("ascii", "replace").decode()  # the fonts of OpenCV have no other letters
+        place = (4, step * (number + 1) - 2)
+        cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, step / 32, (20, 20, 20), thick, cv2.LINE_AA)
+    return np.vstack([large, strip]) if lines else large
+
+
+def _list_rejected(path: Path, rejected: list[tuple[str, str]]) -> None:
+    if not rejected:
+        path.unlink(missing_ok=True)  # of an earlier prediction
+        return
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        csv.writer(stream).writerows([("image", "reason"), *rejected])

@@ -1,0 +1,56 @@
+"""`rostro predict`: what the network of a run says of loose images or of a packed set."""
+
+import sys
+from pathlib import Path
+
+from launch.options.key_value import parse
+from launch.options.option import Option, option_lines
+
+OPTIONS = {
+    "in": Option("", "an image, a folder of images, or a packed set", placeholder="FILE|FOLDER|SET"),
+    "out": Option("", "folder to write", placeholder="FOLDER"),
+    "format": Option("csv", "of the predictions: one line an image", choices=("csv", "json")),
+    "draw": Option(False, "true: also out/drawn, each image with its prediction"),
+    "checkpoint": Option("best", "best | last | a clock"),
+    "weights": Option(
+        "auto", "ema | raw | auto: the average where the run kept one", choices=("ema", "raw", "auto")
+    ),
+    "threads": Option(0, "that decode images (0 = one a core)", least=0, most=1024),
+}
+HELP = f"""
+usage: rostro predict RUN in=FILE|FOLDER|SET out=FOLDER [key=value ...]
+
+Writes what the network of a run says of each image to out/predictions.csv (or .json): the centre square of
+an image of any format is what it sees, as in evaluation. Folders are walked with all that is below them.
+Files that are not usable images are skipped and listed in out/rejected.csv: exit code 1.
+
+{option_lines(OPTIONS, {"RUN": "a run directory"})}
+
+example: rostro predict runs/age in=photos out=ages draw=true
+"""
+
+
+def main(argv: list[str]) -> int:
+    keys = parse(argv, OPTIONS, positional=("run",), required=("run", "in", "out"))
+    from data_shards.errors import UserError
+    from hpc.inference.predict import predict
+    from hpc.inference.predictor import load_run
+    from launch.terminal import track
+
+    place, out = Path(getattr(keys, "in")), Path(keys.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out} is not a folder: give another one")
+    if not place.exists():
+        raise UserError(f"in={place} does not exist: give an image, a folder of images or a packed set")
+    model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
+    options = {"format": keys.format, "draw": keys.draw, "threads": keys.threads}
+    done = predict(model, place, out, progress=track, **options)
+    print(f"{done.file}: {done.images:,} images by {model.name}")
+    if done.rejected:
+        name, reason = done.rejected[0]
+        print(
+            f"error: {len(done.rejected):,} files are not usable images, such as {name} ({reason}): "
+            f"{out / 'rejected.csv'} lists them",
+            file=sys.stderr,
+        )
+    return 1 if done.rejected else 0

@@ -1,0 +1,87 @@
+"""`rostro score`: judge a prediction file of another program by the evaluators of the jobs here."""
+
+import sys
+from pathlib import Path
+
+from hpc.evaluation.keys import GATE, GROUPS, KINDS
+from launch.options.key_value import parse
+from launch.options.option import Option, of_keys, option_lines
+
+OPTIONS = {
+    "predictions": Option(
+        "", "CSV with a header, JSON list of objects, or npz of columns", placeholder="FILE"
+    ),
+    "truth": Option(
+        "", "a packed set, or a file as above; scores of pairs: a pair list", placeholder="SET|FILE"
+    ),
+    "field": Option("", "classes, values: the label (default: the one that both name)", placeholder="NAME"),
+    "pairs": Option("", "verification: judge embeddings on this pair list only", placeholder="FILE"),
+    "missing": Option("error", "skip: leave out what has no prediction", choices=("error", "skip")),
+    "bootstrap": Option(1000, "rounds of the intervals (0 = none)", least=0),
+    "out": Option(
+        "", "folder of the report (default: FILE without its suffix, and .report)", placeholder="DIR"
+    ),
+    "name": Option("", "what tables call it (default: the file's name)", placeholder="TEXT"),
+    **of_keys({"groups": GROUPS, "gate": GATE}),
+}
+HELP = f"""
+usage: rostro score verification|classes|values predictions=FILE truth=SET|FILE [key=value ...]
+
+Judges what any program predicted by the same figures as `rostro evaluate`, and writes the same report:
+report.json, report.html and pictures. `rostro compare` puts it beside runs. Columns of the predictions:
+
+  verification  a, b, score: pairs of images and their score; truth= is a pair list. Or image, embedding_0,
+                embedding_1 ... (npz: image [n], embedding [n, d]); truth= is a packed set
+  classes       image, and FIELD (a class by name or number) or FIELD_0, FIELD_1 ... (logits, or
+                probabilities that sum to 1; for bits logits)
+  values        image, FIELD
+
+An image is named as in the packed set (`tar t`, `rostro predict in=SET`) or as in the truth's column image;
+the suffix does not matter. Exit code 1: a gate does not hold.
+
+{option_lines(OPTIONS)}
+
+example: rostro score values predictions=ages.csv truth=shards/utkface/eval field=age
+"""
+
+
+def main(argv: list[str]) -> int:
+    keys = parse(argv, OPTIONS, positional=("kind",), required=("kind", "predictions", "truth"))
+    from data_shards.errors import UserError
+    from hpc.config.types import near
+
+    if keys.kind not in KINDS:
+        raise UserError(f"{keys.kind} is not a kind: {near(keys.kind, KINDS, what='kind')}")
+    for key in ("pairs", "field"):
+        if getattr(keys, key) and (key == "pairs") != (keys.kind == "verification"):
+            raise UserError(f"{key}={getattr(keys, key)} does not belong to kind {keys.kind}: leave it out")
+    from hpc.evaluation import report as report_file
+    from hpc.evaluation.scored import Asked, score
+    from launch.terminal import print_report
+
+    predictions = Path(keys.predictions)
+    asked = Asked(
+        predictions,
+        Path(keys.truth),
+        field=keys.field,
+        pairs=Path(keys.pairs) if keys.pairs else None,
+        groups=tuple(name.strip() for name in keys.groups.split(",") if name.strip()),
+        gate=keys.gate,
+        skip=keys.missing == "skip",
+        rounds=keys.bootstrap,
+    )
+    evaluator, report = score(keys.kind, asked)
+    out = Path(keys.out) if keys.out else predictions.with_suffix(".report")
+    head = {
+        "run": keys.name or predictions.stem,
+        "kind": keys.kind,
+        "set": Path(keys.truth).name,
+        "split": None,
+    }
+    head |= {"predictions": str(predictions), "truth": keys.truth, "bootstrap": keys.bootstrap}
+    content = report_file.write(out, head, {evaluator: report})
+    print_report(evaluator, report)
+    print(f"{out}/{', '.join(('report.json', 'report.html', *content['pictures_drawn']))}")
+    if report.gate:
+        print(f"error: {report.gate.strip()}", file=sys.stderr)
+    return 1 if report.gate else 0

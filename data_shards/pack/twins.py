@@ -107,8 +107,7 @@ def _write(shards: ShardSet, sides: Sequence[int], *, workers: int, progress: Pr
 def _fingerprint(shards: ShardSet, side: int) -> str:
     """The sha256 of all that decides what a twin is."""
     facts = {"set": shards.digest, "size": side, "filter": "area", "file": extension(side)}
-    if side > MOST_PNG:
-        facts["quality"] = twin_file.QUALITY
+    facts |= {"quality": twin_file.QUALITY} if side > MOST_PNG else {"compression": 0}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -138,7 +138,7 @@ def test_groups_leave_them_out(some, none):
     order = GroupOrder(shards, 0, 2)
     ids = order.slots(0, order.epoch_slots).ids[:, 0]
     assert set(ids.tolist()) == set(range(15))
-    assert orders.epoch_images(Config(data=Data(order="groups")), shards) == 15
+    assert orders.epoch_images(Config(data=Data(order="groups")), [shards]) == 15
     orders.check_groups(Data(order="groups"), orders.Rows(shards))
     empty = ShardSet.open(none)
     with pytest.raises(

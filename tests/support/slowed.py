@@ -28,6 +28,6 @@ if __name__ == "__main__":
     plan = json.loads(os.environ["SLOWED"])
     slowed(train.fault_injection, "crash_point", plan["step"])
     slowed(store, "save", plan["save"])
-    slowed(train, "evaluate", plan["evaluate"])
+    slowed(train.evaluation, "evaluate", plan["evaluate"])
     slowed(TrainLoader, "next", plan["wait"], counted=True)
     sys.exit(train.main(sys.argv[1]))

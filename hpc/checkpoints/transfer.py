@@ -24,6 +24,7 @@ from hpc.optim.groups import matching
 from hpc.runs.run_dir import RunDir
 from hpc.training.player import Player
 
+ALONE = Comm()
 SCHEMA = {"run": str, "clock": int, "sha256": str}
 Tensors = dict[str, Tensor]  # by `<player>.<tensor>`
 
@@ -62,15 +63,18 @@ def _digest(path: Path) -> str:
     return hashlib.sha256((path / manifest.NAME).read_bytes()).hexdigest()
 
 
-def read(record: Mapping[str, Any]) -> Tensors:
-    """Read the weights of a recorded checkpoint; UserError where it is gone or another one."""
+def read(record: Mapping[str, Any], comm: Comm = ALONE) -> Tensors:
+    """Read the weights of a recorded checkpoint; of sharded ones the rows of this rank (alone: all rows).
+
+    UserError where it is gone or another one.
+    """
     path = store.folder_of(Path(record["run"])) / manifest.folder_name(record["clock"])
     with _named(record["run"]):
         if not path.is_dir():
             raise UserError(f"{path}, with which this run was to begin, is gone: submit it again")
         if _digest(path) != record["sha256"]:
             raise UserError(f"{path} is not the checkpoint of this run's submission: submit it again")
-        saved = store.read(path, parts=("player", "ema"))
+        saved = store.read(path, parts=("player", "ema"), comm=comm)
     return {
         f"{player}.{name}": tensor
         for player, weights in saved.players.items()
@@ -154,7 +158,7 @@ def begin(run: RunDir, config: Config, players: Mapping[str, Player], comm: Comm
     collectives.agree_or_raise(error, comm)
     record = collectives.broadcast(record, comm)
     try:
-        source = read(record)
+        source = read(record, comm)
         names = fitting(config, target, source)
     except UserError as refused:
         error = str(refused)

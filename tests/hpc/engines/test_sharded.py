@@ -9,7 +9,7 @@ from torch import nn
 
 from data_shards.errors import UserError
 from hpc.checkpoints import store
-from hpc.config.schema import DeepSpeed, Engine, Optim
+from hpc.config.schema import DeepSpeed, Engine, Init, Optim
 from hpc.distributed.comm import Comm
 from hpc.engines import sharded
 from hpc.engines.flat import Flat
@@ -102,6 +102,16 @@ def test_training_equals_one_process_at_any_world_size(tmp_path: Path, shards: P
     assert launch(centres.advance, 3, str(elastic), 4 * BATCH) == [2 * BATCH] * 3
     assert centres.advance(Comm(), str(elastic), 6 * BATCH) == 4 * BATCH
     assert_near(weights(elastic), wanted)
+
+
+def test_a_run_may_begin_with_the_rows_of_another(tmp_path: Path, shards: Path) -> None:
+    source = centres_run(tmp_path / "source", shards)
+    centres.advance(Comm(), str(source), BATCH)
+    run = centres_run(tmp_path / "run", shards, procs=2, seed=7, init=Init(run=str(source)))
+    assert launch(centres.advance, 2, str(run), 0) == [0, 0]
+    given, found = weights(source), weights(run)
+    for name in ("centres.weight", "head.weight"):
+        assert torch.equal(found[f"player {name}"], given[f"ema {name}"])
 
 
 def test_ranks_are_compared_by_what_is_whole() -> None:

@@ -74,7 +74,7 @@ class Trainer:
             modules = self.task.players()
         factory.check_players(config, modules)
         self.players = {
-            name: Player(name, module, config, comm, helpers.parameter_groups(self.task, name))
+            name: Player(name, module, config, comm, helpers.parameter_groups(self.task, name, module))
             for name, module in modules.items()
         }
         with seeding.seeded(config.seed):

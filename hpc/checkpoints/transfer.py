@@ -94,9 +94,15 @@ def of_networks(networks: Mapping[str, nn.Module]) -> Tensors:
 def fitting(config: Config, target: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> set[str]:
     """Return the names of the tensors that are taken; UserError names the first ones that do not fit."""
     skip, run = config.init.skip, config.init.run
-    for pattern in skip:
-        if not any(matching(name, [pattern]) for name in (*target, *source)):
-            raise UserError(f"init.skip: {pattern} matches no tensor: use names such as {next(iter(target))}")
+    for key, patterns, known in (
+        ("skip", skip, {*target, *source}),
+        ("freeze", config.init.freeze, {*target}),
+    ):
+        for pattern in patterns:
+            if not any(matching(name, [pattern]) for name in known):
+                raise UserError(
+                    f"init.{key}: {pattern} matches no tensor: use names such as {next(iter(target))}"
+                )
     kept = {name for name in target if not matching(name, skip)}
     given = {name for name in source if not matching(name, skip)}
     if not kept:

@@ -85,7 +85,7 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
     check_streamed(config.data)
     check_roles(config.data, plan)
     check_engine(config, plan)
-    transfer.check(config, plan.players)
+    transfer.check(config)
     deepspeed.check(config)
     if config.nodes > 1 and config.cluster.name == "local":
         raise UserError(f"nodes={config.nodes}: cluster=local is one machine: use nodes=1 and procs=RANKS")

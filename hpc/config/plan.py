@@ -61,7 +61,7 @@ class Plan:
         rounding; where it is chaotic, only samples and first updates are compared
     stages: config -> its stages, the first at clock 0
     check: refuses a config; called without sets before any is opened, then with the opened ones
-    unit: config -> images that must stay together in a micro batch, for ops that mix them
+    unit: config -> images that must stay together on one rank, for ops that mix them
     counts, core_rate: config and the yaml's `memory` -> (parameters of all networks, fp32 bytes that an image
         keeps for backward), and images a second of a CPU core (None = not known)
     """

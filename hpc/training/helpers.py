@@ -1,13 +1,13 @@
 """What of a task is not trained: its frozen helpers, which losses find beside the players, and parameters."""
 
+import glob
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from data_shards.errors import UserError
-from hpc.config.transfer import frozen_patterns
-from hpc.optim.groups import digest
+from hpc.optim.groups import digest, matching
 from hpc.task import Group, Task
 
 
@@ -38,9 +38,12 @@ def check_helpers(saved: dict[str, str], current: dict[str, str], clock: int) ->
             )
 
 
-def parameter_groups(task: Task, player: str) -> dict[str, Group]:
+def parameter_groups(task: Task, player: str, module: nn.Module) -> dict[str, Group]:
     """Return what the task and init.freeze say of parameters of a player; what init freezes comes first."""
-    frozen = frozen_patterns(task.config, player)
-    groups = task.groups(player)
-    rest = {pattern: group for pattern, group in groups.items() if pattern not in frozen}
+    frozen = [
+        glob.escape(name)
+        for name in module.state_dict()
+        if matching(f"{player}.{name}", task.config.init.freeze)
+    ]
+    rest = {pattern: group for pattern, group in task.groups(player).items() if pattern not in frozen}
     return dict.fromkeys(frozen, Group(frozen=True)) | rest

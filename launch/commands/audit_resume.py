@@ -23,6 +23,7 @@ from data_shards.errors import UserError
 from hpc.config.plan import Plan, plan_of
 from launch.audit.compare import differences, elastic_differences, first_differences, state_parts
 from launch.audit.forked_ranks import start_ranks
+from launch.options.compose import composed
 from launch.options.conf import chosen_task, smoke_overrides
 from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
@@ -142,15 +143,22 @@ class Auditor:
         return run
 
     def faults(self, case: Case) -> list[str]:
-        """Draw the places of the kills: each comes after the newest checkpoint of the one before."""
+        """Draw the places of the kills: each comes after the newest checkpoint of the one before.
+
+        A job that grows is killed just after its first change of stage, and in the middle of its last fade.
+        """
         plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
         images, every = int(plan["images"]), int(plan["save.every"])
         draws = counter_rng.uniform(counter_rng.key(self.seed, "audit", case.label), np.arange(3), 2)
         thirds = [int((third + 0.15 + 0.7 * draws[third, 0]) * images / 3) for third in range(3)]
         victim = int(draws[0, 1] * case.procs)
         boundary = SAVES[int(draws[1, 1] * len(SAVES))]
-        last = min(thirds[2], images - every // 2)
-        return [f"step@{max(thirds[0], every + 1)}/{victim}", f"{boundary}@{thirds[1]}", f"step@{last}"]
+        first, middle, last = max(thirds[0], every + 1), thirds[1], min(thirds[2], images - every // 2)
+        _, *later = plan_of(self.task).stages(composed([f"task={self.task}", *smoke_overrides(self.task)]))
+        if later:
+            first, last = later[0].clock + 1, later[-1].clock + max(2, later[-1].fade // 2)
+            middle = (first + last) // 2
+        return [f"step@{first}/{victim}", f"{boundary}@{middle}", f"step@{last}"]
 
     def _finish(self, run: Path, procs: int, **variables: str) -> None:
         codes = start_ranks(run, procs, **variables)

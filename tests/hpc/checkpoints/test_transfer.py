@@ -134,10 +134,6 @@ def test_another_checkpoint_than_the_recorded_one_is_refused(
             Init(run="x", checkpoint="newest"),
             "init.checkpoint=newest is not known: use best, last or a",
         ),
-        (
-            Init(run="x", skip=["head.*"]),
-            "head.* begins with no player: type for example init.skip=[net.he",
-        ),
     ],
 )
 def test_keys_without_a_meaning_are_refused(init: Init, message: str) -> None:
@@ -193,7 +189,10 @@ def test_submit_records_the_checkpoint_or_refuses_the_run(
             [f"init.run={other}"],
             "has another architecture, it lacks 16 of 16 tensors, net.0.0",
         ),
-        ([f"init.run={source}", "init.skip=[head.*]"], "begins with no player: type for example init.skip="),
+        (
+            [f"init.run={source}", "init.freeze=[head.*]"],
+            "init.freeze: head.* matches no tensor: use names ",
+        ),
         (["players.H.optim.lr=1"], "unknown key players.H.optim.lr"),
         (["batch=15", "procs=2"], "batch=15 is not divisible by 2 ranks: use 14 or 16"),
     ):

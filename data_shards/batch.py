@@ -4,8 +4,10 @@
 `ragged.py`.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data_shards import counter_rng
+from data_shards.ragged import Ragged
 from data_shards.sampling.placed import Placed
 
 IMAGE = "image"  # the name of a set's own images
@@ -91,12 +94,17 @@ class Batch:
         return torch.from_numpy(draws).to(self.device, non_blocking=True)
 
     def prepare(self, device: torch.device, *, channels_last: bool = True) -> "Batch":
-        """Move the batch to `device`; its images become float32 in [-1, 1], masks stay as they are."""
+        """Move the batch to `device`; its images become float32 in [-1, 1], masks stay as they are.
+
+        To a GPU it is copied by a stream of its own, while the GPU is still busy with the update before.
+        """
+        with _copying(device) as copied:
+            moved = {name: copied(part) for name, part in self.images.items()}
+            labels = {name: copied(column) for name, column in self.labels.items()}
         images = {
-            name: _prepared(part, device, channels_last, mask=self.kinds.get(name) == "mask")
-            for name, part in self.images.items()
+            name: part if self.kinds.get(name) == "mask" else _prepared(part, channels_last)
+            for name, part in moved.items()
         }
-        labels = {name: column.to(device, non_blocking=True) for name, column in self.labels.items()}
         return replace(self, images=images, labels=labels)
 
     @classmethod
@@ -106,11 +114,35 @@ class Batch:
         return cls({IMAGE: images}, {}, rows[:, None], rows)
 
 
-def _prepared(images: Tensor, device: torch.device, channels_last: bool, *, mask: bool) -> Tensor:
-    moved = images.to(device, non_blocking=True)
-    if mask:
-        return moved
+def _prepared(images: Tensor, channels_last: bool) -> Tensor:
+    moved = images
     if moved.dtype == torch.uint8:
         moved = moved.float().div_(127.5).sub_(1.0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return moved.flatten(0, -4).contiguous(memory_format=layout).unflatten(0, images.shape[:-3])
+
+
+@contextlib.contextmanager
+def _copying(device: torch.device) -> Iterator[Callable[[Any], Any]]:
+    """Give a function that moves a Tensor or a Ragged to `device`; what follows the block waits for it."""
+    if device.type != "cuda":
+        yield lambda column: column.to(device)
+        return
+    stream, current = _copy_stream(device), torch.cuda.current_stream(device)
+    moved: list[Tensor] = []
+
+    def copied(column: Any) -> Any:
+        there = column.to(device, non_blocking=True)
+        moved.append(there.rows if isinstance(there, Ragged) else there)
+        return there
+
+    with torch.cuda.stream(stream):
+        yield copied
+    current.wait_stream(stream)
+    for tensor in moved:  # its memory belongs to the copying stream, and is used by this one
+        tensor.record_stream(current)
+
+
+@lru_cache
+def _copy_stream(device: torch.device) -> "torch.cuda.Stream":
+    return torch.cuda.Stream(device)

@@ -45,7 +45,7 @@ def check_order(data: Data) -> None:
     if data.members > 1 and data.order in ("groups", "unpaired"):
         raise UserError(
             f"data.members={data.members} does not go with data.order={data.order}, whose slots have "
-            f"{'2 images' if data.order == 'unpaired' else '1 image'}: use data.order=plain or data.members=1"
+            f"{'2 images' if data.order == 'unpaired' else '1 image'}: use data.members=1 or data.order=plain"
         )
     if data.halves and (data.members > 1 or data.order == "unpaired"):
         other = "data.order=unpaired" if data.order == "unpaired" else f"data.members={data.members}"

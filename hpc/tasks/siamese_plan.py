@@ -43,6 +43,11 @@ def check(config: Config, sets: Mapping[str, Any]) -> None:
         raise UserError(
             f"data.size={config.data.size} is too small for the trunk: use data.size={SMALLEST} or more"
         )
+    if config.data.fit != "cover":
+        raise UserError(
+            f"data.fit={config.data.fit} is not what `rostro verify` and exports show, the centre square: "
+            "use data.fit=cover"
+        )
     if config.batch < 2 * config.data.group:
         raise UserError(
             f"batch={config.batch} holds fewer than two identities of data.group={config.data.group} "

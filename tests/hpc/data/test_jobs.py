@@ -22,7 +22,7 @@ from launch.start import data as plan
 from launch.start import set_digests
 from tests.support import tiny
 from tests.support.ranks import launch
-from tests.support.runs import make_run
+from tests.support.runs import TASK, make_run
 from tests.support.scenes import pack_scenes
 from tests.support.sets import pack_set
 
@@ -157,6 +157,11 @@ def test_a_task_that_takes_pairs_says_how_to_give_them(folder: Path) -> None:
     ):
         check(single)
     check(dataclasses.replace(config, data=Data(train=str(folder), halves=True)))
+
+
+def test_a_fit_that_verification_does_not_show_is_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.fit=contain is not what .* show, .*: use data\.fit=cover"):
+        check(Config(data=Data(order="groups", fit="contain"), task=dict(TASK)))
 
 
 def test_a_share_is_a_multiple_of_what_ops_keep_together(folder: Path) -> None:

@@ -84,7 +84,7 @@ def any_order(monkeypatch):
         (Data(halves=True, order="unpaired", b="r>0"), r"data\.halves=true .* data\.order=unpaired takes"),
         (
             Data(order="groups", members=4),
-            r"data\.members=4 does not go with data\.order=groups, .*: use data\.order=",
+            r"data\.members=4 does not go with data\.order=groups, .*: use data\.members=1",
         ),
         (Data(members=0), r"data\.members=0 is not positive: use 1 or more, for example data\.members=1"),
         (Data(members=4, stream=True), r"data\.members=4 needs the set's index, data\.stream=true reads"),

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.errors import UserError
-from data_shards.sampling import order
 from hpc import train
 from hpc.checkpoints import manager, store
 from hpc.checkpoints.store import Checkpoint
@@ -206,10 +204,8 @@ class Couples(Task):
 
 
 def train_couples(comm: Comm, run: str) -> None:
-    members = partial(order.PlainOrder, members=2)
     with (
         mock.patch.object(train, "build_task", Couples),
-        mock.patch.object(order, "PlainOrder", members),
         contextlib.closing(train.Trainer(RunDir(Path(run)), comm)) as trainer,
     ):
         assert trainer.fit() == "finished"
@@ -218,7 +214,7 @@ def train_couples(comm: Comm, run: str) -> None:
 def test_slots_of_two_members_are_trained_on_any_number_of_ranks(tmp_path: Path, shards: Path) -> None:
     runs = []
     for world in (1, 2):
-        data = Data(train=str(shards / "train"), eval="", size=32, order="plain", backend="host", threads=1)
+        data = Data(train=str(shards / "train"), eval="", size=32, members=2, backend="host", threads=1)
         runs.append(
             make_run(tmp_path / f"run{world}", shards, procs=world, data=data, images=96, micro_batch=4)
         )

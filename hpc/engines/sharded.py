@@ -83,7 +83,8 @@ def normal(rows: Rows, columns: int, *, seed: int, purpose: str) -> Tensor:
 class ShardedRows(nn.Module):
     """A matrix [of, columns] of which this rank holds the rows [rows.low, rows.high) as `weight`.
 
-    Build it in `Task.players` with the task's `comm` and the run's seed. `std`: of the initial numbers.
+    Build it in `Task.players` with the task's `comm` and the run's seed. `std`: of the initial numbers;
+    `name`: of their draw, another one for each matrix of a task.
     """
 
     def __init__(

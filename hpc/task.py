@@ -84,6 +84,7 @@ class Task:
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.schema.Config; the task's own keys are config.task[...]
+        self.clock = 0  # of the weights that `predict` is given: whoever loads or trains them sets it
         # The trainer sets both: this rank, for losses over the whole global batch, and where scalars are
         # reported.
         self.comm = Comm()

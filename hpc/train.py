@@ -83,7 +83,7 @@ class Trainer:
         self.checkpoints = CheckpointManager(run, config, self.task, self.players, comm)
         self.checkpoints.helpers = helpers.digests(self.helpers)
         saved = self.checkpoints.find()
-        self.clock = saved.clock if saved else 0
+        self.clock = self.task.clock = saved.clock if saved else 0
         self.stage = self.task.stage(self.clock)
         stop_reason = (lambda: listener.reason) if listener else (lambda: StopReason.NONE)
         self.sets = loaders.shard_sets(config, self.task, comm, stop_reason)
@@ -149,6 +149,7 @@ class Trainer:
                 settings = settings_at(player.optim, self.clock, self.config.images, lazy)
                 player.update(settings.lr, norm, settings.decays)
         self.clock += self.stage.batch
+        self.task.clock = self.clock
         self.updates += 1
         for player in self.players.values():
             player.average(self.clock, self.stage.batch)

@@ -18,7 +18,11 @@ from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_bytes, read_json, write_bytes, write_json
 from data_shards.shard_format.shard_set import ShardSet
 
-TRAINED, CHOSEN = "trained_on", "chosen_on"  # files of a run: .json says what they are, .bin holds the hashes
+TRAINED, CHOSEN, BEGAN = (
+    "trained_on",
+    "chosen_on",
+    "began_with",
+)  # files of a run: .json says what they are, .bin holds the hashes
 SCHEMA = {"set": str, "source": str, "names": int, "pictures": int, "sha256": str}
 MOST_IMAGES = 10_000_000  # of a larger set only the names are kept
 OWN_NAMES = ("folder", "procedural")  # sources that stand for any number of data sets
@@ -80,6 +84,19 @@ def read(run: Path, folder: str, *, role: str = TRAINED) -> People | None:
         raise FileError(f"{hashes_file} is damaged: delete {facts_file}, and it is made anew from {folder}")
     table = np.frombuffer(data, "<u8")
     return People(facts["set"], facts["source"], table[:names], table[names:])
+
+
+def of_training(run: Path, folder: str) -> list[People]:
+    """Return the people whom the weights of a run have seen: of its own set, and of runs it began with."""
+    known = [read(run, folder)]
+    if (run / f"{BEGAN}.json").is_file():
+        known.append(read(run, "", role=BEGAN))
+    return [people for people in known if people is not None]
+
+
+def shared_with_any(known: list[People], shards: ShardSet, rows: np.ndarray | None = None) -> list[str]:
+    """List what `shared` does for each of the known people, without repetition."""
+    return sorted({name for people in known for name in shared(people, shards, rows)})
 
 
 def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> list[str]:

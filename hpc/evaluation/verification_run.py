@@ -76,8 +76,8 @@ def assess(model: "Predictor", request: Request) -> Report:
 def _trained(model: "Predictor", request: Request, on: PairProtocol, pairs: Path | None) -> list[str] | None:
     """Return the judged people who are of the training (None = not known); refuse what they would spoil."""
     shards = request.shards
-    known = known_people.read(model.run, model.config.data.train)
-    trained = known_people.shared(known, shards, on.ids) if known else []
+    known = known_people.of_training(model.run, model.config.data.train)
+    trained = known_people.shared_with_any(known, shards, on.ids)
     if trained and request.keys["overlap"] != "allow":
         where = f"pairs={pairs}" if pairs else f"data={shards.folder}"
         raise UserError(

@@ -158,10 +158,10 @@ def _notes(model: Predictor, request: Request, *, same: bool) -> list[str]:
     notes = []
     if same and request.own:
         notes.append(f"note: {held_out.CHOSEN}")
-    known = known_people.read(model.run, model.config.data.train)
-    trained = known_people.shared(known, request.shards) if known else []
+    known = known_people.of_training(model.run, model.config.data.train)
+    trained = known_people.shared_with_any(known, request.shards)
     if trained:
         notes.append(f"note: {len(trained)} of these people are in the training set, such as {trained[0]}")
-    if known is None:
+    if not known:
         notes.append("note: it is not known what this run was trained on: it could not be compared")
     return notes

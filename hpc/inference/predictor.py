@@ -155,6 +155,7 @@ def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto"
     averaged = bool(saved.ema) and weights != "raw"
     _load(nets, saved, averaged=averaged, where=f"{folder.name} at {saved.clock}")
     task.load_state(saved.task)
+    task.clock = saved.clock
     return Predictor(
         task,
         _ready(task, nets, config),

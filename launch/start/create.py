@@ -50,7 +50,7 @@ def resolve(
     config = config if job else on_cluster(config)  # a job has its cluster
     refuse_unused(config, words)
     check(config, examples)
-    config = data.locate_data(config)
+    config = weights.located(data.locate_data(config))
     data.check_place(config)
     if config.cluster.name == "slurm":
         slurm.preflight(config)
@@ -60,12 +60,12 @@ def resolve(
         sets = data.check_data(config, opened)
         people = data.with_streamed(config, sets)
         data.check_people(config, people)
+        weights.check_people(config, people)
     except UserError as error:
         if not config.dry_run:
             raise
         warning = str(error)
     if config.init.run:
-        config = weights.located(config)
         weights.check(config)
     if not config.dry_run and config.name and (Path(config.runs) / config.name).exists():
         raise UserError(
@@ -144,7 +144,7 @@ def make(
 
 def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     """Write everything that a run directory holds from its first instant, except its config."""
-    from launch.start import data, set_digests, snapshot
+    from launch.start import data, set_digests, snapshot, weights
 
     draft.logs.mkdir(parents=True)
     draft.checkpoints.mkdir()
@@ -156,8 +156,6 @@ def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     write_json(draft.data_file, digests | set_digests.of_twins(plan.config, manifests))
     data.keep_people(draft, plan)
     if plan.config.init.run:
-        from launch.start import weights
-
         write_json(draft.init_file, weights.record(plan.config))
     restart.note_saved(draft, 0)
     draft.write_status(state="prepared", clock=0, images=plan.config.images)

@@ -14,6 +14,7 @@ from hpc.config.schema import Config
 from hpc.config.text import check_text
 from hpc.config.types import shown
 from hpc.runs.run_dir import RunDir
+from launch.start import weights
 from launch.start.plan import RunPlan
 
 
@@ -183,3 +184,5 @@ def keep_people(run: RunDir, plan: RunPlan) -> None:
     if split := held_out.validation(plan.config.data):
         people = known_people.people_of(plan.people[split])
         known_people.write(run.path, people, role=known_people.CHOSEN)
+    if plan.config.init.run:
+        weights.keep_people(run.path, plan.config)

@@ -4,15 +4,19 @@ Torch is imported here, and only where `init.run` is given: a misfit is refused 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
 
 
 def located(config: Config) -> Config:
     """Return the config with the absolute folder of `init.run`; UserError where it is not a run."""
+    if not config.init.run:
+        return config
     run = RunDir.open(Path(config.init.run).expanduser(), runs=config.runs).path
     return dataclasses.replace(config, init=dataclasses.replace(config.init, run=str(run)))
 
@@ -32,3 +36,38 @@ def record(config: Config) -> dict[str, Any]:
     from hpc.checkpoints import transfer
 
     return transfer.choose(config)
+
+
+def keep_people(folder: Path, config: Config) -> None:
+    """Record the people whom the source's weights have seen: they are known to the new run too."""
+    from hpc.data import known_people
+
+    known = _known(config)
+    if known:
+        people = known[0]
+        for other in known[1:]:
+            people = known_people.joined(people, other)
+        known_people.write(folder, people, role=known_people.BEGAN)
+
+
+def check_people(config: Config, people: Mapping[str, Any]) -> None:
+    """Refuse held-out sets whose people the source has seen, unless data.allow_shared permits it."""
+    if not config.init.run or config.data.allow_shared:
+        return
+    from hpc.data import known_people
+
+    for split in ("val", "eval"):
+        both = known_people.shared_with_any(_known(config), people[split]) if split in people else []
+        if both:
+            raise UserError(
+                f"data.{split}={people[split].folder} holds {len(both)} people of the training of "
+                f"init.run={config.init.run}, such as {both[0]}: their figures say nothing of new people; "
+                "give other sets, or type data.allow_shared=true"
+            )
+
+
+def _known(config: Config) -> list[Any]:
+    from hpc.data import known_people
+
+    run = RunDir(config.init.run)
+    return known_people.of_training(run.path, run.config().data.train)

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from data_shards.errors import UserError
+from data_shards.shard_format.shard_set import ShardSet
 from hpc.checkpoints import store, transfer
 from hpc.config.check import check
 from hpc.config.identity import identity
 from hpc.config.schema import Config, Ema, Engine, Evaluate, Init, Log, Save
+from hpc.data import known_people
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
@@ -181,10 +183,17 @@ def test_submit_records_the_checkpoint_or_refuses_the_run(
     record = json.loads((tmp_path / "runs" / "good" / "init.json").read_text())
     assert (record["run"], record["clock"]) == (str(source), 64)
     assert RunDir(tmp_path / "runs" / "good").config().init.run == str(source)
+    good, judged, seen = tmp_path / "runs" / "good", shards / "eval", shards / "train"
+    assert known_people.read(good, "", role=known_people.BEGAN) is not None
+    assert known_people.shared_with_any(known_people.of_training(good, ""), ShardSet.open(shards / "train"))
     capsys.readouterr()
     for more, message in (
         ([f"init.run={source}", "task.width=5"], "net.0.0.bias has the shape [4], this network's [5]"),
         (["init.run=nowhere"], "nowhere"),
+        (
+            [f"init.run={source}", f"data.train={judged}", f"data.eval={seen}"],
+            "people of the training",
+        ),
         (
             [f"init.run={other}"],
             "has another architecture, it lacks 16 of 16 tensors, net.0.0",

@@ -23,6 +23,7 @@ from data_shards.shard_format.manifest import read_manifest
 from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
 from hpc.evaluation import threshold
+from hpc.inference.names import learn_names
 from hpc.inference.predictor import Predictor
 
 OPSET = 18
@@ -32,8 +33,9 @@ REPORT = {
     "set": str,
     "split": (str, None),
     "manifest_sha256": str,
-    "trial": dict,
-    "rows": [dict],
+    "trial?": dict,
+    "rows?": [dict],
+    "evaluators?": {str: dict},
 }
 EXAMPLE = '''"""python example.py A B: the score of two images, by numpy, OpenCV and ONNX Runtime alone."""
 import json, sys
@@ -183,7 +185,9 @@ def describe(model: Predictor) -> dict[str, Any]:
             "range": [-1.0, 1.0],
             "from_8_bit": "x / 127.5 - 1",
         },
-        "score": model.unit,
+        "score": model.unit if model.task.scorer(model.nets) is not None else None,
+        "evaluators": list(model.task.evaluators),
+        "classes": _classes(model),
         "metrics": model.meta.get("metrics", {}),
         "held_out": held_out.statement(config.data),
         "evaluations": [figures for path in reports if (figures := _figures(path, model))],
@@ -199,11 +203,23 @@ def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
     except FileError as error:
         print(f"warning: {error}", file=sys.stderr)
         return None
-    if (report["checkpoint"], report["weights"]) != (model.clock, model.weights) or not report["rows"]:
+    if (report["checkpoint"], report["weights"]) != (model.clock, model.weights):
         return None
-    figures = {key: report[key] for key in ("set", "split", "manifest_sha256", "trial")} | report["rows"][0]
+    figures = {key: report[key] for key in ("set", "split", "manifest_sha256", "trial") if key in report}
+    figures |= report.get("rows", [{}])[0] if report.get("rows") else {}
+    figures["evaluators"] = {
+        name: {key: part.get(key) for key in ("scalars", "intervals_95", "chosen")}
+        for name, part in report.get("evaluators", {}).items()
+    }
     # Reports of older versions do not say it: None.
     return figures | {"chosen_on_these_people": report.get("chosen_on_these_people")}
+
+
+def _classes(model: Predictor) -> dict[str, list[str]]:
+    """Return the names of the classes and bits of the task's fields, by field, where its set is there."""
+    learn_names(model)
+    fields = {name: model.task.known_fields.get(name) for name in model.task.fields}
+    return {name: list(field.names) for name, field in fields.items() if field is not None and field.names}
 
 
 def _data(folder: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from data_shards.errors import UserError
 from data_shards.files import write_bytes
 from data_shards.loading.batch import IMAGE
 from data_shards.loading.loader import EvalLoader
-from data_shards.shard_format.manifest import read_manifest, schema_of
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
+from hpc.inference.names import learn_names
 from hpc.inference.predictor import BATCH, Predictor
 from hpc.task import Rendered
 
@@ -46,17 +46,19 @@ def predict(
     format: str = "csv",
     draw: bool = False,
     threads: int = 0,
+    exact: bool = False,
     progress: Callable[[str, Any], Iterable[Any]] = lambda text, blocks: blocks,
 ) -> Predicted:
     """Predict all images of `place` (a file, a folder, a packed set); write `out`/predictions.csv or .json.
 
     draw: also write each image with its prediction to `out`/drawn. Files that are no usable images are
-    listed in `out`/rejected.csv. threads: that decode (0 = one a core). Raises UserError.
+    listed in `out`/rejected.csv. threads: that decode (0 = one a core). exact: decode large JPEGs whole.
+    Raises UserError.
     """
     out.mkdir(parents=True, exist_ok=True)
     learn_names(model)
     done = Predicted(out / f"predictions.{format}")
-    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)))
+    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact)
     with _Writer(done.file, format) as writer:
         for block in progress("predicting", blocks):
             done.rejected += block.rejected
@@ -71,11 +73,12 @@ def predict(
     return done
 
 
-def _blocks(model: Predictor, place: Path, threads: int) -> Any:
+def _blocks(model: Predictor, place: Path, threads: int, exact: bool) -> Any:
     if (place / "manifest.json").is_file():
         return SetBlocks(ShardSet.open(place), size=model.config.data.size, threads=threads)
     folder, files = find_images(place)
-    return LooseBlocks(folder, files, size=model.config.data.size, block=BATCH, threads=threads)
+    size = model.config.data.size
+    return LooseBlocks(folder, files, size=size, block=BATCH, threads=threads, exact=exact)
 
 
 class SetBlocks:
@@ -92,16 +95,6 @@ class SetBlocks:
         for batch in self.loader:
             names = [self.shards.member(row) for row in batch.ids[:, 0].tolist()]
             yield LooseBlock(names, batch.images[IMAGE].permute(0, 2, 3, 1).numpy(), [])
-
-
-def learn_names(model: Predictor) -> None:
-    """Tell the task the names of classes, from the first set of the run that is still there."""
-    data = model.config.data
-    for folder in filter(None, (data.train, data.val, data.eval)):
-        if "://" not in folder and (Path(folder) / "manifest.json").is_file():
-            schema = schema_of(read_manifest(Path(folder))[0])
-            model.task.known_fields = dict(schema.fields)
-            return
 
 
 def render(model: Predictor, block: LooseBlock) -> Iterator[tuple[str, np.ndarray, Rendered]]:

@@ -17,9 +17,10 @@ OPTIONS = {
 HELP = f"""
 usage: rostro export RUN [key=value ...]
 
-Writes model.safetensors (weights by name), model.json (task, preprocessing, metrics, threshold, the training
-data's manifest hash and licence note), model.onnx (image -> embedding, any batch size), score.onnx (two
-embeddings -> score) and example.py, which computes the score of `rostro verify` from them alone.
+Writes model.safetensors (weights by name), model.json (task, preprocessing, names of classes, metrics, the
+training data's manifest hash and licence note) and model.onnx (image -> what the task predicts, any batch
+size). Where the task compares embeddings also score.onnx (two embeddings -> score) and example.py, which
+computes the score of `rostro verify` from them alone.
 
 {option_lines(OPTIONS, {"RUN": "a run directory"})}
 

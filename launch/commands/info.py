@@ -1,4 +1,4 @@
-"""`rostro info`: print what packed sets hold, and write a contact sheet of each."""
+"""`rostro info`: print what a run is, or what packed sets hold, and write a contact sheet of each."""
 
 import sys
 from collections import Counter
@@ -17,11 +17,12 @@ OPTIONS = {
 HELP = f"""
 usage: rostro info DIR [out=FOLDER]
 
-Prints what a packed set (or each set in a folder) holds, and writes a contact sheet of its images, one row
+Prints what a run is: its task, networks, checkpoints, figures, and what `evaluate` and `export` give of it.
+Or what a packed set (or each set in a folder) holds, and writes a contact sheet of its images, one row
 an identity, beside the set: <name>-<split>-contact.png. They are images of people: mind where out= puts them.
 A set that cannot be opened and damaged images are an error each: exit code 1, after all other sets.
 
-{option_lines(OPTIONS, {"DIR": "a packed set, or a folder of them"})}
+{option_lines(OPTIONS, {"DIR": "a run directory, a packed set, or a folder of sets"})}
 
 example: rostro info shards/lfw
 """
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
     args = parse(argv, OPTIONS, positional=("DIR",), required=("DIR",))
     if args.out and not Path(args.out).is_dir():
         raise UserError(f"out={args.out} does not exist: make the folder, or choose another")
+    if (Path(args.DIR) / "config.yaml").is_file():
+        return _show_run(args.DIR)
     console, taken, bad = Console(), Counter[Path](), 0
     for folder in find_sets(Path(args.DIR)):
         try:
@@ -67,3 +70,13 @@ def main(argv: list[str]) -> int:
             print(f"error: {folder}: damaged images: type rostro check {folder}", file=sys.stderr)
             bad += 1
     return 1 if bad else 0
+
+
+def _show_run(place: str) -> int:
+    from hpc.inference.card import facts
+    from hpc.runs.run_dir import RunDir
+    from launch.terminal import print_table
+
+    run = RunDir.open(place)
+    print_table(("run", run.name), facts(run))
+    return 0

@@ -94,6 +94,29 @@ def test_verify_refuses_a_run_of_another_task_by_name(run, tmp_path, capsys):
     assert "rostro predict" in error
 
 
+def test_export_and_info_ask_the_task(run, siamese, tmp_path, capsys):
+    assert main(["evaluate", str(run), "bootstrap=0"]) == 0
+    assert main(["export", str(run), f"out={tmp_path}", "onnx=false"]) == 0
+    card = json.loads((tmp_path / "model.json").read_text())
+    assert (card["score"], card["threshold"], card["evaluators"]) == (None, None, ["age", "gender"])
+    (figures,) = card["evaluations"]
+    assert figures["evaluators"]["age"]["scalars"]["mae"] > 0
+    assert figures["evaluators"]["gender"]["chosen"]["temperature"] > 0
+    capsys.readouterr()
+    assert main(["info", str(run)]) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "ages",
+        "Values: groups=, gate=",
+        "age/mae, min",
+        "160 images, age/mae 9",
+        "procedural-eval",
+    ):
+        assert text in shown
+    assert main(["info", str(siamese)]) == 0
+    assert "yes, by cosine" in capsys.readouterr().out
+
+
 def predictions(run: Path, place: Path, out: Path) -> Path:
     assert main(["predict", str(run), f"in={place}", f"out={out}"]) == 0
     return out / "predictions.csv"

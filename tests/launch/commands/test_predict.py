@@ -116,10 +116,21 @@ def test_a_file_has_the_pixels_that_evaluation_sees(images):
         data = (images / name).read_bytes()
         for size in (16, 32, 100):
             out = np.empty((size, size, 3), np.uint8)
-            decode_file(images / name, out)
+            decode_file(images / name, out, exact=True)
             whole = pixels(data)
             wanted = square(whole if whole.shape[2] == 3 else whole.repeat(3, 2), size)
             np.testing.assert_array_equal(out, wanted)
+
+
+@pytest.mark.parametrize(("width", "height"), [(448, 500), (901, 640), (2000, 1500)])
+def test_a_large_image_is_reduced_by_the_decoder_to_almost_the_same_pixels(tmp_path, width, height):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo(7, width, height)))
+    fast, exact = np.empty((2, 112, 112, 3), np.uint8)
+    decode_file(tmp_path / "a.jpg", fast)
+    decode_file(tmp_path / "a.jpg", exact, exact=True)
+    off = np.abs(fast.astype(int) - exact)
+    assert 0 < off.mean() < 0.7  # of 255
+    assert off.max() < 40  # at edges
 
 
 def test_threads_and_blocks_change_nothing(images):

@@ -271,7 +271,7 @@ def make_images(folder: Path, *, count: int = 64) -> None:
     for number in range(count):
         image = draw.integers(0, 255, (40, 40, 3), np.uint8)
         image = simplejpeg.encode_jpeg(image)
-        (folder / "part1" / f"{1 + number}_0_1_2017{number:04d}.jpg").write_bytes(image)
+        (folder / "part1" / f"{1 + number}_{number % 2}_{number % 5}_2017{number:04d}.jpg").write_bytes(image)
     (folder / "part1" / "unnamed.jpg").write_bytes(image)
 
 
@@ -313,12 +313,20 @@ def test_the_new_task_trains(checkout: Path):
     run = checkout / "runs" / "age"
     status = json.loads((run / "status.json").read_text())
     assert (status["state"], status["clock"]) == ("finished", 256)
-    assert 0 < status["metrics"]["mae"] < 200
+    assert 0 < status["metrics"]["age/mae"] < 200
+    assert 0 <= status["metrics"]["gender/accuracy"] <= 1
     best = min(
-        json.loads(path.read_text())["metrics"].get("mae", np.inf)
+        json.loads(path.read_text())["metrics"].get("age/mae", np.inf)
         for path in (run / "checkpoints").glob("*/manifest.json")
     )
-    assert best <= status["metrics"]["mae"]
+    assert best <= status["metrics"]["age/mae"]
+    out = rostro(checkout, *smaller("evaluate", "bootstrap=20"))
+    report = json.loads((run / "evaluations" / "utkface-eval" / "report.json").read_text())
+    assert {"by age", "by gender", "by race"} <= report["evaluators"]["age"]["tables"].keys()
+    assert "mae_gap_race" in report["evaluators"]["age"]["scalars"] or "no gap" in out
+    rostro(checkout, *smaller("predict", f"in={checkout / 'data' / 'utkface' / 'part1'}"))
+    header = "image,age,gender,gender_confidence\n"
+    assert (checkout / "ages" / "predictions.csv").read_text().startswith(header)
 
 
 @pytest.mark.slow
@@ -333,4 +341,5 @@ def test_the_new_task_passes_the_audit_of_its_page(checkout: Path):
 
 
 def test_all_commands_of_the_new_task_s_page_are_typed_here():
-    assert [words[0] for words in commands(NEW_TASK)] == ["pack", "submit", "submit", "audit-resume"]
+    names = ["pack", "submit", "submit", "evaluate", "predict", "audit-resume"]
+    assert [words[0] for words in commands(NEW_TASK)] == names

@@ -19,7 +19,7 @@ def facts(run: RunDir) -> list[tuple[str, str]]:
     for name, net in nets.items():
         count = sum(p.numel() for p in net.parameters())
         rows.append((f"player {name}", f"{type(net).__name__}, {count:,} parameters"))
-    rows.append(("labels", ", ".join(task.fields) or "none"))
+    rows.append(("labels", ", ".join(task.plan.fields("eval")) or "none"))
     for name, make in task.evaluators.items():
         each = make()
         words = ", ".join(f"{word}=" for word in each.KEYS)

@@ -218,7 +218,7 @@ def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
 def _classes(model: Predictor) -> dict[str, list[str]]:
     """Return the names of the classes and bits of the task's fields, by field, where its set is there."""
     learn_names(model)
-    fields = {name: model.task.known_fields.get(name) for name in model.task.fields}
+    fields = {name: model.task.known_fields.get(name) for name in model.task.plan.fields("train")}
     return {name: list(field.names) for name, field in fields.items() if field is not None and field.names}
 
 

@@ -15,10 +15,11 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
+from data_shards.batch import IMAGE
 from data_shards.errors import UserError
 from data_shards.files import write_bytes
-from data_shards.loading.batch import IMAGE
 from data_shards.loading.loader import EvalLoader
+from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
 from hpc.inference.names import learn_names
@@ -74,6 +75,13 @@ def predict(
 
 
 def _blocks(model: Predictor, place: Path, threads: int, exact: bool) -> Any:
+    data = model.config.data
+    if data.fit != "cover" or data.halves:
+        typed = "data.halves=true" if data.halves else f"data.fit={data.fit}"
+        raise UserError(
+            f"{model.run}: was trained with {typed}, `rostro predict` shows centre squares: use a run of "
+            "data.fit=cover"
+        )
     if (place / "manifest.json").is_file():
         return SetBlocks(ShardSet.open(place), size=model.config.data.size, threads=threads)
     folder, files = find_images(place)
@@ -86,7 +94,9 @@ class SetBlocks:
 
     def __init__(self, shards: ShardSet, *, size: int, threads: int) -> None:
         self.shards = shards
-        self.loader = EvalLoader(shards, rank=0, world=1, batch=BATCH, size=size, threads=threads)
+        self.loader = EvalLoader(
+            shards, rank=0, world=1, batch=BATCH, view=View((size, size)), threads=threads
+        )
 
     def __len__(self) -> int:
         return len(self.loader)

@@ -325,8 +325,8 @@ def test_the_new_task_trains(checkout: Path):
     assert {"by age", "by gender", "by race"} <= report["evaluators"]["age"]["tables"].keys()
     assert "mae_gap_race" in report["evaluators"]["age"]["scalars"] or "no gap" in out
     rostro(checkout, *smaller("predict", f"in={checkout / 'data' / 'utkface' / 'part1'}"))
-    table = (checkout / "ages" / "predictions.csv").read_text()
-    assert table.startswith("image,age,gender,gender_confidence\n")
+    header = "image,age,gender,gender_confidence\n"
+    assert (checkout / "ages" / "predictions.csv").read_text().startswith(header)
 
 
 @pytest.mark.slow

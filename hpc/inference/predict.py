@@ -15,9 +15,9 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
+from data_shards.batch import IMAGE
 from data_shards.errors import UserError
 from data_shards.files import write_bytes
-from data_shards.loading.batch import IMAGE
 from data_shards.loading.loader import EvalLoader
 from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet

@@ -11,16 +11,10 @@ from data_shards.shard_format.shard_set import ShardSet
 from hpc.config.parse import save_config
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
-from tests.support.age_task import age_run, age_task, faces
+from tests.support.age_task import age_run, faces
 from tests.support.judged import judged_run
 from tests.support.sets import pack_set
 from tests.support.small_set import jpeg, photo
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _task():
-    with age_task():
-        yield
 
 
 @pytest.fixture(scope="module")

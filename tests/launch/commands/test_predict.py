@@ -15,16 +15,10 @@ from data_shards.images.normalize import pixels
 from data_shards.images.pixels import square
 from hpc.inference.loose import LooseBlocks, decode_file, find_images
 from launch.cli import main
-from tests.support.age_task import age_run, age_task, faces
+from tests.support.age_task import age_run, faces
 from tests.support.judged import judged_run
 from tests.support.sets import pack_set
 from tests.support.small_set import jpeg, photo
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _task():
-    with age_task():
-        yield
 
 
 @pytest.fixture(scope="module")

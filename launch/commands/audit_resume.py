@@ -22,7 +22,7 @@ from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config.plan import Plan, plan_of
 from launch.audit.compare import differences, elastic_differences, first_differences, state_parts
-from launch.audit.forked_ranks import start_ranks
+from launch.audit.forked_ranks import preload_deepspeed, start_ranks
 from launch.options.compose import composed
 from launch.options.conf import chosen_task, smoke_overrides
 from launch.options.key_value import parse
@@ -209,6 +209,8 @@ def audit(auditor: Auditor, keys: SimpleNamespace) -> bool:
     good = True
     plan = plan_of(auditor.task)
     cases = _cases(keys, plan)
+    if any(case.engine == "deepspeed" for case in cases):
+        preload_deepspeed()
     for number, case in enumerate(cases):
         started = time.monotonic()
         straight = auditor.straight(f"straight{number}", case)

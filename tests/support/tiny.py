@@ -23,16 +23,18 @@ class Killed(Exception):
     """Stands for SIGKILL: nothing after the update is done."""
 
 
-def train_until(comm: Comm, run: str, clocks: list[int]) -> list[int]:
+def train_until(comm: Comm, run: str, clocks: list[int], place: str = "step") -> list[int]:
     """Train to the end; at each of the clocks the ranks die, before anything that is due, and start again.
+
+    place: a crash point; one inside a save, such as `save2`, is for one rank alone
 
     Returns the clock of every start.
     """
     starts = []
     for clock in [*clocks, -1]:
 
-        def die(place: str, now: int, rank: int = 0, at: int = clock) -> None:
-            if (place, now) == ("step", at):
+        def die(reached: str, now: int, rank: int = 0, at: int = clock) -> None:
+            if (reached, now) == (place, at):
                 raise Killed
 
         with (

@@ -1,6 +1,8 @@
 """The tiny jobs of `tests/support/tasks`: importing this module makes them tasks like any other."""
 
 import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,6 +12,7 @@ from hpc import train
 from hpc.checkpoints import store
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
+from launch.options import compose, conf
 
 TASKS = Path(__file__).with_name("tasks")
 if str(TASKS) not in hpc.tasks.__path__:
@@ -20,16 +23,18 @@ class Killed(Exception):
     """Stands for SIGKILL: nothing after the update is done."""
 
 
-def train_until(comm: Comm, run: str, clocks: list[int]) -> list[int]:
+def train_until(comm: Comm, run: str, clocks: list[int], place: str = "step") -> list[int]:
     """Train to the end; at each of the clocks the ranks die, before anything that is due, and start again.
+
+    place: a crash point; one inside a save, such as `save2`, is for one rank alone
 
     Returns the clock of every start.
     """
     starts = []
     for clock in [*clocks, -1]:
 
-        def die(place: str, now: int, rank: int = 0, at: int = clock) -> None:
-            if (place, now) == ("step", at):
+        def die(reached: str, now: int, rank: int = 0, at: int = clock) -> None:
+            if (reached, now) == (place, at):
                 raise Killed
 
         with (
@@ -52,3 +57,17 @@ def final(run: Path) -> dict[str, Any]:
                 found[f"{kind}/{player}/{name}"] = tensor.numpy().tobytes()
     found["task"] = repr(saved.task)
     return found
+
+
+@contextlib.contextmanager
+def with_yaml(folder: Path, task: str, *lines: str) -> Iterator[None]:
+    """Let `rostro submit` know a tiny job: `folder` gets a copy of the configs, and its yaml."""
+    shutil.copytree(conf.CONF, folder)
+    (folder / "task" / f"{task}.yaml").write_text("\n".join(["# @package _global_", *lines, ""]))
+    caches = (compose.task_yaml, compose._tree)
+    with mock.patch.object(compose, "CONF", folder), mock.patch.object(conf, "CONF", folder):
+        for cached in caches:
+            cached.cache_clear()
+        yield
+    for cached in caches:
+        cached.cache_clear()

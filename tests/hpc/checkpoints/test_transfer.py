@@ -22,7 +22,6 @@ from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
 from launch.cli import main
-from launch.options import compose, conf
 from tests.support import tiny
 from tests.support.judged import judged_run
 from tests.support.ranks import launch
@@ -153,26 +152,12 @@ def test_the_keys_are_part_of_the_identity() -> None:
 @pytest.fixture
 def words(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The words of a submission of `adapting`, which gets a yaml."""
-    folder = tmp_path / "conf"
-    shutil.copytree(conf.CONF, folder)
-    lines = [
-        "# @package _global_",
-        "batch: 16",
-        "images: 64",
-        "engine: {name: flat}",
-        "task:",
-        "  name: adapting",
-    ]
-    (folder / "task" / "adapting.yaml").write_text("\n".join([*lines, "  width: 4", "  teacher: 1", ""]))
-    for module in (compose, conf):
-        monkeypatch.setattr(module, "CONF", folder)
     monkeypatch.chdir(tmp_path)
-    for cached in (compose.task_yaml, compose._tree):
-        cached.cache_clear()
+    lines = ["batch: 16", "images: 64", "engine: {name: flat}"]
+    lines += ["task:", "  name: adapting", "  width: 4", "  teacher: 1"]
     data = [f"data.train={shards / 'train'}", "data.size=32", "data.backend=host"]
-    yield ["submit", "task=adapting", "cluster=local", "prepare=true", *data]
-    for cached in (compose.task_yaml, compose._tree):
-        cached.cache_clear()
+    with tiny.with_yaml(tmp_path / "conf", "adapting", *lines):
+        yield ["submit", "task=adapting", "cluster=local", "prepare=true", *data]
 
 
 def test_submit_records_the_checkpoint_or_refuses_the_run(

@@ -149,7 +149,7 @@ def _score_classes(asked: Asked) -> tuple[str, Report]:
         scores = HARD * np.eye(len(names))[codes]
         each.graded = False
         notes.append("note: the file names classes without probabilities: there is no calibration")
-    elif (scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3):
+    elif isinstance(each, Classes) and (scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3):
         scores = np.log(np.maximum(scores, 1e-12))  # probabilities
     if truth.shards is not None:
         labels = _truth_of(truth, field, places, "")

@@ -18,9 +18,11 @@ def draw_errors(path: Path, errors: Mapping[str, np.ndarray], *, title: str, uni
     figure, axes = axes_of(title)
     end = max((float(np.quantile(values, 0.99)) for values in errors.values() if len(values)), default=1.0)
     at = np.linspace(0, max(end, 1e-9), POINTS)
-    for (name, values), colour in zip(errors.items(), COLOURS, strict=False):
+    for number, (name, values) in enumerate(errors.items()):
         share = np.searchsorted(np.sort(values), at, side="right") / max(len(values), 1)
-        axes.plot(at, share, color=colour, linewidth=2, label=f"{name} ({len(values):,})")
+        round_, place = divmod(number, len(COLOURS))
+        dash, label = ("-", "--", ":")[round_ % 3], f"{name} ({len(values):,})"
+        axes.plot(at, share, color=COLOURS[place], linestyle=dash, linewidth=2, label=label)
     label = f"absolute error ({unit})" if unit else "absolute error"
     axes.set(xlabel=label, ylabel="share of samples", xlim=(0, at[-1]), ylim=(0, 1.005))
     axes.grid(alpha=0.25)

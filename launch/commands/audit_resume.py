@@ -23,7 +23,6 @@ from data_shards.errors import UserError
 from hpc.config.plan import Plan, plan_of
 from launch.audit.compare import differences, elastic_differences, first_differences, state_parts
 from launch.audit.forked_ranks import preload_deepspeed, start_ranks
-from launch.options.compose import composed
 from launch.options.conf import chosen_task, smoke_overrides
 from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
@@ -154,6 +153,8 @@ class Auditor:
         victim = int(draws[0, 1] * case.procs)
         boundary = SAVES[int(draws[1, 1] * len(SAVES))]
         first, middle, last = max(thirds[0], every + 1), thirds[1], min(thirds[2], images - every // 2)
+        from launch.options.compose import composed  # it loads Hydra
+
         _, *later = plan_of(self.task).stages(composed([f"task={self.task}", *smoke_overrides(self.task)]))
         if later:
             first, last = later[0].clock + 1, later[-1].clock + max(2, later[-1].fade // 2)

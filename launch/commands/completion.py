@@ -143,8 +143,9 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]
     offers = [f"{name}=" for name in options]
     if command == "resume":
         offers += [f"{name}=" for name in rules(Config) if is_free(name, Config()) and name not in options]
-    if command in RUN_COMMANDS and not any("=" not in typed for typed in before):
-        offers += _runs(before)
+    first = not any("=" not in typed for typed in before)
+    if command in RUN_COMMANDS and (first or command == "compare"):
+        offers += [run for run in _runs(before) if run not in before]
     return [*offers, "--help"]
 
 

@@ -122,3 +122,14 @@ def test_a_report_is_files_and_a_page_that_escapes_and_needs_nothing(tmp_path):
     assert "&lt;script&gt;" in page
     assert "&lt;b&gt;fear&lt;/b&gt;" in page
     assert content["evaluators"]["age"]["scalars"] == reports["age"].scalars
+
+
+def test_each_of_many_groups_has_a_line_of_its_own(tmp_path, monkeypatch):
+    """Bands of age are more than there are colours."""
+    from hpc.plots import canvas, curves
+
+    seen = []
+    monkeypatch.setattr(curves, "save", lambda figure, path: seen.extend(figure.axes[0].get_lines()))
+    errors = {str(number): np.arange(5.0) for number in range(len(canvas.COLOURS) + 3)}
+    curves.draw_errors(tmp_path / "x.png", errors, title="", unit="")
+    assert len({(line.get_color(), line.get_linestyle()) for line in seen}) == len(errors)

@@ -7,6 +7,7 @@ from typing import Any
 from data_shards.errors import UserError
 from launch.options.key_value import is_place, parse
 from launch.options.option import Option, option_lines
+from launch.terminal import GAP, LAST, Column, table, width
 
 OPTIONS = {
     "metric": Option(
@@ -57,13 +58,27 @@ def main(argv: list[str]) -> int:
         found = compared.spread(group)
         cells = [f"{found[name][0]:.4g} ± {found[name][1]:.2g}" if name in found else "-" for name in names]
         of = group[0]
-        rows.append([f"mean of {len(group)} seeds", "", *_settings(of, differing), of.judged_on, "", *cells])
-    from launch.terminal import print_table
-
-    print_table(["run", "seed", *differing, "judged on", "images", *names], rows)
+        rows.append([f"mean of {len(group)} seeds", "", *_settings(of, differing), "", *cells, of.judged_on])
+    shown = [name.removeprefix(_common(names)) for name in names]
+    titles = ["run", "seed", *differing, "images", *shown, "judged on"]
+    columns = [
+        # Figures that find no room are left out, the last ones first.
+        Column(title, cells, right=title in shown, spare=number if title in shown else 0)
+        for number, (title, cells) in enumerate(zip(titles, zip(*rows, strict=True), strict=True))
+    ]
+    within = width()
+    print("\n".join(table(columns, within)))
+    if sum(column.width + len(GAP) for column in columns[:-1]) + min(columns[-1].width, LAST) > within:
+        print("note: not all figures find room here: name some by metric=, or type json=true")
     for note in _notes(runs, groups):
         print(note)
     return 0
+
+
+def _common(names: Sequence[str]) -> str:
+    """Return `<evaluator>/` where all figures are of one evaluator, else nothing."""
+    evaluators = {name.rpartition("/")[0] for name in names}
+    return f"{evaluators.pop()}/" if len(evaluators) == 1 else ""
 
 
 def _settings(run: Any, differing: Sequence[str]) -> list[str]:
@@ -74,7 +89,7 @@ def _row(run: Any, names: Sequence[str], differing: Sequence[str]) -> list[str]:
     cells = [f"{run.figures[name]:.4g}" if name in run.figures else "-" for name in names]
     seed = "" if run.seed is None else str(run.seed)
     seen = "" if run.checkpoint is None else f"{run.checkpoint:,}"
-    return [run.name, seed, *_settings(run, differing), run.judged_on, seen, *cells]
+    return [run.name, seed, *_settings(run, differing), seen, *cells, run.judged_on]
 
 
 def _chosen(runs: Sequence[Any], wanted: str) -> list[str]:

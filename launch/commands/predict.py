@@ -52,10 +52,10 @@ def main(argv: list[str]) -> int:
     done = predict(model, place, out, progress=track, **options)
     print(f"{done.file}: {done.images:,} images by {model.name}")
     if done.rejected:
-        name, reason = done.rejected[0]
+        (name, reason), count = done.rejected[0], len(done.rejected)
+        what = "1 file is not a usable image" if count == 1 else f"{count:,} files are not usable images"
         print(
-            f"error: {len(done.rejected):,} files are not usable images, such as {name} ({reason}): "
-            f"{out / 'rejected.csv'} lists them",
+            f"error: {what}, such as {name} ({reason}): {out / 'rejected.csv'} lists them",
             file=sys.stderr,
         )
     return 1 if done.rejected else 0

@@ -20,9 +20,8 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,41 +34,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_shards import counter_rng
 from data_shards.loading.loader import TrainLoader
 from data_shards.sampling.order import PlainOrder
-from data_shards.shard_format.schema import Schema
 from hpc.config.schema import Augment
 from hpc.data.views import view_of
+from tests.support.small_set import SmallSet
 
 BATCH, SIDE, THREADS, SHARDS = 64, 112, 2, 4
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 FACES = Augment([1.0, 1.0], flip=0.5, **PLAIN)
 CROPS = Augment([0.08, 1.0], flip=0.5, **PLAIN)
 BARS = {"faces / webdataset+PIL": 3.0, "crops / webdataset+PIL": 1.6, "own order / DALI reader": 0.9}
-
-
-@dataclass
-class Images:
-    """The attributes of a ShardSet that loading uses."""
-
-    folder: Path
-    shards: list[Path]
-    shard: np.ndarray
-    offset: np.ndarray
-    size: np.ndarray
-    width: np.ndarray
-    height: np.ndarray
-    crc: np.ndarray
-    labels: dict[str, np.ndarray]
-    shard_start: np.ndarray
-    identity_start: np.ndarray
-    schema = Schema({})
-    ragged: ClassVar[dict] = {}
-    pieces: ClassVar[dict] = {}
-
-    def __len__(self) -> int:
-        return len(self.shard)
-
-    def verify(self, ids: np.ndarray) -> None:
-        """Do nothing: the index is in memory."""
 
 
 def photo(number: int, side: int) -> np.ndarray:
@@ -90,7 +63,7 @@ def photo(number: int, side: int) -> np.ndarray:
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
-def pack(folder: Path, count: int, side: int) -> Images:
+def pack(folder: Path, count: int, side: int) -> SmallSet:
     """Write `count` images into tars with DALI's index; a few hundred distinct ones are enough."""
     folder.mkdir()
     distinct = [simplejpeg.encode_jpeg(photo(number, side), 90) for number in range(min(count, 300))]
@@ -114,7 +87,9 @@ def pack(folder: Path, count: int, side: int) -> Images:
     sides = np.full(count, side)
     start = np.searchsorted(shard, np.arange(SHARDS + 1))
     labels = {"identity": np.zeros(count, np.int64)}
-    return Images(folder, paths, shard, offset, size, sides, sides, crc, labels, start, np.array([0, count]))
+    return SmallSet(
+        folder, paths, shard, offset, size, sides, sides, crc, labels, np.array([0, count]), start
+    )
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
@@ -123,7 +98,7 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return out.copy_(images).sub_(127.5).mul_(1 / 127.5)
 
 
-def ours(images: Images, config: Augment, backend: str) -> Iterator[int]:
+def ours(images: SmallSet, config: Augment, backend: str) -> Iterator[int]:
     order = PlainOrder(images, 0)
     loader = TrainLoader(
         order,
@@ -170,7 +145,7 @@ def _pil(data: bytes, crop: bool) -> torch.Tensor:
     return torch.from_numpy((chw - 127.5) / 127.5)
 
 
-def webdataset_pil(source: Images, config: Augment) -> Iterator[int]:
+def webdataset_pil(source: SmallSet, config: Augment) -> Iterator[int]:
     """Run the usual pipeline: webdataset's reading and shuffling, PIL, two worker processes."""
     import webdataset
 
@@ -188,7 +163,7 @@ def webdataset_pil(source: Images, config: Augment) -> Iterator[int]:
         yield len(images)
 
 
-def dali_reader(source: Images, config: Augment) -> Iterator[int]:
+def dali_reader(source: SmallSet, config: Augment) -> Iterator[int]:
     """Run DALI's own webdataset reader and shuffle buffer, and the operators that our backend uses."""
     from nvidia.dali import fn, pipeline_def, types
 

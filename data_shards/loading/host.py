@@ -66,9 +66,10 @@ def decode_rows(source: Source, job: DecodeRequest, out: Buffers, rows: slice) -
     """Read and decode some of a job's stored images, with their pieces. DecodeError names a bad one."""
     each = job.windows
     windows = slice(rows.start * each, rows.stop * each)
-    placed = job.plan.placed[windows]
     _decode_images(source, job, out[IMAGE], rows, job.stored[windows])
+    placed = job.plan.placed[windows] if job.pieces else None
     for name, piece in job.pieces.items():
+        assert placed is not None
         blobs = source.read(job, rows, name)
         if piece.kind == "mask":
             _decode_masks(source, job, out[name], rows, placed.windows(), blobs, name)
@@ -79,6 +80,8 @@ def decode_rows(source: Source, job: DecodeRequest, out: Buffers, rows: slice) -
 
 def _targets(out: np.ndarray, row: int, each: int) -> list[np.ndarray]:
     """Where the windows of stored image `row` go."""
+    if each == out.shape[1] == 1:
+        return [out[row, 0]]
     return [out[divmod(window, out.shape[1])] for window in range(row * each, (row + 1) * each)]
 
 

@@ -33,9 +33,9 @@ def gather(column: Callable[[int], np.ndarray], ids: np.ndarray, numbers: np.nda
 
     column: number of a set -> its column [samples, ...].
     """
+    if not numbers.any():  # all of the first set, nearly always
+        return np.asarray(column(0)[ids])
     used = np.unique(numbers).tolist()
-    if len(used) == 1:
-        return np.asarray(column(used[0])[ids])
     parts = [(numbers == number, np.asarray(column(number)[ids[numbers == number]])) for number in used]
     out = np.empty(ids.shape + parts[0][1].shape[1:], np.result_type(*(values for _, values in parts)))
     for which, values in parts:

@@ -43,10 +43,11 @@ class Placed:
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Placed":
         """Some of the images."""
-        source, crop, size, offset, flip = (
-            part[rows] for part in (self.source, self.crop, self.size, self.offset, self.flip)
-        )
-        return Placed(source, crop, size, offset, flip, self.target)
+        part = object.__new__(Placed)  # what was checked once is not checked for every part of a batch
+        for name in ("source", "crop", "size", "offset", "flip"):
+            object.__setattr__(part, name, getattr(self, name)[rows])
+        object.__setattr__(part, "target", self.target)
+        return part
 
     def window(self, row: int) -> Window:
         """What a decoder needs to know of one image."""

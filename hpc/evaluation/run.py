@@ -96,8 +96,9 @@ def evaluate(
 
 
 def labels_of(shown: Shown | None, shards: Any, fields: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the labels of thumbnails by which the projector can colour; {} without thumbnails."""
-    return {field: shards.labels[field][shown[1].numpy()] for field in fields} if shown else {}
+    """Return the labels of thumbnails by which the projector can colour, a number each; {} without any."""
+    single = [field for field in fields if field in shards.labels and shards.labels[field].ndim == 1]
+    return {field: shards.labels[field][shown[1].numpy()] for field in single} if shown else {}
 
 
 def figures(evaluator: Evaluator, comm: Comm, *, groups: Groups | None = None, rounds: int = 0) -> Report:

@@ -11,11 +11,13 @@ import torch
 
 from data_shards.errors import UserError
 from data_shards.files import write_json
+from data_shards.shard_format.shard_set import ShardSet
 from hpc.config.check import check
 from hpc.config.identity import identity
 from hpc.config.schema import Config, Data, Engine, Evaluate, Log, Optim, Save
 from hpc.data import orders
 from hpc.distributed.comm import Comm
+from hpc.evaluation.run import labels_of
 from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
 from launch.start import data as plan
@@ -199,3 +201,12 @@ def test_ops_see_the_share_of_a_rank_before_it_is_cut(tmp_path: Path, folder: Pa
     assert batch.ids.shape == (16, 4)
     assert batch.placed is None
     assert torch.is_floating_point(batch.images["image"])
+
+
+def test_thumbnails_have_the_labels_that_are_one_number(folder: Path) -> None:
+    shown = (torch.zeros(2, 3, 4, 4), torch.tensor([3, 1]))
+    scenes = ShardSet.open(folder)
+    labels = labels_of(shown, scenes, ("breed", "boxes", "corners", "parts"))
+    assert list(labels) == ["breed"]
+    np.testing.assert_array_equal(labels["breed"], scenes.labels["breed"][[3, 1]])
+    assert labels_of(None, scenes, ("breed",)) == {}

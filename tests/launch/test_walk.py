@@ -9,11 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+from hpc.inference.predictor import load_run
 from launch.cli import main
+from launch.commands.audit_resume import Case
+from launch.options.conf import choices
 from tests.support import tiny
 from tests.support.ranks import launch
 from tests.support.small_set import jpeg, photo
 from tests.support.walk import JOBS, SETS, Job, audited, forked, judged, walker_of
+
+REAL = choices("task")  # before the tiny ones are known
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,6 +80,32 @@ def test_a_job_walks(
     assert [record["image"] for record in records] == ["a.jpg", "b.png"]
     assert all(np.isfinite(list(numbers(record))).all() and len(record) > 1 for record in records)
     assert len(list((out / "drawn").iterdir())) == 2
+
+
+def test_every_job_of_the_project_walks() -> None:
+    assert set(REAL) <= {job.task for job in JOBS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS, ids=[job.label for job in JOBS])
+def test_an_exported_graph_predicts_as_the_run_does(
+    job: Job, packed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    walker = walker_of(job, tmp_path, packed(job.data))
+    run = walker.straight("run", Case(1, job.engine, "host"))
+    assert main(["export", str(run), f"out={tmp_path / 'net'}", "checkpoint=last"]) == 0
+    model = load_run(run, checkpoint="last")
+    size = model.config.data.size
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(tmp_path / "net" / "model.onnx")
+    pixels = (images.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(None, {"images": pixels}), strict=True))
+    wanted = model.predict(images)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4)
 
 
 def numbers(value: object) -> Iterator[float]:

@@ -62,7 +62,7 @@ class Spoilt:
 
 
 def spoilt(comm: Comm, runs: dict[tuple[str, int], str]) -> dict[tuple[str, int], str]:
-    """The error of each run, whose last rank has no finite loss in the phase and at the clock that name it."""
+    """The error of each run, spoilt on the last rank in the phase and at the clock that name it."""
     errors = {}
     for (name, clock), run in runs.items():
         with contextlib.closing(Trainer(RunDir(Path(run)), comm)) as trainer:

@@ -21,6 +21,7 @@ from data_shards.files import write_bytes
 from data_shards.loading.loader import EvalLoader
 from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
+from hpc.data import views
 from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
 from hpc.inference.names import learn_names
 from hpc.inference.predictor import BATCH, Predictor
@@ -75,28 +76,24 @@ def predict(
 
 
 def _blocks(model: Predictor, place: Path, threads: int, exact: bool) -> Any:
-    data = model.config.data
-    if data.fit != "cover" or data.halves:
-        typed = "data.halves=true" if data.halves else f"data.fit={data.fit}"
+    view = views.evaluation(model.config, model.config.data.size)
+    if view.halves:
         raise UserError(
-            f"{model.run}: was trained with {typed}, `rostro predict` shows centre squares: use a run of "
-            "data.fit=cover"
+            f"{model.run}: was trained with data.halves=true, on two images side by side: `rostro predict` "
+            "takes single images; use a run of data.halves=false"
         )
     if (place / "manifest.json").is_file():
-        return SetBlocks(ShardSet.open(place), size=model.config.data.size, threads=threads)
+        return SetBlocks(ShardSet.open(place), view=view, threads=threads)
     folder, files = find_images(place)
-    size = model.config.data.size
-    return LooseBlocks(folder, files, size=size, block=BATCH, threads=threads, exact=exact)
+    return LooseBlocks(folder, files, view=view, block=BATCH, threads=threads, exact=exact)
 
 
 class SetBlocks:
     """The samples of a packed set, as an iterable of `LooseBlock`; files are the names in the shards."""
 
-    def __init__(self, shards: ShardSet, *, size: int, threads: int) -> None:
+    def __init__(self, shards: ShardSet, *, view: View, threads: int) -> None:
         self.shards = shards
-        self.loader = EvalLoader(
-            shards, rank=0, world=1, batch=BATCH, view=View((size, size)), threads=threads
-        )
+        self.loader = EvalLoader(shards, rank=0, world=1, batch=BATCH, view=view, threads=threads)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -104,12 +101,13 @@ class SetBlocks:
     def __iter__(self) -> Iterator[LooseBlock]:
         for batch in self.loader:
             names = [self.shards.member(row) for row in batch.ids[:, 0].tolist()]
-            yield LooseBlock(names, batch.images[IMAGE].permute(0, 2, 3, 1).numpy(), [])
+            assert batch.placed is not None
+            yield LooseBlock(names, batch.images[IMAGE].permute(0, 2, 3, 1).numpy(), batch.placed, [])
 
 
 def render(model: Predictor, block: LooseBlock) -> Iterator[tuple[str, np.ndarray, Rendered]]:
     """Yield name, image and what the task makes of its prediction, for each image of a block."""
-    outputs = model.predict(block.images) if block.files else {}
+    outputs = model.predict(block.images, block.placed) if block.files else {}
     for row, name in enumerate(block.files):
         values = {key: value[row] for key, value in outputs.items()}
         yield name, block.images[row], model.task.render(block.images[row], values)

@@ -85,11 +85,13 @@ class Rows:
         is not a number.
         """
         labels: dict[str, np.ndarray] = getattr(self.shards, "labels", {})
-        if field not in labels:
+        schema = getattr(self.shards, "schema", None)
+        if field not in labels and (schema is None or field not in schema.fields):
             known = ", ".join(labels) or "none"
             raise UserError(f"{key}: {self._folder} has no label `{field}`: use one of {known}")
-        if labels[field].ndim != 1 or labels[field].dtype.kind not in "biuf":
-            raise UserError(f"{key}: label `{field}` is not one number a row: use another label")
+        if field not in labels or labels[field].ndim != 1 or labels[field].dtype.kind not in "biuf":
+            single = ", ".join(name for name, column in labels.items() if column.ndim == 1)
+            raise UserError(f"{key}: label `{field}` is not one number a row: use one of {single}")
         return labels[field]
 
     def block(self, field: str, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -137,6 +137,22 @@ def schema_of(manifest: dict[str, Any]) -> Schema:
     return Schema(labels, manifest.get("cls"), manifest["fields"]["identity"] == IDENTITY.to_json())
 
 
+def check_fields(folder: Path, manifest: dict[str, Any], fields: Sequence[str]) -> None:
+    """Raise UserError unless the set has each of `fields`: `age`, or `age:value` for one of that kind."""
+    schema = schema_of(manifest)
+    kinds = {"identity": schema.identity.kind} | {name: each.kind for name, each in schema.fields.items()}
+    for field in fields:
+        name, _, kind = field.partition(":")
+        if name not in kinds:
+            known = ", ".join(kinds)
+            raise UserError(f"{folder}: has no label `{name}`, only {known}; pack a source that has it")
+        if kind and kind != kinds[name]:
+            raise UserError(
+                f"{folder}: the label `{name}` is of the kind {kinds[name]}, not {kind}; pack a source whose "
+                f"`{name}` is of the kind {kind}"
+            )
+
+
 def _fault_of_fields(manifest: dict[str, Any]) -> str:
     fields = manifest["fields"]
     if manifest["schema"] == 1:

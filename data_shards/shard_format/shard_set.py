@@ -27,7 +27,7 @@ from data_shards.shard_format.columns import (
     load_column,
     verify_file,
 )
-from data_shards.shard_format.manifest import all_files, read_manifest, schema_of
+from data_shards.shard_format.manifest import all_files, check_fields, read_manifest, schema_of
 from data_shards.shard_format.schema import PIECE_COLUMNS
 from data_shards.shard_format.ustar import BLOCK, header_name
 
@@ -92,14 +92,12 @@ class ShardSet:
     def open(cls, folder: str | os.PathLike[str], *, fields: Sequence[str] = ()) -> "ShardSet":
         """Open the set after comparing schema, files, sizes and the index with the manifest.
 
-        fields: labels that the caller needs. Raises UserError, which names what differs and what to type.
+        fields: labels that the caller needs, `age`, or `age:value` where they must be of that kind. Raises
+            UserError, which names what differs and what to type.
         """
         folder = Path(folder)
         manifest, digest = read_manifest(folder)
-        for field in fields:
-            if field not in manifest["fields"]:
-                known = ", ".join(manifest["fields"])
-                raise UserError(f"{folder}: has no label `{field}`, only {known}; pack a source that has it")
+        check_fields(folder, manifest, fields)
         check_sizes(folder, manifest)
         shards = cls(folder, manifest, digest)
         shards._verify_index()

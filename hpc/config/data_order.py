@@ -102,10 +102,15 @@ def check_roles(data: Data, plan: Plan) -> None:
 
 
 def fields_of_set(data: Data, plan: Plan, split: str) -> tuple[str, ...]:
-    """Return the labels that the set of a split must hold: one of pairs those of the sides that it gives."""
+    """Return the names of the labels of a split's set: one of pairs has those of the sides that it gives."""
+    return tuple(dict.fromkeys(field.partition(":")[0] for field in stated_of_set(data, plan, split)))
+
+
+def stated_of_set(data: Data, plan: Plan, split: str) -> tuple[str, ...]:
+    """Return the labels that the set of a split must hold as the plan states them: `age` or `age:value`."""
     sides = {"train": ("a",) if data.train_b else ("a", "b"), "train_b": ("b",)}.get(split, ())
-    own = () if split == "train_b" else plan.fields(split)
-    return tuple(dict.fromkeys([*own, *(field for side in sides for field in plan.fields(side))]))
+    own = () if split == "train_b" else plan.roles.get(split, ())
+    return tuple(dict.fromkeys([*own, *(field for side in sides for field in plan.roles.get(side, ()))]))
 
 
 def describe(data: Data) -> str:

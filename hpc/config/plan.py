@@ -54,7 +54,8 @@ def _one_image(config: Config) -> int:
 class Plan:
     """The statements of a task.
 
-    roles: set -> the labels that it must hold, for each set that the task uses
+    roles: set -> the labels that it must hold, for each set that the task uses: `age`, or `age:value` for one
+        of that kind only
     engines: under which the task may run: `ddp`, `flat`, `deepspeed` (any stage of ZeRO), `deepspeed:1`
     controls: parts of the state (optim, ema, task) whose loss an audit must notice (None = what there is)
     elastic: whether a run that is resumed on another number of ranks ends with the same weights but for
@@ -80,8 +81,8 @@ class Plan:
     core_rate: CoreRate | None = None
 
     def fields(self, role: str) -> tuple[str, ...]:
-        """Return the labels that the set of a role must hold."""
-        return self.roles.get(role, ())
+        """Return the names of the labels that the set of a role must hold."""
+        return tuple(field.partition(":")[0] for field in self.roles.get(role, ()))
 
     def allows(self, engine: str, zero: int) -> bool:
         """Return whether the task may run under an engine; zero: the stage of ZeRO, for deepspeed."""

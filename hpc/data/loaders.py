@@ -31,7 +31,7 @@ def shard_sets(
     try:
         for split, folder in folders.items():
             if split != "train" or not config.data.stream:
-                fields = data_order.fields_of_set(config.data, job.plan, split)
+                fields = data_order.stated_of_set(config.data, job.plan, split)
                 sets[split] = ShardSet.open(folder, fields=fields)
     except UserError as refused:
         error = str(refused)

@@ -15,7 +15,6 @@ from data_shards.errors import UserError
 OWN = ("data_shards", "hpc", "models")  # packages that a rank takes from the run's code
 CONTEXT = multiprocessing.get_context("forkserver")
 LIBRARIES = ["torch", "torch.distributed", "torch._dynamo", "matplotlib.backends.backend_agg"]
-CONTEXT.set_forkserver_preload(LIBRARIES)
 
 
 def preload_deepspeed() -> None:
@@ -26,7 +25,8 @@ def preload_deepspeed() -> None:
     if any(Path("/dev").glob("nvidia[0-9]*")) or importlib.util.find_spec("deepspeed") is None:
         return
     os.environ["DS_ACCELERATOR"] = "cpu"
-    CONTEXT.set_forkserver_preload([*LIBRARIES, "deepspeed"])
+    if "deepspeed" not in LIBRARIES:
+        LIBRARIES.append("deepspeed")
 
 
 def start_ranks(run: Path, procs: int, *, timeout: float = 300, **variables: str) -> list[int]:
@@ -35,6 +35,7 @@ def start_ranks(run: Path, procs: int, *, timeout: float = 300, **variables: str
     Code and data are the run's own; `variables` are added to the environment. UserError after `timeout`
     seconds.
     """
+    CONTEXT.set_forkserver_preload(LIBRARIES)  # of no effect on a server that runs already
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the server when it loads torch
     common = {"ROSTRO_ATTEMPT": f"audit-{os.getpid()}-{time.monotonic_ns()}", "WORLD_SIZE": str(procs)}
     (run / "logs").mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ import itertools
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import numpy as np
 from data_shards import counter_rng
 from data_shards.errors import UserError
 from hpc.config.plan import Plan, plan_of
+from hpc.config.schema import Config
 from launch.audit.compare import differences, elastic_differences, first_differences, state_parts
 from launch.audit.forked_ranks import preload_deepspeed, start_ranks
 from launch.options.conf import chosen_task, smoke_overrides
@@ -80,10 +82,14 @@ class Case:
 
 
 class Auditor:
-    """Makes runs of one task under a folder and starts their ranks as separate processes."""
+    """Makes runs of one task under a folder and starts their ranks as separate processes.
 
-    def __init__(self, task: str, folder: Path, seed: int) -> None:
+    words: keys of all runs, over those of the yaml's smoke block
+    """
+
+    def __init__(self, task: str, folder: Path, seed: int, words: Sequence[str] = ()) -> None:
         self.task, self.folder, self.seed = task, folder, seed
+        self.words = [f"task={task}", *smoke_overrides(task), *words]
 
     def make_data(self) -> None:
         """Pack procedural faces, few enough for a smoke run."""
@@ -106,13 +112,7 @@ class Auditor:
         """Prepare the run directory of a smoke run; return its path."""
         from launch.start import create
 
-        words = [
-            f"task={self.task}",
-            *smoke_overrides(self.task),
-            f"name={name}",
-            f"runs={self.folder / 'runs'}",
-        ]
-        words += case.words
+        words = [*self.words, f"name={name}", f"runs={self.folder / 'runs'}", *case.words]
         words += [f"data.train={self.folder / 'shards/train'}", f"data.eval={self.folder / 'shards/eval'}"]
         shutil.rmtree(self.folder / "runs" / name, ignore_errors=True)
         return create.prepare([*words, *extra]).path
@@ -129,10 +129,10 @@ class Auditor:
         """Train a run that is killed at the last `kills` of the drawn places and resumed each time.
 
         last_procs: ranks after the last kill (0 = those of the case)
-        forget: part of the state that the resumed run does not restore (empty = none)
+        forget: part of the state that the resumed run does not restore (empty = none); it is killed once then
         """
         run = self.make_run(name, case, *extra)
-        for fault in self.faults(case)[-kills:]:
+        for fault in [self.late_fault(case)] if forget else self.faults(case)[-kills:]:
             codes = start_ranks(run, case.procs, ROSTRO_FAULT=fault)
             if -9 not in codes:
                 raise UserError(
@@ -146,20 +146,28 @@ class Auditor:
 
         A job that grows is killed just after its first change of stage, and in the middle of its last fade.
         """
-        plan = dict(word.split("=", 1) for word in smoke_overrides(self.task))
-        images, every = int(plan["images"]), int(plan["save.every"])
+        config = self._config(case)
+        images, every = config.images, config.save.every
         draws = counter_rng.uniform(counter_rng.key(self.seed, "audit", case.label), np.arange(3), 2)
         thirds = [int((third + 0.15 + 0.7 * draws[third, 0]) * images / 3) for third in range(3)]
         victim = int(draws[0, 1] * case.procs)
         boundary = SAVES[int(draws[1, 1] * len(SAVES))]
         first, middle, last = max(thirds[0], every + 1), thirds[1], min(thirds[2], images - every // 2)
-        from launch.options.compose import composed  # it loads Hydra
-
-        _, *later = plan_of(self.task).stages(composed([f"task={self.task}", *smoke_overrides(self.task)]))
+        _, *later = plan_of(self.task).stages(config)
         if later:
             first, last = later[0].clock + 1, later[-1].clock + max(2, later[-1].fade // 2)
             middle = (first + last) // 2
         return [f"step@{first}/{victim}", f"{boundary}@{middle}", f"step@{last}"]
+
+    def late_fault(self, case: Case) -> str:
+        """Return the place of a kill for controls: late, when moments that a stage has reset are back."""
+        config = self._config(case)
+        return f"step@{config.images - config.save.every // 2}"
+
+    def _config(self, case: Case) -> Config:
+        from launch.options.compose import composed  # it loads Hydra
+
+        return composed([*self.words, *case.words])
 
     def _finish(self, run: Path, procs: int, **variables: str) -> None:
         codes = start_ranks(run, procs, **variables)
@@ -226,7 +234,7 @@ def audit(auditor: Auditor, keys: SimpleNamespace) -> bool:
                 if why:
                     print(f"control, {part} state left out: skipped, {why}", flush=True)
                     continue
-                run = auditor.interrupted(f"control-{part}", case, kills=1, forget=part)
+                run = auditor.interrupted(f"control-{part}", case, forget=part)
                 wrong = differences(straight, run)
                 good &= bool(wrong)
                 verdict = f"noticed: {wrong[0]}" if wrong else "NOT NOTICED"

@@ -89,7 +89,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
             raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
         try:
             if folder not in opened:
-                opened[folder] = ShardSet.open(folder, fields=data_order.fields_of_set(data, plan, split))
+                opened[folder] = ShardSet.open(folder, fields=data_order.stated_of_set(data, plan, split))
             sets[split] = opened[folder]
         except UserError as error:
             raise UserError(f"data.{split}={error}") from None

@@ -17,7 +17,10 @@ def located(config: Config) -> Config:
     """Return the config with the absolute folder of `init.run`; UserError where it is not a run."""
     if not config.init.run:
         return config
-    run = RunDir.open(Path(config.init.run).expanduser(), runs=config.runs).path
+    try:
+        run = RunDir.open(Path(config.init.run).expanduser(), runs=config.runs).path
+    except UserError as error:
+        raise UserError(f"init.run={config.init.run}: {error}") from None
     return dataclasses.replace(config, init=dataclasses.replace(config.init, run=str(run)))
 
 

@@ -74,6 +74,7 @@ def _train(run: str, variables: dict[str, str], cwd: str, out: Connection, err: 
     os.environ.update(variables)
     import torch
 
+    import tests.support.tiny  # noqa: F401 - the server has imported it: the tiny jobs are tasks
     from hpc import rank
 
     torch.set_num_threads(1)

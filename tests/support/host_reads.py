@@ -16,6 +16,8 @@ NAMES |= {"masked_select", "repeat_interleave", "bincount", "__bool__", "__int__
 NAMES |= {"allclose", "equal"}
 # Functions that read what is on the host in any case.
 ON_THE_HOST = {
+    ("base.py", "run_ops"),  # positions
+    ("batch.py", "latents"),  # positions
     ("step_sync.py", "digest"),  # positions and sample ids
     ("batch_norm.py", "commit"),  # how many images were counted
     ("collectives.py", "gather_vector"),  # control values travel on the CPU

@@ -19,6 +19,23 @@ if str(TASKS) not in hpc.tasks.__path__:
     hpc.tasks.__path__.append(str(TASKS))
 
 
+@contextlib.contextmanager
+def submittable(folder: Path) -> Iterator[None]:
+    """Let `task=` know the yamls of the tiny jobs inside of the block; `folder` is made, with all yamls."""
+    shutil.copytree(conf.CONF, folder)
+    for path in TASKS.glob("*.yaml"):
+        shutil.copy(path, folder / "task")
+    caches = (compose.task_yaml, compose._tree)
+    try:
+        with mock.patch.object(compose, "CONF", folder), mock.patch.object(conf, "CONF", folder):
+            for cached in caches:
+                cached.cache_clear()
+            yield
+    finally:
+        for cached in caches:
+            cached.cache_clear()
+
+
 class Killed(Exception):
     """Stands for SIGKILL: nothing after the update is done."""
 

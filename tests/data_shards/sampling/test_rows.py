@@ -104,7 +104,7 @@ def test_a_rare_part_that_touches_nearly_every_shard_says_so():
         ("__import__('os')", r"`'` is not understood"),
         ("race==0;", "`;` is not understood"),
         ("rase==0", "/sets/train has no label `rase`: use one of identity, race, pose"),
-        ("pose>0", "label `pose` is not one number a row: use another label"),
+        ("pose>0", "label `pose` is not one number a row: use one of "),
         (
             "race>7",
             r"matches none of the 6 rows of /sets/train \(race runs from 0 to 5\): use values that occur",

@@ -6,6 +6,8 @@ import pytest
 from data_shards.errors import UserError
 from data_shards.files import conform
 from data_shards.shard_format.schema import SHAPE, Field, declared_schema
+from data_shards.shard_format.shard_set import ShardSet
+from tests.support.scenes import pack_scenes
 
 GOOD = {
     "breed": Field("class", "i4", names=("cat", "dog")),
@@ -103,3 +105,18 @@ def test_cls_is_a_single_class(cls):
 )
 def test_values_that_a_field_cannot_have(name, values, reason):
     assert GOOD[name].misfit(np.array(values, np.float64)) == reason
+
+
+def test_a_set_is_opened_for_labels_of_stated_kinds(tmp_path):
+    folder = pack_scenes(tmp_path, 4).folder
+    ShardSet.open(folder, fields=("identity:class", "age:value", "boxes:boxes", "parts:mask", "breed"))
+    for field, message in (
+        (
+            "age:bits",
+            "the label `age` is of the kind value, not bits; pack a source whose `age` is of the kind",
+        ),
+        ("hats:bits", "has no label `hats`, only identity, age, "),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            ShardSet.open(folder, fields=(field,))
+        assert str(error.value).startswith(f"{folder}: ")

@@ -3,4 +3,4 @@
 from hpc.config.rules import Rule
 
 KEYS = {"width": Rule("channels of the trunk", least=1), "teacher": Rule("seed of the teacher", least=0)}
-roles = {"train": ("identity",)}
+roles = {"train": ("identity",), "eval": ("identity",)}

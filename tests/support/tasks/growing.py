@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hpc.task import Phase, Task
+from tests.support.judgements import MeanOutput
 
 
 class Maker(nn.Module):
@@ -38,6 +39,9 @@ class Judge(nn.Module):
 
 
 class Growing(Task):
+    metric = ("judgement/mean", "max")
+    evaluators = {"judgement": lambda: MeanOutput("judgement")}  # noqa: RUF012
+
     def players(self):
         return {"G": Maker(), "D": Judge()}
 
@@ -56,6 +60,9 @@ class Growing(Task):
         if phase.name == "make":
             return F.softplus(-judge(made)).mean()
         return F.softplus(judge(made.detach())).mean() + F.softplus(-judge(real)).mean()
+
+    def predict(self, nets, batch):
+        return {"judgement": nets["D"](batch.images["image"])}
 
 
 def build(config):

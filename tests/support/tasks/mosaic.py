@@ -5,10 +5,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from data_shards.ops.mosaic import Mosaic as MosaicOp
-from hpc.task import Phase, Task
+from hpc.task import Phase, Rendered, Task
+from tests.support.judgements import MeanOutput, PixelAccuracy
 
 
 class Mosaic(Task):
+    metric = ("parts/accuracy", "max")
+    evaluators = {  # noqa: RUF012
+        "parts": lambda: PixelAccuracy("parts"),
+        "area": lambda: MeanOutput("area"),
+    }
+
     def players(self):
         return {"net": nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))}
 
@@ -30,6 +37,16 @@ class Mosaic(Task):
         owners = torch.from_numpy(boxes.owners)
         area = torch.zeros(len(out)).index_add(0, owners, sides)
         return (by_pixel + (out[:, 3].mean((1, 2)) - area).square()).mean()
+
+    def predict(self, nets, batch):
+        out = nets["net"](batch.images["image"])
+        return {"parts": out[:, :3], "area": out[:, 3].mean((1, 2))}
+
+    def render(self, image, prediction):
+        classes = prediction["parts"].argmax(0)
+        shares = [float((classes == number).mean()) for number in range(3)]
+        label = " ".join(f"{share:.3f}" for share in shares)
+        return Rendered({"area": float(prediction["area"]), "parts": shares}, label=label)
 
 
 def build(config):

@@ -3,7 +3,7 @@
 from hpc.config.rules import Rule
 
 KEYS = {"own": Rule("mosaics of the slot's own members")}
-roles = {"train": ("boxes", "colour", "parts")}
+roles = {"train": ("boxes:boxes", "colour", "parts:mask"), "eval": ("parts:mask",)}
 
 
 def unit(config):

@@ -1,5 +1,5 @@
 """Pairs of two domains, each with labels of its own."""
 
-roles = {"a": ("age", "breed"), "b": ("breed",)}
+roles = {"a": ("age", "breed"), "b": ("breed",), "eval": ()}
 engines = ("flat", "ddp")
 players = ("G", "D")

@@ -1,0 +1,116 @@
+"""Every kind of job walks the same way: trained, killed, resumed, audited, evaluated, exported, predicted."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hpc.inference.predictor import load_run
+from launch.cli import main
+from launch.commands.audit_resume import Case
+from launch.options.conf import choices
+from tests.support import tiny
+from tests.support.ranks import launch
+from tests.support.small_set import jpeg, photo
+from tests.support.walk import JOBS, SETS, Job, audited, forked, judged, walker_of
+
+REAL = choices("task")  # before the tiny ones are known
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with tiny.submittable(tmp_path_factory.mktemp("conf") / "conf"), forked():
+        yield
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a set by its name, packed once."""
+    made: dict[str, Path] = {}
+
+    def of(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name) / "shards"
+            SETS[name](made[name])
+        return made[name]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loose")
+    (folder / "a.jpg").write_bytes(jpeg(photo(1, 60, 40)))
+    cv2.imwrite(str(folder / "b.png"), photo(2, 33, 50))
+    return folder
+
+
+@pytest.mark.parametrize("job", JOBS, ids=[job.label for job in JOBS])
+def test_a_job_walks(
+    job: Job,
+    packed: Callable[[str], Path],
+    loose: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    walker = walker_of(job, tmp_path, packed(job.data))
+    passed = audited(walker, "1,2")
+    said = capsys.readouterr().out
+    assert passed, said
+    assert said.count("equal bit for bit") == 2
+    assert said.count("noticed:") >= 2
+    run = tmp_path / "runs" / "straight1"  # of two ranks
+
+    copies = [shutil.copytree(run, tmp_path / f"by{world}", symlinks=True) for world in (1, 2, 3)]
+    scalars = [launch(judged, world, str(copy)) for world, copy in enumerate(copies, 1)]
+    figures = scalars[0][0]
+    assert figures
+    assert all(np.isfinite(list(figures.values())))
+    assert all(found == figures for by_world in scalars for found in by_world)
+
+    assert main(["evaluate", str(run), "checkpoint=last", "bootstrap=0"]) == 0
+    assert main(["export", str(run), f"out={tmp_path / 'net'}", "onnx=false"]) == 0
+    out = tmp_path / "out"
+    assert main(["predict", str(run), f"in={loose}", f"out={out}", "format=json", "draw=true"]) == 0
+    records = json.loads((out / "predictions.json").read_text())
+    assert [record["image"] for record in records] == ["a.jpg", "b.png"]
+    assert all(np.isfinite(list(numbers(record))).all() and len(record) > 1 for record in records)
+    assert len(list((out / "drawn").iterdir())) == 2
+
+
+def test_every_job_of_the_project_walks() -> None:
+    assert set(REAL) <= {job.task for job in JOBS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS, ids=[job.label for job in JOBS])
+def test_an_exported_graph_predicts_as_the_run_does(
+    job: Job, packed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    walker = walker_of(job, tmp_path, packed(job.data))
+    run = walker.straight("run", Case(1, job.engine, "host"))
+    assert main(["export", str(run), f"out={tmp_path / 'net'}", "checkpoint=last"]) == 0
+    model = load_run(run, checkpoint="last")
+    size = model.config.data.size
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(tmp_path / "net" / "model.onnx")
+    pixels = (images.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(None, {"images": pixels}), strict=True))
+    wanted = model.predict(images)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4)
+
+
+def numbers(value: object) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from numbers(item)
+    elif isinstance(value, float | int):
+        yield float(value)

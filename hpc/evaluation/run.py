@@ -96,8 +96,12 @@ def evaluate(
 
 
 def labels_of(shown: Shown | None, shards: Any, fields: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the labels of thumbnails by which the projector can colour; {} without thumbnails."""
-    return {field: shards.labels[field][shown[1].numpy()] for field in fields} if shown else {}
+    """Return the labels of thumbnails by which the projector can colour; {} without thumbnails.
+
+    Fields of which a sample has any number, and images beside it, are left out.
+    """
+    columns = [field for field in fields if field in shards.labels] if shown else []
+    return {field: shards.labels[field][shown[1].numpy()] for field in columns} if shown else {}
 
 
 def figures(evaluator: Evaluator, comm: Comm, *, groups: Groups | None = None, rounds: int = 0) -> Report:

@@ -27,10 +27,10 @@ from hpc.checkpoints import task_state, transfer
 from hpc.checkpoints.manager import CheckpointManager
 from hpc.cluster.signals import SignalListener, StopReason
 from hpc.config import held_out
+from hpc.config.plan import check_players
 from hpc.data import loaders
 from hpc.data.staging import StagingStopped
 from hpc.distributed.comm import Comm, connect, disconnect, rank_from_env
-from hpc.engines import factory
 from hpc.evaluation import run as evaluation
 from hpc.evaluation.base import JudgedSet, merged
 from hpc.monitor import monitor
@@ -72,7 +72,7 @@ class Trainer:
         self.task.comm, self.task.report = comm, self.scalars.report
         with seeding.seeded(config.seed):
             modules = self.task.players()
-        factory.check_players(config, modules)
+        check_players(config, modules)
         self.players = {
             name: Player(name, module, config, comm, helpers.parameter_groups(self.task, name, module))
             for name, module in modules.items()

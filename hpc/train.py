@@ -138,16 +138,21 @@ class Trainer:
         self.batch = batch = self._next_batch()
         message = step_sync.StepMessage(self.clock)
         phases = self.task.phases(self.clock)
+        for player in self.players.values():
+            player.rate = (
+                0.0  # where no phase of these is its own; by the clock alone, since no checkpoint has it
+            )
         for index, phase in enumerate(phases):
+            player = self.players[phase.player]
+            lazy = lazy_share(other.every for other in phases if other.player == phase.player)
+            # Also where it is not due: the rate is logged, and no checkpoint keeps it.
+            player.rate, decays = settings_at(player.optim, self.clock, self.config.images, lazy)
             if self.updates % phase.every == 0:
-                player = self.players[phase.player]
                 loss = self.passes.backward(index, phase, batch, self.clock, self.stage)
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
                 message.add(phase, loss, norm, self.scalars.in_order())
-                lazy = lazy_share(other.every for other in phases if other.player == phase.player)
-                settings = settings_at(player.optim, self.clock, self.config.images, lazy)
-                player.update(settings.lr, norm, settings.decays)
+                player.update(player.rate, norm, decays)
         self.clock += self.stage.batch
         self.task.clock = self.clock
         self.updates += 1

@@ -77,6 +77,7 @@ class Evaluator(ABC):
     KEYS: ClassVar[Mapping[str, Key]] = {}
     # What `choose` returned for val, set before `report`; empty while training
     chosen: Mapping[str, Any] = {}
+    chosen_on = "val"  # or `these images`, where val is not there
     # The words of KEYS as they were typed for `rostro evaluate`; empty while training
     typed: Mapping[str, Any] = {}
 

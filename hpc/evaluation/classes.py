@@ -125,10 +125,10 @@ class Classes(_OfLogits):
         cells = [[name, figure(found, report.intervals, name)] for name in found]
         note = f"{len(ids):,} samples whose {self.field} is known"
         if self.chosen:
-            note += f"; calibrated: logits are divided by {temperature:.4g}, chosen on val"
+            note += f"; calibrated: logits are divided by {temperature:.4g}, chosen on {self.chosen_on}"
         tables = {"figures": Table((self.field, "all"), cells, note), "classes": _per_class(counts, names)}
         report.tables = tables | report.tables
-        curves = {"as it is": (sure, right)} | (
+        curves = {"uncalibrated": (sure, right)} | (
             {f"T={temperature:.3g}": (calibrated, right)} if self.chosen else {}
         )
 

@@ -28,6 +28,7 @@ from hpc.inference.predictor import BATCH, Predictor
 from hpc.task import Rendered
 
 DRAWN = 256  # pixels: a smaller square is enlarged before it is drawn on
+DRAWINGS = "drawn"  # folder of them, below out=
 QUALITY = 92  # of drawn JPEGs
 
 
@@ -57,17 +58,18 @@ def predict(
     listed in `out`/rejected.csv. threads: that decode (0 = one a core). exact: decode large JPEGs whole.
     Raises UserError.
     """
-    out.mkdir(parents=True, exist_ok=True)
     learn_names(model)
+    drawn = out / DRAWINGS
+    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact, but=drawn)
+    out.mkdir(parents=True, exist_ok=True)
     done = Predicted(out / f"predictions.{format}")
-    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact)
     with _Writer(done.file, format) as writer:
         for block in progress("predicting", blocks):
             done.rejected += block.rejected
             for name, image, rendered in render(model, block):
                 writer.write(name, rendered.record)
                 if draw:
-                    _draw(out / "drawn" / f"{name}.jpg", image, rendered)
+                    _draw(drawn / f"{name}.jpg", image, rendered)
                 if rendered.label:
                     write_bytes(_below(out / "labels" / f"{name}.txt"), rendered.label.encode())
             done.images += len(block.files)
@@ -75,7 +77,7 @@ def predict(
     return done
 
 
-def _blocks(model: Predictor, place: Path, threads: int, exact: bool) -> Any:
+def _blocks(model: Predictor, place: Path, threads: int, exact: bool, *, but: Path) -> Any:
     view = views.evaluation(model.config, model.config.data.size)
     if view.halves:
         raise UserError(
@@ -84,7 +86,7 @@ def _blocks(model: Predictor, place: Path, threads: int, exact: bool) -> Any:
         )
     if (place / "manifest.json").is_file():
         return SetBlocks(ShardSet.open(place), view=view, threads=threads)
-    folder, files = find_images(place)
+    folder, files = find_images(place, but=but)
     return LooseBlocks(folder, files, view=view, block=BATCH, threads=threads, exact=exact)
 
 

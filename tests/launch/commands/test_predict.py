@@ -167,6 +167,14 @@ def test_bad_words_are_one_line(run, tmp_path, words, message, capsys, monkeypat
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_was_drawn_below_the_images_is_not_predicted(run, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(simplejpeg.encode_jpeg(photo(0, 40, 40)))
+    for _ in range(2):
+        assert main(["predict", str(run), f"in={tmp_path}", f"out={tmp_path / 'out'}", "draw=true"]) == 0
+        assert [row["image"] for row in rows_of(tmp_path / "out")] == ["a.jpg"]
 
 
 def test_a_pipe_among_the_images_is_listed(run, tmp_path):

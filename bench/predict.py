@@ -22,6 +22,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_shards.sampling.view import View
 from hpc.inference import loose
 from hpc.inference.predict import predict
 from hpc.inference.predictor import BATCH, Predictor, load_run
@@ -72,7 +73,7 @@ def pil_loop(model: Predictor, paths: Sequence[Path]) -> None:
 
 def our_decode(folder: Path, files: Sequence[str]) -> None:
     threads = len(os.sched_getaffinity(0))
-    for _ in loose.LooseBlocks(folder, files, size=SIZE, block=BATCH, threads=threads):
+    for _ in loose.LooseBlocks(folder, files, view=View((SIZE, SIZE)), block=BATCH, threads=threads):
         pass
 
 

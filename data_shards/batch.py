@@ -108,10 +108,13 @@ class Batch:
         return replace(self, images=images, labels=labels)
 
     @classmethod
-    def of_images(cls, images: Tensor) -> "Batch":
-        """Make a batch of images that belong to no set, [n, 3, h, w]: those that `predict` is given."""
+    def of_images(cls, images: Tensor, placed: Placed | None = None) -> "Batch":
+        """Make a batch of images that belong to no set, [n, 3, h, w]: those that `predict` is given.
+
+        placed: where they lie in their files, so that a task can say where in a file its boxes are.
+        """
         rows = torch.arange(images.shape[0])  # an export traces it
-        return cls({IMAGE: images}, {}, rows[:, None], rows)
+        return cls({IMAGE: images}, {}, rows[:, None], rows, placed=placed)
 
 
 def _prepared(images: Tensor, channels_last: bool) -> Tensor:

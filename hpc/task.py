@@ -160,8 +160,11 @@ class Task:
         """
         raise NotImplementedError
 
-    def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        """Return the outputs [n, ...] for `batch.images`, which may have no labels."""
+    def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Any]:
+        """Return the outputs for `batch.images`, which may have no labels: Tensor [n, ...] or Ragged.
+
+        `batch.placed` says where the images lie in their files, for boxes, points and masks of a file.
+        """
         raise NotImplementedError
 
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:

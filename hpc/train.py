@@ -27,10 +27,10 @@ from hpc.checkpoints import task_state, transfer
 from hpc.checkpoints.manager import CheckpointManager
 from hpc.cluster.signals import SignalListener, StopReason
 from hpc.config import held_out
+from hpc.config.plan import check_players
 from hpc.data import loaders
 from hpc.data.staging import StagingStopped
 from hpc.distributed.comm import Comm, connect, disconnect, rank_from_env
-from hpc.engines import factory
 from hpc.evaluation import run as evaluation
 from hpc.evaluation.base import JudgedSet, merged
 from hpc.monitor import monitor
@@ -72,7 +72,7 @@ class Trainer:
         self.task.comm, self.task.report = comm, self.scalars.report
         with seeding.seeded(config.seed):
             modules = self.task.players()
-        factory.check_players(config, modules)
+        check_players(config, modules)
         self.players = {
             name: Player(name, module, config, comm, helpers.parameter_groups(self.task, name, module))
             for name, module in modules.items()
@@ -138,16 +138,21 @@ class Trainer:
         self.batch = batch = self._next_batch()
         message = step_sync.StepMessage(self.clock)
         phases = self.task.phases(self.clock)
+        for player in self.players.values():
+            player.rate = (
+                0.0  # where no phase of these is its own; by the clock alone, since no checkpoint has it
+            )
         for index, phase in enumerate(phases):
+            player = self.players[phase.player]
+            lazy = lazy_share(other.every for other in phases if other.player == phase.player)
+            # Also where it is not due: the rate is logged, and no checkpoint keeps it.
+            player.rate, decays = settings_at(player.optim, self.clock, self.config.images, lazy)
             if self.updates % phase.every == 0:
-                player = self.players[phase.player]
                 loss = self.passes.backward(index, phase, batch, self.clock, self.stage)
                 player.engine.reduce()
                 norm = player.norm_of_gradient()
                 message.add(phase, loss, norm, self.scalars.in_order())
-                lazy = lazy_share(other.every for other in phases if other.player == phase.player)
-                settings = settings_at(player.optim, self.clock, self.config.images, lazy)
-                player.update(settings.lr, norm, settings.decays)
+                player.update(player.rate, norm, decays)
         self.clock += self.stage.batch
         self.task.clock = self.clock
         self.updates += 1

@@ -68,6 +68,11 @@ def decode_windows(
         _place(out, image, window, factor, colour, exact)
 
 
+def lay(out: np.ndarray, image: np.ndarray, window: Window) -> None:
+    """Lay the window of a decoded image uint8 [H, W, 3] into `out` [h, w, 3], resized as `pixels.square`."""
+    _place(out, image, window, 1, None, exact=True)
+
+
 def decode_mask(
     out: np.ndarray, png: bytes, stored: tuple[int, int], source: tuple[int, int], window: Window
 ) -> None:

@@ -147,6 +147,19 @@ def _check_optim(config: Config, place: str, optim: Optim) -> None:
             f"{place}.warmup_momentum={optim.warmup_momentum}: {place}.name={optim.name} has no momentum: "
             "leave it out"
         )
+    _check_momentum(place, optim)
+
+
+def _check_momentum(place: str, optim: Optim) -> None:
+    """Refuse a warm-up from which momentum would fall: at 0 the optimizer would keep no state of it."""
+    key, last = (
+        ("betas", optim.betas[0]) if "betas" in OPTIMIZERS[optim.name].reads else ("momentum", optim.momentum)
+    )
+    if optim.warmup_momentum > last:
+        raise UserError(
+            f"{place}.warmup_momentum={optim.warmup_momentum} is above {place}.{key}, to whose {last} it "
+            f"would fall: use {last} or less, or leave it out"
+        )
 
 
 def _check_data(data: Data) -> None:

@@ -8,6 +8,7 @@ from hpc.config.schema import Data
 
 SPLITS = ("train", "train_b", "val", "eval")  # the sets of a run, by their key under `data`
 CHOSEN = "checkpoint and threshold were chosen on these people"
+UNKNOWN = "it is not known who chose checkpoint and threshold: they may be among these people"
 
 
 def validation(data: Data) -> str:

@@ -8,7 +8,7 @@ here, and nowhere else. Submit, dry run, audit, trainer and tests read the `Plan
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -121,10 +121,21 @@ def check_engine(config: Config, plan: Plan) -> None:
     """Raise UserError for an engine under which the task may not run."""
     engine, zero = config.engine.name, config.engine.deepspeed.stage
     if plan.allows(engine, zero):
+        check_players(config, plan.players)
         return
     typed = f"engine={engine}" + (f" engine.deepspeed.stage={zero}" if engine == "deepspeed" else "")
     others = [words_of(allowed) for allowed in plan.engines]
     raise UserError(f"{typed}: task={plan.name} does not run under it: use {' or '.join(others)}")
+
+
+def check_players(config: Config, players: Sized) -> None:
+    """Refuse several players where DeepSpeed's hooks cannot tell their passes apart."""
+    stage = config.engine.deepspeed.stage
+    if config.engine.name == "deepspeed" and len(players) > 1 and stage > 1:
+        raise UserError(
+            f"engine.deepspeed.stage={stage} takes one network, this task has {len(players)} players: use "
+            "engine.deepspeed.stage=1 or engine=flat"
+        )
 
 
 def words_of(engine: str) -> str:

@@ -1,6 +1,4 @@
-"""Engines by name, and which tasks each of them takes."""
-
-from collections.abc import Sized
+"""Engines by name. Which tasks each of them takes: `hpc/config/plan.py`."""
 
 from torch import nn
 
@@ -10,16 +8,6 @@ from hpc.distributed.comm import Comm
 from hpc.engines.base import Engine
 from hpc.engines.ddp import DDP
 from hpc.engines.flat import Flat
-
-
-def check_players(config: Config, players: Sized) -> None:
-    """Refuse several players where DeepSpeed's hooks cannot tell their passes apart."""
-    stage = config.engine.deepspeed.stage
-    if config.engine.name == "deepspeed" and len(players) > 1 and stage > 1:
-        raise UserError(
-            f"engine.deepspeed.stage={stage} takes one network, this task has {len(players)} players: use "
-            "engine.deepspeed.stage=1 or engine=flat"
-        )
 
 
 def build_engine(

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from data_shards.batch import Batch
+from data_shards.errors import UserError
 from data_shards.ragged import Ragged
 from hpc.distributed.comm import Comm
 from hpc.evaluation.keys import Key
@@ -76,6 +77,7 @@ class Evaluator(ABC):
     KEYS: ClassVar[Mapping[str, Key]] = {}
     # What `choose` returned for val, set before `report`; empty while training
     chosen: Mapping[str, Any] = {}
+    chosen_on = "val"  # or `these images`, where val is not there
     # The words of KEYS as they were typed for `rostro evaluate`; empty while training
     typed: Mapping[str, Any] = {}
 
@@ -136,6 +138,16 @@ class Request:
     unknown: bool = False  # whether these people are not known
     own: bool = True  # whether the run's own held-out set is judged
     progress: Callable[[str, Any], Any] = lambda text, blocks: blocks  # wraps the loop over blocks of images
+
+
+def check_finite(output: str, values: np.ndarray) -> None:
+    """Raise UserError where a row of the predictions `values` [n, ...] is NaN or infinite."""
+    bad = int((~np.isfinite(values.reshape(len(values), -1)).all(1)).sum()) if len(values) else 0
+    if bad:
+        raise UserError(
+            f"{output}: {bad} of {len(values)} predictions are not finite: the network has diverged, "
+            "give an earlier checkpoint="
+        )
 
 
 def merged(reports: Mapping[str, Report]) -> Report:

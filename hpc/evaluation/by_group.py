@@ -24,7 +24,7 @@ def add_groups(
     shown: the figures of the tables; the first one is held to the gate: the largest gap (0 = none) beyond
     which the report does not pass. Scalars: `<figure>_gap_<label>`.
     """
-    units = groups.units_of(ids)
+    units, held = groups.units_of(ids), False
 
     def some(weight: np.ndarray) -> dict[str, float]:
         found = figures(weight)
@@ -47,8 +47,13 @@ def add_groups(
         report.tables[f"by {label}"] = Table((label, "samples", *shown), cells, note)
         report.scalars |= {f"{key}_gap_{label}": gap for key, gap in parts.gaps.items() if np.isfinite(gap)}
         report.intervals |= {f"{key}_gap_{label}": each for key, each in parts.gap_intervals.items()}
+        held |= bool(np.isfinite(parts.gaps.get(shown[0], np.nan)))
         if gate and parts.gaps.get(shown[0], 0.0) > gate:
             report.gate += f"{shown[0]} differs by {parts.gaps[shown[0]]:.4g} over {label}, gate={gate:g}. "
+    if gate and not held:
+        report.gate += (
+            f"gate={gate:g}: no label has two groups of {SUPPORT} samples to compare: leave it out "
+        )
 
 
 def figure(values: Mapping[str, float], spread: Mapping[str, tuple[float, float]], key: str) -> str:

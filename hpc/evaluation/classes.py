@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data_shards.batch import Batch
 from data_shards.errors import UserError
 from hpc.evaluation import keys
-from hpc.evaluation.base import Evaluator, JudgedSet, Report, Rows, Table
+from hpc.evaluation.base import Evaluator, JudgedSet, Report, Rows, Table, check_finite
 from hpc.evaluation.by_group import add_groups, figure
 from hpc.metrics import classification as metrics
 from hpc.metrics import roc
@@ -90,6 +90,7 @@ class Classes(_OfLogits):
 
     def _usable(self, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ids, logits, labels = (np.asarray(rows[name]) for name in ("ids", "logits", "labels"))
+        check_finite(self.output, logits)
         known = self._known(labels)
         if known.any() and labels[known].max() >= logits.shape[1]:
             raise UserError(
@@ -124,10 +125,10 @@ class Classes(_OfLogits):
         cells = [[name, figure(found, report.intervals, name)] for name in found]
         note = f"{len(ids):,} samples whose {self.field} is known"
         if self.chosen:
-            note += f"; calibrated: logits are divided by {temperature:.4g}, chosen on val"
+            note += f"; calibrated: logits are divided by {temperature:.4g}, chosen on {self.chosen_on}"
         tables = {"figures": Table((self.field, "all"), cells, note), "classes": _per_class(counts, names)}
         report.tables = tables | report.tables
-        curves = {"as it is": (sure, right)} | (
+        curves = {"uncalibrated": (sure, right)} | (
             {f"T={temperature:.3g}": (calibrated, right)} if self.chosen else {}
         )
 
@@ -168,6 +169,7 @@ class Bits(_OfLogits):
 
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         ids, logits, labels = (np.asarray(rows[name]) for name in ("ids", "logits", "labels"))
+        check_finite(self.output, logits)
         labels = labels.reshape(logits.shape)
         known, positive = self._known(labels), labels == 1
         right = (logits > 0) == positive

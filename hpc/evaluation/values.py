@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from data_shards.batch import Batch
 from hpc.evaluation import keys
-from hpc.evaluation.base import Evaluator, JudgedSet, Report, Rows, Table
+from hpc.evaluation.base import Evaluator, JudgedSet, Report, Rows, Table, check_finite
 from hpc.evaluation.by_group import add_groups, figure
 from hpc.metrics.groups import Groups
 from hpc.metrics.regression import errors
@@ -63,6 +63,7 @@ class Values(Evaluator):
 
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         ids, predicted, truth = (np.asarray(rows[name]) for name in ("ids", "predicted", "truth"))
+        check_finite(self.output, predicted)
 
         def figures(weight: np.ndarray) -> dict[str, float]:
             return errors(predicted, truth, weight)

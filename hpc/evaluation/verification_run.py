@@ -12,7 +12,7 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.shard_format.shard_set import ShardSet
-from hpc.config.held_out import CHOSEN
+from hpc.config.held_out import CHOSEN, UNKNOWN
 from hpc.data import known_people
 from hpc.evaluation import threshold
 from hpc.evaluation.base import Report, Request, Table
@@ -233,9 +233,7 @@ def _threshold_notes(facts: dict[str, Any]) -> list[str]:
         some = facts["people_of_validation"], facts["identities"]
         lines.append(f"note: {CHOSEN}" + (f" ({some[0]} of {some[1]})" if some[0] < some[1] else ""))
     if facts["chosen_on_these_people"] is None:
-        lines.append(
-            "note: it is not known who chose checkpoint and threshold: they may be among these people"
-        )
+        lines.append(f"note: {UNKNOWN}")
     if facts["people_of_training"]:
         lines.append(f"note: {facts['people_of_training']} of these people are in the training set")
     if facts["people_of_training"] is None:

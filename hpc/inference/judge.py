@@ -86,11 +86,12 @@ def _head(model: Predictor, request: Request) -> dict[str, Any]:
 def _judge_together(
     model: Predictor, request: Request, evaluators: dict[str, Evaluator], typed: Mapping[str, Any]
 ) -> dict[str, Report]:
-    shards, validation = request.shards, request.validation
+    shards = request.shards
     wanted = str(typed.get("groups", ""))
     groups = groups_of(shards, [name.strip() for name in wanted.split(",") if name.strip()])
-    same = validation is None or validation.digest == shards.digest
-    _choose(model, request, evaluators, shards if same else validation)
+    # whether this set chose the checkpoint (None = the set that did is not there any more)
+    same = None if request.validation is None else request.validation.digest == shards.digest
+    _choose(model, request, evaluators, same=same)
     comm = Comm(device=_device(model))
     _walk(model, evaluators, shards, comm, request, "judging images")
     reports = {
@@ -110,17 +111,21 @@ def _judge_together(
     return reports
 
 
-def _choose(model: Predictor, request: Request, evaluators: dict[str, Evaluator], on: Any) -> None:
-    """Let the evaluators that choose something do so on the val set; `chosen` of each is set."""
+def _choose(
+    model: Predictor, request: Request, evaluators: dict[str, Evaluator], *, same: bool | None
+) -> None:
+    """Let the evaluators that choose something do so on the val set, or else on the judged one."""
+    on, where = (request.validation, "val") if same is False else (request.shards, "these images")
     choosing = {
         name: model.task.evaluators[name]()
         for name, each in evaluators.items()
         if type(each).choose is not Evaluator.choose
     }
     if choosing:
-        _walk(model, choosing, on, Comm(device=_device(model)), request, "choosing on val")
+        _walk(model, choosing, on, Comm(device=_device(model)), request, f"choosing on {where}")
         for name, each in choosing.items():
             evaluators[name].chosen = each.choose(evaluation.gathered(each.rows(), Comm()))
+            evaluators[name].chosen_on = where
 
 
 def _device(model: Predictor) -> torch.device:
@@ -153,11 +158,13 @@ def _units(groups: Groups) -> str:
     return "the images" if groups.units is None else "the people"
 
 
-def _notes(model: Predictor, request: Request, *, same: bool) -> list[str]:
+def _notes(model: Predictor, request: Request, *, same: bool | None) -> list[str]:
     """Return the lines on who chose the checkpoint, and whether these samples are of the training."""
     notes = []
-    if same and request.own:
+    if same:
         notes.append(f"note: {held_out.CHOSEN}")
+    if same is None and held_out.validation(model.config.data):
+        notes.append(f"note: {held_out.UNKNOWN}")
     known = known_people.of_training(model.run, model.config.data.train)
     trained = known_people.shared_with_any(known, request.shards)
     if trained:

@@ -1,4 +1,4 @@
-"""Loose image files as blocks of squares for a network: found, read and decoded by threads, ahead of it.
+"""Loose image files as blocks for a network: found, read and decoded by threads, ahead of it.
 
 An ordinary JPEG is decoded by libjpeg-turbo; every other format, and what needs turning upright, goes through
 `data_shards/images/normalize.py`. Both give the pixels that evaluation sees, with one exception: unless
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,7 +23,10 @@ from data_shards.errors import UserError
 from data_shards.files import read_bytes
 from data_shards.images.jpeg import read_head
 from data_shards.images.normalize import pixels
-from data_shards.images.pixels import Rejected, square
+from data_shards.images.pixels import Rejected
+from data_shards.images.placed import lay
+from data_shards.sampling.placed import Placed
+from data_shards.sampling.view import View, still
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 LARGEST = 1 << 29  # bytes of a file: more than any format needs for what `normalize.py` allows
@@ -33,25 +37,29 @@ PART = 8  # files that one thread takes at a time
 
 @dataclass(frozen=True)
 class LooseBlock:
-    """Consecutive files: the readable ones with their squares, and why the others are not."""
+    """Consecutive files: the readable ones as the network sees them, and why the others are not."""
 
     files: list[str]  # [n] relative to the folder
-    images: np.ndarray  # uint8 [n, size, size, 3] RGB
+    images: np.ndarray  # uint8 [n, h, w, 3] RGB
+    placed: Placed  # of the images
     rejected: list[tuple[str, str]]  # file, reason
 
 
-def find_images(place: Path) -> tuple[Path, list[str]]:
+def find_images(place: Path, *, but: Path | None = None) -> tuple[Path, list[str]]:
     """Return a folder and the image files below it, sorted; of a file its folder and its name.
 
-    Raises UserError where there are none. Links to folders are not followed.
+    Raises UserError where there are none. Links to folders are not followed. but: a folder to leave out,
+    such as the one where an earlier prediction has drawn.
     """
     if place.is_file():
         return place.parent, [place.name]
     if not place.is_dir():
         raise UserError(f"in={place} does not exist: give an image, a folder of images or a packed set")
+    left_out = but.resolve() if but else None
     files = [
         os.path.relpath(os.path.join(folder, name), place)
         for folder, _, names in os.walk(place)
+        if left_out is None or not Path(folder).resolve().is_relative_to(left_out)
         for name in names
         if name.lower().endswith(SUFFIXES) and not name.startswith(".")
     ]
@@ -60,27 +68,32 @@ def find_images(place: Path) -> tuple[Path, list[str]]:
     return place, sorted(files)
 
 
-def decode_file(path: Path | str, out: np.ndarray, *, exact: bool = False) -> None:
-    """Decode the centre square of a file to `out` uint8 [size, size, 3] RGB. Raises Rejected."""
+def decode_file(path: Path | str, out: np.ndarray, view: View, *, exact: bool = False) -> tuple[int, int]:
+    """Decode a file to `out` uint8 [h, w, 3] RGB, the target of `view`, nothing random.
+
+    Returns width and height of the upright image. Raises Rejected.
+    """
     try:
         data = read_bytes(path, limit=LARGEST)
     except UserError as error:
         raise Rejected(str(error).split(": ", 1)[0]) from None
-    if not _decode_plain(data, out, exact):
-        image = pixels(data)
-        out[...] = square(image if image.shape[2] == 3 else image.repeat(3, axis=2), len(out))
+    if size := _decode_plain(data, out, view, exact):
+        return size
+    image = pixels(data)
+    _lay(out, image if image.shape[2] == 3 else image.repeat(3, axis=2), view)
+    return image.shape[1], image.shape[0]
 
 
-def _decode_plain(data: bytes, out: np.ndarray, exact: bool) -> bool:
-    """Decode an upright JPEG in grey or YCbCr; False where it is not that, or not whole."""
+def _decode_plain(data: bytes, out: np.ndarray, view: View, exact: bool) -> tuple[int, int] | None:
+    """Decode an upright JPEG in grey or YCbCr; None where it is not that, or not whole."""
     if data[:2] != b"\xff\xd8":
-        return False
+        return None
     try:
         head = read_head(data)
         plain = head.orientation == 1 and head.components in (1, 3) and head.common and head.adobe != 0
         if not plain or head.width * head.height > MOST or data.count(b"\xff\xda") > 64:
-            return False
-        factor = 1 if exact else _factor(min(head.width, head.height), len(out))
+            return None
+        factor = 1 if exact else _factor(min(head.width, head.height), max(view.target))
         image = simplejpeg.decode_jpeg(
             data,
             "RGB",
@@ -91,9 +104,9 @@ def _decode_plain(data: bytes, out: np.ndarray, exact: bool) -> bool:
             min_factor=factor,
         )
     except ValueError:
-        return False  # the slow way says why, or reads it after all
-    _square_to(out, image)
-    return True
+        return None  # the slow way says why, or reads it after all
+    _lay(out, image, view)
+    return head.width, head.height
 
 
 def _factor(side: int, size: int) -> int:
@@ -101,26 +114,24 @@ def _factor(side: int, size: int) -> int:
     return next((factor for factor in (8, 4, 2) if side >= 2 * factor * size), 1)
 
 
-def _square_to(out: np.ndarray, image: np.ndarray) -> None:
-    """Write what `pixels.square` returns to `out`, without a copy of the square."""
+def _lay(out: np.ndarray, image: np.ndarray, view: View) -> None:
+    """Lay a decoded image into its target, as evaluation sees it."""
     height, width = image.shape[:2]
-    side, size = min(height, width), len(out)
-    top, left = (height - side) // 2, (width - side) // 2
-    part = image[top : top + side, left : left + side]
-    if side == size:
-        out[...] = part
-        return
-    kernel = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    cv2.resize(part, (size, size), dst=out, interpolation=kernel)
+    lay(out, image, still(view, np.array([width]), np.array([height])).placed.window(0))
+
+
+class _Decoded(NamedTuple):
+    size: tuple[int, int] = (0, 0)  # width, height
+    reason: str = ""  # why it is not usable
 
 
 class LooseBlocks:
     """The files of a folder in order, as an iterable of `LooseBlock` of at most `block` files."""
 
     def __init__(
-        self, folder: Path, files: Sequence[str], *, size: int, block: int, threads: int, exact: bool = False
+        self, folder: Path, files: Sequence[str], *, view: View, block: int, threads: int, exact: bool = False
     ) -> None:
-        self.folder, self.files, self.size, self.block = folder, files, size, block
+        self.folder, self.files, self.view, self.block = folder, files, view, block
         self.threads, self.exact = threads, exact
 
     def __len__(self) -> int:
@@ -141,29 +152,29 @@ class LooseBlocks:
 
     def _submit(
         self, start: int, pool: ThreadPoolExecutor
-    ) -> tuple[Sequence[str], np.ndarray, list[Future[list[str]]]]:
+    ) -> tuple[Sequence[str], np.ndarray, list[Future[list[_Decoded]]]]:
         files = self.files[start : start + self.block]
-        images = np.empty((len(files), self.size, self.size, 3), np.uint8)
+        images = np.empty((len(files), *self.view.target, 3), np.uint8)
         step = max(1, min(PART, -(-len(files) // self.threads)))
         parts = [slice(low, low + step) for low in range(0, len(files), step)]
         return files, images, [pool.submit(self._decode, files[part], images[part]) for part in parts]
 
-    def _decode(self, files: Sequence[str], images: np.ndarray) -> list[str]:
-        reasons = []
+    def _decode(self, files: Sequence[str], images: np.ndarray) -> list[_Decoded]:
+        decoded = []
         for file, out in zip(files, images, strict=True):
             try:
-                decode_file(self.folder / file, out, exact=self.exact)
-                reasons.append("")
+                decoded.append(_Decoded(decode_file(self.folder / file, out, self.view, exact=self.exact)))
             except Rejected as error:
-                reasons.append(str(error) or "not a usable image")
-        return reasons
+                decoded.append(_Decoded(reason=str(error) or "not a usable image"))
+        return decoded
 
-    @staticmethod
-    def _joined(files: Sequence[str], images: np.ndarray, parts: list[Future[list[str]]]) -> LooseBlock:
-        reasons = [reason for part in parts for reason in part.result()]
-        bad = [(file, reason) for file, reason in zip(files, reasons, strict=True) if reason]
-        if not bad:
-            return LooseBlock(list(files), images, [])
-        good = np.array([not reason for reason in reasons], bool)
-        kept = [file for file, reason in zip(files, reasons, strict=True) if not reason]
-        return LooseBlock(kept, images[good], bad)
+    def _joined(
+        self, files: Sequence[str], images: np.ndarray, parts: list[Future[list[_Decoded]]]
+    ) -> LooseBlock:
+        decoded = [each for part in parts for each in part.result()]
+        good = np.array([not each.reason for each in decoded], bool)
+        widths, heights = np.array([each.size for each in decoded if not each.reason]).reshape(-1, 2).T
+        kept = [file for file, usable in zip(files, good, strict=True) if usable]
+        bad = [(file, each.reason) for file, each in zip(files, decoded, strict=True) if each.reason]
+        placed = still(self.view, widths, heights).placed
+        return LooseBlock(kept, images if good.all() else images[good], placed, bad)

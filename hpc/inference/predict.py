@@ -21,12 +21,14 @@ from data_shards.files import write_bytes
 from data_shards.loading.loader import EvalLoader
 from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
+from hpc.data import views
 from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
 from hpc.inference.names import learn_names
 from hpc.inference.predictor import BATCH, Predictor
 from hpc.task import Rendered
 
 DRAWN = 256  # pixels: a smaller square is enlarged before it is drawn on
+DRAWINGS = "drawn"  # folder of them, below out=
 QUALITY = 92  # of drawn JPEGs
 
 
@@ -56,17 +58,18 @@ def predict(
     listed in `out`/rejected.csv. threads: that decode (0 = one a core). exact: decode large JPEGs whole.
     Raises UserError.
     """
-    out.mkdir(parents=True, exist_ok=True)
     learn_names(model)
+    drawn = out / DRAWINGS
+    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact, but=drawn)
+    out.mkdir(parents=True, exist_ok=True)
     done = Predicted(out / f"predictions.{format}")
-    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact)
     with _Writer(done.file, format) as writer:
         for block in progress("predicting", blocks):
             done.rejected += block.rejected
             for name, image, rendered in render(model, block):
                 writer.write(name, rendered.record)
                 if draw:
-                    _draw(out / "drawn" / f"{name}.jpg", image, rendered)
+                    _draw(drawn / f"{name}.jpg", image, rendered)
                 if rendered.label:
                     write_bytes(_below(out / "labels" / f"{name}.txt"), rendered.label.encode())
             done.images += len(block.files)
@@ -74,29 +77,25 @@ def predict(
     return done
 
 
-def _blocks(model: Predictor, place: Path, threads: int, exact: bool) -> Any:
-    data = model.config.data
-    if data.fit != "cover" or data.halves:
-        typed = "data.halves=true" if data.halves else f"data.fit={data.fit}"
+def _blocks(model: Predictor, place: Path, threads: int, exact: bool, *, but: Path) -> Any:
+    view = views.evaluation(model.config, model.config.data.size)
+    if view.halves:
         raise UserError(
-            f"{model.run}: was trained with {typed}, `rostro predict` shows centre squares: use a run of "
-            "data.fit=cover"
+            f"{model.run}: was trained with data.halves=true, on two images side by side: `rostro predict` "
+            "takes single images; use a run of data.halves=false"
         )
     if (place / "manifest.json").is_file():
-        return SetBlocks(ShardSet.open(place), size=model.config.data.size, threads=threads)
-    folder, files = find_images(place)
-    size = model.config.data.size
-    return LooseBlocks(folder, files, size=size, block=BATCH, threads=threads, exact=exact)
+        return SetBlocks(ShardSet.open(place), view=view, threads=threads)
+    folder, files = find_images(place, but=but)
+    return LooseBlocks(folder, files, view=view, block=BATCH, threads=threads, exact=exact)
 
 
 class SetBlocks:
     """The samples of a packed set, as an iterable of `LooseBlock`; files are the names in the shards."""
 
-    def __init__(self, shards: ShardSet, *, size: int, threads: int) -> None:
+    def __init__(self, shards: ShardSet, *, view: View, threads: int) -> None:
         self.shards = shards
-        self.loader = EvalLoader(
-            shards, rank=0, world=1, batch=BATCH, view=View((size, size)), threads=threads
-        )
+        self.loader = EvalLoader(shards, rank=0, world=1, batch=BATCH, view=view, threads=threads)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -104,12 +103,13 @@ class SetBlocks:
     def __iter__(self) -> Iterator[LooseBlock]:
         for batch in self.loader:
             names = [self.shards.member(row) for row in batch.ids[:, 0].tolist()]
-            yield LooseBlock(names, batch.images[IMAGE].permute(0, 2, 3, 1).numpy(), [])
+            assert batch.placed is not None
+            yield LooseBlock(names, batch.images[IMAGE].permute(0, 2, 3, 1).numpy(), batch.placed, [])
 
 
 def render(model: Predictor, block: LooseBlock) -> Iterator[tuple[str, np.ndarray, Rendered]]:
     """Yield name, image and what the task makes of its prediction, for each image of a block."""
-    outputs = model.predict(block.images) if block.files else {}
+    outputs = model.predict(block.images, block.placed) if block.files else {}
     for row, name in enumerate(block.files):
         values = {key: value[row] for key, value in outputs.items()}
         yield name, block.images[row], model.task.render(block.images[row], values)

@@ -4,6 +4,7 @@ Images go through the preprocessing of the run (centre square, data.size, RGB in
 decoder. Weights come from a verified checkpoint; nothing is unpickled.
 """
 
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data_shards.errors import UserError
 from data_shards.loading.loader import decode_images
 from data_shards.loading.reader import Reader
+from data_shards.ragged import Ragged
+from data_shards.sampling.placed import Placed
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.checkpoints import store
 from hpc.checkpoints.manifest import check_config, folder_name
@@ -49,16 +52,23 @@ class Predictor:
         """Name the run and which of its weights, for tables."""
         return f"{self.run.name} at {self.clock:,} ({self.weights})" if self.clock else "untrained network"
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the task's outputs for images uint8 [n, size, size, 3] (RGB)."""
-        parts = [self._block(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    def predict(self, images: np.ndarray, placed: Placed | None = None) -> dict[str, Any]:
+        """Return the task's outputs for images uint8 [n, h, w, 3] (RGB), which are `placed` in their files.
 
-    def _block(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        Each is an array [n, ...], or where it is ragged a list of n arrays.
+        """
+        parts = []
+        for start in range(0, len(images), BATCH):
+            rows = slice(start, start + BATCH)
+            parts.append(self._block(images[rows], None if placed is None else placed[rows]))
+        return {key: _joined([part[key] for part in parts]) for key in parts[0]}
+
+    def _block(self, images: np.ndarray, placed: Placed | None) -> dict[str, Any]:
         tensor = torch.from_numpy(np.ascontiguousarray(images)).to(_device()).permute(0, 3, 1, 2)
+        batch = Batch.of_images(tensor.float().div_(127.5).sub_(1.0), placed)
         with torch.inference_mode():
-            outputs = self.task.predict(self.nets, Batch.of_images(tensor.float().div_(127.5).sub_(1.0)))
-        return {key: value.float().cpu().numpy() for key, value in outputs.items()}
+            outputs = self.task.predict(self.nets, batch)
+        return {key: _on_host(value) for key, value in outputs.items()}
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return embeddings float32 [n, d] of images uint8 [n, size, size, 3] (RGB)."""
@@ -84,6 +94,17 @@ class Predictor:
     def score(self) -> Score:
         """The function by which this network compares two embeddings."""
         return self.task.score(self.nets)
+
+
+def _on_host(value: Tensor | Ragged) -> Any:
+    if isinstance(value, Ragged):
+        rows = value.rows.float().cpu().numpy()
+        return [rows[low:high] for low, high in itertools.pairwise(value.starts.tolist())]
+    return value.float().cpu().numpy()
+
+
+def _joined(parts: list[Any]) -> Any:
+    return list(itertools.chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
 
 
 def _device() -> torch.device:

@@ -12,7 +12,7 @@ from hpc.plots.canvas import COLOURS, axes_of, save
 def draw_calibration(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> None:
     """Draw a curve for each name -> (confidence [n] in [0, 1], right [n] bool), as a PNG."""
     figure, axes = axes_of(title)
-    axes.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle=":", label="as sure as right")
+    axes.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle=":", label="perfectly calibrated")
     for (name, (confidence, right)), colour in zip(curves.items(), COLOURS, strict=False):
         bins = reliability(confidence, right)
         used = bins.weight > 0

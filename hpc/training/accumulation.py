@@ -91,12 +91,15 @@ class BackwardPass:
         outputs = []
         for index, block in enumerate(blocks):
             self.seed(index)
+            self.set_loss_weight(len(batch[block]) / len(batch))
             with torch.no_grad(), self.autocast():
                 outputs.append(self.task.forward(self.phase, self.raw, batch[block], self.clock).float())
         leaf = torch.cat(outputs).requires_grad_()
+        self.set_loss_weight(1.0)
         loss = self.task.couple(self.phase, self.raw, leaf, batch, self.clock)
         rest = self.engine.backward_cached(loss, leaf)
         assert leaf.grad is not None
+        self.set_loss_weight(0.0)  # what is reported in the second pass was counted in the first one
         with collecting(self.layers, on=False):
             for index, block in enumerate(blocks):
                 self.seed(index)

@@ -57,7 +57,7 @@ class Player:
         self.size = sharded.size(module, self.engine.rows)
         self.optimizer = build.build_optimizer(self.optim, self.named, groups)
         self.engine.attach(self.optimizer)
-        self.rate = 0.0  # of the last step
+        self.rate = 0.0  # of the last update, whether it had a step of this player or not
 
     @property
     def evaluated(self) -> nn.Module:
@@ -84,7 +84,6 @@ class Player:
         finite. The average follows them.
         """
         finite = torch.isfinite(gradient_norm)
-        self.rate = rate
         for group in self.optimizer.param_groups:
             group.update(decays or {})
             group["lr"] = rate * group.get("scale", 1.0)

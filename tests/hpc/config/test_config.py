@@ -164,6 +164,14 @@ def test_the_message_of_a_batch_that_does_not_divide():
         ),
         ({"optim": Optim(hold=0.9, warmup=200_000)}, "optim.hold=0.9 and optim.warmup=200000 leave nothing"),
         ({"optim": Optim(warmup_momentum=0.5)}, "optim.warmup_momentum=0.5 needs a warm-up"),
+        (
+            {"optim": Optim(name="sgd", momentum=0.0, warmup=64, warmup_momentum=0.5)},
+            "optim.warmup_momentum=0.5 is above optim.momentum, to whose 0.0 it would fall",
+        ),
+        (
+            {"optim": Optim(betas=[0.5, 0.9], warmup=64, warmup_momentum=0.6)},
+            "optim.warmup_momentum=0.6 is above optim.betas, to whose 0.5 it would fall",
+        ),
         ({"optim": Optim(nesterov=True, momentum=0.0)}, "optim.nesterov=true needs optim.momentum"),
         ({"data": Data(order="plain")}, "data.order=plain gives hardly a genuine pair"),
         ({"data": Data(order="groups", group=1)}, "data.group=1 gives no genuine pair"),

@@ -14,9 +14,9 @@ import torch
 from data_shards.errors import UserError
 from hpc.checkpoints.store import Checkpoint
 from hpc.config import deepspeed
+from hpc.config.plan import Plan, check_engine, check_players
 from hpc.config.schema import Config, DeepSpeed, Engine, Optim
 from hpc.distributed.comm import Comm
-from hpc.engines.factory import check_players
 from hpc.engines.zero import ZeRO
 from tests.hpc.engines.test_engine import LIMIT, difference, kind, reference
 from tests.support import zero
@@ -120,6 +120,9 @@ def test_several_players_need_stage_1() -> None:
         UserError, match=r"stage=2 takes one network, this task has 2 players: use engine.deepspeed"
     ):
         check_players(config, {"make": 1, "judge": 2})
+    with pytest.raises(UserError, match="stage=2 takes one network"):  # before the queue, by the plan alone
+        check_engine(config, Plan("any", players=("make", "judge")))
+    check_engine(config, Plan("any"))
 
 
 def test_deepspeed_is_imported_for_its_engine_only() -> None:

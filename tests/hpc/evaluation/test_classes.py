@@ -98,8 +98,23 @@ def test_values_and_their_gap_between_groups_and_the_gate():
     assert "gate=5" in report.gate
     assert len(report.rows["ids"]) == N - 3
     assert judged(values(gate=5.0)).gate == ""
+    assert "no label has two groups of 10 samples" in judged(values(gate=5.0), groups=Groups()).gate
     with pytest.raises(ValueError, match="age has shape"):
         values().keep(np.arange(2), np.zeros(2), np.zeros((2, 1)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_predictions_that_are_not_finite_are_refused(bad):
+    logits, labels = np.array([[0.0, bad], [1.0, 2.0]]), np.array([0, 1])
+    each: Evaluator
+    for each, predicted, truth in (
+        (Values("age"), logits[:, 1], labels),
+        (Classes("age"), logits, labels),
+        (Bits("age"), logits, np.array([[0, 1], [1, 0]])),
+    ):
+        each.keep(np.arange(2), predicted, truth)
+        with pytest.raises(UserError, match="age: 1 of 2 predictions are not finite"):
+            judged(each)
 
 
 def test_an_empty_set_gives_no_figures():

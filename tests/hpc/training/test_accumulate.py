@@ -13,7 +13,17 @@ from hpc.training.accumulation import BackwardPass, blocks_of
 
 
 class Mean(Task):
-    """Reports the mean of its images."""
+    """Reports the mean of its images, a coupled phase in `forward`, and there the count of outputs too."""
+
+    def forward(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        self.report("brightness", batch.images["image"].mean())
+        return nets["net"](batch.images["image"].flatten(1))
+
+    def couple(
+        self, phase: Phase, nets: dict[str, nn.Module], outputs: Tensor, batch: Batch, clock: int
+    ) -> Tensor:
+        self.report("count", torch.tensor(float(len(outputs))))
+        return outputs.mean()
 
     def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
         loss = nets["net"](batch.images["image"].flatten(1)).mean()
@@ -21,8 +31,9 @@ class Mean(Task):
         return loss
 
 
+@pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize("micro", [0, 1, 2, 3, 7, 8])
-def test_reported_scalars_are_those_of_the_whole_share(micro):
+def test_reported_scalars_are_those_of_the_whole_share(micro, coupled):
     torch.manual_seed(0)
     images = torch.randn(8, 3, 2, 2)
     batch = Batch({"image": images}, {}, torch.arange(8)[:, None], torch.arange(8))
@@ -32,7 +43,7 @@ def test_reported_scalars_are_those_of_the_whole_share(micro):
     task.report = lambda name, value: reported.setdefault(name, []).append((weight[0], float(value)))
     run = BackwardPass(
         task,
-        Phase("train", "net"),
+        Phase("train", "net", coupled=coupled),
         {"net": build_engine("flat", nn.Linear(12, 1), Comm())},
         clock=0,
         seed=lambda _: None,
@@ -43,3 +54,4 @@ def test_reported_scalars_are_those_of_the_whole_share(micro):
     assert sum(share for share, _ in reported["brightness"]) == pytest.approx(1.0)
     mean = sum(share * value for share, value in reported["brightness"])
     assert mean == pytest.approx(float(images.mean()), abs=1e-6)
+    assert reported.get("count") == ([(1.0, 8.0)] if coupled else None)

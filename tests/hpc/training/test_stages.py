@@ -4,14 +4,17 @@ import contextlib
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from torch import Tensor, nn
 
+from hpc import train
 from hpc.checkpoints import store
 from hpc.config.schema import Data, Ema, Engine, Evaluate, Log, Optim, Save
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
-from hpc.task import build_task
+from hpc.task import Batch, Phase, Task, build_task
 from hpc.train import Trainer
 from tests.support import tiny
 from tests.support.ranks import launch
@@ -96,3 +99,32 @@ def test_each_player_has_its_own_settings(tmp_path: Path, shards: Path) -> None:
     assert rates == {"lr_D": {0.5 * (2 / 3)}, "lr_G": {0.0, 0.0005}}  # D has a lazy phase
     saved = store.read(store.listing(run)[-1])
     assert saved.ema.keys() == {"G"}
+
+
+class Lazy(Task):
+    """One player has a step in every fourth update; the other one has none before clock 64."""
+
+    def players(self) -> dict[str, nn.Module]:
+        return {name: nn.Conv2d(3, 4, 3) for name in ("G", "D")}
+
+    def phases(self, clock: int) -> list[Phase]:
+        return [Phase("make", "G", every=4), *([Phase("judge", "D")] if clock < 64 else [])]
+
+    def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        return nets[phase.player](batch.images["image"]).square().mean()
+
+
+def test_the_logged_rate_of_a_lazy_player_is_the_same_after_a_resume(tmp_path: Path, shards: Path) -> None:
+    rates = {}
+    for name, kills in (("straight", []), ("killed", [48, 80])):
+        data = Data(train=str(shards / "train"), size=16, backend="host", threads=1)
+        options: dict[str, Any] = {"images": 112, "data": data, "engine": Engine(name="flat"), "ema": Ema()}
+        options |= {"save": Save(every=16), "eval": Evaluate(every=1000), "log": Log(every=16)}
+        run = make_run(tmp_path / name, shards, optim=Optim(schedule="linear"), **options)
+        with mock.patch.object(train, "build_task", Lazy):
+            tiny.train_until(Comm(), str(run), kills)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+        rates[name] = [(line["clock"], line["lr_G"], line["lr_D"]) for line in lines if "lr_G" in line]
+    assert rates["killed"] == rates["straight"]
+    assert [clock for clock, make, judge in rates["straight"] if not judge] == [80, 96, 112]
+    assert all(make > 0 for _, make, _ in rates["straight"])

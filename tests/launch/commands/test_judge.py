@@ -65,6 +65,19 @@ def test_a_run_of_any_task_is_judged_by_its_evaluators_with_bias_by_group(run, s
     assert report["chosen_on_these_people"] is False
 
 
+def test_where_val_is_gone_the_report_says_what_was_chosen_on_the_judged_images(run, shards, capsys):
+    (shards / "val").rename(shards / "gone")
+    try:
+        assert main(["evaluate", str(run), "bootstrap=0"]) == 0
+    finally:
+        (shards / "gone").rename(shards / "val")
+    shown = capsys.readouterr().out
+    assert "chosen on these images" in shown
+    assert "it is not known who chose checkpoint and threshold" in shown
+    assert "were chosen on these people" not in shown
+    assert report_of(run / "evaluations" / "procedural-eval")["chosen_on_these_people"] is None
+
+
 def test_a_gate_ends_with_exit_code_1_and_words_of_other_evaluators_are_refused(run, siamese, capsys):
     assert main(["evaluate", str(run), "bootstrap=0", "groups=gender", "gate=1e-6"]) == 1
     said = capsys.readouterr()

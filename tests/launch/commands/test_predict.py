@@ -13,6 +13,7 @@ from PIL import Image
 
 from data_shards.images.normalize import pixels
 from data_shards.images.pixels import square
+from data_shards.sampling.view import View
 from hpc.inference.loose import LooseBlocks, decode_file, find_images
 from launch.cli import main
 from tests.support.age_task import age_run, faces
@@ -110,7 +111,9 @@ def test_a_file_has_the_pixels_that_evaluation_sees(images):
         data = (images / name).read_bytes()
         for size in (16, 32, 100):
             out = np.empty((size, size, 3), np.uint8)
-            decode_file(images / name, out, exact=True)
+            assert (
+                decode_file(images / name, out, View((size, size)), exact=True) == pixels(data).shape[1::-1]
+            )
             whole = pixels(data)
             wanted = square(whole if whole.shape[2] == 3 else whole.repeat(3, 2), size)
             np.testing.assert_array_equal(out, wanted)
@@ -120,8 +123,8 @@ def test_a_file_has_the_pixels_that_evaluation_sees(images):
 def test_a_large_image_is_reduced_by_the_decoder_to_almost_the_same_pixels(tmp_path, width, height):
     (tmp_path / "a.jpg").write_bytes(jpeg(photo(7, width, height)))
     fast, exact = np.empty((2, 112, 112, 3), np.uint8)
-    decode_file(tmp_path / "a.jpg", fast)
-    decode_file(tmp_path / "a.jpg", exact, exact=True)
+    decode_file(tmp_path / "a.jpg", fast, View((112, 112)))
+    decode_file(tmp_path / "a.jpg", exact, View((112, 112)), exact=True)
     off = np.abs(fast.astype(int) - exact)
     assert 0 < off.mean() < 0.7  # of 255
     assert off.max() < 40  # at edges
@@ -131,7 +134,7 @@ def test_threads_and_blocks_change_nothing(images):
     folder, files = find_images(images)
     found = []
     for block, threads in ((1, 1), (3, 2), (64, 4)):
-        parts = list(LooseBlocks(folder, files, size=24, block=block, threads=threads))
+        parts = list(LooseBlocks(folder, files, view=View((24, 24)), block=block, threads=threads))
         found.append(
             (
                 [name for part in parts for name in part.files],
@@ -164,6 +167,14 @@ def test_bad_words_are_one_line(run, tmp_path, words, message, capsys, monkeypat
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_was_drawn_below_the_images_is_not_predicted(run, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(simplejpeg.encode_jpeg(photo(0, 40, 40)))
+    for _ in range(2):
+        assert main(["predict", str(run), f"in={tmp_path}", f"out={tmp_path / 'out'}", "draw=true"]) == 0
+        assert [row["image"] for row in rows_of(tmp_path / "out")] == ["a.jpg"]
 
 
 def test_a_pipe_among_the_images_is_listed(run, tmp_path):
@@ -173,3 +184,16 @@ def test_a_pipe_among_the_images_is_listed(run, tmp_path):
     os.mkfifo(folder / "b.jpg")
     assert main(["predict", str(run), f"in={folder}", f"out={tmp_path / 'out'}"]) == 1
     assert "not a regular file" in (tmp_path / "out" / "rejected.csv").read_text()
+
+
+def test_a_letterbox_shows_all_of_a_file_and_says_where(tmp_path):
+    painted = np.zeros((40, 120, 3), np.uint8)
+    painted[10:30, 60:90] = 255
+    Image.fromarray(painted).save(tmp_path / "wide.png")
+    (block,) = LooseBlocks(*find_images(tmp_path), view=View((60, 60), fit="contain"), block=4, threads=1)
+    (image,) = block.images
+    assert (image[:20] == 128).all()
+    assert (image[40:] == 128).all()
+    rows, columns = np.nonzero(image[20:40, :, 0] > 127)
+    seen = np.array([[columns.min(), rows.min() + 20, columns.max() + 1, rows.max() + 21]], np.float32)
+    np.testing.assert_allclose(block.placed.undo_boxes(seen, np.array([0])), [[60, 10, 90, 30]], atol=1)

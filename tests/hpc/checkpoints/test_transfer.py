@@ -187,6 +187,10 @@ def test_submit_records_the_checkpoint_or_refuses_the_run(
             [f"init.run={source}", "init.freeze=[head.*]"],
             "init.freeze: head.* matches no tensor: use names ",
         ),
+        (
+            [f"init.run={source}", "init.freeze=[net.*]"],
+            "everything of player net is frozen: leave a parameter to be trained",
+        ),
         (["players.H.optim.lr=1"], "unknown key players.H.optim.lr"),
         (["batch=15", "procs=2"], "batch=15 is not divisible by 2 ranks: use 14 or 16"),
     ):

@@ -101,6 +101,7 @@ def test_a_resume_does_not_ask_for_the_source(tmp_path: Path, shards: Path, sour
         ({}, {"skip": ["net.3.*"]}, "init.skip: net.3.* matches no tensor: use names such as net.0.0."),
         ({}, {"skip": ["net.*"]}, "init.skip=[net.*] leaves nothing of "),
         ({}, {"checkpoint": "7"}, "it has no checkpoint=7: use best, last or one of 32, 64"),
+        ({}, {"checkpoint": "9" * 5000}, "9: use best, last or one of 32, 64"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(

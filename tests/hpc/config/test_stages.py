@@ -106,7 +106,7 @@ def test_an_engine_that_the_task_does_not_allow_is_refused():
             check_engine(run, plan)
         assert str(error.value).startswith(f"engine={name}")
         assert str(error.value).endswith("use engine=flat or engine=deepspeed engine.deepspeed.stage=1")
-    with pytest.raises(UserError, match="^engine=ddp: task=growing does not run under it: use engine=flat$"):
+    with pytest.raises(UserError, match=r"^engine=ddp: task=growing does not run under it: use engine=flat$"):
         check(dataclasses.replace(GROWING, engine=Engine(name="ddp")))
 
 

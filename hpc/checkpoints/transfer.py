@@ -41,7 +41,8 @@ def choose(config: Config) -> dict[str, Any]:
             path = store.best(run, (kept[0], kept[1]))
         elif init.checkpoint != "last" and path is not None:
             known = ", ".join(str(int(other.name)) for other in paths)
-            path = next((other for other in paths if int(other.name) == int(init.checkpoint)), None)
+            clock = init.checkpoint.lstrip("0")  # text: a number may have more digits than `int` reads
+            path = next((other for other in paths if other.name.lstrip("0") == clock), None)
             if path is None:
                 raise UserError(f"it has no checkpoint={init.checkpoint}: use best, last or one of {known}")
         if path is None:

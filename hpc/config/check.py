@@ -14,7 +14,7 @@ from data_shards.errors import UserError
 from hpc.config import apex, deepspeed, transfer
 from hpc.config.data_order import check_order, check_roles, check_streamed
 from hpc.config.optimizers import OPTIMIZERS
-from hpc.config.plan import check_engine, plan_of
+from hpc.config.plan import Plan, check_engine, plan_of
 from hpc.config.players import check_names, every_optim, own_rules
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config, Data, Optim
@@ -84,6 +84,7 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
     check_order(config.data)
     check_streamed(config.data)
     check_roles(config.data, plan)
+    _check_members(config, plan)
     check_engine(config, plan)
     transfer.check(config)
     deepspeed.check(config)
@@ -100,6 +101,16 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
             "there and start this one behind it"
         )
     plan.check(config, {})
+
+
+def _check_members(config: Config, plan: Plan) -> None:
+    """Refuse slots of another number of images than the task takes."""
+    given, wanted = config.data.members, plan.members(config)
+    if given != wanted:
+        raise UserError(
+            f"data.members={given}: task={plan.name} takes {wanted} image{'s' * (wanted > 1)} a slot: use "
+            f"data.members={wanted}"
+        )
 
 
 def _check_optim(config: Config, place: str, optim: Optim) -> None:

@@ -63,6 +63,7 @@ class Plan:
     stages: config -> its stages, the first at clock 0
     check: refuses a config; called without sets before any is opened, then with the opened ones
     unit: config -> images that must stay together on one rank, for ops that mix them
+    members: config -> images that a slot must have, more than 1 for a mosaic of own ones
     counts, core_rate: config and the yaml's `memory` -> (parameters of all networks, fp32 bytes that an image
         keeps for backward), and images a second of a CPU core (None = not known)
     """
@@ -77,6 +78,7 @@ class Plan:
     stages: Callable[[Config], list[Stage]] = _one_stage
     check: Callable[[Config, Mapping[str, Any]], None] = _no_check
     unit: Callable[[Config], int] = _one_image
+    members: Callable[[Config], int] = _one_image
     counts: Counts | None = None
     core_rate: CoreRate | None = None
 

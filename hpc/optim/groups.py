@@ -39,19 +39,20 @@ def freeze(module: nn.Module, groups: Groups, player: str) -> None:
 
     Raises UserError for a pattern that matches nothing, and where nothing would be left to train.
     """
-    names = [*(name for name, _ in module.named_parameters()), *(name for name, _ in module.named_buffers())]
-    for pattern in groups:
-        if not fnmatch.filter(names, pattern):
+    weights = dict(module.named_parameters(remove_duplicate=False))  # a tied one by each of its names
+    names = [*weights, *(name for name, _ in module.named_buffers(remove_duplicate=False))]
+    own = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    for pattern, group in groups.items():
+        if not fnmatch.filter(names if group.frozen else own, pattern):
             raise UserError(
                 f"the pattern {pattern} matches no parameter of player {player}: use names such as {names[0]}"
             )
     frozen = {name for name in names if (found := matching(name, groups)) and groups[found].frozen}
-    for name, p in module.named_parameters():
-        if name in frozen:
-            p.requires_grad_(False)
+    for name in frozen & weights.keys():
+        weights[name].requires_grad_(False)
     for name, layer in module.named_modules():
-        own = (*layer._parameters, *layer._buffers)
-        if isinstance(layer, _BatchNorm) and any(f"{name}.{part}".lstrip(".") in frozen for part in own):
+        parts = (*layer._parameters, *layer._buffers)
+        if isinstance(layer, _BatchNorm) and any(f"{name}.{part}".lstrip(".") in frozen for part in parts):
             layer.eval()
     if frozen and not any(p.requires_grad for p in module.parameters()):
         raise UserError(f"everything of player {player} is frozen: leave a parameter to be trained")

@@ -25,13 +25,17 @@ def located(config: Config) -> Config:
 
 
 def check(config: Config) -> None:
-    """Build the networks of the new run, and refuse weights that do not fit them."""
+    """Build the networks of the new run; refuse weights that do not fit them, and to freeze all of one."""
     from hpc.checkpoints import transfer
+    from hpc.optim.groups import freeze
     from hpc.task import build_task
+    from hpc.training.helpers import parameter_groups
 
-    transfer.fitting(
-        config, transfer.of_networks(build_task(config).players()), transfer.read(record(config))
-    )
+    task = build_task(config)
+    players = task.players()
+    transfer.fitting(config, transfer.of_networks(players), transfer.read(record(config)))
+    for name, module in players.items():
+        freeze(module, parameter_groups(task, name, module), name)
 
 
 def record(config: Config) -> dict[str, Any]:

@@ -71,7 +71,7 @@ REFUSED = {
     "mosaic scenes batch=18": "batch=18 is not divisible by 1 ranks x 4 images that stay together: use 16 o",
     "mosaic scenes micro_batch=6": "micro_batch=6 is not divisible by 4 images that stay together: use 4 or",
     # an engine
-    "growing people engine=ddp": "engine=ddp: task=growing does not run under it: use engine=flat or engine",
+    "growing people engine=ddp": "engine=ddp: task=growing does not run under it: use engine=flat",
     "centres people engine=deepspeed": "task=centres does not run under it: use engine=flat",
     # another run
     "adapting people init.run=nowhere": "init.run=nowhere: ",
@@ -83,6 +83,8 @@ REFUSED = {
     # keys of the view and of the order
     "mosaic scenes data.fit=crop": "data.fit=crop is not known: use",
     "mosaic scenes data.members=0": "data.members=0 is not positive",
+    "mosaic scenes data.members=4": "data.members=4: task=mosaic takes 1 image a slot: use data.members=1",
+    "mosaic scenes task.own=true": "data.members=1: task=mosaic takes 4 images a slot: use data.members=4",
     "mosaic scenes data.halves=true": "data.halves=true gives pairs of images, task=mosaic takes single one",
     "pairs scenes data.order=plain data.a= data.b=": "task=pairs takes pairs of images: use data.order=unpa",
     "pairs scenes data.train_b=/nowhere": "data.train_b=/nowhere does not exist: `rostro pack` makes it",

@@ -101,6 +101,7 @@ def test_a_resume_does_not_ask_for_the_source(tmp_path: Path, shards: Path, sour
         ({}, {"skip": ["net.3.*"]}, "init.skip: net.3.* matches no tensor: use names such as net.0.0."),
         ({}, {"skip": ["net.*"]}, "init.skip=[net.*] leaves nothing of "),
         ({}, {"checkpoint": "7"}, "it has no checkpoint=7: use best, last or one of 32, 64"),
+        ({}, {"checkpoint": "9" * 5000}, "9: use best, last or one of 32, 64"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(
@@ -186,6 +187,10 @@ def test_submit_records_the_checkpoint_or_refuses_the_run(
         (
             [f"init.run={source}", "init.freeze=[head.*]"],
             "init.freeze: head.* matches no tensor: use names ",
+        ),
+        (
+            [f"init.run={source}", "init.freeze=[net.*]"],
+            "everything of player net is frozen: leave a parameter to be trained",
         ),
         (["players.H.optim.lr=1"], "unknown key players.H.optim.lr"),
         (["batch=15", "procs=2"], "batch=15 is not divisible by 2 ranks: use 14 or 16"),

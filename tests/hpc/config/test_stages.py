@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data_shards.errors import UserError
 from hpc.config.check import check
-from hpc.config.plan import Plan, Stage, plan_of
+from hpc.config.plan import Plan, Stage, check_engine, plan_of
 from hpc.config.schema import Config, DeepSpeed, Engine
 from hpc.config.sizes import sizes
 from hpc.config.stages import check_stages, lengths, num_updates, stage_at
@@ -90,6 +90,7 @@ def test_a_stage_that_cannot_be_trained_is_refused(stages, message):
 
 
 def test_an_engine_that_the_task_does_not_allow_is_refused():
+    plan = Plan("any", engines=("flat", "deepspeed:1"))
     for name, stage, allowed in (
         ("flat", 1, True),
         ("deepspeed", 1, True),
@@ -99,12 +100,14 @@ def test_an_engine_that_the_task_does_not_allow_is_refused():
         settings = DeepSpeed(stage=stage) if name == "deepspeed" else DeepSpeed()
         run = dataclasses.replace(GROWING, engine=Engine(name=name, deepspeed=settings))
         if allowed:
-            check(run)
+            check_engine(run, plan)
             continue
         with pytest.raises(UserError) as error:
-            check(run)
+            check_engine(run, plan)
         assert str(error.value).startswith(f"engine={name}")
         assert str(error.value).endswith("use engine=flat or engine=deepspeed engine.deepspeed.stage=1")
+    with pytest.raises(UserError, match=r"^engine=ddp: task=growing does not run under it: use engine=flat$"):
+        check(dataclasses.replace(GROWING, engine=Engine(name="ddp")))
 
 
 def test_a_growing_run_is_checked_stage_by_stage():

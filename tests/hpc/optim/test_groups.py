@@ -69,3 +69,12 @@ def test_a_digest_sees_names_types_and_numbers() -> None:
     with torch.no_grad():
         other.bias[1] += 1e-6
     assert len({digest(one), digest(other), digest(one.double()), digest(nn.Sequential(one))}) == 4
+
+
+def test_a_tied_weight_is_frozen_by_each_of_its_names() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1))
+    module[1].weight = module[0].weight
+    freeze(module, {"1.weight": Group(frozen=True)}, "G")
+    assert [name for name, p in module.named_parameters() if not p.requires_grad] == ["0.weight"]
+    with pytest.raises(UserError, match=r"the pattern 1\.weight matches no parameter"):
+        freeze(module, {"1.weight": Group(lr=2.0)}, "G")  # an optimizer knows the weight by its first name

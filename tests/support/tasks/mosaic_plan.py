@@ -6,5 +6,9 @@ KEYS = {"own": Rule("mosaics of the slot's own members")}
 roles = {"train": ("boxes:boxes", "colour", "parts:mask"), "eval": ("parts:mask",)}
 
 
+def members(config):
+    return 4 if config.task["own"] else 1
+
+
 def unit(config):
     return 1 if config.task["own"] else 4

@@ -136,8 +136,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table with a border, numbers to the right; nothing of it is read as markup."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, justify: Any = "right") -> None:
+    """Print a table with a border; nothing of it is read as markup.
+
+    justify: left | right, of all columns but the first.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -145,7 +148,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     console = Console(highlight=False, soft_wrap=True)
     drawn = Table()
     for place, column in enumerate(columns):
-        drawn.add_column(Text(column), justify="right" if place else "left", no_wrap=True)
+        drawn.add_column(Text(column), justify=justify if place else "left", no_wrap=True)
     for row in rows:
         drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     Console(highlight=False, width=max(console.width, 150)).print(drawn)

@@ -96,7 +96,9 @@ def _of_report(folder: Path) -> Compared:
     if not kind:
         raise UserError(f"{folder} is a report of `rostro evaluate`: name its run instead")
     name = content.get("run")
-    return Compared(str(name or folder.name), kind, _figures(content), str(content.get("set") or ""))
+    place = " ".join(filter(None, (content.get("set"), content.get("split"))))
+    digest = content.get("manifest_sha256") or ""
+    return Compared(str(name or folder.name), kind, _figures(content), place, digest)
 
 
 def _figures(content: Mapping[str, Any]) -> dict[str, float]:
@@ -156,6 +158,14 @@ def same_task(runs: Sequence[Compared]) -> None:
             f"{one} is of task {first}, {other} of task {second}: their figures say different things; "
             "compare runs of one task"
         )
+    known = {name for run in runs if run.seed is not None for name in run.figures}
+    for run in runs:
+        if known and not known & run.figures.keys():
+            few = ", ".join(list(run.figures)[:3]) or "no figures"
+            raise UserError(
+                f"{run.name} has {few}, none of which the runs of task {next(iter(tasks))} have: leave it "
+                "out, or score a label that the task judges"
+            )
 
 
 def groups(runs: Sequence[Compared]) -> list[list[Compared]]:

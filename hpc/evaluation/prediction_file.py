@@ -31,6 +31,8 @@ def read_columns(path: Path, *, key: str) -> Columns:
     """
     remedy = "give a CSV with a header, a JSON list of objects, or an npz of columns"
     suffix = path.suffix.lower()
+    if not path.exists():
+        raise FileError(f"{key}={path} does not exist: {remedy}")
     if suffix == ".npz":
         columns = _npz(path, key, remedy)
     elif suffix == ".json":
@@ -38,7 +40,9 @@ def read_columns(path: Path, *, key: str) -> Columns:
     elif suffix == ".csv":
         columns = _csv(path, key, remedy)
     else:
-        raise FileError(f"{key}={path}: `{suffix}` is not read: {remedy}")
+        raise FileError(
+            f"{key}={path}: a {'folder' if path.is_dir() else f'`{suffix}` file'} is not read: {remedy}"
+        )
     if not columns or not len(next(iter(columns.values()))):
         raise FileError(f"{key}={path} holds no rows: {remedy}")
     return columns

@@ -5,6 +5,7 @@ The page holds its pictures and its style itself; all text in it is escaped.
 
 import base64
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from data_shards.errors import UserError
-from data_shards.files import write_bytes, write_json
+from data_shards.files import read_json, write_bytes, write_json
 from hpc.evaluation.base import Report
 
+PICTURE = re.compile(r"[\w-]+\.png")
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -77,6 +79,7 @@ def write(folder: Path, head: Mapping[str, Any], reports: Mapping[str, Report]) 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        before = _pictures_of(folder)
         pictures = _draw(folder, reports)
         content = dict(head) | {"folder": str(folder)}
         content["evaluators"] = {name: _plain(report) for name, report in reports.items()}
@@ -85,12 +88,23 @@ def write(folder: Path, head: Mapping[str, Any], reports: Mapping[str, Report]) 
         content["pictures_drawn"] = [file for files in pictures.values() for file in files]
         write_json(folder / "report.json", _finite(content))
         write_bytes(folder / "report.html", page(head, reports, folder, pictures).encode())
+        for file in before - set(content["pictures_drawn"]):
+            (folder / file).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}: free space there, or give rights") from None
     for report in reports.values():
         if report.after:
             report.after()
     return content
+
+
+def _pictures_of(folder: Path) -> set[str]:
+    """Return the pictures of an earlier report in `folder`, which this one replaces."""
+    try:
+        content = read_json(folder / "report.json", {"pictures_drawn?": [str]})
+    except UserError:
+        return set()  # none, or damaged
+    return {file for file in content.get("pictures_drawn", []) if PICTURE.fullmatch(file)}
 
 
 def _draw(folder: Path, reports: Mapping[str, Report]) -> dict[str, list[str]]:

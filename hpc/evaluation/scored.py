@@ -151,6 +151,14 @@ def _score_classes(asked: Asked) -> tuple[str, Report]:
         notes.append("note: the file names classes without probabilities: there is no calibration")
     elif isinstance(each, Classes) and (scores >= 0).all() and np.allclose(scores.sum(1), 1, atol=1e-3):
         scores = np.log(np.maximum(scores, 1e-12))  # probabilities
+    if scores is not None and names and names != tuple(map(str, range(len(names)))):
+        if scores.shape[1] != len(names):
+            raise UserError(
+                f"{where}: {field} has {scores.shape[1]} columns, truth={asked.truth} names {len(names)} "
+                f"({', '.join(names[:6])}): give a column for each, in this order"
+            )
+        if truth.shards is None:
+            notes.append(f"note: {field}_0 ... are taken as {', '.join(names)}, in this order")
     if truth.shards is not None:
         labels = _truth_of(truth, field, places, "")
     else:
@@ -207,19 +215,20 @@ def _of_scores(asked: Asked, columns: files.Columns, where: str) -> Report:
     """Judge scores of pairs that a list names, in either order of the two images."""
     first, second = (files.need(columns, name, where=where) for name in "ab")
     scores = files.numbers(columns, "score", where=where)
-    table = {
-        (files.image_key(a), files.image_key(b)): row
-        for row, (a, b) in enumerate(zip(first, second, strict=True))
-    }
+    table: dict[tuple[str, str], int] = {}
+    for row, (a, b) in enumerate(zip(first, second, strict=True)):
+        pair = files.image_key(a), files.image_key(b)
+        if table.setdefault(min(pair, pair[::-1]), row) != row:
+            raise UserError(f"{where} scores the pair {a} {b} twice: give each once")
     listed = read_list(asked.truth).pairs
     names = [(files.image_key(shown(pair.first)), files.image_key(shown(pair.second))) for pair in listed]
-    found = [table[pair] if pair in table else table.get(pair[::-1]) for pair in names]
+    found = [table.get(min(pair, pair[::-1])) for pair in names]
     absent = sum(row is None for row in found)
     if absent and not asked.skip:
-        pair = " ".join(names[found.index(None)])
+        missed = " ".join(names[found.index(None)])
         raise UserError(
-            f"{where} lacks {absent} of the {len(listed)} pairs of truth={asked.truth}, first {pair}: score "
-            "them, or type missing=skip"
+            f"{where} lacks {absent} of the {len(listed)} pairs of truth={asked.truth}, first {missed}: "
+            "score them, or type missing=skip"
         )
     kept = [
         (row, pair, name) for row, pair, name in zip(found, listed, names, strict=True) if row is not None

@@ -111,10 +111,8 @@ def _notes(runs: Sequence[Any], groups: Sequence[Sequence[Any]]) -> list[str]:
     notes = []
     if groups:
         notes.append("  ±: standard deviation over the seeds")
-    if len({(run.judged_on, run.digest) for run in runs if run.seed is not None}) > 1:
-        notes.append(
-            "note: these runs are not judged on the same set: give report=NAME, or evaluate them alike"
-        )
+    if len({(run.judged_on, run.digest) for run in runs if run.seed is not None or run.digest}) > 1:
+        notes.append("note: these are not judged on the same set: give report=NAME, or evaluate them alike")
     return notes
 
 

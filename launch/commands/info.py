@@ -78,5 +78,5 @@ def _show_run(place: str) -> int:
     from launch.terminal import print_table
 
     run = RunDir.open(place)
-    print_table(("run", run.name), facts(run))
+    print_table(("run", run.name), facts(run), justify="left")
     return 0

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from hpc.evaluation.keys import GATE, GROUPS, KINDS
 from launch.options.key_value import parse
@@ -72,12 +73,7 @@ def main(argv: list[str]) -> int:
     )
     evaluator, report = score(keys.kind, asked)
     out = Path(keys.out) if keys.out else predictions.with_suffix(".report")
-    head = {
-        "run": keys.name or predictions.stem,
-        "kind": keys.kind,
-        "set": Path(keys.truth).name,
-        "split": None,
-    }
+    head = {"run": keys.name or predictions.stem, "kind": keys.kind} | _judged_on(asked.truth)
     head |= {"predictions": str(predictions), "truth": keys.truth, "bootstrap": keys.bootstrap}
     content = report_file.write(out, head, {evaluator: report})
     print_report(evaluator, report)
@@ -85,3 +81,13 @@ def main(argv: list[str]) -> int:
     if report.gate:
         print(f"error: {report.gate.strip()}", file=sys.stderr)
     return 1 if report.gate else 0
+
+
+def _judged_on(truth: Path) -> dict[str, Any]:
+    """Return the entries of report.json that say what was judged, as those of a run's report."""
+    from data_shards.shard_format.manifest import read_manifest
+
+    if not (truth / "manifest.json").is_file():
+        return {"set": truth.name, "split": None}
+    manifest, digest = read_manifest(truth)
+    return {"set": manifest["name"], "split": manifest.get("split"), "manifest_sha256": digest}

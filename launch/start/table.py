@@ -58,6 +58,16 @@ def micro_text(micro: Sequence[int]) -> str:
     return f"{count} x {first}" if first == last else f"{count - 1} x {first} + {last}"
 
 
+def _weights_rows(config: Config) -> list[tuple[str, str]]:
+    """Return with whose weights the run begins, where it is another one's."""
+    init = config.init
+    if not init.run:
+        return []
+    text = f"begin with those of {init.run}, checkpoint {init.checkpoint}"
+    text += f", but for {', '.join(init.skip)}" if init.skip else ""
+    return [("weights", text + (f"; never trained: {', '.join(init.freeze)}" if init.freeze else ""))]
+
+
 def _batch_rows(config: Config, sizes: Sizes) -> list[tuple[str, str]]:
     """Return how the batches are cut: one row, or one for each of several stages."""
     lines = []
@@ -108,6 +118,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
             "images",
             f"{data.size} x {data.size}, order {data_order.describe(data)}, backend {data.backend}{twins}",
         ),
+        *_weights_rows(config),
         *_optimizer_rows(config),
         ("precision", f"{config.precision}, norm_stats {config.norm_stats}"),
     ]

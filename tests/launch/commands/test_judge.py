@@ -138,8 +138,16 @@ def test_a_scored_file_of_our_own_predictions_has_the_figures_of_evaluate(run, s
     scored = report_of(tmp_path / "predictions.report")["evaluators"]["age"]["scalars"]
     assert scored == pytest.approx(ours, rel=1e-5)
     capsys.readouterr()
-    assert main(["compare", str(run), str(tmp_path / "predictions.report"), "metric=age/mae"]) == 0
-    assert capsys.readouterr().out.count(f"{ours['mae']:.4g}") == 2
+    compared = ["compare", str(run), str(tmp_path / "predictions.report")]
+    assert main([*compared, "metric=age/mae"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count(f"{ours['mae']:.4g}") == shown.count("procedural eval") == 2
+    assert "not judged on the same set" not in shown
+    other = truth_file(tmp_path / "truth.csv", ["a", "b"], years=[1, 2])
+    words = [f"predictions={other}", f"truth={other}", "bootstrap=0", f"out={tmp_path / 'other'}"]
+    assert main(["score", "values", *words]) == 0
+    error = refused(["compare", str(run), str(tmp_path / "other")], capsys)
+    assert "truth has years/mae, years/rmse, years/bias, none of which the runs of task ages have" in error
 
 
 def truth_file(path: Path, names: list[str], **columns: list) -> Path:
@@ -150,7 +158,7 @@ def truth_file(path: Path, names: list[str], **columns: list) -> Path:
     return path
 
 
-def test_classes_by_name_by_number_and_as_probabilities_are_the_same(tmp_path):
+def test_classes_by_name_by_number_and_as_probabilities_are_the_same(tmp_path, capsys):
     names = [f"x/{n}.jpg" for n in range(12)]
     labels = ["joy", "fear", "rage"] * 4
     guessed = ["joy", "fear", "fear"] * 4
@@ -179,6 +187,20 @@ def test_classes_by_name_by_number_and_as_probabilities_are_the_same(tmp_path):
     assert found[0]["accuracy"] == found[1]["accuracy"] == pytest.approx(2 / 3)
     assert "ece" not in found[0]
     assert "ece" in found[1]
+    assert "mood_0 ... are taken as fear, joy, rage, in this order" in capsys.readouterr().out
+    np.savez(tmp_path / "d.npz", image=np.array(names), mood=np.zeros((12, 4)))
+    words = [f"predictions={tmp_path / 'd.npz'}", f"truth={truth}"]
+    assert "mood has 4 columns, truth=" in refused(["score", "classes", *words], capsys)
+
+
+def test_a_report_in_the_place_of_another_keeps_none_of_its_pictures(tmp_path, capsys):
+    truth = truth_file(tmp_path / "truth.csv", ["a", "b"], age=[1, 2], mood=["joy", "fear"])
+    words = [f"predictions={truth}", f"truth={truth}", "bootstrap=0", f"out={tmp_path / 'x'}"]
+    for kind, field, picture in (("values", "age", "errors.png"), ("classes", "mood", "confusion.png")):
+        assert main(["score", kind, f"field={field}", *words]) == 0
+        assert [path.name for path in (tmp_path / "x").glob("*.png")] == [picture]
+    gone = [f"predictions={truth}", f"truth={tmp_path / 'gone'}"]
+    assert "gone does not exist: give a CSV" in refused(["score", "values", *gone], capsys)
 
 
 def test_scores_of_pairs_and_embeddings(siamese, tmp_path, capsys):
@@ -205,6 +227,8 @@ def test_scores_of_pairs_and_embeddings(siamese, tmp_path, capsys):
     given.write_text("\n".join(given.read_text().splitlines()[:-1]))
     capsys.readouterr()
     assert "lacks 1 of the 4 pairs" in refused(["score", "verification", *words], capsys)
+    given.write_text("a,b,score\np/1,p/2,1\np/2.jpg,p/1.jpg,0\n")
+    assert "scores the pair p/2.jpg p/1.jpg twice" in refused(["score", "verification", *words], capsys)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from hpc.config.check import check
 from hpc.config.parse import save_config
-from hpc.config.schema import Cluster, Config
+from hpc.config.schema import Cluster, Config, Init
 from hpc.runs.run_dir import RunDir
 from launch.cli import main
 from launch.options.compose import composed, task_yaml
@@ -87,3 +87,12 @@ def test_the_dry_run_warns(tmp_path, monkeypatch, capsys):
     assert "warning: images=1_000_000_000 takes about" in capsys.readouterr().err
     assert main(["submit", *words, "images=6_400"]) == 0
     assert "takes about" not in capsys.readouterr().err
+
+
+def test_the_plan_says_with_whose_weights_a_run_begins(config):
+    assert "weights" not in dict(table.rows(RunPlan(config)))
+    init = Init(run="runs/a", skip=["net.head.*"], freeze=["net.trunk.*"])
+    said = dict(table.rows(RunPlan(dataclasses.replace(config, init=init))))
+    assert said["weights"] == (
+        "begin with those of runs/a, checkpoint best, but for net.head.*; never trained: net.trunk.*"
+    )

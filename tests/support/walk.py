@@ -51,8 +51,8 @@ class Job:
 JOBS = [
     Job("growing", "people", ("images=288",)),
     Job("pairs", "scenes"),
-    Job("mosaic", "scenes", ("data.fit=cover",)),  # `rostro predict` shows centre squares
-    Job("mosaic", "scenes", ("data.fit=cover", "task.own=true", "data.members=4")),
+    Job("mosaic", "scenes"),
+    Job("mosaic", "scenes", ("task.own=true", "data.members=4")),
     Job("marks", "marked", engine="ddp"),
     Job("centres", "people", ("optim.name=sgd", "optim.lr=0.1")),
     Job("adapting", "people", engine="ddp", begins=("init.skip=[net.2.2.*]", "init.freeze=[net.2.0.*]")),

@@ -13,7 +13,7 @@ GENUINE, IMPOSTOR = "#0072B2", "#D55E00"
 
 
 def plain(text: str) -> str:
-    """Return `text` as matplotlib shows it letter by letter: names of others may hold what it takes for TeX."""
+    """Return `text` so that matplotlib draws it letter by letter: `$` in a name would begin a formula."""
     return text.replace("$", r"\$")
 
 

@@ -4,6 +4,7 @@ A task predicts logits: [n, k] of k classes, or [n, b] of b bits. Unknown labels
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,12 @@ class Classes(_OfLogits):
             )
         return ids[known], logits[known], labels[known].astype(np.int64)
 
+    def _other(self, groups: Groups) -> Groups:
+        """Leave out the judged class, unless it was typed: its groups have one class each, as the recalls."""
+        typed = [name.strip() for name in str(self.typed.get("groups", "")).split(",")]
+        kept = {name: each for name, each in groups.columns.items() if name != self.field or name in typed}
+        return replace(groups, columns=kept)
+
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         ids, logits, labels = self._usable(rows)
         count = logits.shape[1]
@@ -121,7 +128,8 @@ class Classes(_OfLogits):
         report = Report({name: value for name, value in found.items() if np.isfinite(value)})
         report.rows = {"ids": ids, "predicted": predicted, "truth": labels, "confidence": calibrated}
         gate = float(self.typed.get("gate", 0))
-        add_groups(report, figures, ids, groups, shown=SHOWN, rounds=rounds, gate=gate)
+        others = self._other(groups)
+        add_groups(report, figures, ids, others, shown=SHOWN, rounds=rounds, gate=gate)
         cells = [[name, figure(found, report.intervals, name)] for name in found]
         note = f"{len(ids):,} samples whose {self.field} is known"
         if self.chosen:

@@ -59,7 +59,7 @@ def _csv(path: Path, key: str, remedy: str) -> Columns:
     header = rows[0]
     if len(set(header)) < len(header):
         raise FileError(f"{key}={path}: its header names a column twice: {remedy}")
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in enumerate(rows[1:], 1):
         if len(row) != len(header):
             raise FileError(
                 f"{key}={path}, row {number} has {len(row)} cells, the header {len(header)}: fix this row"

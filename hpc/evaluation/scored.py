@@ -113,7 +113,7 @@ def _truth_of(truth: Truth, field: str, places: np.ndarray, where: str) -> np.nd
 
 
 def _report(each: Evaluator, truth: Truth, asked: Asked, notes: list[str]) -> Report:
-    each.typed = {"gate": asked.gate}
+    each.typed = {"gate": asked.gate, "groups": ",".join(asked.groups)}
     report = each.report({}, gathered(each.rows(), Comm()), groups=_groups(truth, asked), rounds=asked.rounds)
     if asked.rounds:
         notes = [f"  [lo hi]: 95 %, {asked.rounds} resamples", *notes]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc.plots.canvas import axes_of, save
+from hpc.plots.canvas import axes_of, plain, save
 
 MOST = 30  # classes whose cells hold numbers and names
 
@@ -30,4 +30,4 @@ def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str], *, titl
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    return plain(name if len(name) <= 24 else f"{name[:23]}…")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc.plots.canvas import COLOURS, axes_of, save
+from hpc.plots.canvas import COLOURS, axes_of, plain, save
 
 POINTS = 400
 
@@ -21,9 +21,9 @@ def draw_errors(path: Path, errors: Mapping[str, np.ndarray], *, title: str, uni
     for number, (name, values) in enumerate(errors.items()):
         share = np.searchsorted(np.sort(values), at, side="right") / max(len(values), 1)
         round_, place = divmod(number, len(COLOURS))
-        dash, label = ("-", "--", ":")[round_ % 3], f"{name} ({len(values):,})"
+        dash, label = ("-", "--", ":")[round_ % 3], plain(f"{name} ({len(values):,})")
         axes.plot(at, share, color=COLOURS[place], linestyle=dash, linewidth=2, label=label)
-    label = f"absolute error ({unit})" if unit else "absolute error"
+    label = plain(f"absolute error ({unit})") if unit else "absolute error"
     axes.set(xlabel=label, ylabel="share of samples", xlim=(0, at[-1]), ylim=(0, 1.005))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)

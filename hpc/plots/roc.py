@@ -7,7 +7,7 @@ import numpy as np
 
 from hpc.metrics import roc
 from hpc.metrics.verification import SUPPORT
-from hpc.plots.canvas import COLOURS, GENUINE, IMPOSTOR, axes_of, save
+from hpc.plots.canvas import COLOURS, GENUINE, IMPOSTOR, axes_of, plain, save
 
 
 def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> None:
@@ -23,7 +23,7 @@ def draw_roc(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *,
         floor = min(floor, low)
         at = np.geomspace(low, 1.0, 400)
         tar = curve.tar[np.searchsorted(curve.far, at * (1 + 1e-9), side="right") - 1]
-        label = f"{name}: EER {roc.equal_error(curve)[0]:.3f}"
+        label = f"{plain(name)}: EER {roc.equal_error(curve)[0]:.3f}"
         axes.plot(at, tar, color=colour, linewidth=2, label=label)
     at = np.geomspace(floor, 1.0, 400)
     axes.plot(at, 1 - at, color="black", linewidth=0.8, linestyle=":", label="equal error")

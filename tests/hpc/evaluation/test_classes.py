@@ -54,6 +54,14 @@ def test_classes_leave_out_the_unknown_and_are_calibrated():
     assert "accuracy_gap_race" in plain.scalars
 
 
+def test_a_class_is_not_split_by_itself_unless_it_was_typed():
+    emotion = Groups({"emotion": Group(("x", "y", "z"), np.arange(N) % 3)} | dict(RACE.columns))
+    assert [title for title in judged(classes(), groups=emotion).tables if "by" in title] == ["by race"]
+    each = classes()
+    each.typed = {"groups": "emotion,race"}
+    assert "accuracy_gap_emotion" in judged(each, groups=emotion).scalars
+
+
 def test_a_class_beyond_the_network_is_refused():
     each = Classes("emotion")
     each.keep(np.arange(2), np.zeros((2, 3)), np.array([0, 3]))

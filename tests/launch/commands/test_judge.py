@@ -235,7 +235,7 @@ def test_scores_of_pairs_and_embeddings(siamese, tmp_path, capsys):
     ("content", "words", "message"),
     [
         ("image,age\na,1\na,2\n", [], "names the image a twice"),
-        ("image,age\na,1,2\n", [], "row 2 has 3 cells, the header 2"),
+        ("image,age\na,1,2\n", [], "row 1 has 3 cells, the header 2"),
         ("image,age\na,old\nb,2\n", [], "age of row 1 is 'old': give finite numbers"),
         ("image,age\na,nan\nb,2\n", [], "age of row 1 is 'nan': give finite numbers"),
         ("image,years\na,1\nb,2\n", [], "share no label: add field=NAME"),

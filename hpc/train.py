@@ -18,6 +18,7 @@ if __name__ == "__main__":  # the rank handles signals before torch is loaded, a
     sys.exit(rank.main(sys.argv[1]))
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 
@@ -87,7 +88,8 @@ class Trainer:
         self.stage = self.task.stage(self.clock)
         stop_reason = (lambda: listener.reason) if listener else (lambda: StopReason.NONE)
         self.sets = loaders.shard_sets(config, self.task, comm, stop_reason)
-        self.loader = loaders.train_loader(config, self.task, self.sets, self.stage, comm)
+        load = functools.partial(loaders.train_loader, config, self.task, self.sets, comm=comm)
+        self.loader = load(self.stage)
         self.loader.start(self.clock)
         self.held_out = loaders.eval_loader(config, self.task, self.sets, comm)
         self._ahead: Batch | None = None
@@ -95,7 +97,7 @@ class Trainer:
         try:
             self._ahead = self.loader.next()
             state = task_state.copied(self.task.state())
-            self.passes.warm_up(self._ahead, self.clock, self.stage)
+            self.passes.warm_up(self._ahead, self.stage, load)
             self.task.load_state(state)
             if saved:
                 self.checkpoints.restore(saved)
@@ -107,7 +109,6 @@ class Trainer:
             raise
         self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(startup.first_lines(config, comm, self.players, self.sets, self.clock, self.stage))
-
         if began:
             self.monitor.note(began)
 
@@ -145,7 +146,6 @@ class Trainer:
         for index, phase in enumerate(phases):
             player = self.players[phase.player]
             lazy = lazy_share(other.every for other in phases if other.player == phase.player)
-            # Also where it is not due: the rate is logged, and no checkpoint keeps it.
             player.rate, decays = settings_at(player.optim, self.clock, self.config.images, lazy)
             if self.updates % phase.every == 0:
                 loss = self.passes.backward(index, phase, batch, self.clock, self.stage)

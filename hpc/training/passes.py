@@ -5,12 +5,13 @@ reduction and the step are in `hpc/train.py`.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from data_shards import counter_rng
+from data_shards.loading.loader import Loader
 from hpc.config.schema import Config
 from hpc.distributed.comm import Comm
 from hpc.task import Batch, Phase, Stage, Task
@@ -63,13 +64,22 @@ class Passes:
         enabled = self.config.precision == "bf16"
         return torch.autocast(self.comm.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def warm_up(self, batch: Batch, clock: int, stage: Stage) -> None:
-        """Run the passes of the first batch twice, since DDP lays out its buckets after the first of all."""
+    def warm_up(self, batch: Batch, stage: Stage, load: Callable[[Stage], Loader]) -> None:
+        """Run the run's first update twice, since DDP lays out its buckets after the first passes of all.
+
+        A resumed run too takes that of clock 0: phases differ by the clock, the layout is the order of sums.
+        load: makes the loader of a stage, where the first one has other batches than the `stage` of `batch`
+        """
         if self.comm.world == 1 or self.config.engine.name != "ddp":
             return
-        prepared = device_batch.ready(batch, self.task, clock, self.config, self.comm)
+        first = self.task.stage(0)
+        if (first.batch, first.size) != (stage.batch, stage.size):
+            with contextlib.closing(load(first)) as loader:
+                loader.start(0)
+                batch = loader.next()
+        prepared = device_batch.ready(batch, self.task, 0, self.config, self.comm)
         for _ in range(2):
-            for index, phase in enumerate(self.task.phases(clock)):
-                self.backward(index, phase, prepared, clock, stage)
+            for index, phase in enumerate(self.task.phases(0)):
+                self.backward(index, phase, prepared, 0, first)
         for player in self.players.values():
             player.forget_pass()

@@ -14,7 +14,7 @@ from hpc.checkpoints import store
 from hpc.config.schema import Data, Ema, Engine, Evaluate, Log, Optim, Save
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
-from hpc.task import Batch, Phase, Task, build_task
+from hpc.task import Batch, Phase, Stage, Task, build_task
 from hpc.train import Trainer
 from tests.support import tiny
 from tests.support.ranks import launch
@@ -128,3 +128,50 @@ def test_the_logged_rate_of_a_lazy_player_is_the_same_after_a_resume(tmp_path: P
     assert rates["killed"] == rates["straight"]
     assert [clock for clock, make, judge in rates["straight"] if not judge] == [80, 96, 112]
     assert all(make > 0 for _, make, _ in rates["straight"])
+
+
+class Swapping(Task):
+    """From clock 48 on another phase comes first, whose gradients are ready in another order."""
+
+    stages = [Stage(0, 24, 16), Stage(72, 24, 24)]  # noqa: RUF012
+
+    def players(self) -> dict[str, nn.Module]:
+        return {"net": Both()}
+
+    def phases(self, clock: int) -> list[Phase]:
+        return [*([Phase("ba", "net")] if clock >= 48 else []), Phase("ab", "net")]
+
+    def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        return nets["net"](batch, phase.name, self.stage(clock).size).square().mean()
+
+
+class Both(nn.Module):
+    """Two layers, of which the phase says the order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Linear(3 * 64, 60) for _ in range(2))
+
+    def forward(self, batch: Batch, order: str, size: int) -> Tensor:
+        image = batch.images["image"]
+        assert image.shape[-1] == size  # in warm-up passes too
+        x = nn.functional.adaptive_avg_pool2d(image, 8).flatten(1)
+        first, second = (getattr(self, name)(x).tanh() for name in order)
+        return first * second.exp()
+
+
+def swapping(comm: Comm, run: str, clocks: list[int]) -> list[int]:
+    with mock.patch.object(train, "build_task", Swapping), mock.patch.object(train.startup, "check_world"):
+        return tiny.train_until(comm, run, clocks)
+
+
+def test_ddp_sums_in_the_order_of_the_first_update_after_a_resume_too(tmp_path: Path, shards: Path) -> None:
+    """Of three ranks the order matters: the buckets are laid out by the phases of clock 0."""
+    data = Data(train=str(shards / "train"), size=16, order="plain", backend="host", threads=1)
+    options: dict[str, Any] = {"images": 144, "batch": 24, "procs": 3, "data": data, "ema": Ema()}
+    options |= {"save": Save(every=24), "eval": Evaluate(every=1000), "log": Log(every=1000)}
+    options |= {"engine": Engine(name="ddp")}
+    runs = [make_run(tmp_path / name, shards, **options) for name in ("straight", "killed")]
+    launch(swapping, 3, str(runs[0]), [])
+    assert launch(swapping, 3, str(runs[1]), [120]) == [[0, 96]] * 3
+    assert tiny.final(runs[0]) == tiny.final(runs[1])

@@ -161,7 +161,7 @@ class DeepSpeed:
 @dataclass
 class Engine:
     name: str = key("ddp", "how ranks share gradients", one_of=("ddp", "deepspeed", "flat"))
-    bucket_mb: float = key(25.0, "ddp, deepspeed: size of a gradient bucket in MB", above=0)
+    bucket_mb: float = key(25.0, "size of a gradient bucket in MB; flat: on a GPU alone", above=0)
     deepspeed: DeepSpeed = block(DeepSpeed)
 
 

@@ -15,7 +15,8 @@ def build_engine(
 ) -> Engine:
     """Build the engine called `name` (flat | ddp | deepspeed, which needs `config`) around one player."""
     if name == "flat":
-        return Flat(module, comm)
+        # On the CPU the cores that would sum during the backward pass are busy with it.
+        return Flat(module, comm, bucket_mb=bucket_mb if comm.device.type == "cuda" else 0.0)
     if name == "ddp":
         return DDP(module, comm, bucket_mb=bucket_mb)
     if name == "deepspeed" and config is not None:

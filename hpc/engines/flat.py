@@ -1,4 +1,4 @@
-"""The flat engine: one flattened all-reduce for each update, after the backward pass.
+"""The flat engine: it sums flattened gradients, on a GPU in buckets while the backward pass still runs.
 
 It keeps the raw module, so it takes any number of players, any kind of loss, parameters that take no part,
 and parameters of which each rank holds some rows (`sharded.py`). With one rank it is the bare module.
@@ -8,21 +8,33 @@ import contextlib
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpc.distributed.collectives import sum_
+from hpc.distributed.comm import Comm
 from hpc.engines.base import Engine
+from hpc.engines.buckets import GradientBuckets
 
 
 class Flat(Engine):
-    """Raw module; one flattened all-reduce for each update."""
+    """Raw module; flattened gradients are summed over the ranks.
+
+    bucket_mb: size of the buckets that leave during the backward pass (0 = one all-reduce after it, which is
+        as fast where ranks compute and sum on the same cores)
+    """
 
     name = "flat"
     second_order = True
     takes_shards = True
 
+    def __init__(self, module: nn.Module, comm: Comm, *, bucket_mb: float = 0.0) -> None:
+        super().__init__(module, comm)
+        whole = [p for name, p in self.named if name not in self.rows]
+        cut = bucket_mb > 0 and comm.world > 1 and bool(whole)
+        self.buckets = GradientBuckets(whole, comm, bucket_mb) if cut else None
+
     def micro(self, last: bool) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+        return self.buckets.watching() if last and self.buckets else contextlib.nullcontext()
 
     def _own_gradients(self) -> list[Tensor]:
         """Return the gradients of this rank's rows of sharded parameters."""
@@ -40,6 +52,9 @@ class Flat(Engine):
             return
         if own := self._own_gradients():
             torch._foreach_div_(own, float(self.comm.world))
+        if self.buckets:
+            self.buckets.finish()
+            return
         if not grads:
             return
         flat = sum_(torch.cat([grad.reshape(-1) for grad in grads]), self.comm).div_(self.comm.world)

@@ -28,7 +28,6 @@ from hpc.checkpoints import task_state, transfer
 from hpc.checkpoints.manager import CheckpointManager
 from hpc.cluster.signals import SignalListener, StopReason
 from hpc.config import held_out
-from hpc.config.plan import check_players
 from hpc.data import loaders
 from hpc.data.staging import StagingStopped
 from hpc.distributed.comm import Comm, connect, disconnect, rank_from_env
@@ -41,10 +40,10 @@ from hpc.runs import failures
 from hpc.runs.goodput import TimeLedger
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, build_task
-from hpc.training import device_batch, fault_injection, helpers, seeding, startup, step_sync
+from hpc.training import device_batch, fault_injection, helpers, startup, step_sync
 from hpc.training.due import due_after
+from hpc.training.networks import build_networks
 from hpc.training.passes import Passes
-from hpc.training.player import Player
 from hpc.training.validation import monitor_images
 
 
@@ -71,15 +70,7 @@ class Trainer:
         self.stop = StopReason.NONE
         self.task = build_task(config)
         self.task.comm, self.task.report = comm, self.scalars.report
-        with seeding.seeded(config.seed):
-            modules = self.task.players()
-        check_players(config, modules)
-        self.players = {
-            name: Player(name, module, config, comm, helpers.parameter_groups(self.task, name, module))
-            for name, module in modules.items()
-        }
-        with seeding.seeded(config.seed):
-            self.helpers = helpers.build_helpers(self.task, modules, comm.device)
+        self.players, self.helpers = build_networks(config, self.task, comm)
         self.passes = Passes(config, self.task, self.players, self.helpers, self.scalars, comm)
         self.checkpoints = CheckpointManager(run, config, self.task, self.players, comm)
         self.checkpoints.helpers = helpers.digests(self.helpers)
@@ -91,11 +82,10 @@ class Trainer:
         load = functools.partial(loaders.train_loader, config, self.task, self.sets, comm=comm)
         self.loader = load(self.stage)
         self.loader.start(self.clock)
-        self.held_out = loaders.eval_loader(config, self.task, self.sets, comm)
-        self._ahead: Batch | None = None
         began = ""
         try:
-            self._ahead = self.loader.next()
+            self.held_out = loaders.eval_loader(config, self.task, self.sets, comm)
+            self._ahead: Batch | None = self.loader.next()
             state = task_state.copied(self.task.state())
             self.passes.warm_up(self._ahead, self.stage, load)
             self.task.load_state(state)
@@ -104,10 +94,11 @@ class Trainer:
                 self.updates, self.means = saved.updates, step_sync.RunningMeans(**saved.monitor)
             elif config.init.run:
                 began = transfer.begin(run, config, self.players, comm)
+            resumed = saved.clock if saved else None
+            self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=resumed)
         except BaseException:
             self.loader.close()  # its threads must not outlive the interpreter
             raise
-        self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=saved.clock if saved else None)
         self.monitor.note(startup.first_lines(config, comm, self.players, self.sets, self.clock, self.stage))
         if began:
             self.monitor.note(began)

@@ -20,7 +20,9 @@ OPTIONS = {
     "missing": Option("error", "skip: leave out what has no prediction", choices=("error", "skip")),
     "bootstrap": Option(1000, "rounds of the intervals (0 = none)", least=0),
     "out": Option(
-        "", "folder of the report (default: FILE without its suffix, and .report)", placeholder="DIR"
+        "",
+        "folder of the report (default: FILE without its suffix, .FIELD if field= is typed, and .report)",
+        placeholder="DIR",
     ),
     "name": Option("", "what tables call it (default: the file's name)", placeholder="TEXT"),
     **of_keys({"groups": GROUPS, "gate": GATE}),
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> int:
         rounds=keys.bootstrap,
     )
     evaluator, report = score(keys.kind, asked)
-    out = Path(keys.out) if keys.out else predictions.with_suffix(".report")
+    out = Path(keys.out) if keys.out else predictions.with_suffix(f".{keys.field}.report".replace("..", "."))
     head = {"run": keys.name or predictions.stem, "kind": keys.kind} | _judged_on(asked.truth)
     head |= {"predictions": str(predictions), "truth": keys.truth, "bootstrap": keys.bootstrap}
     content = report_file.write(out, head, {evaluator: report})

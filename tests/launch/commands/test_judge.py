@@ -135,10 +135,10 @@ def test_a_scored_file_of_our_own_predictions_has_the_figures_of_evaluate(run, s
     assert main(["score", "values", f"predictions={file}", truth, "field=age", "bootstrap=0"]) == 0
     assert main(["evaluate", str(run), "bootstrap=0"]) == 0
     ours = report_of(run / "evaluations" / "procedural-eval")["evaluators"]["age"]["scalars"]
-    scored = report_of(tmp_path / "predictions.report")["evaluators"]["age"]["scalars"]
+    scored = report_of(tmp_path / "predictions.age.report")["evaluators"]["age"]["scalars"]
     assert scored == pytest.approx(ours, rel=1e-5)
     capsys.readouterr()
-    compared = ["compare", str(run), str(tmp_path / "predictions.report")]
+    compared = ["compare", str(run), str(tmp_path / "predictions.age.report")]
     assert main([*compared, "metric=age/mae"]) == 0
     shown = capsys.readouterr().out
     assert shown.count(f"{ours['mae']:.4g}") == shown.count("procedural eval") == 2

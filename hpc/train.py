@@ -129,21 +129,7 @@ class Trainer:
         """One update of every player whose phase is due; the clock advances by the global batch."""
         self.batch = batch = self._next_batch()
         message = step_sync.StepMessage(self.clock)
-        phases = self.task.phases(self.clock)
-        for player in self.players.values():
-            player.rate = (
-                0.0  # where no phase of these is its own; by the clock alone, since no checkpoint has it
-            )
-        for index, phase in enumerate(phases):
-            player = self.players[phase.player]
-            lazy = lazy_share(other.every for other in phases if other.player == phase.player)
-            player.rate, decays = settings_at(player.optim, self.clock, self.config.images, lazy)
-            if self.updates % phase.every == 0:
-                loss = self.passes.backward(index, phase, batch, self.clock, self.stage)
-                player.engine.reduce()
-                norm = player.norm_of_gradient()
-                message.add(phase, loss, norm, self.scalars.in_order())
-                player.update(player.rate, norm, decays)
+        self._run_phases(batch, message)
         self.clock += self.stage.batch
         self.task.clock = self.clock
         self.updates += 1
@@ -151,6 +137,24 @@ class Trainer:
             player.average(self.clock, self.stage.batch)
         self._exchange(following=message.post(batch))
         self._enter_stage()
+
+    def _run_phases(self, batch: Batch, message: step_sync.StepMessage) -> None:
+        """Run the phases that are due in their order: the passes, the reduction and the step of a player."""
+        phases = self.task.phases(self.clock)
+        # The rates that the log shows follow the clock alone, since no checkpoint holds them.
+        for player in self.players.values():
+            player.rate = 0.0
+        for index, phase in enumerate(phases):
+            player = self.players[phase.player]
+            lazy = lazy_share(other.every for other in phases if other.player == phase.player)
+            player.rate, decays = settings_at(player.optim, self.clock, self.config.images, lazy)
+            if self.updates % phase.every:
+                continue
+            loss = self.passes.backward(index, phase, batch, self.clock, self.stage)
+            player.engine.reduce()
+            norm = player.norm_of_gradient()
+            message.add(phase, loss, norm, self.scalars.in_order())
+            player.update(player.rate, norm, decays)
 
     def _after_step(self, before: int) -> None:
         fault_injection.crash_point("step", self.clock, self.comm.rank)

@@ -29,7 +29,7 @@ def words(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     [
         (
             ["engine=ddp"],
-            "engine=ddp: task=growing does not run under it: use engine=flat or ",
+            "engine=ddp: task=growing does not run under it: use engine=flat",
         ),
         (["engine=flat", "procs=3"], "stage at clock 0: batch=32 is not divisible by 3 ranks: use 30 or 33"),
         (["engine=flat", "images=200"], "stage at clock 192: fade=64 is not in [0, 8]: use 8 or less"),

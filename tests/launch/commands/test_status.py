@@ -107,7 +107,7 @@ def test_a_failure_is_told_below(tmp_path, capsys):
     lines = shown(capsys, f"runs={tmp_path / 'runs'}")
     assert "faces: rank 1: out of memory" in lines
     assert max(map(len, lines)) <= max(100, 2 + len(str(tmp_path / "runs" / "bad" / "config.yaml:")))
-    (bad,) = (number for number, line in enumerate(lines) if line.startswith("bad: "))
+    (bad,) = (number for number, line in enumerate(lines) if line.startswith("bad:"))
     assert any("config.yaml" in line for line in lines[bad : bad + 2])  # a long path has the next line
     assert any(re.fullmatch(r"bad +damaged", line) for line in lines)
 

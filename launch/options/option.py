@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc.config.types import shown
+from hpc.evaluation.keys import Key
 
 WIDTH = 110  # columns of a help page
 
 
 @dataclass(frozen=True)
-class Option:
+class Option(Key):
     """One option. Its type is that of `default`; a default of None is a text that need not be given.
 
     help: meaning, as it stands on the help page; a line break in it is kept
@@ -25,13 +26,6 @@ class Option:
     least, most: limits of a number, inclusive; most needs least (None = no limit)
     placeholder: what the page shows as the value of an option without a default, such as DIR
     """
-
-    default: Any
-    help: str
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    placeholder: str = ""
 
     def fault(self, key: str, value: Any) -> str:
         """Return why the option may not have this value and what to type instead; empty if it may."""

@@ -28,7 +28,7 @@ def test_an_array_of_two_runs_dies_inside_a_save_and_goes_on_with_the_old_code(f
     """Index 0 dies in its save, after which the checkout is broken; index 1 is the undisturbed run."""
     fault = {"ROSTRO_FAULT": "savecommit@192", "ROSTRO_FAULT_INDEX": "0"}
     more = {"images": 480, "seed": 7}
-    job = field.sbatch("--nodes=2", "--array=0-1", name="array", variables=fault, **more)
+    job = field.sbatch("--nodes=4", "--array=0-1", name="array", variables=fault, **more)
     for name in ("array-0", "array-1"):
         field.wait(f"the code of {name}", lambda name=name: field.run(name).config_file.exists())
     for file in ("hpc/train.py", "hpc/rank.py", "launch/batch.py", "slurm/job.sh"):

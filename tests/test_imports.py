@@ -20,7 +20,11 @@ LEVELS = {
         ("sources", "loading", "inspect"),
         ("pack",),
     ),
-    "models": (("googlenet", "small"), ("backbones",), ("siamese",)),
+    "models": (
+        ("names", "googlenet", "small", "resnet"),
+        ("backbones",),
+        ("siamese",),
+    ),
     "hpc": (
         ("config", "cluster"),
         ("runs", "distributed", "optim"),

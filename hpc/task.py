@@ -135,6 +135,12 @@ class Task:
         """
         return fade_at(self.stages, clock)
 
+    def begin(self, sets: Mapping[str, Any]) -> None:
+        """Look at the opened sets (`train`, `val`) before the first update, as to count labels.
+
+        Every rank calls it at each start with the same sets; a streamed training set is not among them.
+        """
+
     def ops(self, clock: int) -> list[Op]:
         """Return what the device does to the batch of the update that starts at `clock`, in order.
 

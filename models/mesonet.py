@@ -57,6 +57,7 @@ class MesoNet(nn.Module):
         self.layers = nn.ModuleList(layers)
         # Keras averages with momentum 0.99
         self.norms = nn.ModuleList(nn.BatchNorm2d(count, eps=1e-3, momentum=0.01) for count in channels)
+        self.drop = nn.Dropout(DROPOUT)
         self.dense = nn.Linear(channels[-1] * SIDE * SIDE, FEATURES)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -69,8 +70,8 @@ class MesoNet(nn.Module):
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             pool = 4 if number == 3 else 2
             x = F.max_pool2d(norm(layer(x)), pool, ceil_mode=True)
-        x = F.dropout(to_grid(x, SIDE).flatten(1), DROPOUT, self.training)
-        return F.dropout(F.leaky_relu(self.dense(x), 0.1), DROPOUT, self.training)
+        x = self.drop(to_grid(x, SIDE).flatten(1))
+        return self.drop(F.leaky_relu(self.dense(x), 0.1))
 
 
 class Meso4(MesoNet):

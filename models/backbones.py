@@ -6,10 +6,13 @@ from typing import Any, cast
 
 from torch import nn
 
+from models.cnn import CNN
 from models.googlenet import GoogLeNet
+from models.mesonet import Meso4, MesoInception4
 from models.names import fault
 from models.resnet import ResNet
 from models.small import Small
+from models.vgg import DEEP, PLAIN, VGG
 
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "googlenet": GoogLeNet,
@@ -17,6 +20,11 @@ TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, 18),
     "resnet34": partial(ResNet, 34),
     "resnet50": partial(ResNet, 50),
+    "meso4": Meso4,
+    "mesoinception4": MesoInception4,
+    "vgg": partial(VGG, PLAIN),
+    "vgg_deep": partial(VGG, DEEP),
+    "cnn": CNN,
 }
 
 

@@ -27,6 +27,11 @@ BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone(size=112, smallest=16, width=64),
     "resnet34": Backbone(size=112, smallest=16, width=64),
     "resnet50": Backbone(size=112, smallest=16, width=64),
+    "meso4": Backbone(size=256, smallest=16),
+    "mesoinception4": Backbone(size=256, smallest=16),
+    "vgg": Backbone(size=48, smallest=16, width=64),
+    "vgg_deep": Backbone(size=48, smallest=16, width=64),
+    "cnn": Backbone(size=64, smallest=16, width=32),
 }
 NAMES = tuple(BACKBONES)
 WITH_WIDTH = tuple(name for name, backbone in BACKBONES.items() if backbone.width)

@@ -2,7 +2,7 @@
 
 He et al., Deep Residual Learning for Image Recognition (2016, table 1). What differs from the paper:
 - The stem is a 3x3 convolution of stride 1 in place of 7x7 of stride 2, so that a face of 112 pixels has the
-  maps that an image of 224 has in the paper, 7x7 at the end (Deng et al., ArcFace, arXiv 1801.07698v1, 3.2).
+  maps that an image of 224 has in the paper, 7x7 at the end (Deng et al., ArcFace, arXiv 1801.07698v1).
 - A bottleneck strides in its 3x3 convolution, and the last batch norm of a block begins at 0, so that the
   block begins as its shortcut (Goyal et al. 2017, section 5.1).
 """

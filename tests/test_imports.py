@@ -21,7 +21,8 @@ LEVELS = {
         ("pack",),
     ),
     "models": (
-        ("names", "googlenet", "small", "resnet"),
+        ("names", "grid", "googlenet"),
+        ("small", "resnet", "mesonet", "vgg", "cnn"),
         ("backbones",),
         ("siamese",),
     ),

@@ -49,11 +49,9 @@ def _field(head: Mapping[str, Any]) -> Field:
     names_given, kind = names_of(head), kind_of(head)
     if kind == "class":
         return Field("class", "i4", names=names_given)
-    return (
-        Field("bits", "i1", (len(names_given),), names=names_given)
-        if kind == "bits"
-        else Field("value", "i4")
-    )
+    if kind == "bits":
+        return Field("bits", "i1", (len(names_given),), names=names_given)
+    return Field("value", "i4")
 
 
 def unit(config: Config) -> int:

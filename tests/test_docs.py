@@ -43,7 +43,7 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
-ADDED = {"task=age", "source=utkface"}  # by docs/new_task.md: run in a copy, below
+ADDED = {"task=age", "source=named_faces"}  # by docs/new_task.md: run in a copy, below
 CASES = [
     pytest.param(words, id=f"{page.name}-{' '.join(words)[:60]}")
     for page in PAGES
@@ -253,11 +253,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = re.findall(
         r"^`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```$", NEW_TASK.read_text(), re.MULTILINE | re.DOTALL
     )
-    assert [Path(name).stem for name, _ in files] == ["utkface", "age", "age", "age_plan"]
+    assert [Path(name).stem for name, _ in files] == ["named_faces", "age", "age", "age_plan"]
     for name, text in files:
         assert not (root / name).exists()
         (root / name).write_text(text)
-    make_images(root / "data" / "utkface")
+    make_images(root / "data" / "faces")
     out = rostro(root, *smaller("pack", "size=32", "workers=1"))
     assert "rejected 1" in out
     return root
@@ -302,7 +302,7 @@ def test_the_new_task_has_a_plan_and_refuses(checkout: Path):
     words = smaller("submit")
     plan = rostro(checkout, *words)
     assert re.search(r"task age\s+trunk=googlenet", plan)
-    samples = json.loads((checkout / "shards" / "utkface" / "train" / "manifest.json").read_text())["samples"]
+    samples = json.loads((checkout / "shards" / "faces" / "train" / "manifest.json").read_text())["samples"]
     assert f"{samples} images" in plan
     with pytest.raises(AssertionError, match=r"error: task.trunk=large is not known: use googlenet or small"):
         rostro(checkout, *words, "task.trunk=large")
@@ -321,10 +321,10 @@ def test_the_new_task_trains(checkout: Path):
     )
     assert best <= status["metrics"]["age/mae"]
     out = rostro(checkout, *smaller("evaluate", "bootstrap=20"))
-    report = json.loads((run / "evaluations" / "utkface-eval" / "report.json").read_text())
+    report = json.loads((run / "evaluations" / "faces-eval" / "report.json").read_text())
     assert {"by age", "by gender", "by race"} <= report["evaluators"]["age"]["tables"].keys()
     assert "mae_gap_race" in report["evaluators"]["age"]["scalars"] or "no gap" in out
-    rostro(checkout, *smaller("predict", f"in={checkout / 'data' / 'utkface' / 'part1'}"))
+    rostro(checkout, *smaller("predict", f"in={checkout / 'data' / 'faces' / 'part1'}"))
     header = "image,age,gender,gender_confidence\n"
     assert (checkout / "ages" / "predictions.csv").read_text().startswith(header)
 

@@ -70,6 +70,7 @@ def pack(
     name = request.name or slug(source.name).replace("/", "_")
     digest = fingerprint(identities, unfit, request_facts(source, schema, request, name))
     divide = partial(_divide, schema, request, identities)
+    _refuse_shares(source, request, identities)
     splits = split_samples(identities, divide, seed=request.seed, cluster=source.cluster)
     _refuse_set(out)
     with locked(out):
@@ -111,6 +112,19 @@ def _divide(
         return split_identities(groups, holdout=holdout, val=val, split=request.split, seed=seed)
     classes = classes_of_groups(schema, identities)
     return divide_exactly({name: classes[name] for name in groups}, holdout=holdout, val=val, seed=seed)
+
+
+def _refuse_shares(source: Source, request: Request, identities: Mapping[str, Sequence[Sample]]) -> None:
+    """Refuse shares where the source states the set of every image: they would divide nothing."""
+    shares = {key: getattr(request, key) for key in ("holdout", "val") if getattr(request, key)}
+    parts = {sample.split for members in identities.values() for sample in members}
+    if shares and "" not in parts:
+        typed = " ".join(f"{key}={share:g}" for key, share in shares.items())
+        remedy = " or type partition=none, which ignores them" if "partition" in request.options else ""
+        raise UserError(
+            f"{typed}: source={source_kind(source)} has official splits here ({', '.join(sorted(parts))}), "
+            f"and these decide for every image; leave {' and '.join(shares)} out{remedy}"
+        )
 
 
 def _refuse_unclustered(source: Source, identities: Mapping[str, Sequence[Sample]]) -> None:

@@ -135,7 +135,7 @@ def _summary(made: "Packed") -> str:
     if manifest["rejected"]:
         lines[-1] += f": see {made.folder / 'rejected.csv'}"
     split = manifest["split"]
-    if split in HELD_OUT and manifest["identities"] + manifest.get("unknown", 0) < FEW:
+    if manifest.get(HELD_OUT.get(split, "")) and manifest["identities"] + manifest.get("unknown", 0) < FEW:
         lines.append(
             f"  only {manifest['identities']} people: figures and thresholds from so few are rough; "
             f"raise {HELD_OUT[split]}= or take another seed="

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from data_shards.batch import Batch as Batch
 from data_shards.ops.base import Op
-from hpc.config.plan import Plan, plan_of
+from hpc.config.plan import Plan, kind_of, plan_of
 from hpc.config.plan import Stage as Stage
 from hpc.config.stages import fade_at, stage_at
 from hpc.distributed.comm import Comm
@@ -94,8 +94,8 @@ class Task:
 
     @cached_property
     def plan(self) -> Plan:
-        """What `hpc/tasks/<name>_plan.py` states."""
-        return plan_of(self.config.task["name"])
+        """What `hpc/tasks/<kind>_plan.py` states."""
+        return plan_of(self.config.task)
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -134,6 +134,12 @@ class Task:
         A network that grows is built whole; its unused levels get no gradient, so it needs engine=flat.
         """
         return fade_at(self.stages, clock)
+
+    def begin(self, sets: Mapping[str, Any]) -> None:
+        """Look at the opened sets (`train`, `val`) before the first update, as to count labels.
+
+        Every rank calls it at each start with the same sets; a streamed training set is not among them.
+        """
 
     def ops(self, clock: int) -> list[Op]:
         """Return what the device does to the batch of the update that starts at `clock`, in order.
@@ -207,6 +213,6 @@ class Task:
 
 
 def build_task(config: Any) -> Task:
-    """Build the task of `hpc/tasks/<name>.py`: the file's name is the registry."""
-    task: Task = importlib.import_module(f"hpc.tasks.{config.task['name']}").build(config)
+    """Build the task of `hpc/tasks/<kind>.py`: the file's name is the registry."""
+    task: Task = importlib.import_module(f"hpc.tasks.{kind_of(config.task)}").build(config)
     return task

@@ -79,6 +79,7 @@ class Trainer:
         self.stage = self.task.stage(self.clock)
         stop_reason = (lambda: listener.reason) if listener else (lambda: StopReason.NONE)
         self.sets = loaders.shard_sets(config, self.task, comm, stop_reason)
+        self.task.begin(self.sets)
         load = functools.partial(loaders.train_loader, config, self.task, self.sets, comm=comm)
         self.loader = load(self.stage)
         self.loader.start(self.clock)

@@ -20,7 +20,12 @@ LEVELS = {
         ("sources", "loading", "inspect"),
         ("pack",),
     ),
-    "models": (("googlenet", "small"), ("backbones",), ("siamese",)),
+    "models": (
+        ("names", "grid", "googlenet"),
+        ("small", "resnet", "mesonet", "vgg", "cnn"),
+        ("backbones",),
+        ("siamese",),
+    ),
     "hpc": (
         ("config", "cluster"),
         ("runs", "distributed", "optim"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
+from data_shards.pack.copies import with_copies_together
 from data_shards.pack.journal import PackJournal, locked, remove_journal
 from data_shards.pack.layout import (
     HELD_OUT,
@@ -64,6 +65,8 @@ def pack(
             f"source={source_kind(source)}: found no images; give src= the folder that holds them"
         )
     knows_people = not any(map(is_unknown, identities))
+    if request.holdout or request.val:
+        identities = with_copies_together(source, identities)
     schema = declared_schema(source.fields, source.cls, knows_people=knows_people)
     _refuse_moved(source, schema, request, identities)
     _refuse_unclustered(source, identities)

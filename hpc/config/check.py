@@ -31,14 +31,14 @@ def value_of(config: Config, key: str) -> Any:
     return value
 
 
-def all_rules(task: str) -> dict[str, Rule]:
+def all_rules(plan: Plan) -> dict[str, Rule]:
     """Map every key that may be typed for a task to its rule."""
-    return shared_rules(task) | own_rules(plan_of(task).players)
+    return shared_rules(plan) | own_rules(plan.players)
 
 
-def shared_rules(task: str) -> dict[str, Rule]:
+def shared_rules(plan: Plan) -> dict[str, Rule]:
     """Map every key that is not one player's to its rule: of the schema, and of `KEYS` in the task's plan."""
-    return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in plan_of(task).keys.items()}
+    return rules(Config) | WORDS | {f"task.{key}": rule for key, rule in plan.keys.items()}
 
 
 def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None) -> None:
@@ -47,7 +47,7 @@ def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None)
     task_defaults: dotted keys `task.*` with the examples that an error may show (None = it shows none)
     """
     check_text(config)
-    name = config.task.get("name", "")
+    plan, given = plan_of(config.task), flatten(config.task, "task.")
     defaults = flatten(dataclasses.asdict(Config())) | dict(task_defaults or {})
     defaults |= {key: [item] for key, item in ITEMS.items()}  # empty lists are no examples
     own = own_rules(config.players)
@@ -56,10 +56,10 @@ def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None)
         if any(isinstance(item, float) and not math.isfinite(item) for item in (value, *_items(value))):
             example = f", for example {key}={shown(defaults[key])}" if key in defaults else ""
             raise UserError(f"{key}={shown(value)} is not a finite number: use a finite one{example}")
-    for key, rule in (shared_rules(name) | own).items():
+    for key, rule in (shared_rules(plan) | own).items():
         if key in WORDS:
             continue
-        if key.startswith("task.") and key[5:] not in config.task:
+        if key.startswith("task.") and key not in given:
             raise UserError(f"{key} is missing: give it, or start again with `rostro submit`")
         if fault := rule.fault(key, value_of(config, key), defaults.get(key)):
             raise UserError(fault)
@@ -74,7 +74,7 @@ def check(config: Config, task_defaults: Mapping[str, Any] | None = None) -> Non
 
     task_defaults: see `check_values`
     """
-    plan = plan_of(config.task["name"])
+    plan = plan_of(config.task)
     check_names(config, plan.players)
     check_values(config, task_defaults)
     for place, optim in every_optim(config):

@@ -1,7 +1,8 @@
 """What a task states before torch is loaded: its roles, engines, controls, players and stages.
 
-`hpc/tasks/<name>_plan.py` states it in plain module variables and functions; what it omits has its default
-here, and nowhere else. Submit, dry run, audit, trainer and tests read the `Plan`. The checks of stages:
+`hpc/tasks/<kind>_plan.py` states it in plain module variables and functions; what it omits has its default
+here, and nowhere else. Jobs whose yamls name one `task.kind` share a plan and a task file; without the key a
+job is of its own kind. Submit, dry run, audit, trainer and tests read the `Plan`. The checks of stages:
 `hpc/config/stages.py`.
 """
 
@@ -21,6 +22,7 @@ from hpc.config.types import near, shown
 Roles = Mapping[str, tuple[str, ...]]
 Counts = Callable[[Config, Mapping[str, Any]], tuple[int, float]]
 CoreRate = Callable[[Config, Mapping[str, Any]], float]
+OF_KEYS = ("keys", "roles")  # what a plan may state by a function of the task's keys
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def _one_image(config: Config) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """The statements of a task.
+    """The statements of a task. KEYS and roles may be functions of the keys of `config.task`.
 
     roles: set -> the labels that it must hold, for each set that the task uses: `age`, or `age:value` for one
         of that kind only
@@ -68,8 +70,8 @@ class Plan:
         keeps for backward), and images a second of a CPU core (None = not known)
     """
 
-    name: str
-    keys: Mapping[str, Rule] = field(default_factory=dict)  # of the yaml's block `task`
+    name: str  # of the job
+    keys: Mapping[str, Rule] = field(default_factory=dict)  # of the yaml's block `task`: KEYS of the module
     roles: Roles = field(default_factory=lambda: {"train": (), "val": (), "eval": ()})
     engines: tuple[str, ...] = ("ddp", "flat", "deepspeed")
     controls: tuple[str, ...] | None = None
@@ -91,26 +93,40 @@ class Plan:
         return engine in self.engines or f"{engine}:{zero}" in self.engines
 
 
-def plan_of(name: Any) -> Plan:
-    """Return the plan of the task `name`; UserError for an unknown task."""
-    if not is_task(name):
+def kind_of(keys: Mapping[str, Any]) -> Any:
+    """Return the kind of the job with these task's keys: the name of its file in hpc/tasks."""
+    return keys.get("kind", keys.get("name"))
+
+
+def plan_of(keys: Mapping[str, Any]) -> Plan:
+    """Return the plan of the job with these task's keys, `config.task`; UserError for an unknown kind."""
+    kind = kind_of(keys)
+    if not is_task(kind):
         known = [
             entry.name
             for entry in pkgutil.iter_modules(importlib.import_module("hpc.tasks").__path__)
             if not entry.name.endswith("_plan")
         ]
+        key = "kind" if "kind" in keys else "name"
         raise UserError(
-            f"task.name={shown(name)} is no file in hpc/tasks: {near(str(name), known, what='task')}"
+            f"task.{key}={shown(kind)} is no file in hpc/tasks: {near(str(kind), known, what='task')}"
         )
-    module = f"hpc.tasks.{name}_plan"
-    return _read(name, importlib.import_module(module)) if importlib.util.find_spec(module) else Plan(name)
+    module = f"hpc.tasks.{kind}_plan"
+    name = str(keys.get("name", kind))
+    if not importlib.util.find_spec(module):
+        return Plan(name)
+    return _read(name, importlib.import_module(module), keys)
 
 
-def _read(name: str, module: ModuleType) -> Plan:
-    """Build the record of a plan module from what it states."""
+def _read(name: str, module: ModuleType, keys: Mapping[str, Any]) -> Plan:
+    """Build the record of a plan module from what it states; OF_KEYS may be functions of the task's keys."""
     names = [stated for stated in Plan.__dataclass_fields__ if stated not in ("name", "keys")]
     stated = {key: value for key, value in vars(module).items() if key in names}
-    return Plan(name, keys=vars(module).get("KEYS", {}), **stated)
+    stated["keys"] = vars(module).get("KEYS", {})
+    for key in OF_KEYS:
+        if callable(stated.get(key)):
+            stated[key] = stated[key](keys)
+    return Plan(name, **stated)
 
 
 def is_task(name: Any) -> bool:

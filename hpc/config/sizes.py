@@ -24,7 +24,7 @@ class Sizes:
 def sizes(config: Config) -> Sizes:
     """Return the sizes that follow from a config which `check` accepts."""
     world = config.procs * config.nodes
-    stages = tuple(plan_of(config.task["name"]).stages(config))
+    stages = tuple(plan_of(config.task).stages(config))
     return Sizes(
         world=world,
         stages=stages,

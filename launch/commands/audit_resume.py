@@ -21,11 +21,11 @@ import numpy as np
 
 from data_shards import counter_rng
 from data_shards.errors import UserError
-from hpc.config.plan import Plan, plan_of
+from hpc.config.plan import Plan
 from hpc.config.schema import Config
 from launch.audit.compare import differences, elastic_differences, first_differences, state_parts
 from launch.audit.forked_ranks import preload_deepspeed, start_ranks
-from launch.options.conf import chosen_task, smoke_overrides
+from launch.options.conf import chosen_task, plan_of_task, smoke_overrides
 from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
 
@@ -153,7 +153,7 @@ class Auditor:
         victim = int(draws[0, 1] * case.procs)
         boundary = SAVES[int(draws[1, 1] * len(SAVES))]
         first, middle, last = max(thirds[0], every + 1), thirds[1], min(thirds[2], images - every // 2)
-        _, *later = plan_of(self.task).stages(config)
+        _, *later = plan_of_task(self.task).stages(config)
         if later:
             first, last = later[0].clock + 1, later[-1].clock + max(2, later[-1].fade // 2)
             middle = (first + last) // 2
@@ -203,7 +203,7 @@ def controls(task: str, straight: Path) -> dict[str, str]:
 
     The task's plan may name the parts in `controls`; else they are what the run's checkpoint holds.
     """
-    named = plan_of(task).controls
+    named = plan_of_task(task).controls
     parts = state_parts(straight) if named is None else named
     absent = {
         "optim": "the optimizer keeps none",
@@ -216,7 +216,7 @@ def controls(task: str, straight: Path) -> dict[str, str]:
 def audit(auditor: Auditor, keys: SimpleNamespace) -> bool:
     """Run every case and control, print a line for each; return whether all came out as they must."""
     good = True
-    plan = plan_of(auditor.task)
+    plan = plan_of_task(auditor.task)
     cases = _cases(keys, plan)
     if any(case.engine == "deepspeed" for case in cases):
         preload_deepspeed()

@@ -19,7 +19,7 @@ from hpc.config.identity import is_free
 from hpc.config.rules import WORDS, Rule, rules
 from hpc.config.schema import Config
 from hpc.config.types import flatten
-from launch.options.conf import CONF, choices
+from launch.options.conf import CONF, choices, plan_of_task
 from launch.options.option import Option
 
 HELP = """
@@ -99,7 +99,7 @@ def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
     if "=" in word and key in groups:
         return [f"{_begun(word)}{choice}" for choice in groups[key]]
     task = next((given[5:] for given in reversed(before) if given.startswith("task=")), "")
-    known = all_rules(task) if task in tasks else rules(Config) | WORDS
+    known = all_rules(plan_of_task(task)) if task in tasks else rules(Config) | WORDS
     if "=" not in word:
         return [*(f"{name}=" for name in (*groups, *known)), "-m", "--help"]
     if key == "after":

@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from data_shards.errors import UserError
 from hpc.config.parse import from_dict
-from hpc.config.plan import is_task, plan_of
+from hpc.config.plan import is_task, kind_of, plan_of
 from hpc.config.players import merged, own_rules
 from hpc.config.rules import WORDS, rules
 from hpc.config.schema import Config
@@ -96,7 +96,8 @@ def known_keys(task: str) -> dict[str, Any]:
     """Return every dotted key that may be typed for this task, with its default."""
     content = {key: value for key, value in task_yaml(task).items() if key not in (*BESIDE, "defaults")}
     known = {**shared_keys(), **flatten(content)}
-    players = plan_of(task).players if is_task(task) else ()
+    keys = {"name": task} | content.get("task", {})
+    players = plan_of(keys).players if is_task(kind_of(keys)) else ()
     return {key: known[common(key)] for key in own_rules(players)} | known
 
 

@@ -1,4 +1,4 @@
-"""The files of `launch/conf`, the choices of task=, engine= and cluster=, and a task's `smoke` block.
+"""The files of `launch/conf`, the choices of task=, engine= and cluster=, a task's plan and `smoke` block.
 
 Hydra is not imported. The choices of engine and cluster are those of `engine.name` and `cluster.name`.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_shards.errors import UserError
 from data_shards.files import read_yaml
+from hpc.config.plan import Plan, plan_of
 from hpc.config.rules import rules
 from hpc.config.schema import Config
 from hpc.config.types import near, shown
@@ -34,6 +35,12 @@ def chosen_task(words: Sequence[str]) -> str:
         task = shown(task)
         raise UserError(f"task={task} is not known: {near(task, known, what='task')}")
     return task
+
+
+def plan_of_task(task: str) -> Plan:
+    """Return the plan of conf/task/<task>.yaml, with the task's keys as they stand there."""
+    keys = read_yaml(CONF / "task" / f"{task}.yaml", {"task?": {str: object}}, remedy="correct it")
+    return plan_of({"name": task} | keys.get("task", {}))
 
 
 def smoke_overrides(task: str) -> list[str]:

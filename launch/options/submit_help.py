@@ -49,16 +49,16 @@ def show(words: Sequence[str]) -> int:
     Without `task=NAME` among the words the page lists the keys that all tasks share.
     """
     from hpc.config.check import all_rules
-    from hpc.config.plan import plan_of
     from hpc.config.types import flatten
     from launch.options.compose import known_keys, shared_keys, task_yaml
-    from launch.options.conf import choices, chosen_task
+    from launch.options.conf import choices, chosen_task, plan_of_task
 
     if any(word.startswith("task=") for word in words):
         task = chosen_task(words)
-        rule_of, known, which = all_rules(task), known_keys(task), f" for task={task}"
+        plan, known, which = plan_of_task(task), known_keys(task), f" for task={task}"
+        rule_of = all_rules(plan)
         own = flatten(task_yaml(task))  # of the keys of one player only those that the task sets itself
-        players = ", ".join(plan_of(task).players)
+        players = ", ".join(plan.players)
     else:
         rule_of, known, own, players = rules(Config) | WORDS, shared_keys(), {}, "the task's"
         which = " (with task=NAME: the task's own keys too, and its defaults)"
@@ -66,7 +66,7 @@ def show(words: Sequence[str]) -> int:
     lines = [
         line(key, value, rule_of.get(key), max(80, width))
         for key, value in known.items()
-        if key != "task.name" and (key in own or not key.startswith("players."))
+        if key not in ("task.name", "task.kind") and (key in own or not key.startswith("players."))
     ]
     groups = {group + "s": " | ".join(choices(group)) for group in ("task", "engine", "cluster")}
     print(HELP.format(**groups, players=players, which=which, keys="\n".join(lines)).strip())

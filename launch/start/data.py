@@ -76,7 +76,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
     from data_shards.shard_format.shard_set import ShardSet  # numpy: not needed for a plan without data
 
     opened = {} if opened is None else opened
-    plan = plan_of(config.task["name"])
+    plan = plan_of(config.task)
     sets: dict[str, Any] = {}
     for split, folder in folders_of(config).items():
         if not folder or (split == "train" and data.stream):

@@ -38,7 +38,7 @@ class RunPlan:
     @cached_property
     def stated(self) -> Plan:
         """What the task states of itself."""
-        return plan_of(self.config.task["name"])
+        return plan_of(self.config.task)
 
     @cached_property
     def sizes(self) -> Sizes:

@@ -40,7 +40,7 @@ def memory(plan: RunPlan) -> dict[str, float]:
 
 def _settings(config: Config) -> dict[str, tuple[Optim, Ema]]:
     """Return optimizer and average of each player."""
-    names = plan_of(config.task["name"]).players
+    names = plan_of(config.task).players
     return {name: (optim_of(config, name), ema_of(config, name)) for name in names}
 
 

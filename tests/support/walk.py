@@ -14,13 +14,13 @@ from unittest import mock
 
 from data_shards.pack.pack import pack
 from data_shards.pack.request import Request
-from hpc.config.plan import plan_of
 from hpc.distributed.comm import Comm
 from hpc.runs.run_dir import RunDir
 from hpc.train import Trainer
 from launch.commands import audit_resume
 from launch.commands.audit_resume import Auditor, Case
 from launch.options.compose import composed
+from launch.options.conf import plan_of_task
 from launch.start import snapshot
 from tests.support import runs
 from tests.support.marked import pack_marked
@@ -115,7 +115,7 @@ def audited(walker: Walker, procs: str) -> bool:
 
     A job of one stage is killed inside a save and in an update, one that grows at its boundaries too.
     """
-    kills = 3 if len(plan_of(walker.task).stages(composed(walker.words))) > 1 else 2
+    kills = 3 if len(plan_of_task(walker.task).stages(composed(walker.words))) > 1 else 2
     keys = {"procs": procs, "engine": walker.job.engine, "stage": "", "backend": "host", "kills": kills}
     return audit_resume.audit(walker, SimpleNamespace(**keys, controls=True, elastic=True))
 

@@ -12,7 +12,7 @@ from hpc.config.rules import Rule, rules
 from hpc.config.schema import Config, Data
 from hpc.config.types import flatten
 from launch.options.compose import known_keys
-from launch.options.conf import choices
+from launch.options.conf import choices, plan_of_task
 from tests.hpc.config.test_config import TASK
 
 RULES = rules(Config)
@@ -31,9 +31,9 @@ LIMITS = [
 
 @pytest.mark.parametrize("task", choices("task"))
 def test_every_key_says_what_it_is_and_what_it_may_be(task):
-    found = all_rules(task)
+    found = all_rules(plan_of_task(task))
     for key, default in known_keys(task).items():
-        if key == "task.name":
+        if key in ("task.name", "task.kind"):
             continue
         rule = found[key]
         assert len(rule.help) > 3, key

@@ -18,14 +18,14 @@ GROWING = Config(task={"name": "growing"}, images=288, batch=16, engine=Engine(n
 
 
 def test_a_plan_has_defaults_for_what_it_omits():
-    plan = plan_of("siamese")
+    plan = plan_of({"name": "siamese"})
     assert plan.roles == {"train": ("identity",), "val": ("identity",), "eval": ("identity",)}
     assert plan.engines == ("ddp", "flat", "deepspeed")
     assert plan.players == ("net",)
     assert plan.elastic
     assert plan.unit(Config()) == 1
     assert plan.stages(Config(batch=8)) == [Stage(0, 8, 112)]
-    assert plan_of("growing").controls == ("optim", "ema")
+    assert plan_of({"name": "growing"}).controls == ("optim", "ema")
 
 
 def test_updates_are_summed_over_the_stages():

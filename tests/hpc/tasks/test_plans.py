@@ -12,7 +12,7 @@ from launch.options.conf import choices
 @pytest.mark.parametrize("task", choices("task"))
 def test_a_task_builds_the_players_of_its_plan(task):
     config = composed([f"task={task}", "smoke=true"])
-    plan, job = plan_of(task), build_task(config)
+    plan, job = plan_of(config.task), build_task(config)
     players = job.players()
     assert set(players) == set(plan.players)
     for stage in sizes(config).stages:

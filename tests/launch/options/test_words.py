@@ -21,7 +21,7 @@ from hpc.config.types import ITEMS, flatten
 from launch.options import compose
 from launch.options import conf as options_conf
 from launch.options.compose import known_keys, task_keys
-from launch.options.conf import smoke_overrides
+from launch.options.conf import plan_of_task, smoke_overrides
 from launch.options.other_words import OURS, SAME, answer
 from tests.support.fuzz import check_refusal
 
@@ -116,14 +116,14 @@ def test_every_list_without_a_default_has_a_type() -> None:
 
 def bad_values(key: str) -> list[str]:
     """Words for a checked key that are outside of its type or range."""
-    rule, default = all_rules("siamese")[key], KEYS[key]
+    rule, default = all_rules(plan_of_task("siamese"))[key], KEYS[key]
     if isinstance(default, str):
         return ["garbage"] if rule.one_of else []
     numbers: list[Any] = ["text", "-1", "nan", "1e400", "-0.5", "0", "2"]
     return [*numbers, "[]", "[1,0]", f"[{default}]", str((rule.cap or -2) + 1), str(10**30)]
 
 
-@pytest.mark.parametrize("key", [key for key in all_rules("siamese") if key != "smoke"])
+@pytest.mark.parametrize("key", [key for key in all_rules(plan_of_task("siamese")) if key != "smoke"])
 def test_a_remedy_is_accepted(key: str) -> None:
     """Type a bad value into each checked key, then the example that its refusal shows."""
     beside = ["init.run=people"] if key.startswith("init.") and key != "init.run" else []
@@ -287,4 +287,4 @@ def test_a_task_is_a_module_of_its_folder(conf: Path) -> None:
     for name in ("os.path", "..tasks", "", "siamese.x", 5, None, "__init__x"):
         config.task["name"] = name
         with pytest.raises(UserError, match="is no file in hpc/tasks"):
-            plan_of(config.task["name"])
+            plan_of(config.task)

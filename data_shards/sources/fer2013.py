@@ -20,7 +20,7 @@ from data_shards.shard_format.keys import visible
 from data_shards.shard_format.schema import Field
 from data_shards.sources.base import FileSource, Sample, folders_of, netpbm, read_file, stem, walk
 from data_shards.sources.class_folders import check_partition, chosen_classes, class_files, listed_words
-from data_shards.sources.faces_from import check_margin, face_of, in_grey
+from data_shards.sources.faces_from import check_margin, face_of, in_grey, stored_bytes
 from data_shards.sources.fer2013_csv import SIDE, USAGES, FerTable
 
 OPTIONS: dict[str, object] = {
@@ -90,15 +90,7 @@ class Fer2013(FileSource):
         for path, num_bytes, number, folder, _, unfit in class_files(self.root, _FOLDERS):
             key = stem(os.path.basename(path))
             part = USAGES.get(key.partition("_")[0].lower(), folder) if self.partition != "none" else ""
-            group = "" if part or unfit else self._digest(path)
-            yield Sample(path, "", key, num_bytes, (number,), unfit=unfit, split=part, group=group)
-
-    def _digest(self, path: str) -> str:
-        """A hash of the file, by which equal ones are known ("" = it cannot be read, as is listed later)."""
-        try:
-            return hashlib.sha256(read_file(os.path.join(self.root, path))).hexdigest()[:32]
-        except OSError:
-            return ""
+            yield Sample(path, "", key, num_bytes, (number,), unfit=unfit, split=part)
 
     def _pictures(self, name: str, folder: str, *, official: bool) -> Iterator[Sample]:
         """The pictures of an extra class; where faces have official parts, by a hash in their shares."""
@@ -109,7 +101,7 @@ class Fer2013(FileSource):
                 place = int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8], "big") / 2**64
                 part = next(part for limit, part in SHARES if place < limit)
             key = stem(os.path.basename(path))
-            weight = num_bytes and STORED
+            weight = stored_bytes(num_bytes, SIDE)
             yield Sample(f"{name}:{path}", "", key, weight, (number,), unfit=unfit, split=part)
 
     def read(self, sample: Sample) -> bytes:

@@ -19,6 +19,7 @@ from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import visible
+from data_shards.shard_format.people import GROUP, whole_hashes
 from data_shards.shard_format.schema import PIECE_COLUMNS, Schema
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
 from data_shards.sources.base import Sample, Source
@@ -102,6 +103,17 @@ class SetWriter:
         """A column of all finished shards, in their order."""
         return np.concatenate([self.results[number].table[name] for number in sorted(self.results)])
 
+    def groups(self) -> np.ndarray | None:
+        """A hash of the group of each sample [n] u8, 0 where it has none (None = no sample has one)."""
+        names: list[str] = []
+        for number in sorted(self.results):
+            left_out = {path for path, _ in self.results[number].rejected}
+            entries = self.plan.shards[number]
+            names += [entry.sample.group for entry in entries if entry.sample.path not in left_out]
+        if not any(names):
+            return None
+        return np.where([bool(name) for name in names], whole_hashes(names), 0).astype("u8")
+
     def rejected(self) -> list[tuple[str, str]]:
         """(path, reason) of all files that are not in the set, sorted."""
         by_workers = [pair for result in self.results.values() for pair in result.rejected]
@@ -140,9 +152,14 @@ class SetWriter:
         ):
             with renamed(folder / path) as file:
                 file.write(text.encode())
+        groups = self.groups()
+        if groups is not None:
+            with renamed(folder / GROUP) as file:
+                np.save(file, groups, allow_pickle=False)
         sync_path(folder / "index")
         sync_path(folder)
-        names = [*files, BLOCKS, "identities.txt", "rejected.csv"]
+        stated = [] if groups is None else [GROUP]
+        names = [*files, *stated, BLOCKS, "identities.txt", "rejected.csv"]
         return self.manifest(tables, names, num_rejected=len(rejected))
 
     def manifest(

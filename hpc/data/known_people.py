@@ -7,8 +7,6 @@ another set numbers other people. Imports no torch.
 """
 
 import hashlib
-import re
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_bytes, read_json, write_bytes, write_json
+from data_shards.shard_format.people import hashes, numbered, one_set
 from data_shards.shard_format.shard_set import ShardSet
 
 TRAINED, CHOSEN, BEGAN = (
@@ -25,8 +24,6 @@ TRAINED, CHOSEN, BEGAN = (
 )  # files of a run: .json says what they are, .bin holds the hashes
 SCHEMA = {"set": str, "source": str, "names": int, "pictures": int, "sha256": str}
 MOST_IMAGES = 10_000_000  # of a larger set only the names are kept
-OWN_NAMES = ("folder", "procedural")  # sources that stand for any number of data sets
-_APART = re.compile(r"[\s_\-.]+")
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,9 @@ class People:
     images: np.ndarray
 
 
-def normalised(name: str) -> str:
-    """Return the form in which a name is compared."""
-    return _APART.sub(" ", unicodedata.normalize("NFKC", name).casefold()).strip()
-
-
 def people_of(shards: ShardSet) -> People:
     """Hash all people of a set."""
-    names = _hashes(shards.identity_names())
+    names = hashes(shards.identity_names())
     images = _images(shards, slice(None)) if len(shards) <= MOST_IMAGES else np.zeros(0, "u8")
     return People(shards.name, shards.manifest["source"], np.unique(names), np.unique(images))
 
@@ -106,11 +98,9 @@ def shared(known: People, shards: ShardSet, rows: np.ndarray | None = None) -> l
     present = np.unique(identity[identity >= 0])  # two unknown people are never known to be one
     names = shards.identity_names()
     shown = [names[number] for number in present]
-    one_set = known.set == shards.name or (
-        known.source == shards.manifest["source"] and known.source not in OWN_NAMES
-    )
-    comparable = np.array([one_set or not any(map(str.isdigit, name)) for name in shown], bool)
-    same = np.isin(_hashes(shown), known.names) & comparable
+    same_numbers = one_set(known.set, known.source, shards.name, shards.manifest["source"])
+    comparable = np.array([same_numbers or not numbered(name) for name in shown], bool)
+    same = np.isin(hashes(shown), known.names) & comparable
     found = set(present[same].tolist())
     if len(known.images):
         hit = np.isin(_images(shards, slice(None) if rows is None else rows), known.images)
@@ -142,11 +132,6 @@ def refuse_shared(sets: dict[str, ShardSet]) -> None:
 def _unnamed(shards: ShardSet, ids: np.ndarray) -> list[str]:
     """Name the images of unknown people by their members."""
     return [f"? ({shards.member(row)})" for row in ids.tolist()]
-
-
-def _hashes(names: list[str]) -> np.ndarray:
-    digests = (hashlib.sha256(normalised(name).encode("utf-8", "surrogateescape")).digest() for name in names)
-    return np.array([int.from_bytes(digest[:8], "little") for digest in digests], "u8")
 
 
 def _images(shards: ShardSet, rows: slice | np.ndarray) -> np.ndarray:

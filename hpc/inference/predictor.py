@@ -64,7 +64,7 @@ class Predictor:
         return {key: _joined([part[key] for part in parts]) for key in parts[0]}
 
     def _block(self, images: np.ndarray, placed: Placed | None) -> dict[str, Any]:
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(_device()).permute(0, 3, 1, 2)
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device()).permute(0, 3, 1, 2)
         batch = Batch.of_images(tensor.float().div_(127.5).sub_(1.0), placed)
         with torch.inference_mode():
             outputs = self.task.predict(self.nets, batch)
@@ -107,7 +107,7 @@ def _joined(parts: list[Any]) -> Any:
     return list(itertools.chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
 
 
-def _device() -> torch.device:
+def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -154,8 +154,8 @@ def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:
 
 def _ready(task: Task, nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
     with seeding.seeded(config.seed):
-        helpers = build_helpers(task, nets, _device())
-    return {name: net.to(_device()).eval().requires_grad_(False) for name, net in nets.items()} | helpers
+        helpers = build_helpers(task, nets, device())
+    return {name: net.to(device()).eval().requires_grad_(False) for name, net in nets.items()} | helpers
 
 
 def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto") -> Predictor:

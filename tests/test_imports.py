@@ -22,6 +22,7 @@ LEVELS = {
     ),
     "models": (
         ("names", "grid", "googlenet"),
+        ("counts",),
         ("small", "resnet", "mesonet", "vgg", "cnn"),
         ("backbones",),
         ("siamese",),

@@ -69,7 +69,8 @@ class Plan:
     unit: config -> images that must stay together on one rank, for ops that mix them
     members: config -> images that a slot must have, more than 1 for a mosaic of own ones
     counts, core_rate: config and the yaml's `memory` -> (parameters of all networks, fp32 bytes that an image
-        keeps for backward), and images a second of a CPU core (None = not known)
+        keeps for backward), and images a second of a CPU core (None = not known). A yaml may do without that
+        block where the plan knows them: models/counts.py
     """
 
     name: str  # of the job

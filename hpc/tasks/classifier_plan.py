@@ -5,10 +5,11 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.shard_format.schema import Field
-from hpc.config.heads import RULES, kind_of, names_of
+from hpc.config.heads import RULES, kind_of, names_of, outputs_of
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
 from hpc.config.types import shown
+from models import counts as backbones
 from models import names
 
 UNIT = 8  # images among which mixup and cutmix find partners
@@ -58,6 +59,20 @@ def unit(config: Config) -> int:
     """Return how many images stay together: those among which partners are found."""
     augment = config.task["augment"]
     return UNIT if augment["mixup"] or augment["cutmix"] else 1
+
+
+def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
+    """Return the parameters of the network, and the fp32 bytes that an image keeps for backward."""
+    keys = config.task
+    name, width = keys["backbone"], keys["width"] or None
+    outputs = sum(outputs_of(head) for head in keys["heads"].values())
+    heads = (backbones.features(name, width) + 1) * outputs
+    return backbones.parameters(name, width) + heads, backbones.activations(name, width, config.data.size)
+
+
+def core_rate(config: Config, memory: Mapping[str, Any]) -> float:
+    """Return the images a second that one CPU core trains."""
+    return backbones.core_rate(config.task["backbone"], config.task["width"] or None, config.data.size)
 
 
 def check(config: Config, sets: Mapping[str, Any]) -> None:

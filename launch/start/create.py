@@ -19,6 +19,7 @@ from hpc.runs import restart
 from hpc.runs.run_dir import RunDir
 from launch.start.plan import RunPlan
 from launch.start.undo import NewFolders
+from models import counts as backbones
 
 SLURM_ONLY = ("gpus", "hours")  # and all of cluster.*; `after` has a refusal of its own
 
@@ -72,7 +73,7 @@ def resolve(
             f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume "
             f"{config.name}`, or use another name"
         )
-    counts = task_yaml(task).get("memory", {})
+    counts = task_yaml(task).get("memory", backbones.COUNTS)
     return RunPlan(config, tuple(words), task, counts, sets, people, warning)
 
 

@@ -63,7 +63,7 @@ def _measured(config: Config) -> Rate | None:
 
 def _speed_keys(config: Config) -> list[Any]:
     common = [getattr(config, key) for key in ALIKE]
-    network = [config.task.get(key) for key in ("name", "trunk")]
+    network = [config.task.get(key) for key in ("name", "trunk", "backbone", "width")]
     return [*common, *network, config.data.size, config.cluster.name]
 
 

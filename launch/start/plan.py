@@ -21,7 +21,7 @@ class RunPlan:
 
     words: as typed, behind `rostro` and `command`
     task: the value of `task=`
-    counts: the block `memory` of the task's yaml (empty = it has none)
+    counts: the block `memory` of the task's yaml, or the counts of the backbones (empty = none are known)
     sets: the opened sets that are read by index: train, val, eval
     people: `sets`, and the packed folder that a stream reads as train
     warning: why the data cannot be used (empty = they can); only a dry run resolves with one

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from hpc.tasks import siamese, siamese_plan
+from hpc.task import build_task
+from hpc.tasks import classifier_plan, siamese, siamese_plan
 from launch.options.compose import composed, task_yaml
 from launch.start import table
 from launch.start.plan import RunPlan
@@ -39,6 +40,17 @@ def test_activations(trunk, size):
     _, counted = siamese_plan.counts(config, task_yaml("siamese")["memory"])
     assert output.shape == (4, 128)
     assert sum(size for size, _ in kept.values()) / 4 == pytest.approx(counted, rel=0.2)
+
+
+@pytest.mark.parametrize("task", ["gender", "deepfake", "face_attributes", "attributes"])
+def test_the_counts_of_a_classifier_are_those_of_its_network(task):
+    config = composed([f"task={task}", "smoke=true"])
+    net = build_task(config).players()["net"]
+    held, image = classifier_plan.counts(config, {})
+    assert held == sum(p.numel() for p in net.parameters())
+    larger = dataclasses.replace(config, data=dataclasses.replace(config.data, size=2 * config.data.size))
+    assert classifier_plan.counts(larger, {}) == (held, 4 * image)
+    assert classifier_plan.core_rate(config, {}) == 4 * classifier_plan.core_rate(larger, {})
 
 
 def test_memory_follows_the_config():

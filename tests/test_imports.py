@@ -22,7 +22,6 @@ LEVELS = {
     ),
     "models": (
         ("names", "grid", "googlenet"),
-        ("counts",),
         ("small", "resnet", "mesonet", "vgg", "cnn"),
         ("backbones",),
         ("siamese",),

@@ -56,7 +56,7 @@ def _bit(hashes: np.ndarray, bit: int) -> np.ndarray:
 def _bands(hashes: np.ndarray) -> list[list[int]]:
     """Numbers of the bits of each band."""
     total = 64 * hashes.shape[1]
-    width = min(32, max(LEAST_BITS, int(len(hashes)).bit_length()))
+    width = min(32, max(LEAST_BITS, len(hashes).bit_length()))
     uneven = [abs(float(_bit(hashes, bit).mean()) - 0.5) for bit in range(total)]
     order = np.argsort(np.array(uneven), kind="stable").tolist()
     number = total // width

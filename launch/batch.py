@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `start` or `end`; return its exit code."""
     what, words = (argv[0], list(argv[1:])) if argv else ("", [])
     if not slurm_env.job_id():
-        raise UserError("this is not a SLURM job: type sbatch slurm/siamese.sh key=value, or salloc first")
+        raise UserError("this is not a SLURM job: type sbatch slurm/JOB.sh key=value, or salloc first")
     if what == "start":
         return start(words)
     if what == "end" and len(words) in (2, 3):

@@ -31,6 +31,8 @@ TRUNKS: dict[str, Callable[..., nn.Module]] = {
 def build_trunk(name: str, width: int | None = None) -> tuple[nn.Module, int]:
     """Build a fresh trunk, images [n, 3, h, w] in [-1, 1] -> features [n, f]; return it and f.
 
+    Its attribute `last_map` is the module whose output is its last feature map.
+
     width: channels of its first stage (None = its own). ValueError where name and width do not go together.
     """
     if reason := fault(name, width):

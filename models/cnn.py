@@ -36,5 +36,10 @@ class CNN(nn.Module):
         self.dense = nn.Sequential(nn.Linear(inputs * SIDE * SIDE, FEATURES), nn.ReLU(inplace=True))
         initialise(self)
 
+    @property
+    def last_map(self) -> nn.Module:
+        """The module with the last feature map [n, c, h, w] as its output: where the network looks."""
+        return self.layers[-2]  # before the last pool
+
     def forward(self, images: Tensor) -> Tensor:
         return self.dense(to_grid(self.layers(grey(images)), SIDE).flatten(1))

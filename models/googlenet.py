@@ -76,6 +76,11 @@ class GoogLeNet(nn.Module):
         self.pools = nn.ModuleDict({"3b": pool(3, 2), "4e": pool(2, 2)})  # after the block of that name
         initialise(self)
 
+    @property
+    def last_map(self) -> nn.Module:
+        """The module with the last feature map [n, c, h, w] as its output: where the network looks."""
+        return self.blocks["5b"]
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for name, block in self.blocks.items():

@@ -65,6 +65,11 @@ class MesoNet(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    @property
+    def last_map(self) -> nn.Module:
+        """The module with the last feature map [n, c, h, w] as its output: where the network looks."""
+        return self.layers[-1]  # before the last pool
+
     def forward(self, images: Tensor) -> Tensor:
         x = images * 0.5 + 0.5  # the authors' range: the zeros that pad the borders are black
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):

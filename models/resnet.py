@@ -82,5 +82,10 @@ class ResNet(nn.Module):
             if isinstance(module, Block):
                 nn.init.zeros_(cast(nn.BatchNorm2d, module.body[-1]).weight)
 
+    @property
+    def last_map(self) -> nn.Module:
+        """The module with the last feature map [n, c, h, w] as its output: where the network looks."""
+        return self.stages
+
     def forward(self, x: Tensor) -> Tensor:
         return self.stages(self.stem(x)).mean((2, 3))

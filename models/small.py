@@ -21,5 +21,10 @@ class Small(nn.Module):
         self.layers = nn.Sequential(*(conv(a, b, 3, stride=2) for a, b in zip(inputs, WIDTHS, strict=True)))
         initialise(self)
 
+    @property
+    def last_map(self) -> nn.Module:
+        """The module with the last feature map [n, c, h, w] as its output: where the network looks."""
+        return self.layers
+
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).mean((2, 3))

@@ -1,6 +1,6 @@
 #!/bin/bash
 # The body of every batch script: it starts the ranks of a run, passes signals on and requeues the job when that is due.
-# slurm/siamese.sh calls it with task=... and the user's words, also when started by `bash slurm/siamese.sh` inside an
+# slurm/<job>.sh calls it with task=... and the user's words, also when started by `bash slurm/<job>.sh` inside an
 # salloc. Decisions are made in launch/batch.py. `set -u` and `set -e` are left out, because the site's lines (modules,
 # conda) run in this shell.
 

@@ -43,7 +43,7 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
-ADDED = {"task=age", "source=named_faces"}  # by docs/new_task.md: run in a copy, below
+ADDED = {"task=age_gender", "source=named_faces"}  # by docs/new_task.md: run in a copy, below
 CASES = [
     pytest.param(words, id=f"{page.name}-{' '.join(words)[:60]}")
     for page in PAGES
@@ -253,7 +253,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = re.findall(
         r"^`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```$", NEW_TASK.read_text(), re.MULTILINE | re.DOTALL
     )
-    assert [Path(name).stem for name, _ in files] == ["named_faces", "age", "age", "age_plan"]
+    stems = [Path(name).stem for name, _ in files]
+    assert stems == ["named_faces", "age_gender", "age_gender", "age_gender_plan"]
     for name, text in files:
         assert not (root / name).exists()
         (root / name).write_text(text)
@@ -294,14 +295,14 @@ def smaller(command: str, *changes: str, nth: int = 0) -> list[str]:
 def smoke_words(root: Path) -> list[str]:
     import yaml
 
-    block = yaml.safe_load((root / "launch" / "conf" / "task" / "age.yaml").read_text())["smoke"]
+    block = yaml.safe_load((root / "launch" / "conf" / "task" / "age_gender.yaml").read_text())["smoke"]
     return [f"{key}={value}" for key, value in block.items()]
 
 
 def test_the_new_task_has_a_plan_and_refuses(checkout: Path):
     words = smaller("submit")
     plan = rostro(checkout, *words)
-    assert re.search(r"task age\s+trunk=googlenet", plan)
+    assert re.search(r"task age_gender\s+trunk=googlenet", plan)
     samples = json.loads((checkout / "shards" / "faces" / "train" / "manifest.json").read_text())["samples"]
     assert f"{samples} images" in plan
     with pytest.raises(AssertionError, match=r"error: task.trunk=large is not known: use googlenet or small"):
@@ -309,8 +310,9 @@ def test_the_new_task_has_a_plan_and_refuses(checkout: Path):
 
 
 def test_the_new_task_trains(checkout: Path):
-    rostro(checkout, *smaller("submit", *smoke_words(checkout), "name=age", "data.backend=host", nth=1))
-    run = checkout / "runs" / "age"
+    small = (*smoke_words(checkout), "name=age_gender", "data.backend=host")
+    rostro(checkout, *smaller("submit", *small, nth=1))
+    run = checkout / "runs" / "age_gender"
     status = json.loads((run / "status.json").read_text())
     assert (status["state"], status["clock"]) == ("finished", 256)
     assert 0 < status["metrics"]["age/mae"] < 200
@@ -326,7 +328,7 @@ def test_the_new_task_trains(checkout: Path):
     assert "mae_gap_race" in report["evaluators"]["age"]["scalars"] or "no gap" in out
     rostro(checkout, *smaller("predict", f"in={checkout / 'data' / 'faces' / 'part1'}"))
     header = "image,age,gender,gender_confidence\n"
-    assert (checkout / "ages" / "predictions.csv").read_text().startswith(header)
+    assert (checkout / "predicted" / "predictions.csv").read_text().startswith(header)
 
 
 @pytest.mark.slow

@@ -185,10 +185,13 @@ class EvalLoader:
         ahead: int = 2,
         fields: Sequence[str] = (),
         device_id: int | None = None,
+        ids: np.ndarray | None = None,
     ) -> None:
+        """ids: of the samples, in order (None = the whole set)."""
         if batch < 1:
             raise UserError(f"eval.batch={batch} is not positive: use eval.batch=64")
-        self._blocks = evaluation_blocks(len(shards), batch, rank, world)
+        blocks = evaluation_blocks(len(shards) if ids is None else len(ids), batch, rank, world)
+        self._blocks: list[Any] = blocks if ids is None else [ids[block] for block in blocks]
         self._requests = RequestBuilder(shards, fields, view=view)
         self._options: dict[str, Any] = {
             "images": batch,

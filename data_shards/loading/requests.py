@@ -101,9 +101,9 @@ class RequestBuilder:
         ids, sets = slots.ids.reshape(-1), slots.sets.reshape(-1)
         return replace(job, served=self.twins.serve(ids, sets, job.plan.placed))
 
-    def evaluation(self, rows: range) -> DecodeRequest:
-        """The job of consecutive rows of the first set: nothing random. Raises as `training`."""
-        ids = np.arange(rows.start, rows.stop, dtype=np.int64)
+    def evaluation(self, rows: range | np.ndarray) -> DecodeRequest:
+        """The job of some rows of the first set: nothing random. Raises as `training`."""
+        ids = np.asarray(rows, np.int64)
         slots = Slots(ids[:, None], np.zeros((len(ids), 1), np.int8), ids, np.zeros(len(ids), bool))
         sizes = self._sizes(slots)
         return self._job(slots, sizes, views.still(self.view, sizes[:, 0, 0], sizes[:, 0, 1]))

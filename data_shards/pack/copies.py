@@ -19,7 +19,7 @@ READERS = 8  # threads
 def with_copies_together(
     source: Source, identities: Mapping[str, Sequence[Sample]]
 ) -> dict[str, list[Sample]]:
-    """Return the identities with a group for those images of unknown people whose bytes are equal.
+    """Return the identities with a group for images of unknown people whose bytes are equal.
 
     The group is named after the first of their paths. Only files of equal size are read; a sample that has
     a group or an official split keeps it, and one that cannot be read is left to the packer.
@@ -27,7 +27,8 @@ def with_copies_together(
     alike: dict[int, list[str]] = {}
     for name, members in identities.items():
         sample = members[0]
-        if is_unknown(name) and sample.num_bytes and not (sample.group or sample.split):
+        alone = is_unknown(name) or not source.cluster
+        if alone and sample.num_bytes and not (sample.group or sample.split):
             alike.setdefault(sample.num_bytes, []).append(name)
     names = [name for several in alike.values() if len(several) > 1 for name in several]
     with ThreadPoolExecutor(READERS) as pool:

@@ -110,6 +110,12 @@ def read_file(path: str) -> bytes:
         os.close(fd)
 
 
+def netpbm(image: np.ndarray) -> bytes:
+    """The file of uint8 [h, w, 1] (PGM) or [h, w, 3] RGB (PPM), for a source that makes its images."""
+    height, width, channels = image.shape
+    return b"P%d %d %d 255\n" % (5 if channels == 1 else 6, width, height) + image.tobytes()
+
+
 def walk(root: str) -> Iterator[WalkedFile]:
     """All files below root, for a source of another layout: path from root, size, why it is unfit."""
     return Walk(root).below("")

@@ -13,7 +13,7 @@ from data_shards import sources
 from data_shards.errors import UserError
 from data_shards.sources.base import Source
 
-HELPERS = ("base", "registry", "walk", "celeba_lists")
+HELPERS = ("base", "registry", "walk", "celeba_lists", "class_folders", "fer2013_csv")
 
 
 def source_names() -> list[str]:

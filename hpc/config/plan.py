@@ -22,7 +22,7 @@ from hpc.config.types import near, shown
 Roles = Mapping[str, tuple[str, ...]]
 Counts = Callable[[Config, Mapping[str, Any]], tuple[int, float]]
 CoreRate = Callable[[Config, Mapping[str, Any]], float]
-OF_KEYS = ("keys", "roles")  # what a plan may state by a function of the task's keys
+OF_KEYS = ("keys", "roles", "labels")  # what a plan may state by a function of the task's keys
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,12 @@ def _one_image(config: Config) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """The statements of a task. KEYS and roles may be functions of the keys of `config.task`.
+    """The statements of a task. KEYS, roles and labels may be functions of the keys of `config.task`.
 
     roles: set -> the labels that it must hold, for each set that the task uses: `age`, or `age:value` for one
         of that kind only
+    labels: label -> its Field (data_shards/shard_format/schema.py), for each whose classes or bits the job
+        states itself; the faces that an audit draws have them
     engines: under which the task may run: `ddp`, `flat`, `deepspeed` (any stage of ZeRO), `deepspeed:1`
     controls: parts of the state (optim, ema, task) whose loss an audit must notice (None = what there is)
     elastic: whether a run that is resumed on another number of ranks ends with the same weights but for
@@ -72,6 +74,7 @@ class Plan:
 
     name: str  # of the job
     keys: Mapping[str, Rule] = field(default_factory=dict)  # of the yaml's block `task`: KEYS of the module
+    labels: Mapping[str, Any] = field(default_factory=dict)
     roles: Roles = field(default_factory=lambda: {"train": (), "val": (), "eval": ()})
     engines: tuple[str, ...] = ("ddp", "flat", "deepspeed")
     controls: tuple[str, ...] | None = None

@@ -19,6 +19,7 @@ from hpc.distributed.comm import Comm
 from hpc.evaluation import report as report_file
 from hpc.evaluation import run as evaluation
 from hpc.evaluation.base import Evaluator, JudgedSet, Report, Request
+from hpc.inference.explain import add_sheets
 from hpc.inference.predictor import Predictor
 from hpc.metrics.groups import Groups, groups_of
 
@@ -98,6 +99,7 @@ def _judge_together(
         name: evaluation.figures(each, comm, groups=groups, rounds=request.rounds)
         for name, each in evaluators.items()
     }
+    add_sheets(model, shards, evaluators, reports)
     notes = _notes(model, request, same=same)
     place = f"{shards.name} {shards.manifest.get('split') or ''}".strip()
     for name, each in evaluators.items():

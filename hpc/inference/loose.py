@@ -45,21 +45,21 @@ class LooseBlock:
     rejected: list[tuple[str, str]]  # file, reason
 
 
-def find_images(place: Path, *, but: Path | None = None) -> tuple[Path, list[str]]:
+def find_images(place: Path, *, but: Sequence[Path] = ()) -> tuple[Path, list[str]]:
     """Return a folder and the image files below it, sorted; of a file its folder and its name.
 
-    Raises UserError where there are none. Links to folders are not followed. but: a folder to leave out,
-    such as the one where an earlier prediction has drawn.
+    Raises UserError where there are none. Links to folders are not followed. but: folders to leave out, such
+    as the ones where an earlier prediction has drawn.
     """
     if place.is_file():
         return place.parent, [place.name]
     if not place.is_dir():
         raise UserError(f"in={place} does not exist: give an image, a folder of images or a packed set")
-    left_out = but.resolve() if but else None
+    left_out = [folder.resolve() for folder in but]
     files = [
         os.path.relpath(os.path.join(folder, name), place)
         for folder, _, names in os.walk(place)
-        if left_out is None or not Path(folder).resolve().is_relative_to(left_out)
+        if not any(Path(folder).resolve().is_relative_to(each) for each in left_out)
         for name in names
         if name.lower().endswith(SUFFIXES) and not name.startswith(".")
     ]

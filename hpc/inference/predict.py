@@ -7,7 +7,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,13 +22,15 @@ from data_shards.loading.loader import EvalLoader
 from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import views
+from hpc.inference import gradcam
+from hpc.inference.explain import panels
 from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
 from hpc.inference.names import learn_names
 from hpc.inference.predictor import BATCH, Predictor
 from hpc.task import Rendered
 
 DRAWN = 256  # pixels: a smaller square is enlarged before it is drawn on
-DRAWINGS = "drawn"  # folder of them, below out=
+DRAWINGS, EXPLAINED = "drawn", "explained"  # folders of pictures, below out=
 QUALITY = 92  # of drawn JPEGs
 
 
@@ -48,28 +50,35 @@ def predict(
     *,
     format: str = "csv",
     draw: bool = False,
+    explain: bool = False,
     threads: int = 0,
     exact: bool = False,
     progress: Callable[[str, Any], Iterable[Any]] = lambda text, blocks: blocks,
 ) -> Predicted:
     """Predict all images of `place` (a file, a folder, a packed set); write `out`/predictions.csv or .json.
 
-    draw: also write each image with its prediction to `out`/drawn. Files that are no usable images are
-    listed in `out`/rejected.csv. threads: that decode (0 = one a core). exact: decode large JPEGs whole.
-    Raises UserError.
+    draw: also write each image with its prediction to `out`/drawn. explain: also write to `out`/explained
+    what in it speaks for each answer. Files that are no usable images are listed in `out`/rejected.csv.
+    threads: that decode (0 = one a core). exact: decode large JPEGs whole. Raises UserError.
     """
     learn_names(model)
-    drawn = out / DRAWINGS
-    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact, but=drawn)
+    if explain:
+        gradcam.check(model)
+    drawn, explained = out / DRAWINGS, out / EXPLAINED
+    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact, but=(drawn, explained))
     out.mkdir(parents=True, exist_ok=True)
     done = Predicted(out / f"predictions.{format}")
     with _Writer(done.file, format) as writer:
         for block in progress("predicting", blocks):
             done.rejected += block.rejected
+            pictures = panels(model, block.images) if explain else iter(())
             for name, image, rendered in render(model, block):
                 writer.write(name, rendered.record)
                 if draw:
                     _draw(drawn / f"{name}.jpg", image, rendered)
+                if explain:
+                    picture, lines = next(pictures)
+                    _write_jpeg(explained / f"{name}.jpg", captioned(picture, {"overlays": ", ".join(lines)}))
                 if rendered.label:
                     write_bytes(_below(out / "labels" / f"{name}.txt"), rendered.label.encode())
             done.images += len(block.files)
@@ -77,7 +86,7 @@ def predict(
     return done
 
 
-def _blocks(model: Predictor, place: Path, threads: int, exact: bool, *, but: Path) -> Any:
+def _blocks(model: Predictor, place: Path, threads: int, exact: bool, *, but: Sequence[Path]) -> Any:
     view = views.evaluation(model.config, model.config.data.size)
     if view.halves:
         raise UserError(
@@ -186,7 +195,10 @@ def _below(path: Path) -> Path:
 
 
 def _draw(path: Path, image: np.ndarray, rendered: Rendered) -> None:
-    drawn = rendered.image if rendered.image is not None else captioned(image, rendered.record)
+    _write_jpeg(path, rendered.image if rendered.image is not None else captioned(image, rendered.record))
+
+
+def _write_jpeg(path: Path, drawn: np.ndarray) -> None:
     _, data = cv2.imencode(
         ".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     )

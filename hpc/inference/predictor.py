@@ -32,6 +32,7 @@ from hpc.training import seeding
 from hpc.training.helpers import build_helpers
 
 BATCH = 64  # images at a time
+UNTRAINED = "untrained"  # in the place of the name of weights
 PARTS = ("player", "ema")  # of a checkpoint: the optimizer's state is the largest of all
 
 
@@ -43,14 +44,16 @@ class Predictor:
     nets: dict[str, nn.Module]
     config: Config
     run: Path
-    clock: int  # images seen (0 = untrained)
+    clock: int  # images seen (0 = untrained, or trained elsewhere)
     weights: str  # ema | raw | untrained
     meta: dict[str, Any]  # manifest of the checkpoint
 
     @property
     def name(self) -> str:
         """Name the run and which of its weights, for tables."""
-        return f"{self.run.name} at {self.clock:,} ({self.weights})" if self.clock else "untrained network"
+        if self.weights == UNTRAINED:
+            return "untrained network"
+        return f"{self.run.name} at {self.clock:,} ({self.weights})" if self.clock else self.run.name
 
     def predict(self, images: np.ndarray, placed: Placed | None = None) -> dict[str, Any]:
         """Return the task's outputs for images uint8 [n, h, w, 3] (RGB), which are `placed` in their files.
@@ -64,7 +67,7 @@ class Predictor:
         return {key: _joined([part[key] for part in parts]) for key in parts[0]}
 
     def _block(self, images: np.ndarray, placed: Placed | None) -> dict[str, Any]:
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(_device()).permute(0, 3, 1, 2)
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device()).permute(0, 3, 1, 2)
         batch = Batch.of_images(tensor.float().div_(127.5).sub_(1.0), placed)
         with torch.inference_mode():
             outputs = self.task.predict(self.nets, batch)
@@ -107,7 +110,7 @@ def _joined(parts: list[Any]) -> Any:
     return list(itertools.chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
 
 
-def _device() -> torch.device:
+def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -154,8 +157,8 @@ def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:
 
 def _ready(task: Task, nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
     with seeding.seeded(config.seed):
-        helpers = build_helpers(task, nets, _device())
-    return {name: net.to(_device()).eval().requires_grad_(False) for name, net in nets.items()} | helpers
+        helpers = build_helpers(task, nets, device())
+    return {name: net.to(device()).eval().requires_grad_(False) for name, net in nets.items()} | helpers
 
 
 def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto") -> Predictor:
@@ -199,9 +202,7 @@ def _load(nets: dict[str, nn.Module], saved: store.Checkpoint, *, averaged: bool
 def untrained(trained: Predictor) -> Predictor:
     """Build the same networks with the initial weights of their run's seed."""
     task, nets = _build(trained.config)
-    return Predictor(
-        task, _ready(task, nets, trained.config), trained.config, trained.run, 0, "untrained", {}
-    )
+    return Predictor(task, _ready(task, nets, trained.config), trained.config, trained.run, 0, UNTRAINED, {})
 
 
 class ImageBlocks:

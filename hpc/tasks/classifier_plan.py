@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_shards.errors import UserError
+from data_shards.shard_format.schema import Field
 from hpc.config.heads import RULES, kind_of, names_of
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
@@ -19,9 +20,7 @@ def KEYS(keys: Mapping[str, Any]) -> dict[str, Rule]:
     rules = {
         "backbone": Rule("network below the heads", one_of=names.NAMES),
         "width": Rule("channels of the backbone's first stage, where it takes one; 0: its own", least=0),
-        "backbone_lr": Rule(
-            "factor of the learning rate of the backbone, beside that of heads", above=0
-        ),
+        "backbone_lr": Rule("factor of the learning rate of the backbone, beside that of heads", above=0),
         "dropout": Rule("share of the features that a step leaves out", least=0, below=1),
         "augment.mixup": Rule("alpha of mixup, which blends two images; 0: none", least=0),
         "augment.cutmix": Rule("alpha of cutmix, which pastes a rectangle; 0: none", least=0),
@@ -39,6 +38,20 @@ def roles(keys: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Return the labels that the sets must hold: those of the heads."""
     fields = tuple(f"{field}:{kind_of(head)}" for field, head in keys.get("heads", {}).items())
     return dict.fromkeys(("train", "val", "eval"), fields)
+
+
+def labels(keys: Mapping[str, Any]) -> dict[str, Field]:
+    """Return the labels of the heads as a set of this job states them."""
+    return {field: _field(head) for field, head in keys.get("heads", {}).items()}
+
+
+def _field(head: Mapping[str, Any]) -> Field:
+    names_given, kind = names_of(head), kind_of(head)
+    if kind == "class":
+        return Field("class", "i4", names=names_given)
+    if kind == "bits":
+        return Field("bits", "i1", (len(names_given),), names=names_given)
+    return Field("value", "i4")
 
 
 def unit(config: Config) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -98,9 +99,12 @@ class Auditor:
         from data_shards.pack.pack import pack
         from data_shards.pack.request import Request
         from data_shards.sources.registry import open_source, source_module
+        from launch.audit.faces import LabelledFaces
 
         options = source_module("procedural").OPTIONS | {"identities": 24, "per_identity": 8, "size": 32}
-        source = open_source("procedural", "", options=options)
+        source: Any = open_source("procedural", "", options=options)
+        if own := plan_of_task(self.task).labels:
+            source = LabelledFaces(source, own)
         pack(
             source,
             self.folder / "shards",

@@ -11,6 +11,9 @@ OPTIONS = {
     "out": Option("", "folder to write", placeholder="FOLDER"),
     "format": Option("csv", "of the predictions: one line an image", choices=("csv", "json")),
     "draw": Option(False, "true: also out/drawn, each image with its prediction"),
+    "explain": Option(
+        False, "true: also out/explained, each image with what in it speaks for each answer (Grad-CAM)"
+    ),
     "checkpoint": Option("best", "best | last | a clock"),
     "weights": Option(
         "auto", "ema | raw | auto: the average where the run kept one", choices=("ema", "raw", "auto")
@@ -48,7 +51,13 @@ def main(argv: list[str]) -> int:
     if not place.exists():
         raise UserError(f"in={place} does not exist: give an image, a folder of images or a packed set")
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
-    options = {"format": keys.format, "draw": keys.draw, "threads": keys.threads, "exact": keys.exact}
+    options = {
+        "format": keys.format,
+        "draw": keys.draw,
+        "explain": keys.explain,
+        "threads": keys.threads,
+        "exact": keys.exact,
+    }
     done = predict(model, place, out, progress=track, **options)
     print(f"{done.file}: {done.images:,} images by {model.name}")
     if done.rejected:

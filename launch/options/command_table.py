@@ -41,6 +41,7 @@ COMMANDS = {  # name: (module, one line)
     "compare": ("launch.commands.compare", "put runs of one task into a table, mean and spread over seeds"),
     "verify": ("launch.commands.verify", "tell whether two images show the same person"),
     "export": ("launch.commands.export", "write the network of a run as safetensors and ONNX"),
+    "convert": ("launch.commands.convert", "make a run of weights that were published elsewhere"),
     "doctor": (
         "launch.commands.doctor",
         "report what this machine and its SLURM have, what harms runs, what to type",

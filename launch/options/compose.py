@@ -134,9 +134,10 @@ def _tree(task: str) -> dict[str, Any]:
 def smoke_asked(words: Sequence[str]) -> bool:
     """Return whether the last `smoke=` of the words is true."""
     last = next((word[6:] for word in reversed(words) if word.startswith("smoke=")), "false")
-    if last not in ("true", "false"):
+    asked = last.lower()  # a sweep's words have gone through Hydra, which writes True
+    if asked not in ("true", "false"):
         raise UserError(f"smoke={last} is not true or false: type for example smoke=true")
-    return last == "true"
+    return asked == "true"
 
 
 def _typed_groups(words: Sequence[str]) -> Iterator[tuple[str, Any]]:

@@ -71,7 +71,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
 
     Returns {"train": ShardSet, "val": ..., "eval": ...}, each where it is read by index.
 
-    opened: folder -> set, of a sweep, whose runs of one task share what they read (None = a single run)
+    opened: folder -> set, of a sweep, whose runs share what they read (None = a single run)
     """
     data, world = config.data, config.procs * config.nodes
     if not data.train:
@@ -83,6 +83,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
         raise UserError(
             f"{where}: type data.train=FOLDER" + (", or export ROSTRO_SHARDS=FOLDER" if data.set else "")
         )
+    from data_shards.shard_format.manifest import check_fields
     from data_shards.shard_format.shard_set import ShardSet  # numpy: not needed for a plan without data
 
     opened = {} if opened is None else opened
@@ -97,9 +98,12 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
             )
         if not os.listdir(folder):
             raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
+        fields = data_order.stated_of_set(data, plan, split)
         try:
-            if folder not in opened:
-                opened[folder] = ShardSet.open(folder, fields=data_order.stated_of_set(data, plan, split))
+            if folder in opened:  # for another run, perhaps of another job
+                check_fields(opened[folder].folder, opened[folder].manifest, fields)
+            else:
+                opened[folder] = ShardSet.open(folder, fields=fields)
             sets[split] = opened[folder]
         except UserError as error:
             raise UserError(f"data.{split}={error}") from None

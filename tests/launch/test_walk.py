@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from hpc.config.plan import kind_of
 from hpc.inference.predictor import load_run
 from launch.cli import main
 from launch.commands.audit_resume import Case
+from launch.options.compose import task_yaml
 from launch.options.conf import choices
 from tests.support import tiny
 from tests.support.ranks import launch
@@ -57,7 +59,7 @@ def test_a_job_walks(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    walker = walker_of(job, tmp_path, packed(job.data))
+    walker = walker_of(job, tmp_path, packed(job.data) if job.data else None)
     passed = audited(walker, "1,2")
     said = capsys.readouterr().out
     assert passed, said
@@ -82,8 +84,30 @@ def test_a_job_walks(
     assert len(list((out / "drawn").iterdir())) == 2
 
 
-def test_every_job_of_the_project_walks() -> None:
-    assert set(REAL) <= {job.task for job in JOBS}
+@pytest.mark.parametrize("task", sorted(set(REAL) - {job.task for job in JOBS}))
+def test_a_job_of_a_kind_that_walks_is_as_exact(
+    task: str, loose: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its yaml trains, is killed, resumed and audited on 2 ranks, judged on 1 and 2, and predicts."""
+    walker = walker_of(Job(task, "", engine="ddp"), tmp_path, None)
+    assert audited(walker, "2", short=True), capsys.readouterr().out
+    run = tmp_path / "runs" / "straight0"
+    copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
+    alone, both = (launch(judged, world, str(folder)) for world, folder in ((1, copy), (2, run)))
+    assert alone[0] == both[0] == both[1]
+    assert alone[0]
+    assert all(np.isfinite(list(alone[0].values())))
+    assert main(["evaluate", str(run), "checkpoint=last", "bootstrap=0"]) == 0
+    out = tmp_path / "out"
+    assert main(["predict", str(run), f"in={loose}", f"out={out}", "format=json"]) == 0
+    for record in json.loads((out / "predictions.json").read_text()):
+        assert np.isfinite(list(numbers(record))).all()
+
+
+def test_every_kind_of_job_walks_whole() -> None:
+    walked = {job.task for job in JOBS}
+    kinds = {task: kind_of({"name": task} | task_yaml(task)["task"]) for task in REAL}
+    assert set(kinds.values()) == {kind for task, kind in kinds.items() if task in walked}
 
 
 @pytest.mark.slow
@@ -92,7 +116,7 @@ def test_an_exported_graph_predicts_as_the_run_does(
     job: Job, packed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    walker = walker_of(job, tmp_path, packed(job.data))
+    walker = walker_of(job, tmp_path, packed(job.data) if job.data else None)
     run = walker.straight("run", Case(1, job.engine, "host"))
     assert main(["export", str(run), f"out={tmp_path / 'net'}", "checkpoint=last"]) == 0
     model = load_run(run, checkpoint="last")

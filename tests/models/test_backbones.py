@@ -28,6 +28,28 @@ def test_a_trunk_takes_its_smallest_images_and_every_parameter_learns(name):
     assert [n for n, p in trunk.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
+# Side of the last feature map for images of the size that the backbone is made for
+MAPS = {"googlenet": 4, "small": 7, "resnet18": 7, "resnet34": 7, "resnet50": 7, "meso4": 32} | {
+    "mesoinception4": 32,
+    "vgg": 6,
+    "vgg_deep": 6,
+    "cnn": 8,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_map_is_a_grid_of_places(name):
+    torch.manual_seed(0)
+    trunk = build_trunk(name, 4 if BACKBONES[name].width else None)[0].eval()
+    seen = []
+    trunk.last_map.register_forward_hook(lambda _m, _i, output: seen.append(tuple(output.shape)))
+    size = BACKBONES[name].size
+    with torch.no_grad():
+        trunk(torch.rand(1, 3, size, size) * 2 - 1)
+    ((_, _, *sides),) = seen
+    assert sides == [MAPS[name]] * 2
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if BACKBONES[name].width])
 def test_the_width_stated_is_the_default(name):
     widths = (None, BACKBONES[name].width, BACKBONES[name].width // 2)

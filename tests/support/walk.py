@@ -38,7 +38,7 @@ class Job:
     """A row of the walk."""
 
     task: str
-    data: str  # one of SETS
+    data: str  # one of SETS; empty: procedural faces with the labels that the job states
     keys: tuple[str, ...] = ()  # as for `rostro submit`, over those of its yaml and SMALL
     engine: str = "flat"
     begins: tuple[str, ...] = ()  # keys beside init.run of the job that begins with a run of itself
@@ -57,6 +57,7 @@ JOBS = [
     Job("centres", "people", ("optim.name=sgd", "optim.lr=0.1")),
     Job("adapting", "people", engine="ddp", begins=("init.skip=[net.2.2.*]", "init.freeze=[net.2.0.*]")),
     Job("siamese", "people", ("batch=24", "norm_group=4"), engine="ddp"),
+    Job("face_attributes", "", ("batch=24",), engine="ddp"),
 ]
 
 
@@ -75,11 +76,13 @@ SETS: dict[str, Callable[[Path], None]] = {"people": _people, "scenes": _scenes,
 class Walker(Auditor):
     """The audit of one job in a folder that has `shards/`; its ranks execute this checkout."""
 
-    def __init__(self, job: Job, folder: Path, shards: Path, more: tuple[str, ...] = ()) -> None:
+    def __init__(self, job: Job, folder: Path, shards: Path | None, more: tuple[str, ...] = ()) -> None:
         super().__init__(job.task, folder, 0, (*SMALL, *job.keys, *more))
         self.job = job
-        if not (folder / "shards").exists():
-            (folder / "shards").symlink_to(shards)
+        if not job.data:
+            self.make_data()
+        elif not (folder / "shards").exists():
+            (folder / "shards").symlink_to(shards or "")
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         with mock.patch.object(snapshot, "copy_code", lambda code: code.symlink_to(runs.ROOT)):
@@ -101,7 +104,7 @@ def forked() -> Iterator[None]:
         yield
 
 
-def walker_of(job: Job, folder: Path, shards: Path) -> Walker:
+def walker_of(job: Job, folder: Path, shards: Path | None) -> Walker:
     """Return what audits the job; one that begins with another run has that run trained first."""
     first = Walker(job, folder, shards)
     if not job.begins:
@@ -110,14 +113,16 @@ def walker_of(job: Job, folder: Path, shards: Path) -> Walker:
     return Walker(job, folder, shards, (f"init.run={source}", *job.begins))
 
 
-def audited(walker: Walker, procs: str) -> bool:
+def audited(walker: Walker, procs: str, *, short: bool = False) -> bool:
     """Audit as `rostro audit-resume` does: with all controls, and a resume on another number of ranks.
 
     A job of one stage is killed inside a save and in an update, one that grows at its boundaries too.
+    short: without controls and other numbers of ranks, with one kill less
     """
     kills = 3 if len(plan_of_task(walker.task).stages(composed(walker.words))) > 1 else 2
-    keys = {"procs": procs, "engine": walker.job.engine, "stage": "", "backend": "host", "kills": kills}
-    return audit_resume.audit(walker, SimpleNamespace(**keys, controls=True, elastic=True))
+    keys = {"procs": procs, "engine": walker.job.engine, "stage": "", "backend": "host"}
+    keys |= {"kills": kills - short, "controls": not short, "elastic": not short}
+    return audit_resume.audit(walker, SimpleNamespace(**keys))
 
 
 def judged(comm: Comm, run: str) -> dict[str, Any]:

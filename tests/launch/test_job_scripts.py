@@ -1,0 +1,90 @@
+"""slurm/<job>.sh: one for each job, alike but for its name, and each alone starts what its yaml says."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc.cluster import slurm
+from hpc.runs.run_dir import RunDir
+from launch import batch
+from launch.options.compose import task_yaml
+from launch.options.conf import choices
+from launch.start import snapshot
+from tests.support.sets import pack_faces
+
+SLURM = Path(batch.__file__).parents[1] / "slurm"
+BODIES = ("job", "sandbox")  # scripts of that folder that are not those of a job
+JOBS = choices("task")
+
+
+def test_each_job_has_a_script() -> None:
+    scripts = {path.stem for path in SLURM.glob("*.sh")}
+    assert scripts - set(BODIES) == set(JOBS)
+    assert all(os.access(SLURM / f"{job}.sh", os.X_OK) for job in JOBS)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_scripts_differ_in_the_name_of_the_job_alone(job: str) -> None:
+    """Under sbatch a script is copied away from its folder, so that what finds the checkout is in each."""
+    lines, others = ((SLURM / f"{name}.sh").read_text().splitlines() for name in (job, "siamese"))
+    differing = [number for number, pair in enumerate(zip(lines, others, strict=True)) if len(set(pair)) > 1]
+    assert lines[1] == f"#SBATCH --job-name={job}"
+    assert f"sbatch slurm/{job}.sh" in lines[5].replace("--nodes=4 ", "")
+    assert f"data.set={task_yaml(job)['data']['set']} ".replace("lfw_train_112", "lfw") in lines[5]
+    assert lines[6].endswith(f"bash slurm/{job}.sh")
+    assert lines[-1] == f'exec bash "$here/slurm/job.sh" task={job} "$@"'
+    assert set(differing) <= {1, 5, 6, len(lines) - 1}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_script_asks_for_its_job_with_the_words_behind_it(job: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >{tmp_path}/asked\nexit {batch.STOPPED}\n')
+    python.chmod(0o755)
+    copy = tmp_path / "slurm_script"  # as slurmd runs it
+    copy.write_bytes((SLURM / f"{job}.sh").read_bytes())
+    given = {"PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": str(SLURM), "SLURM_JOB_ID": "7"}
+    given |= {"HOME": str(tmp_path), "ROSTRO_PYTHON": str(python)}
+    done = subprocess.run(["bash", str(copy), "name=a b"], env=given, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == ["-m", "launch.batch", "start", f"task={job}", "name=a b"]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of packed sets, into which a job's own is packed if it is not there yet."""
+    shards = tmp_path_factory.mktemp("shards")
+
+    def with_set_of(job: str) -> Path:
+        folder = shards / task_yaml(job)["data"]["set"]
+        if not folder.exists():
+            pack_faces(folder, "face_attributes" if folder.name == "utkface" else job)
+        return shards
+
+    return with_set_of
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_alone_it_starts_the_real_configuration(
+    job: str, packed: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "ROSTRO_"))]:
+        monkeypatch.delenv(name)
+    shards = packed(job)
+    given = {"SLURM_JOB_ID": "7", "ROSTRO_BINDING": str(tmp_path / "bound"), "ROSTRO_SHARDS": str(shards)}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm, "ask", lambda *words, timeout=0.0: None)
+    monkeypatch.setattr(snapshot, "copy_code", lambda code: code.mkdir())
+    monkeypatch.chdir(tmp_path)
+    assert batch.main(["start", f"task={job}"]) == 0
+    config, yaml = RunDir(Path((tmp_path / "bound").read_text().strip())).config(), task_yaml(job)
+    assert config.data.train == str(shards / yaml["data"]["set"] / "train")
+    assert config.data.eval == str(shards / yaml["data"]["set"] / "eval")
+    assert (config.images, config.batch) == (int(yaml["images"]), yaml["batch"])
+    assert config.data.size == yaml["data"]["size"]
+    assert config.task == yaml["task"]

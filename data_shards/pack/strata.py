@@ -57,8 +57,8 @@ def refuse_one_sided(
         if len(found) < len(set().union(*classes.values())):
             lacking = next(name for number, name in enumerate(field.names) if number not in found)
             raise UserError(
-                f"holdout={holdout:g} val={val:g}: no {visible(lacking)} falls into {split}, which is decided "
-                "by a hash of each name alone; add holdout.exact=true, or type another seed= or larger shares"
+                f"holdout={holdout:g} val={val:g}: no {visible(lacking)} falls into {split}, by a hash of "
+                "each name alone; add holdout.exact=true, or type another seed= or larger shares"
             )
 
 

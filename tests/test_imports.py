@@ -21,8 +21,8 @@ LEVELS = {
         ("pack",),
     ),
     "models": (
-        ("names", "grid", "googlenet"),
-        ("small", "resnet", "mesonet", "vgg", "cnn"),
+        ("names", "resolution", "grid", "googlenet"),
+        ("small", "resnet", "mesonet", "vgg", "cnn", "dcgan", "vae"),
         ("backbones",),
         ("siamese",),
     ),

@@ -23,6 +23,7 @@ LEVELS = {
     "models": (
         ("names", "resolution", "grid", "googlenet"),
         ("small", "resnet", "mesonet", "vgg", "cnn", "dcgan", "vae"),
+        ("pix2pix",),
         ("backbones",),
         ("siamese",),
     ),

@@ -24,6 +24,7 @@ LEVELS = {
         ("names", "resolution", "grid", "googlenet"),
         ("small", "resnet", "mesonet", "vgg", "cnn", "dcgan", "vae"),
         ("pix2pix",),
+        ("cyclegan",),
         ("backbones",),
         ("siamese",),
     ),

@@ -21,10 +21,10 @@ LEVELS = {
         ("pack",),
     ),
     "models": (
-        ("names", "resolution", "grid", "googlenet"),
+        ("names", "resolution", "grid", "googlenet", "equalised"),
         ("small", "resnet", "mesonet", "vgg", "cnn", "dcgan", "vae"),
-        ("pix2pix",),
-        ("cyclegan",),
+        ("pix2pix", "progan"),
+        ("cyclegan", "stylegan"),
         ("backbones",),
         ("siamese",),
     ),

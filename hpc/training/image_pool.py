@@ -1,9 +1,9 @@
 """Earlier generated images, some of which a judge sees in place of new ones. One pool for all ranks.
 
 Shrivastava et al., Learning from simulated and unsupervised images through adversarial training (2017,
-section 2.3), as CycleGAN uses it (Zhu et al. 2017, section 4): half of the new images each take the place of a
-kept one, which is judged instead of them. What is kept, and where, is a function of the positions alone, so that
-any number of ranks and micro batches judges the same images.
+section 2.3), as CycleGAN uses it (Zhu et al. 2017, section 4): half of the new images each take the place of
+a kept one, which is judged instead of them. What is kept, and where, is a function of the positions alone, so
+that any number of ranks and micro batches judges the same images.
 """
 
 from dataclasses import dataclass

@@ -34,21 +34,19 @@ class _Equalised(nn.Module):
     rate: factor of the effective learning rate of weights and biases
     """
 
-    def __init__(self, shape: tuple[int, ...], fan_in: int, *, gain: float, rate: float, bias: float) -> None:
+    def __init__(self, shape: tuple[int, ...], fan_in: int, *, gain: float, rate: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(shape) / rate)
-        self.bias = nn.Parameter(torch.full(shape[:1], bias / rate))
         self.rate = rate
         self.scale = gain / math.sqrt(fan_in) * rate
 
 
 class Dense(_Equalised):
-    """[n, inputs] -> [n, outputs]. `bias`: its first value."""
+    """[n, inputs] -> [n, outputs]."""
 
-    def __init__(
-        self, inputs: int, outputs: int, *, gain: float = HE, rate: float = 1.0, bias: float = 0.0
-    ) -> None:
-        super().__init__((outputs, inputs), inputs, gain=gain, rate=rate, bias=bias)
+    def __init__(self, inputs: int, outputs: int, *, gain: float = HE, rate: float = 1.0) -> None:
+        super().__init__((outputs, inputs), inputs, gain=gain, rate=rate)
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
@@ -57,13 +55,15 @@ class Dense(_Equalised):
 class Conv(_Equalised):
     """[n, inputs, h, w] -> [n, outputs, h, w], kernel x kernel with zeros around."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, gain: float = HE) -> None:
-        super().__init__((outputs, inputs, kernel, kernel), inputs * kernel**2, gain=gain, rate=1.0, bias=0.0)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, gain: float = HE, bias: bool = True
+    ) -> None:
+        super().__init__((outputs, inputs, kernel, kernel), inputs * kernel**2, gain=gain)
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.padding = kernel // 2
 
-    def forward(self, x: Tensor, *, bias: bool = True) -> Tensor:
-        """Convolve; `bias=False` leaves the bias to the caller."""
-        return F.conv2d(x, self.weight * self.scale, self.bias if bias else None, padding=self.padding)
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
 
 
 class FromLatents(_Equalised):
@@ -73,7 +73,8 @@ class FromLatents(_Equalised):
     """
 
     def __init__(self, latents: int, outputs: int) -> None:
-        super().__init__((outputs, latents, BASE, BASE), latents * BASE**2, gain=HE, rate=1.0, bias=0.0)
+        super().__init__((outputs, latents, BASE, BASE), latents * BASE**2, gain=HE)
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, z: Tensor) -> Tensor:
         x = z @ (self.weight * self.scale).transpose(0, 1).flatten(1)

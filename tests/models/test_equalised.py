@@ -38,7 +38,7 @@ def test_weights_have_unit_variance_over_the_rate_and_outputs_he_s(rate):
 
 
 @pytest.mark.parametrize(
-    "layer", [Conv(8, 6, 3), Conv(8, 6, 1, gain=1.0), Dense(12, 5), Dense(12, 5, bias=1.0)]
+    "layer", [Conv(8, 6, 3), Conv(8, 6, 1, gain=1.0), Dense(12, 5), Conv(8, 6, 3, bias=False)]
 )
 def test_a_layer_is_the_plain_one_with_scaled_weights(layer):
     x = draw(2, 12) if isinstance(layer, Dense) else draw(2, 8, 5, 5)

@@ -18,6 +18,6 @@ def without_gradient(net: nn.Module) -> set[str]:
     parts: dict[str, bool] = {}
     for name, parameter in net.named_parameters():
         words = name.split(".")
-        part = ".".join(words[:2]) if words[1].isdigit() else words[0]
+        part = ".".join(words[:2]) if words[1:] and words[1].isdigit() else words[0]
         parts[part] = parts.get(part, False) or parameter.grad is not None
     return {part for part, has in parts.items() if not has}

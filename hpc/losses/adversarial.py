@@ -1,8 +1,8 @@
 """Losses of generators and their judges, slopes of judges, and what else pulls images together.
 
 Scores are what a judge gives: [n], or a map [n, 1, h, w] of patches, high = real, without a sigmoid. Every
-function returns the mean over the batch that it is given, as `Task.loss` does. Random numbers come from outside,
-so that a sample has the same ones on any rank.
+function returns the mean over the batch that it is given, as `Task.loss` does. Random numbers come from
+outside, so that a sample has the same ones on any rank.
 """
 
 from collections.abc import Callable

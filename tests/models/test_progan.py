@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hpc.losses import adversarial
 from models.equalised import halve, pixel_norm
 from models.progan import Discriminator, Generator, top_level
 from tests.support.counts import parameters
@@ -87,6 +88,29 @@ def test_the_judge_sees_groups_alone_differentiates_twice_and_reads_nothing(blur
     assert net.blocks[0].first.weight.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="3 images do not hold whole groups of 2"):
         net(x[:3], 2)
+
+
+@pytest.mark.parametrize("penalty", ["r1", "slope_penalty"])
+def test_slopes_of_whole_groups_are_those_of_the_batch(penalty):
+    """Gradients of the weights, so that ranks and micro batches of whole groups change nothing."""
+    torch.manual_seed(0)
+    net = Discriminator(8, width=4, group=2).double()
+    real, fake, noise = draw(8, 3, 8, 8).double(), draw(8, 3, 8, 8, seed=2).double(), draw(8, 1, seed=3)
+
+    def gradients(rows):
+        if penalty == "r1":
+            points = real[rows].clone().requires_grad_()
+            loss = adversarial.r1(net(points, 1, 0.5), points)
+        else:
+            points = adversarial.between(real[rows], fake[rows], noise[rows]).double()
+            loss = adversarial.slope_penalty(net(points, 1, 0.5), points)
+        found = torch.autograd.grad(loss, [*net.parameters()], allow_unused=True)
+        return torch.cat([slope.flatten() for slope in found if slope is not None])
+
+    whole = gradients(slice(None))
+    parts = torch.stack([gradients(slice(low, low + 2)) for low in range(0, 8, 2)]).mean(0)
+    assert whole.abs().max() > 0
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-7)
 
 
 def test_a_resolution_is_a_power_of_two_up_to_1024():

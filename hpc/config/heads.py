@@ -49,13 +49,10 @@ def kind_of(head: Mapping[str, Any]) -> str:
 
 def outputs_of(head: Mapping[str, Any]) -> int:
     """Return how many numbers the network gives for a head."""
-    kind = kind_of(head)
-    if kind == "class":
-        return 1 if head["loss"] == "sigmoid" else len(head["classes"])
-    if kind == "bits":
-        return len(head["names"])
-    span = round(head["high"] - head["low"])
-    return {"l1": 1, "ordinal": span, "distribution": span + 1}[head["loss"]]
+    if kind_of(head) == "value":
+        span = round(head["high"] - head["low"])
+        return {"l1": 1, "ordinal": span, "distribution": span + 1}[head["loss"]]
+    return 1 if head["loss"] == "sigmoid" else len(names_of(head))
 
 
 def names_of(head: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ class Head:
     """One label of each image. `outputs`: how many numbers the network gives for it."""
 
     def __init__(self, field: str, keys: Mapping[str, Any]) -> None:
-        self.field, self.keys, self.outputs = field, keys, outputs_of(keys)
+        self.field, self.keys = field, keys
+        self.outputs = outputs_of(keys)
         self.weight = float(keys["weight"])  # of its loss in the sum over the heads
 
     def balance(self, column: Any) -> list[float]:

@@ -9,7 +9,6 @@ from hpc.config.heads import RULES, kind_of, names_of, outputs_of
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
 from hpc.config.types import shown
-from models import counts as backbones
 from models import names
 
 UNIT = 8  # images among which mixup and cutmix find partners
@@ -61,18 +60,20 @@ def unit(config: Config) -> int:
     return UNIT if augment["mixup"] or augment["cutmix"] else 1
 
 
-def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
-    """Return the parameters of the network, and the fp32 bytes that an image keeps for backward."""
-    keys = config.task
-    name, width = keys["backbone"], keys["width"] or None
-    outputs = sum(outputs_of(head) for head in keys["heads"].values())
-    heads = (backbones.features(name, width) + 1) * outputs
-    return backbones.parameters(name, width) + heads, backbones.activations(name, width, config.data.size)
+def counts(config: Config) -> tuple[int, float]:
+    """Return the parameters of all networks and the fp32 bytes that one image keeps for backward."""
+    backbone = _backbone(config)
+    outputs = sum(outputs_of(head) for head in config.task["heads"].values())
+    return backbone.parameters + (backbone.features + 1) * outputs, backbone.activations
 
 
-def core_rate(config: Config, memory: Mapping[str, Any]) -> float:
+def core_rate(config: Config) -> float:
     """Return the images a second that one CPU core trains."""
-    return backbones.core_rate(config.task["backbone"], config.task["width"] or None, config.data.size)
+    return _backbone(config).rate
+
+
+def _backbone(config: Config) -> names.Cost:
+    return names.cost(config.task["backbone"], config.task["width"], config.data.size)
 
 
 def check(config: Config, sets: Mapping[str, Any]) -> None:

@@ -47,6 +47,14 @@ def kind_of(head: Mapping[str, Any]) -> str:
     return "class" if "classes" in head else "bits" if "names" in head else "value"
 
 
+def outputs_of(head: Mapping[str, Any]) -> int:
+    """Return how many numbers the network gives for a head."""
+    if kind_of(head) == "value":
+        span = round(head["high"] - head["low"])
+        return {"l1": 1, "ordinal": span, "distribution": span + 1}[head["loss"]]
+    return 1 if head["loss"] == "sigmoid" else len(names_of(head))
+
+
 def names_of(head: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of a head's classes or bits."""
     return tuple(map(str, head.get("classes", head.get("names", ()))))

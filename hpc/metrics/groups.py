@@ -5,7 +5,6 @@ images, where people are not known), since images of one person are alike. The g
 that of the samples, which is larger than the true one, so its interval comes from the groups' deviations.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,19 +13,10 @@ import numpy as np
 
 from data_shards import counter_rng
 from data_shards.errors import UserError
+from data_shards.inspect.groups import MOST, Group, group_of
 
 SUPPORT = 10  # samples that a group needs to count for a gap
-MOST = 20  # groups of a label of plain numbers
-BANDS = (0, 3, 10, 20, 30, 40, 50, 60, 70)  # first years of the bands of `age`, as FairFace has them
 Figures = Callable[[np.ndarray], dict[str, float]]  # weights [n] of the samples -> figures
-
-
-@dataclass(frozen=True)
-class Group:
-    """A label that splits a set: names of its groups, and the group of each sample [n] (-1 = unknown)."""
-
-    names: tuple[str, ...]
-    codes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -53,7 +43,7 @@ def groups_of(shards: Any, wanted: Sequence[str] = ()) -> Groups:
             raise UserError(f"groups={name}: {shards.folder} has no such label, only {known}")
     columns = {}
     for name in wanted or fields:
-        group = _group(name, fields[name], np.asarray(shards.labels[name]))
+        group = group_of(name, fields[name], np.asarray(shards.labels[name]))
         if group is not None:
             columns[name] = group
         elif wanted:
@@ -68,24 +58,6 @@ def groups_of(shards: Any, wanted: Sequence[str] = ()) -> Groups:
 def _units(identity: np.ndarray) -> np.ndarray:
     """Return the unit of each sample: its person; each image of an unknown one (-1) is its own."""
     return np.where(identity < 0, -1 - np.arange(len(identity)), identity)
-
-
-def _group(name: str, kind: Any, values: np.ndarray) -> Group | None:
-    if values.ndim > 1 or kind.kind not in ("class", "value"):
-        return None
-    known = np.ones(len(values), bool) if kind.unknown is None else values != kind.unknown
-    if kind.kind == "class":
-        return Group(tuple(kind.names), np.where(known, values, -1)) if 1 < len(kind.names) <= MOST else None
-    if name == "age":
-        ends = [f"{low}-{high - 1}" for low, high in itertools.pairwise(BANDS)]
-        bands = (*ends, f"{BANDS[-1]}+")
-        known &= values >= 0
-        return Group(bands, np.where(known, np.searchsorted(BANDS, values, "right") - 1, -1))
-    found = np.unique(values[known])
-    if values.dtype.kind not in "iu" or not 1 < len(found) <= MOST:
-        return None
-    codes = np.searchsorted(found, values)
-    return Group(tuple(f"{value:d}" for value in found), np.where(known, codes, -1))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.shard_format.schema import Field
-from hpc.config.heads import RULES, kind_of, names_of
+from hpc.config.heads import RULES, kind_of, names_of, outputs_of
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
 from hpc.config.types import shown
@@ -58,6 +58,22 @@ def unit(config: Config) -> int:
     """Return how many images stay together: those among which partners are found."""
     augment = config.task["augment"]
     return UNIT if augment["mixup"] or augment["cutmix"] else 1
+
+
+def counts(config: Config) -> tuple[int, float]:
+    """Return the parameters of all networks and the fp32 bytes that one image keeps for backward."""
+    backbone = _backbone(config)
+    outputs = sum(outputs_of(head) for head in config.task["heads"].values())
+    return backbone.parameters + (backbone.features + 1) * outputs, backbone.activations
+
+
+def core_rate(config: Config) -> float:
+    """Return the images a second that one CPU core trains."""
+    return _backbone(config).rate
+
+
+def _backbone(config: Config) -> names.Cost:
+    return names.cost(config.task["backbone"], config.task["width"], config.data.size)
 
 
 def check(config: Config, sets: Mapping[str, Any]) -> None:

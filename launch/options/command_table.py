@@ -15,6 +15,14 @@ COMMANDS = {  # name: (module, one line)
     "twins": ("launch.commands.twins", "add low-resolution copies of its images to a packed set"),
     "check": ("launch.commands.check", "verify hashes and decode every sample of a packed set"),
     "info": ("launch.commands.info", "print what a packed set holds, and write a contact sheet of it"),
+    "audit-data": (
+        "launch.commands.audit_data",
+        "find leaks, duplicates, contradictory labels and unusable images in packed sets",
+    ),
+    "balance": (
+        "launch.commands.balance",
+        "choose as many images or persons of each group of a packed set, and weigh the groups equally",
+    ),
     "pairs": ("launch.commands.pairs", "write a pair list of a packed set, for `rostro evaluate pairs=`"),
     "submit": ("launch.submit", "start a training run; `python launch/submit.py` is the same"),
     "status": ("launch.commands.status", "list runs: state, images, rate, time left, last metrics"),

@@ -37,7 +37,7 @@ def resolve(
     job: the SLURM job in which this runs (empty = none)
     opened: sets that the points of a sweep share, by folder (None = a single run)
     """
-    from launch.options.compose import composed, task_keys, task_yaml
+    from launch.options.compose import composed, task_keys
     from launch.options.conf import chosen_task
     from launch.start import data, slurm, weights
 
@@ -72,8 +72,7 @@ def resolve(
             f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume "
             f"{config.name}`, or use another name"
         )
-    counts = task_yaml(task).get("memory", {})
-    return RunPlan(config, tuple(words), task, counts, sets, people, warning)
+    return RunPlan(config, tuple(words), task, sets, people, warning)
 
 
 def on_cluster(config: Config) -> Config:
@@ -104,14 +103,12 @@ def make(
     called: str = "",
     job: str = "",
     claim: Callable[[Path], None] | None = None,
-    fill: Callable[[RunDir], None] | None = None,
 ) -> RunDir:
     """Create the run directory of a plan, under a temporary name until it is complete.
 
     called: its name if the config has none (empty = task and date)
     job: the SLURM job to which it belongs from its first instant (empty = none)
     claim: called with its path just before it exists
-    fill: called with the unfinished directory, to put more into it
     """
     config = plan.config
     runs = Path(config.runs).absolute()
@@ -120,8 +117,6 @@ def make(
     draft = RunDir(runs / f".tmp-{first}-{os.getpid()}-{time.time_ns()}")
     try:
         _fill(draft, plan, job)
-        if fill:
-            fill(draft)
         for number in itertools.count(1):
             name = first if number == 1 else f"{first}+{number}"
             save_config(dataclasses.replace(config, name=name, runs=str(runs)), draft.config_file)
@@ -153,7 +148,7 @@ def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     draft.logs.mkdir(parents=True)
     draft.checkpoints.mkdir()
     snapshot.copy_code(draft.code)
-    state = snapshot.git_state() | {"command": ["rostro", *plan.command, *plan.words], "job": job}
+    state = snapshot.git_state() | {"command": ["rostro", "submit", *plan.words], "job": job}
     draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
     digests = {split: shards.digest for split, shards in plan.sets.items()}
     manifests = {split: shards.manifest for split, shards in plan.sets.items()}

@@ -19,7 +19,7 @@ from launch.start.plan import RunPlan
 
 
 def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
-    """Return the config with absolute folders of its sets, and DeepSpeed's file read in. No data is opened.
+    """Return the config with absolute folders of its sets, and DeepSpeed's file read in. No set is opened.
 
     `data.set` stands for $ROSTRO_SHARDS/<set>/train, /val and /eval. Beside a given `data.train`, the
     existing ones of the `siblings` ../val and ../eval (or ../test) are taken.
@@ -42,8 +42,18 @@ def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) ->
             beside = [str(Path(train).parent / name) for name in names]
             folder = next((other for other in beside if _names_people(other) and other != train), "")
         folders[split] = folder
-    located = dataclasses.replace(config, data=dataclasses.replace(data, **folders))
+    lists = {key: _listed(key, getattr(data, key)) for key in ("rows", "weights", "a", "b")}
+    located = dataclasses.replace(config, data=dataclasses.replace(data, **folders, **lists))
     return deepspeed.inlined(located)
+
+
+def _listed(key: str, value: str) -> str:
+    """Return a list of rows, `@FILE`, with its absolute path and hash; any other value as it is."""
+    if not value.startswith("@"):
+        return value
+    from data_shards.sampling import row_file  # numpy: not needed for a plan without data
+
+    return row_file.located(value, key=f"data.{key}")
 
 
 def check_place(config: Config) -> None:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from data_shards.errors import UserError
+from data_shards.inspect.groups import BANDS, Group
 from data_shards.shard_format.schema import Field, Schema
 from hpc.metrics import classification, regression
-from hpc.metrics.groups import BANDS, Group, groups_of, intervals, split
+from hpc.metrics.groups import groups_of, intervals, split
 
 
 def drawn(seed: int, n: int = 200, k: int = 4) -> tuple[np.ndarray, np.ndarray]:

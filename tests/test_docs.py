@@ -140,10 +140,11 @@ def test_a_wrong_key_in_a_document_would_be_noticed(monkeypatch):
 
 @cache
 def all_keys() -> set[str]:
-    from launch.commands import pack
+    from launch.commands import evaluate, pack
     from launch.options.compose import GROUPS, known_keys
 
-    return {*known_keys("siamese"), *GROUPS, *pack.OPTIONS}
+    of_one = {f"age.{name}" for name in evaluate.OPTIONS}  # words of an evaluator
+    return {*known_keys("siamese"), *GROUPS, *pack.OPTIONS, *evaluate.OPTIONS, *of_one}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -23,7 +23,7 @@ from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import views
 from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
-from hpc.inference.names import learn_names
+from hpc.inference.names import learn_chosen, learn_names
 from hpc.inference.predictor import BATCH, Predictor
 from hpc.task import Rendered
 
@@ -39,6 +39,7 @@ class Predicted:
     file: Path
     images: int = 0
     rejected: list[tuple[str, str]] = field(default_factory=list)  # file, reason
+    notes: list[str] = field(default_factory=list)  # how sure the predictions are
 
 
 def predict(
@@ -59,10 +60,11 @@ def predict(
     Raises UserError.
     """
     learn_names(model)
+    notes = learn_chosen(model)
     drawn = out / DRAWINGS
     blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact, but=drawn)
     out.mkdir(parents=True, exist_ok=True)
-    done = Predicted(out / f"predictions.{format}")
+    done = Predicted(out / f"predictions.{format}", notes=notes)
     with _Writer(done.file, format) as writer:
         for block in progress("predicting", blocks):
             done.rejected += block.rejected

@@ -127,6 +127,7 @@ def _plain(report: Report) -> dict[str, Any]:
         "scalars": report.scalars,
         "intervals_95": {name: list(pair) for name, pair in report.intervals.items()},
         "chosen": report.chosen,
+        "baselines": report.baselines,
         "tables": tables,
         "gate": report.gate,
     }

@@ -38,7 +38,10 @@ COMMANDS = {  # name: (module, one line)
     ),
     "predict": ("launch.commands.predict", "write what a run says of loose images or a packed set"),
     "score": ("launch.commands.score", "judge another program's predictions by the same figures"),
-    "compare": ("launch.commands.compare", "put runs of one task into a table, mean and spread over seeds"),
+    "compare": (
+        "launch.commands.compare",
+        "put the runs of each job into a table, mean and spread over seeds",
+    ),
     "verify": ("launch.commands.verify", "tell whether two images show the same person"),
     "export": ("launch.commands.export", "write the network of a run as safetensors and ONNX"),
     "convert": ("launch.commands.convert", "make a run of weights that were published elsewhere"),

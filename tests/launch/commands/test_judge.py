@@ -55,6 +55,10 @@ def test_a_run_of_any_task_is_judged_by_its_evaluators_with_bias_by_group(run, s
     low, high = age["intervals_95"]["mae"]
     assert low <= age["scalars"]["mae"] <= high
     assert {row[0] for row in age["tables"]["by gender"]["rows"]} == {"0", "1", "gap"}
+    assert "by gender x age" in age["tables"] or "by age x gender" in age["tables"]
+    linear, commonest = age["baselines"].values()
+    assert linear.keys() == commonest.keys() == {"mae", "rmse", "cs5"}
+    assert [row[0] for row in gender["tables"]["beside baselines"]["rows"]][1:] == list(gender["baselines"])
     assert gender["chosen"]["temperature"] > 0
     assert gender["scalars"]["log_loss_calibrated"] > 0
     assert "chosen on val" in shown
@@ -78,18 +82,33 @@ def test_where_val_is_gone_the_report_says_what_was_chosen_on_the_judged_images(
     assert report_of(run / "evaluations" / "procedural-eval")["chosen_on_these_people"] is None
 
 
-def test_a_gate_ends_with_exit_code_1_and_words_of_other_evaluators_are_refused(run, siamese, capsys):
-    assert main(["evaluate", str(run), "bootstrap=0", "groups=gender", "gate=1e-6"]) == 1
-    said = capsys.readouterr()
-    assert "error: age: mae differs by" in said.err
+def test_a_gate_ends_with_exit_code_3_and_words_of_other_evaluators_are_refused(run, siamese, capsys):
+    words = ["evaluate", str(run), "bootstrap=100", "groups=gender", "baselines=false"]
+    assert main([*words, "age.gate.max_gap=1e-6", "age.support=5"]) in (0, 3)
     report = report_of(run / "evaluations" / "procedural-eval")
-    assert list(report["evaluators"]["age"]["tables"]) == ["errors", "by gender"]
+    age, gender = (report["evaluators"][name] for name in ("age", "gender"))
+    assert list(age["tables"]) == ["errors", "bias", "by gender"]
+    assert age["tables"]["bias"]["rows"][0][1] == "2 of 2"
+    assert gender["gate"] == ""
+    capsys.readouterr()
+    assert main([*words, "gate.max_gap=0.1", "support=1000"]) == 3
+    error = "error: gender: gate.max_gap=0.1: no label has two groups of 1000 samples to compare"
+    said = capsys.readouterr().err
+    assert error in said
+    assert "error: age" not in said  # in years, which a share cannot judge
+    short = ["evaluate", str(run), "bootstrap=20", "gate.max_gap=0.1"]
+    assert "gate.max_gap=0.1 is held to the lower bound of the gap: use bootstrap=100" in refused(
+        short, capsys
+    )
     error = refused(["evaluate", str(run), "pairs=x"], capsys)
     assert (
-        "pairs=x does not belong to task ages of age: its evaluators (age, gender) take gate=, groups="
-        in error
+        "pairs=x does not belong to task ages of age: its evaluators (age, gender) take baselines=" in error
     )
-    assert "gate=3.0 does not belong to task siamese" in refused(["evaluate", str(siamese), "gate=3"], capsys)
+    assert "gate=3 has another name: type gate.max_gap=3 of shares such as accuracy" in refused(
+        ["evaluate", str(siamese), "gate=3"], capsys
+    )
+    error = refused(["evaluate", str(siamese), "gate.max_gap=0.3"], capsys)
+    assert "gate.max_gap=0.3 does not belong to task siamese" in error
     assert "groups=hair: " in refused(["evaluate", str(run), "groups=hair"], capsys)
 
 
@@ -114,7 +133,7 @@ def test_export_and_info_ask_the_task(run, siamese, tmp_path, capsys):
     shown = capsys.readouterr().out
     for text in (
         "ages",
-        "Values: groups=, gate=",
+        "Values: groups=, support=, gate.max_gap=, baselines=",
         "age/mae, min",
         "160 images, age/mae 9",
         "procedural-eval",
@@ -196,9 +215,10 @@ def test_classes_by_name_by_number_and_as_probabilities_are_the_same(tmp_path, c
 def test_a_report_in_the_place_of_another_keeps_none_of_its_pictures(tmp_path, capsys):
     truth = truth_file(tmp_path / "truth.csv", ["a", "b"], age=[1, 2], mood=["joy", "fear"])
     words = [f"predictions={truth}", f"truth={truth}", "bootstrap=0", f"out={tmp_path / 'x'}"]
-    for kind, field, picture in (("values", "age", "errors.png"), ("classes", "mood", "confusion.png")):
+    of_values = {"errors.png", "scatter.png"}
+    for kind, field, pictures in (("values", "age", of_values), ("classes", "mood", {"confusion.png"})):
         assert main(["score", kind, f"field={field}", *words]) == 0
-        assert [path.name for path in (tmp_path / "x").glob("*.png")] == [picture]
+        assert {path.name for path in (tmp_path / "x").glob("*.png")} == pictures
     gone = [f"predictions={truth}", f"truth={tmp_path / 'gone'}"]
     assert "gone does not exist: give a CSV" in refused(["score", "values", *gone], capsys)
 
@@ -303,9 +323,20 @@ def test_runs_are_compared_with_mean_and_spread_over_seeds(seeds, capsys):
     assert "optim.lr" in capsys.readouterr().out
 
 
-def test_what_cannot_be_compared(seeds, siamese, capsys, tmp_path):
-    error = refused(["compare", str(seeds[0]), str(siamese)], capsys)
-    assert "seed0 is of task ages, pairs of task siamese" in error
+def test_runs_of_several_jobs_have_a_table_each(seeds, siamese, capsys):
+    assert main(["compare", *map(str, seeds[:2]), str(siamese)]) == 0
+    shown = capsys.readouterr().out
+    ages, pairs = shown.split("\nsiamese:\n")
+    assert ages.startswith("ages:\n")
+    assert "mean of 2 seeds" in ages
+    assert "mae" in ages
+    assert "mae" not in pairs
+    assert "eer" in pairs
+    assert main(["compare", *map(str, seeds[:2]), str(siamese), "metric=age/mae"]) == 0
+    assert "eer" in capsys.readouterr().out  # a job without the figure shows its own
+
+
+def test_what_cannot_be_compared(seeds, capsys, tmp_path):
     one = str(seeds[0])
     assert "RUN is missing" in refused(["compare"], capsys)
     assert "is named twice" in refused(["compare", one, one], capsys)

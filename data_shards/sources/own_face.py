@@ -65,7 +65,7 @@ def source(src: str, *, split: str, me: str = "", others: str = "") -> OwnFace:
     del split
     if src and me and not others and os.path.isdir(os.path.join(src, me)) and "/" not in me:
         if len(folders_of(src)) < 2:
-            raise UserError(f"me={me}: {src} holds nobody else; type others=FOLDER")
+            raise UserError(f"me={me}: {src} holds no other person; type others=FOLDER")
         return OwnFace(os.path.join(src, me), src, leave_out=me)
     places = {"me": me, "others": others}
     for word, folder in places.items():

@@ -98,7 +98,7 @@ def test_wrong_folders_are_refused(people, tmp_path, capsys):
     for folder in sorted(people.iterdir())[1:]:
         folder.rename(tmp_path / folder.name)
     assert pack_source("own_face", people, tmp_path / "out", "me=person_00") == 2
-    assert "holds nobody else; type others=FOLDER" in last_error(capsys)
+    assert "holds no other person; type others=FOLDER" in last_error(capsys)
 
 
 @needs_real

@@ -29,7 +29,7 @@ class Shown:
 
     names: Sequence[str]
     shares: Sequence[str]  # those that are shares of samples
-    worst: Callable[..., float] = min  # of the first figure: min, or max of errors
+    worst: Callable[..., Any] = min  # of the first figure: min, or max of errors
 
 
 def add_groups(

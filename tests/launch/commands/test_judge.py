@@ -112,6 +112,31 @@ def test_a_gate_ends_with_exit_code_3_and_words_of_other_evaluators_are_refused(
     assert "groups=hair: " in refused(["evaluate", str(run), "groups=hair"], capsys)
 
 
+def test_what_val_chose_is_kept_and_predict_uses_it(shards, tmp_path, capsys):
+    run, held_out = age_run(tmp_path / "age", shards), shards / "eval"
+    words = ["predict", str(run), f"in={held_out}", "threads=1"]
+    assert main([*words, f"out={tmp_path / 'plain'}"]) == 0
+    assert "confidences are as the network gives them" in capsys.readouterr().out
+    evaluate = ["evaluate", str(run), "bootstrap=0", "baselines=false", "groups=gender", "gender.far=0.2"]
+    assert main([*evaluate, "recompress=90,30", "gender.by=identity"]) == 0
+    report = report_of(run / "evaluations" / "procedural-eval")["evaluators"]["gender"]
+    assert {"tar", "far", "accuracy_jpeg90", "auc_jpeg30", "accuracy_by_identity"} <= report["scalars"].keys()
+    assert [row[0] for row in report["tables"]["recompressed"]["rows"]] == ["as it is", "90", "30"]
+    assert len(list((run / "evaluations" / "procedural-eval").glob("events.out.tfevents.*"))) == 1
+    kept = json.loads((run / "chosen.json").read_text())
+    assert kept["evaluators"]["gender"] == report["chosen"]
+    assert (kept["checkpoint"], kept["split"], report["chosen"]["far"]) == (160, "val", 0.2)
+    capsys.readouterr()
+    assert main([*words, f"out={tmp_path / 'kept'}"]) == 0
+    assert "confidences are calibrated: gender: temperature" in capsys.readouterr().out
+    rows = [list(csv.DictReader((tmp_path / each / "predictions.csv").open())) for each in ("plain", "kept")]
+    before, after = ([float(row["gender_confidence"]) for row in part] for part in rows)
+    assert before != after
+    (run / "chosen.json").write_text("{}")
+    assert "chosen.json" in refused([*words, f"out={tmp_path / 'x'}"], capsys)
+    assert "recompress=0 is not a list of qualities" in refused([*evaluate, "recompress=0"], capsys)
+
+
 def test_verify_refuses_a_run_of_another_task_by_name(run, tmp_path, capsys):
     image = tmp_path / "a.jpg"
     image.write_bytes(jpeg(photo(0, 40, 40)))

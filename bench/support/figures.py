@@ -46,7 +46,7 @@ def show(
     *,
     column: str = "ms a step",
 ) -> bool:
-    """Print a table of seconds, and of ratios with the bars that they may not exceed; return whether all pass."""
+    """Print a table of seconds, and of ratios with the bars above them; return whether all pass."""
     print(f"| {head:<34} | {column} |\n|{'-' * 36}|{'-' * (len(column) + 2)}|")
     for name, value in seconds.items():
         print(f"| {name:<34} | {1000 * value:{len(column)}.1f} |")

@@ -1,4 +1,4 @@
-"""A bench's job: two players at 32 pixels with batch norm, after DCGAN (Radford et al. 2016, arXiv 1511.06434)."""
+"""A bench's job: two players with batch norm at 32 pixels, after DCGAN (Radford et al., arXiv 1511.06434)."""
 
 import torch
 import torch.nn.functional as F

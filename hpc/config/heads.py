@@ -20,6 +20,12 @@ RULES: dict[str, dict[str, Rule]] = {
         "smoothing": Rule("share of the target that all classes have alike", least=0, below=1),
         "focal": _FOCAL,
         "balance": Rule("0: images count alike; 1: classes do; between: by that power", least=0, most=1),
+        "far": Rule(
+            "two classes: decide by the threshold of val at which so many of the first are taken for the "
+            "second; 0: by the likelier one",
+            least=0,
+            below=1,
+        ),
     },
     "bits": {
         "loss": Rule("binary cross-entropy of each bit", one_of=LOSSES["bits"]),

@@ -124,6 +124,10 @@ def _check_head(key: str, head: Mapping[str, Any]) -> None:
         )
     if head["loss"] == "sigmoid" and len(given) != 2:
         raise UserError(f"{key}.loss=sigmoid takes two classes, not {len(given)}: use {key}.loss=softmax")
+    if head.get("far") and len(given) != 2:
+        raise UserError(
+            f"{key}.far={head['far']:g} is a rate of two classes, not of {len(given)}: use {key}.far=0"
+        )
 
 
 def _check_names(place: str, field: str, head: Mapping[str, Any], shards: Any) -> None:

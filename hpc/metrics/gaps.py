@@ -8,7 +8,6 @@ not widen the bounds of large ones, as it does with Tukey's range.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -180,8 +179,8 @@ def _pairs(
             extra = _extra(off.var(1), value, held, share=share)
             error = np.sqrt(plain**2 + extra[a] + extra[b])
         columns.append((a, b, value[a] - value[b], error))
-    joined: list[Any] = [np.concatenate(part) for part in zip(*columns, strict=True)]
-    return Pairs(*joined, worst)
+    a, b, apart, error = (np.concatenate(part) for part in zip(*columns, strict=True))
+    return Pairs(a, b, apart, error, worst)
 
 
 def _extra(variance: np.ndarray, value: np.ndarray, units: np.ndarray, *, share: bool) -> np.ndarray:

@@ -22,7 +22,7 @@ LEVELS = {
     ),
     "models": (
         ("names", "grid", "googlenet"),
-        ("small", "resnet", "mesonet", "vgg", "cnn"),
+        ("small", "resnet", "mesonet", "vgg", "cnn", "efficientnet_lite", "inception"),
         ("backbones",),
         ("siamese",),
     ),

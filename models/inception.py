@@ -145,7 +145,8 @@ class InceptionV3(nn.Module):
 
     def __init__(self, classes: int = FID_CLASSES) -> None:
         super().__init__()
-        pool, last = ("inner mean", "max") if classes == FID_CLASSES else ("mean", "mean")
+        self.fid = classes == FID_CLASSES
+        pool, last = ("inner mean", "max") if self.fid else ("mean", "mean")
         self.Conv2d_1a_3x3 = ConvNorm(3, 32, 3, 2, padding=0)
         self.Conv2d_2a_3x3 = ConvNorm(32, 32, 3, padding=0)
         self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3, padding=1)

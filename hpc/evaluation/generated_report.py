@@ -117,7 +117,7 @@ def _add_neighbours(report: Report, judged: Judged, near: dict[str, np.ndarray])
     found, far = metrics.neighbours(judged.features[:count], near["features"], count=NEIGHBOURS)
     ids = near["ids"][found]
     where = "training" if "training" in judged.real else "judged"
-    names = [[judged.near.key(int(row)) for row in line] for line in ids]
+    names = [[judged.near.member(int(row)).removesuffix(".jpg") for row in line] for line in ids]
     report.tables["nearest"] = Table(
         ("sample", *(f"nearest {nth}" for nth in range(1, ids.shape[1] + 1)), "distance"),
         [[row, *line, _rounded(away[0])] for row, (line, away) in enumerate(zip(names, far, strict=True))],

@@ -156,7 +156,7 @@ def test_nearest_images_stand_beside_samples(shards, tmp_path, monkeypatch):
     assert report.scalars["frechet"] == pytest.approx(0, abs=1e-6)
     assert (report.scalars["precision"], report.scalars["recall"]) == (1.0, 1.0)
     rows = report.tables["nearest"].rows
-    assert [row[1] for row in rows] == [real.key(number) for number in range(12)]
+    assert [row[1] for row in rows] == [real.member(number).removesuffix(".jpg") for number in range(12)]
     assert max(row[-1] for row in rows) < 1e-5
     report.figures["nearest.png"](tmp_path / "nearest.png")
     import cv2

@@ -174,7 +174,7 @@ class Generated(Evaluator):
 
     def add(self, task: "Task", nets: dict[str, nn.Module], batch: Batch) -> None:
         walk, side = self._now, self.options["side"]
-        images = task.predict(nets, batch)[IMAGE].float() if walk is None else batch.images[IMAGE]
+        images = _generated(task, nets, batch) if walk is None else batch.images[IMAGE]
         finite = images.flatten(1).isfinite().all(1)
         shown = _brought(
             torch.where(finite[:, None, None, None], images, 0.0), side, walk.blur if walk else 0
@@ -231,6 +231,17 @@ class Generated(Evaluator):
         report = generated_report.compose(judged)
         report.notes += [f"note: {text}" for text in notes]
         return report
+
+
+def _generated(task: "Task", nets: dict[str, nn.Module], batch: Batch) -> Tensor:
+    """Return the task's images float [n, 3, h, w] of a batch of positions. UserError where it gives none."""
+    images = task.predict(nets, batch).get(IMAGE)
+    if images is None or images.ndim != 4 or images.shape[:2] != (len(batch), 3):
+        raise UserError(
+            f"predict gives no {IMAGE} [n, 3, h, w] for positions alone: only a task that generates can be "
+            "judged as generated"
+        )
+    return images.float()
 
 
 def _drawn(shards: Any, count: int) -> np.ndarray:

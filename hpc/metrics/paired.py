@@ -18,10 +18,10 @@ def l1(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def ssim(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the structural similarity of each pair of images, [n], at most 1 (Wang et al. 2004, equation 13).
+    """Return the structural similarity of each pair of images, [n], at most 1 (Wang et al. 2004).
 
-    A Gaussian window of 11 x 11 pixels wholly within the image, K1 = 0.01, K2 = 0.03; the mean over windows
-    and channels. ValueError for images of less than 11 pixels a side.
+    Equation 13 there: a Gaussian window of 11 x 11 pixels wholly within the image, K1 = 0.01, K2 = 0.03; the
+    mean over windows and channels. ValueError for images of less than 11 pixels a side.
     """
     if min(one.shape[1:3]) < WINDOW:
         raise ValueError(f"SSIM looks at windows of {WINDOW} pixels, the images have {one.shape[1:3]}")

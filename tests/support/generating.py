@@ -22,18 +22,18 @@ SIDE = 16  # pixels of what is generated
 
 
 class Dreams(Task):
-    """Predicts images from the latents `z`; `poisoned`: that of position 3 is NaN."""
+    """Predicts images from the latents `z`; poisoned: that of position 3 is NaN; silent: none."""
 
-    def __init__(self, make: Any, *, poisoned: bool = False) -> None:
+    def __init__(self, make: Any, *, poisoned: bool = False, silent: bool = False) -> None:
         super().__init__(None)
         self.evaluators = {"generated": make}
-        self.poisoned = poisoned
+        self.poisoned, self.silent = poisoned, silent
 
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         images = nets["G"](batch.latents("z", 6)).tanh().reshape(-1, 3, SIDE, SIDE)
         if self.poisoned:
             images = torch.where((batch.positions == 3)[:, None, None, None], torch.nan, images)
-        return {"image": images}
+        return {} if self.silent else {"image": images}
 
 
 def small_features(word: str = "small", sha256: str = "", *, side: int = 12) -> FeatureNetwork:
@@ -55,7 +55,7 @@ def dreams(comm: Comm, shards: str, cache: str, options: dict[str, Any]) -> Repo
     os.environ["XDG_CACHE_HOME"] = cache
     torch.manual_seed(0)
     nets = {"G": nn.Linear(6, 3 * SIDE * SIDE)}
-    poisoned = options.pop("poisoned", False)
+    faults = {name: options.pop(name, False) for name in ("poisoned", "silent")}
     settings = {
         "features": "small",
         "samples": 22,
@@ -74,7 +74,7 @@ def dreams(comm: Comm, shards: str, cache: str, options: dict[str, Any]) -> Repo
         return ()
 
     judged = JudgedSet(none, ShardSet.open(Path(shards)) if shards else None)
-    reports, _ = evaluate(Dreams(make, poisoned=poisoned), nets, judged, comm, channels_last=False)
+    reports, _ = evaluate(Dreams(make, **faults), nets, judged, comm, channels_last=False)
     report = reports["generated"]
     if not comm.main:
         assert not report.tables

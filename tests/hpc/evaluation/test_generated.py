@@ -171,6 +171,7 @@ def test_nearest_images_stand_beside_samples(shards, tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"poisoned": True}, "image: 1 of 22 predictions are not finite"),
+        ({"silent": True}, "only a task that generates can be judged as generated"),
         ({"samples": 3}, "3 generated and 15 real images are too few"),
         ({"features": "", "opener": generated.open_features}, "features is missing: type features=lite0"),
         ({"features": "run:x", "opener": generated.open_features}, "only `rostro evaluate` opens a run"),

@@ -82,10 +82,10 @@ class UNet(nn.Module):
             maps.append(block(F.leaky_relu(maps[-1], SLOPE), own_statistics))
         x = self.smallest(F.leaky_relu(maps[-1], SLOPE))
         sizes = [channels * side**2 for channels, side in self.masked]
-        masks = [None] * DROPPED if noise is None else noise.split(sizes, 1)
+        masks = () if noise is None else noise.split(sizes, 1)
         for number, block in enumerate(self.up):
             x = block(F.relu(x), own_statistics)
-            if number < DROPPED and masks[number] is not None:
+            if number < len(masks):
                 x = dropout(x, masks[number].view(x.shape))
             x = torch.cat([x, maps.pop()], 1)
         return self.last(F.relu(x)).tanh()

@@ -26,6 +26,7 @@ from hpc.evaluation.keys import MAX_GAP
 from hpc.inference import recompressed
 from hpc.inference.explain import add_sheets
 from hpc.inference.predictor import Predictor
+from hpc.inference.run_features import open_any
 from hpc.metrics.groups import Groups, groups_of
 from hpc.monitor import report_events
 
@@ -38,6 +39,7 @@ def judge(
     typed: the evaluators' words that were typed, of all of them, or of one as in `age.gate.max_gap`.
     """
     started = time.perf_counter()
+    request.open_features = request.open_features or open_any
     evaluators = evaluators_of(model, typed)
     reports: dict[str, Report] = {}
     for name, each in evaluators.items():

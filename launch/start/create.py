@@ -103,12 +103,14 @@ def make(
     called: str = "",
     job: str = "",
     claim: Callable[[Path], None] | None = None,
+    fill: Callable[[RunDir], None] | None = None,
 ) -> RunDir:
     """Create the run directory of a plan, under a temporary name until it is complete.
 
     called: its name if the config has none (empty = task and date)
     job: the SLURM job to which it belongs from its first instant (empty = none)
     claim: called with its path just before it exists
+    fill: called with the unfinished directory, to put more into it
     """
     config = plan.config
     runs = Path(config.runs).absolute()
@@ -117,6 +119,8 @@ def make(
     draft = RunDir(runs / f".tmp-{first}-{os.getpid()}-{time.time_ns()}")
     try:
         _fill(draft, plan, job)
+        if fill:
+            fill(draft)
         for number in itertools.count(1):
             name = first if number == 1 else f"{first}+{number}"
             save_config(dataclasses.replace(config, name=name, runs=str(runs)), draft.config_file)
@@ -148,7 +152,7 @@ def _fill(draft: RunDir, plan: RunPlan, job: str) -> None:
     draft.logs.mkdir(parents=True)
     draft.checkpoints.mkdir()
     snapshot.copy_code(draft.code)
-    state = snapshot.git_state() | {"command": ["rostro", "submit", *plan.words], "job": job}
+    state = snapshot.git_state() | {"command": ["rostro", *plan.command, *plan.words], "job": job}
     draft.git_file.write_text(json.dumps(state, indent=1) + "\n")
     digests = {split: shards.digest for split, shards in plan.sets.items()}
     manifests = {split: shards.manifest for split, shards in plan.sets.items()}

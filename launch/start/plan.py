@@ -19,7 +19,7 @@ Sets = Mapping[str, "ShardSet"]
 class RunPlan:
     """A checked config and what was read to check it.
 
-    words: as typed
+    words: as typed, behind `rostro` and `command`
     task: the value of `task=`
     sets: the opened sets that are read by index: train, val, eval
     people: `sets`, and the packed folder that a stream reads as train
@@ -32,6 +32,7 @@ class RunPlan:
     sets: Sets = field(default_factory=dict)
     people: Sets = field(default_factory=dict)
     warning: str = ""
+    command: tuple[str, ...] = ("submit",)
 
     @cached_property
     def stated(self) -> Plan:

@@ -3,7 +3,7 @@
 A frame is named after its file and its number in it, from 0: `clip.mp4#120`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,7 +11,7 @@ import numpy as np
 
 from data_shards.sampling.view import View, still
 from data_shards.sources.video_frames import decoded
-from hpc.inference.loose import LooseBlock, lay_image
+from hpc.inference.loose import LooseBlock, LooseBlocks, lay_image
 
 FRAMES = 16  # of a video
 
@@ -70,13 +70,13 @@ class VideoBlocks:
 
 
 class Joined:
-    """Several iterables of blocks, one after another."""
+    """The blocks of image files, and after them those of videos."""
 
-    def __init__(self, *parts: Iterable[LooseBlock]) -> None:
+    def __init__(self, *parts: LooseBlocks | VideoBlocks) -> None:
         self.parts = parts
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)  # type: ignore[arg-type]
+        return sum(len(part) for part in self.parts)
 
     def __iter__(self) -> Iterator[LooseBlock]:
         for part in self.parts:

@@ -131,7 +131,7 @@ def refuse_shared(sets: dict[str, ShardSet]) -> None:
 
 def _unnamed(shards: ShardSet, ids: np.ndarray) -> list[str]:
     """Name the images of unknown people by their members."""
-    return [f"? ({shards.member(row)})" for row in ids.tolist()]
+    return [f"an unknown one ({shards.member(row)})" for row in ids.tolist()]
 
 
 def _images(shards: ShardSet, rows: slice | np.ndarray) -> np.ndarray:

@@ -121,11 +121,12 @@ def main(argv: list[str]) -> int:
 def _summary(made: "Packed") -> str:
     manifest = made.manifest
     size = sum(shard["bytes"] for shard in manifest["shards"])
-    unknown = f" ({manifest['unknown']} of unknown people)" if manifest.get("unknown") else ""
+    people = f"{manifest['identities']} identities"
+    if unknown := manifest.get("unknown", 0):
+        people = f"{people} ({unknown} of unknown people)" if manifest["identities"] else "unknown people"
     lines = [
         f"{made.folder}: {'is there already: ' if made.already else ''}"
-        f"{manifest['samples']} images of {manifest['identities']} identities{unknown} "
-        f"in {len(manifest['shards'])} shards ({size / 1e6:.1f} MB)"
+        f"{manifest['samples']} images of {people} in {len(manifest['shards'])} shards ({size / 1e6:.1f} MB)"
     ]
     converted = sum(manifest["converted"].values())
     kinds = ", ".join(f"{count} {what}" for what, count in manifest["converted"].items())
@@ -133,9 +134,11 @@ def _summary(made: "Packed") -> str:
     if manifest["rejected"]:
         lines[-1] += f": see {made.folder / 'rejected.csv'}"
     split = manifest["split"]
-    if manifest.get(HELD_OUT.get(split, "")) and manifest["identities"] + manifest.get("unknown", 0) < FEW:
+    if manifest.get(HELD_OUT.get(split, "")) and manifest["identities"] + unknown < FEW:
+        known = manifest["identities"]
+        few = f"{known + unknown} people" if known else f"{unknown} images of unknown people"
         lines.append(
-            f"  only {manifest['identities']} people: figures and thresholds from so few are rough; "
+            f"  only {few}: figures and thresholds from so few are rough; "
             f"raise {HELD_OUT[split]}= or take another seed="
         )
     return "\n".join(lines)

@@ -90,13 +90,18 @@ def _batch_rows(config: Config, sizes: Sizes) -> list[tuple[str, str]]:
     return lines
 
 
+def _people(shards: Any) -> str:
+    count = len(shards.identity_start) - 1
+    return f", {count:,} identities" if count else " of unknown people"
+
+
 def rows(plan: RunPlan) -> list[tuple[str, str]]:
     """Return the plan as (subject, text)."""
     config, sets, sizes = plan.config, plan.sets, plan.sizes
     data, estimate = config.data, memory(plan)
     parts = ", ".join(f"{what} {size / 1e6:,.0f}" for what, size in estimate.items() if size)
     described = {
-        split: f"{folder} ({len(sets[split]):,} images, {len(sets[split].identity_start) - 1:,} identities)"
+        split: f"{folder} ({len(sets[split]):,} images{_people(sets[split])})"
         if split in sets
         else folder or "none"
         for split, folder in folders_of(config).items()

@@ -203,7 +203,7 @@ def test_sets_share_no_unknown_person_but_the_same_image(some, none, src, tmp_pa
     assert known_people.shared(known, ShardSet.open(other)) == []
     same = known_people.shared(known, ShardSet.open(none))
     assert len(same) == 24
-    assert all(name.startswith("? (person_") for name in same)
+    assert all(name.startswith("an unknown one (person_") for name in same)
 
 
 def test_several_images_of_a_person_need_a_source_that_clusters(src, tmp_path):

@@ -103,3 +103,14 @@ def test_real_utkface(tmp_path):
     ages = np.concatenate([shards.labels["age"] for shards in sets.values()])
     assert 0 < ages.min() < 5
     assert 80 < ages.max() <= 116
+
+
+def test_pack_says_that_all_people_are_unknown(tmp_path, capsys):
+    src = tmp_path / "src"
+    src.mkdir()
+    for number in range(6):
+        (src / f"{20 + number}_0_1_{DATE[:-1]}{number}.jpg").write_bytes(jpeg(photo(number, 24, 24)))
+    assert pack_source("utkface", src, tmp_path / "out", "holdout=0.5", "holdout.exact=true") == 0
+    said = capsys.readouterr().out
+    assert "train: 3 images of unknown people in 1 shards" in said
+    assert "only 3 images of unknown people: figures and thresholds from so few are rough" in said

@@ -91,6 +91,8 @@ class Task:
         self.report: Callable[[str, Tensor], None] = lambda name, value: None
         # The fields of the run's sets by name, where they are known: names of classes for `render`
         self.known_fields: Mapping[str, Any] = {}
+        # What the evaluators chose on val, by name, for `render`: temperatures, thresholds
+        self.chosen: Mapping[str, Mapping[str, Any]] = {}
 
     @cached_property
     def plan(self) -> Plan:
@@ -180,8 +182,10 @@ class Task:
         other outputs as they are.
         """
         record: dict[str, Any] = {}
-        for make in self.evaluators.values():
-            record |= make().record(prediction, self.known_fields)
+        for name, make in self.evaluators.items():
+            evaluator = make()
+            evaluator.chosen = self.chosen.get(name, {})
+            record |= evaluator.record(prediction, self.known_fields)
         return Rendered(record or dict(prediction))
 
     @property

@@ -56,7 +56,7 @@ def _sweep(words: Sequence[str]) -> int:
     worst = 0
     for end, plan in zip(endings, plans, strict=True):
         print(f"{' '.join(plan.words)}:")
-        code = _start(plan, called=f"{plan.task}{end}")
+        code = _start(plan, called=sweep.unnamed(plan.task, end))
         worst = max(worst, code)
         if code == INTERRUPTED:
             break

@@ -158,12 +158,17 @@ def print_report(name: str, report: Any) -> None:
     """Print the title, the tables and the notes of a `hpc.evaluation.base.Report`."""
     if report.title:
         print(report.title)
+    hidden = sum(table.long for table in report.tables.values())
     for heading, table in report.tables.items():
+        if table.long:
+            continue
         if heading not in ("figures", "errors"):
             print(f"{name}, {heading}")
         print_table(table.columns, table.rows)
         if table.note:
             print(f"  {table.note}")
+    if hidden:
+        print(f"  {hidden} more tables are on the page: groups of two labels, differences of all pairs")
     for note in report.notes:
         print(note)
 

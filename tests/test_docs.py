@@ -140,10 +140,13 @@ def test_a_wrong_key_in_a_document_would_be_noticed(monkeypatch):
 
 @cache
 def all_keys() -> set[str]:
-    from launch.commands import pack
+    from launch.commands import evaluate, pack
     from launch.options.compose import GROUPS, known_keys
+    from launch.options.conf import choices
 
-    return {*known_keys("siamese"), *GROUPS, *pack.OPTIONS}
+    tasks = {key for task in choices("task") for key in known_keys(task)}
+    of_one = {f"age.{name}" for name in evaluate.OPTIONS}  # words of an evaluator
+    return {*tasks, *GROUPS, *pack.OPTIONS, *evaluate.OPTIONS, *of_one}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -21,8 +21,8 @@ from data_shards.shard_format.manifest import read_manifest
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.workers import run_jobs
 
-DISTANCE = 40  # of 256 bits that may differ
-CORRELATION = 0.85  # of the greys, at least
+DISTANCE = 48  # of 256 bits that may differ
+CORRELATION = 0.8  # of the greys, at least
 _FINE, _COARSE = 0.7, 4.0  # pixels of SIDE: sigmas of the Gaussians between which details are compared
 _PART = 256  # images that a worker decodes at a time
 
@@ -112,7 +112,7 @@ def clusters(pairs: Sequence[Pair]) -> list[Cluster]:
 
 
 class _Details:
-    """Greys between two scales, of mean 0 and length 1: neither light nor the coarse shape of a face counts."""
+    """Greys between two scales, of mean 0 and length 1: light and the coarse shape of a face do not count."""
 
     def __init__(self, greys: np.ndarray) -> None:
         """greys: uint8 [k, SIDE, SIDE]."""

@@ -7,7 +7,6 @@ faces share their coarse shape, and 64 bits do not tell them apart. Read next: `
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -29,14 +28,14 @@ _CHUNK = 64  # images that are read at a time
 Progress = Callable[[int, int], None]  # called with (images done, images in total)
 
 
-@dataclass
 class Fingerprints:
-    """Measures of the images of one set, a row a sample."""
+    """Measures of the images of one set, or of a part of it, a row a sample."""
 
-    hashes: np.ndarray  # u8 [n, WORDS]
-    sharpness: np.ndarray  # f4 [n]: variance of the Laplacian of greys 0..255
-    spread: np.ndarray  # f4 [n]: standard deviation of greys 0..255
-    damaged: dict[int, str]  # row: why it could not be decoded; its other measures are 0
+    def __init__(self, count: int) -> None:
+        self.hashes = np.zeros((count, WORDS), "u8")
+        self.sharpness = np.zeros(count, "f4")  # variance of the Laplacian of greys 0..255
+        self.spread = np.zeros(count, "f4")  # standard deviation of greys 0..255
+        self.damaged: dict[int, str] = {}  # row: why it could not be decoded; its other measures are 0
 
 
 def fingerprint_sets(
@@ -52,12 +51,7 @@ def fingerprint_sets(
         for low in range(0, len(shards), PART)
     ]
     places = {shards.folder: number for number, shards in enumerate(sets)}
-    found = [
-        Fingerprints(
-            np.zeros((len(shards), WORDS), "u8"), *(np.zeros(len(shards), "f4") for _ in range(2)), {}
-        )
-        for shards in sets
-    ]
+    found = [Fingerprints(len(shards)) for shards in sets]
     done, total = 0, sum(map(len, sets))
     for number, part in run_jobs(measure_part, jobs, workers=workers):
         folder, low, high = jobs[number]
@@ -78,9 +72,7 @@ def measure_part(folder: Path, low: int, high: int) -> Fingerprints:
     cv2.setNumThreads(1)
     shards = ShardSet(folder, *read_manifest(folder))
     reader = Reader(shards)
-    part = Fingerprints(
-        np.zeros((high - low, WORDS), "u8"), *(np.zeros(high - low, "f4") for _ in range(2)), {}
-    )
+    part = Fingerprints(high - low)
     try:
         for start in range(low, high, _CHUNK):
             ids = np.arange(start, min(start + _CHUNK, high))

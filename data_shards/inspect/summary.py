@@ -120,11 +120,11 @@ def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tupl
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for line, (name, start, stop) in enumerate(shown):
         top = GAP + line * step
-        caption = "\n".join(_folded(name, font))
+        caption = "\n".join(folded(name, font))
         draw.multiline_text((GAP, top), f"{caption}\n{stop - start} images", fill=INK, font=font)
         for column, row in enumerate(range(start, min(stop, start + columns))):
             corner = (CAPTION + column * step, top)
-            if (cell := _thumbnail(shards, row)) is None:
+            if (cell := thumbnail(shards, row)) is None:
                 damaged += 1
                 draw.rectangle((*corner, corner[0] + CELL - 1, top + CELL - 1), outline=INK)
                 draw.text((corner[0] + 2 * GAP, top + CELL // 3), "damaged", fill=INK, font=font)
@@ -143,17 +143,19 @@ def _lines(shards: ShardSet, *, rows: int, columns: int) -> list[tuple[str, int,
     return [(names[each], int(start[each]), int(start[each + 1])) for each in shown] + unknown
 
 
-def _folded(name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> list[str]:
-    """The name in at most four lines that fit the column of captions."""
+def folded(
+    name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", *, within: int = CAPTION - 3 * GAP
+) -> list[str]:
+    """The name in at most four lines that fit the column of captions, `within` pixels wide."""
     lines = [""]
     for letter in name:
-        if font.getlength(lines[-1] + letter) > CAPTION - 3 * GAP:
+        if font.getlength(lines[-1] + letter) > within:
             lines.append("")
         lines[-1] += letter
     return lines[:4]
 
 
-def _thumbnail(shards: ShardSet, row: int) -> np.ndarray | None:
+def thumbnail(shards: ShardSet, row: int) -> np.ndarray | None:
     """uint8 [CELL, CELL, 3]: the whole image on a square of paper (None = it is damaged)."""
     with open(shards.shards[int(shards.shard[row])], "rb") as file:
         file.seek(int(shards.offset[row]))

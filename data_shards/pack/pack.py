@@ -29,7 +29,7 @@ from data_shards.pack.layout import (
 from data_shards.pack.request import Request, request_facts, source_kind
 from data_shards.pack.set_writer import SetWriter
 from data_shards.pack.shard_worker import pack_shard
-from data_shards.pack.strata import classes_of_groups, divide_exactly
+from data_shards.pack.strata import classes_of_groups, divide_exactly, refuse_one_sided
 from data_shards.shard_format.keys import slug, visible
 from data_shards.shard_format.manifest import FOLDER, NAME, read_manifest, write_manifest
 from data_shards.shard_format.schema import LAST_AXIS, Schema, declared_schema
@@ -70,11 +70,12 @@ def pack(
     schema = declared_schema(source.fields, source.cls, knows_people=knows_people)
     _refuse_moved(source, schema, request, identities)
     _refuse_unclustered(source, identities)
+    _refuse_shares(source, request, identities)
     name = request.name or slug(source.name).replace("/", "_")
     digest = fingerprint(identities, unfit, request_facts(source, schema, request, name))
     divide = partial(_divide, schema, request, identities)
-    _refuse_shares(source, request, identities)
     splits = split_samples(identities, divide, seed=request.seed, cluster=source.cluster)
+    refuse_one_sided(schema, splits, holdout=request.holdout, val=request.val)
     _refuse_set(out)
     with locked(out):
         for part in {HELD_OUT, VALIDATION} - {split for split, _ in splits}:

@@ -33,6 +33,35 @@ def classes_of_groups(schema: Schema, identities: Mapping[str, Sequence[Sample]]
     return classes
 
 
+def refuse_one_sided(
+    schema: Schema,
+    splits: Sequence[tuple[str, Mapping[str, Sequence[Sample]]]],
+    *,
+    holdout: float,
+    val: float,
+) -> None:
+    """Raise UserError where the shares leave a set with one class of two, of which the source has both.
+
+    Of a label with more classes a set may lack a rare one.
+    """
+    field = schema.labels.get(schema.cls or "")
+    if field is None or len(field.names) != 2 or not holdout + val:
+        return
+    place = list(schema.labels).index(str(schema.cls))
+    classes = {
+        split: {int(sample.labels[place]) for members in people.values() for sample in members} - {-1}
+        for split, people in splits
+        if split in (TRAINED, VALIDATION, HELD_OUT)
+    }
+    for split, found in classes.items():
+        if len(found) < len(set().union(*classes.values())):
+            lacking = next(name for number, name in enumerate(field.names) if number not in found)
+            raise UserError(
+                f"holdout={holdout:g} val={val:g}: no {visible(lacking)} falls into {split}, by a hash of "
+                "each name alone; add holdout.exact=true, or type another seed= or larger shares"
+            )
+
+
 def divide_exactly(classes: Mapping[str, float], *, holdout: float, val: float, seed: int) -> Division:
     """[(split, its groups)]: of n groups of a class, the nearest whole number to each share of n.
 

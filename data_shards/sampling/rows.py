@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_shards.errors import UserError
+from data_shards.sampling import row_file
 from data_shards.sampling.block_sums import BLOCK, BlockSums, rows_of
 from data_shards.sampling.selection import WHOLE, Selection
 
@@ -39,15 +40,22 @@ class Rows:
     def __init__(self, shards: Any, where: str = WHOLE, *, number: int = 0, key: str = "data.rows") -> None:
         """Select rows of an opened set.
 
-        where: an expression as `selection.py` says; it reads the set's `labels`. number: which of the run's
-        sets this is (what `Slots.sets` holds). key: the config key that errors name. Raises UserError for a
-        label that the set lacks, and for an expression that no row satisfies.
+        where: an expression as `selection.py` says, which reads the set's `labels`, or a list of rows as
+        `row_file.py` says. number: which of the run's sets this is (what `Slots.sets` holds). key: the config
+        key that errors name. Raises UserError for a label that the set lacks, for an expression that no row
+        satisfies, and for a list of another set.
         """
         self.shards, self.number, self.key = shards, number, key
         self.size = int(shards.shard_start[-1])  # rows of the whole set
+        self._bits: np.ndarray | None = None
+        self._listed: dict[str, np.ndarray] = {}  # weights of every row, by the file that lists them
+        if row_file.is_file(where):
+            self.where = row_file.shown(where)
+            self._bits = self._choose(row_file.read_list(where, shards, key=key)[0])
+            self._sums = BlockSums(self.size, self._chosen)
+            return
         selection = Selection(where, key=key)
         self.where = selection.text
-        self._bits: np.ndarray | None = None
         if selection.fields:
             self._bits = self._compare(selection)
             self._sums = BlockSums(self.size, self._chosen)
@@ -79,11 +87,13 @@ class Rows:
         return places if self._bits is None else self._sums.find(places)
 
     def column(self, field: str, *, key: str) -> np.ndarray:
-        """Return a label of every row of the set, selected or not.
+        """Return a label of every row of the set, selected or not; of a list of rows (`@FILE`) their weights.
 
         key: `key=value` that names the label, for the UserError where the set has no such label, or one that
         is not a number.
         """
+        if row_file.is_file(field):
+            return self._weights(field, key.partition("=")[0])
         labels: dict[str, np.ndarray] = getattr(self.shards, "labels", {})
         schema = getattr(self.shards, "schema", None)
         if field not in labels and (schema is None or field not in schema.fields):
@@ -101,7 +111,8 @@ class Rows:
         """
         rows = rows_of(blocks)
         inside = rows < self.size
-        labels = self.shards.labels[field][np.minimum(rows, self.size - 1)]
+        column = self._listed[field] if field in self._listed else self.shards.labels[field]
+        labels = column[np.minimum(rows, self.size - 1)]
         return labels, inside if self._bits is None else self._chosen(blocks).astype(bool)
 
     def chunks(self, field: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -127,6 +138,20 @@ class Rows:
     @property
     def _folder(self) -> str:
         return str(getattr(self.shards, "folder", "the set"))
+
+    def _weights(self, file: str, key: str) -> np.ndarray:
+        """Return the weights of every row that a file lists, 0 for the others: 4 bytes a row."""
+        if file not in self._listed:
+            ids, weights = row_file.read_list(file, self.shards, key=key)
+            self._listed[file] = np.zeros(self.size, np.float32)
+            self._listed[file][ids] = weights
+        return self._listed[file]
+
+    def _choose(self, ids: np.ndarray) -> np.ndarray:
+        """Return the rows `ids` as bits, uint8 [blocks, BLOCK / 8]."""
+        bits = np.zeros((-(-self.size // BLOCK), BLOCK // 8), np.uint8)
+        np.bitwise_or.at(bits.reshape(-1), ids // 8, np.uint8(128) >> (ids % 8).astype(np.uint8))
+        return bits
 
     def _chosen(self, blocks: np.ndarray) -> np.ndarray:
         """Return which rows of `blocks` [k] are selected, uint8 [k, BLOCK]."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from data_shards import counter_rng
 from data_shards.errors import UserError
+from data_shards.sampling import row_file
 from data_shards.sampling.block_sums import BlockSums
 from data_shards.sampling.order import WINDOW, Slots, Stream, Windows, by_epoch
 from data_shards.sampling.rows import Rows, Shards
@@ -98,8 +99,11 @@ class WeightedOrder(_TickOrder):
     def __init__(
         self, shards: Rows | Shards, seed: int, field: str, members: int = 1, *, window: int = WINDOW
     ) -> None:
-        """field: a label of numbers from 0. UserError for a negative or infinite one, or if all are 0."""
-        rows, key = Rows.of(shards), f"data.weights={field}"
+        """field: a label of numbers from 0, or `@FILE`, a list of rows with weights.
+
+        UserError for a negative or infinite weight, or if all are 0.
+        """
+        rows, key = Rows.of(shards), f"data.weights={row_file.shown(field)}"
         rows.column(field, key=key)
         largest, unit = self._largest(rows, field, key), 2.0 ** _unit_bits(rows)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_shards.shard_format.columns import load_column, verify_file
 
-# A column of sets whose source states groups: a hash of what must not be split of each sample, such as its clip.
+# Of sets whose source states groups: a hash of what must not be split of each sample, such as its clip.
 GROUP = "index/group.npy"
 OWN_NAMES = ("folder", "procedural")  # sources that stand for any number of data sets
 _APART = re.compile(r"[\s_\-.]+")

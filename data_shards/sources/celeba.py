@@ -20,8 +20,12 @@ from data_shards.sources.celeba_lists import Attributes, read_attributes, read_n
 from data_shards.sources.walk import Walk
 
 OPTIONS: dict[str, object] = {
-    "images": "",  # aligned | half | wild, or a folder below SRC ("" = the first of them that is there)
-    "partition": "auto",  # auto (official where the list is there) | official | none (by hash of the person)
+    "images": "",
+    "partition": "auto",
+}
+HELP = {
+    "images": "aligned | half | wild, or a folder in SRC (empty = the first of them that is there)",
+    "partition": "auto (official where the list is there) | official | none (by the hash of the person)",
 }
 PARTS = ("train", "val", "test")
 LISTS = ("list_attr_celeba", "identity_CelebA", "list_eval_partition")

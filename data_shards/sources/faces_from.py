@@ -23,10 +23,16 @@ from data_shards.sources.base import FileSource, Sample, folders_of, netpbm, rea
 
 SIZE = 48  # pixels
 OPTIONS: dict[str, object] = {
-    "size": 0,  # side of the stored faces in pixels (0 = SIZE)
+    "size": 0,
     "grey": True,
-    "margin": 0.0,  # added on each side, as a share of the face's; OpenCV's own box is what FER2013 shows
-    "label": "",  # the class of all pictures ("" = their folder below SRC)
+    "margin": 0.0,  # OpenCV's own box is what FER2013 shows
+    "label": "",
+}
+HELP = {
+    "size": f"side of the stored faces in pixels; 0 is {SIZE}",
+    "grey": "store them in grey",
+    "margin": "on each side of the face, as a share of its own",
+    "label": "the class of all pictures (empty = their folder in SRC)",
 }
 CASCADE = "haarcascade_frontalface_alt2.xml"
 DETECT_SIDE = 400  # pixels of the longer side of what the detector sees

@@ -24,11 +24,18 @@ from data_shards.sources.faces_from import check_margin, face_of, in_grey, store
 from data_shards.sources.fer2013_csv import SIDE, USAGES, FerTable
 
 OPTIONS: dict[str, object] = {
-    "classes": "",  # some of CLASSES, numbered as typed, e.g. [happy,neutral]
-    "extra": "",  # further classes from folders of pictures, e.g. bored:FOLDER or [bored:FOLDER,calm:FOLDER]
-    "extra_crop": "faces",  # faces (the largest face of each picture) | none (they are faces already)
-    "margin": 0.0,  # around the faces of extra=, as a share of their side
-    "partition": "auto",  # auto (official where it is stated) | official | none: by the hash of the face
+    "classes": "",
+    "extra": "",
+    "extra_crop": "faces",
+    "margin": 0.0,
+    "partition": "auto",
+}
+HELP = {
+    "classes": "some of the classes, numbered as typed, such as [happy,neutral]",
+    "extra": "further classes from folders of pictures: bored:FOLDER or [bored:FOLDER,calm:FOLDER]",
+    "extra_crop": "faces (the largest of each of these pictures) | none (they show only a face)",
+    "margin": "around these faces, as a share of their side",
+    "partition": "auto (official where it is stated) | official | none (by a hash)",
 }
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # 0 to 6 in the published csv
 TABLES = ("fer2013.csv", "icml_face_data.csv")

@@ -38,7 +38,7 @@ class FerTable:
         offsets, lengths = [0], [0]  # of line 0, which there is not
         try:
             with open(path, "rb") as file:
-                header = [word.lower() for word in _words(_line(file, path, 1))]
+                header = [word.decode("latin-1").lower() for word in _words(_line(file, path, 1))]
                 if not {"emotion", "pixels"} <= set(header):
                     raise UserError(f"{path} line 1: is not emotion,pixels,Usage; restore the file")
                 place, number = file.tell(), 2
@@ -68,16 +68,17 @@ class FerTable:
         with open(self.path, "rb") as file:
             file.seek(int(self.offsets[line]))
             data = file.read(int(self.lengths[line]))
-        words = dict(enumerate(_words(data))).get(self.column, "").split()
-        numbers = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) < 4]
-        if len(numbers) != SIDE * SIDE or len(words) != SIDE * SIDE or max(numbers) > 255:
+        pixels = dict(enumerate(_words(data))).get(self.column, b"")
+        strange = pixels.translate(None, b"0123456789 ")
+        numbers = np.fromstring(pixels, np.int64, sep=" ") if not strange else np.empty(0, np.int64)
+        if len(numbers) != SIDE * SIDE or numbers.min() < 0 or numbers.max() > 255:
             raise OSError("a pixel is not a number of 0 to 255")
-        return netpbm(np.array(numbers, np.uint8).reshape(SIDE, SIDE, 1))
+        return netpbm(numbers.astype(np.uint8).reshape(SIDE, SIDE, 1))
 
 
-def _words(line: bytes) -> list[str]:
+def _words(line: bytes) -> list[bytes]:
     """The columns of a line; none of them may hold a comma."""
-    return [word.strip(' "\r\n') for word in line.decode("latin-1").split(",")]
+    return [word.strip(b' "\r\n') for word in line.split(b",")]
 
 
 def _line(file: object, path: str, number: int) -> bytes:
@@ -89,10 +90,13 @@ def _line(file: object, path: str, number: int) -> bytes:
 
 def _row(number: int, line: bytes, header: list[str]) -> Row:
     words = _words(line)
-    values = dict.fromkeys(header, "") | dict(zip(header, words, strict=False))
-    count = len(values["pixels"].split())
-    part = USAGES.get(values.get("usage", "").lower(), "")
-    emotion = values["emotion"]
+    values = dict.fromkeys(header, b"") | dict(zip(header, words, strict=False))
+    pixels = values["pixels"]
+    count = pixels.count(b" ") + 1
+    if count != SIDE * SIDE:  # or there are several blanks between two
+        count = len(pixels.split())
+    emotion, usage = (values.get(name, b"").decode("latin-1") for name in ("emotion", "usage"))
+    part = USAGES.get(usage.lower(), "")
     fault = ""
     if count != SIDE * SIDE:
         fault = f"has {count} pixels of {SIDE * SIDE} ({SIDE} x {SIDE})"
@@ -101,8 +105,8 @@ def _row(number: int, line: bytes, header: list[str]) -> Row:
     elif emotion not in tuple("0123456"):
         fault = f"its emotion {emotion!r:.12} is not a number of 0 to 6"
     elif "usage" in header and not part:
-        fault = f"its Usage {values['usage']!r:.20} is not Training, PublicTest or PrivateTest"
+        fault = f"its Usage {usage!r:.20} is not Training, PublicTest or PrivateTest"
     if fault and not line.endswith(b"\n"):
         fault += ": the file ends in this line"
-    digest = hashlib.sha256(values["pixels"].encode()).hexdigest()[:32]
+    digest = hashlib.sha256(pixels).hexdigest()[:32]
     return Row(number, -1 if fault else int(emotion), part, digest, fault)

@@ -12,7 +12,8 @@ from data_shards.errors import UserError
 from data_shards.sources.base import FileSource, Sample, folders_of
 
 CROP = 150.0
-OPTIONS: dict[str, object] = {"crop": CROP}  # side of the centre square: pixels, or a share (1 = all)
+OPTIONS: dict[str, object] = {"crop": CROP}
+HELP = {"crop": "side of the centre square: pixels, or up to 1 a share of the side; 1 is the whole image"}
 FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")  # as the archives unpack
 
 

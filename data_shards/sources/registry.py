@@ -1,6 +1,7 @@
 """The sources by name: the folder is the registry. Each `sources/<name>.py` has
 
 OPTIONS: dict[str, default]                  keys of its own for `rostro pack`, typed by their defaults
+HELP: dict[str, str]                         what they mean, if it states that
 def source(src: str, split: str, **options)  -> Source; UserError for a folder that is not this data set
 """
 
@@ -13,7 +14,16 @@ from data_shards import sources
 from data_shards.errors import UserError
 from data_shards.sources.base import Source
 
-HELPERS = ("base", "registry", "walk", "celeba_lists", "class_folders", "fer2013_csv")
+HELPERS = (
+    "base",
+    "registry",
+    "walk",
+    "celeba_lists",
+    "class_folders",
+    "fer2013_csv",
+    "video_frames",
+    "affectnet_lists",
+)
 
 
 def source_names() -> list[str]:

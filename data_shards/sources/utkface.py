@@ -1,9 +1,9 @@
 """UTKFace (Zhang, Song and Qi, CVPR 2017): SRC/**/<age>_<gender>_<race>_<date>.jpg, or ....jpg.chip.jpg.
 
 The labels are read from the name of each file: age in years, 0 to 116 in the published set; gender 0 man,
-1 woman; race 0 White, 1 Black, 2 Asian, 3 Indian, 4 other; the date is yyyymmddHHMMSSmmm, 17 digits. Nobody
-is known by name, and there is no official split. Names that break these rules, as some of the published set
-do, are listed.
+1 woman; race 0 White, 1 Black, 2 Asian, 3 Indian, 4 other; the date is yyyymmddHHMMSSmmm, 17 digits.
+The people are not known, and there is no official split. Files whose names break these rules, as some of the
+published set do, are listed.
 """
 
 import os

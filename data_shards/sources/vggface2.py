@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from data_shards.errors import UserError
 from data_shards.sources.base import FileSource, Sample, folders_of
 
-OPTIONS: dict[str, object] = {"crop": False}  # cut the boxes of loose_bb_<split>.csv
+OPTIONS: dict[str, object] = {"crop": False}
+HELP = {"crop": "cut the boxes of loose_bb_<split>.csv"}
 
 PLACES = ("", "meta", "data", "bb_landmark")  # folders that may contain the lists and tables
 

@@ -117,12 +117,17 @@ def describe(data: Data) -> str:
     """Say in a few words which order the keys select, for plan and log."""
     texts = {
         "groups": f"groups of {data.group}",
-        "weighted": f"weighted by {data.weights}",
+        "weighted": f"weighted by {_listed(data.weights)}",
         "balanced": f"balanced over {data.balance}",
         "mixed": f"mixed {data.mix}",
-        "unpaired": f"unpaired, a {data.a or WHOLE}, b {data.b or WHOLE}",
+        "unpaired": f"unpaired, a {_listed(data.a) or WHOLE}, b {_listed(data.b) or WHOLE}",
     }
     text = texts.get(data.order, data.order)
     if data.members > 1:
         text += f" of {data.members} images"
-    return text if data.rows == WHOLE else f"{text}, rows {data.rows}"
+    return text if data.rows == WHOLE else f"{text}, rows {_listed(data.rows)}"
+
+
+def _listed(value: str) -> str:
+    """Return the value of a key; of a list of rows in a file, `@PATH#sha256`, without its hash."""
+    return value.rpartition("#")[0] if value.startswith("@") and "#" in value else value

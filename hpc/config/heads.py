@@ -20,6 +20,12 @@ RULES: dict[str, dict[str, Rule]] = {
         "smoothing": Rule("share of the target that all classes have alike", least=0, below=1),
         "focal": _FOCAL,
         "balance": Rule("0: images count alike; 1: classes do; between: by that power", least=0, most=1),
+        "far": Rule(
+            "two classes: decide by the threshold of val at which so many of the first are taken for the "
+            "second; 0: by the likelier one",
+            least=0,
+            below=1,
+        ),
     },
     "bits": {
         "loss": Rule("binary cross-entropy of each bit", one_of=LOSSES["bits"]),
@@ -45,6 +51,14 @@ RULES: dict[str, dict[str, Rule]] = {
 def kind_of(head: Mapping[str, Any]) -> str:
     """Return the kind of label that a head predicts: class, bits or value, by the keys that it has."""
     return "class" if "classes" in head else "bits" if "names" in head else "value"
+
+
+def outputs_of(head: Mapping[str, Any]) -> int:
+    """Return how many numbers the network gives for a head."""
+    if kind_of(head) == "value":
+        span = round(head["high"] - head["low"])
+        return {"l1": 1, "ordinal": span, "distribution": span + 1}[head["loss"]]
+    return 1 if head["loss"] == "sigmoid" else len(names_of(head))
 
 
 def names_of(head: Mapping[str, Any]) -> tuple[str, ...]:

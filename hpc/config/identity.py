@@ -55,6 +55,9 @@ YOUNGER: dict[str, Any] = {
 # hold any value of them: figures depend on eval.batch in the last digits.
 UNHASHED = ("eval.batch",)
 
+# Keys that may name a list of rows in a file (data_shards/sampling/row_file.py).
+LISTS = ("data.rows", "data.weights", "data.a", "data.b")
+
 
 def is_free(key: str, config: Config) -> bool:
     """Return whether a dotted key may change when the run of `config` is resumed."""
@@ -67,7 +70,12 @@ def is_free(key: str, config: Config) -> bool:
 def numbers(config: Config) -> dict[str, Any]:
     """Return the dotted keys that change the numbers of a run, with their values."""
     values = flatten(dataclasses.asdict(config))
-    return {key: value for key, value in values.items() if not is_free(key, config)}
+    return {key: _content(key, value) for key, value in values.items() if not is_free(key, config)}
+
+
+def _content(key: str, value: Any) -> Any:
+    """Return a list of rows in a file, `@PATH#sha256`, without its path: the file may move."""
+    return f"@{value.rpartition('#')[2]}" if key in LISTS and value.startswith("@") else value
 
 
 def identity(config: Config) -> str:

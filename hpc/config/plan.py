@@ -20,8 +20,8 @@ from hpc.config.schema import Config
 from hpc.config.types import near, shown
 
 Roles = Mapping[str, tuple[str, ...]]
-Counts = Callable[[Config, Mapping[str, Any]], tuple[int, float]]
-CoreRate = Callable[[Config, Mapping[str, Any]], float]
+Counts = Callable[[Config], tuple[int, float]]
+CoreRate = Callable[[Config], float]
 OF_KEYS = ("keys", "roles", "labels")  # what a plan may state by a function of the task's keys
 
 
@@ -68,8 +68,8 @@ class Plan:
     check: refuses a config; called without sets before any is opened, then with the opened ones
     unit: config -> images that must stay together on one rank, for ops that mix them
     members: config -> images that a slot must have, more than 1 for a mosaic of own ones
-    counts, core_rate: config and the yaml's `memory` -> (parameters of all networks, fp32 bytes that an image
-        keeps for backward), and images a second of a CPU core (None = not known)
+    counts, core_rate: config -> (parameters of all networks, fp32 bytes that an image keeps for backward),
+        and images a second that a CPU core trains, for the dry run (None = not known)
     """
 
     name: str  # of the job

@@ -56,8 +56,10 @@ class Data:
         1, "images of a slot, each another draw: 4 for a mosaic of own images", least=1, cap=1 << 6
     )
     group: int = key(4, "K: images of one identity that stand together in the batch", least=1)
-    rows: str = key("set", "which samples are trained on, by labels: `age>=18 and race==0`; set: every one")
-    weights: str = key("", "order=weighted: the label in proportion to which samples come")
+    rows: str = key(
+        "set", "which samples are trained on, by labels: `age>=18 and race==0`; @FILE: those listed; set: all"
+    )
+    weights: str = key("", "order=weighted: the label in proportion to which samples come, or @FILE: a list")
     balance: str = key("", "order=balanced: the label whose classes come equally often")
     mix: str = key("", "order=mixed: rows and their shares of the slots: `race==0:0.3; race!=0:0.7`")
     backend: str = key("auto", "who decodes; auto: dali where it runs", one_of=("auto", "dali", "host"))

@@ -35,6 +35,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     note: str = ""
+    long: bool = False  # on the page and in report.json only
 
 
 @dataclass
@@ -48,9 +49,11 @@ class Report:
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, Draw] = field(default_factory=dict)  # file name (`roc.png`) -> what draws it
     rows: dict[str, np.ndarray] = field(default_factory=dict)  # by sample: "ids" [n] and columns [n]
-    gate: str = ""  # why the figures do not pass (empty = they do): a command then ends with exit code 1
+    gate: str = ""  # why the figures do not pass (empty = they do): a command then ends with exit code 3
     chosen: dict[str, Any] = field(default_factory=dict)  # what was chosen on val: a temperature
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, by scalar
+    # Those of what is judged beside it: name -> scalars
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)  # entries of its own in report.json
     title: str = ""  # the set in a line (empty = its name and size)
     notes: list[str] = field(default_factory=list)  # lines below the tables
@@ -75,6 +78,8 @@ class Evaluator(ABC):
 
     # Its own words for `rostro evaluate`, with defaults and help.
     KEYS: ClassVar[Mapping[str, Key]] = {}
+    headline: Sequence[str] = ()  # the figures that stand beside those of baselines
+    share: ClassVar[bool] = True  # whether its first figure is a share, which `gate.max_gap` of a run holds
     # What `choose` returned for val, set before `report`; empty while training
     chosen: Mapping[str, Any] = {}
     chosen_on = "val"  # or `these images`, where val is not there
@@ -114,6 +119,17 @@ class Evaluator(ABC):
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         """Compute the figures on rank 0. `rounds`: of bootstrapping, for intervals (0 = none)."""
 
+    def targets(self, labels: np.ndarray) -> np.ndarray | None:
+        """Return what a linear model learns to predict the labels [n, ...], [n, k], NaN where not known.
+
+        `keep(ids, predicted, labels)` then takes its predictions. None: there is no such baseline.
+        """
+        return None
+
+    def word(self, name: str) -> Any:
+        """Return the value of one of its KEYS: as typed, or the default."""
+        return self.typed.get(name, self.KEYS[name].default)
+
     def record(self, prediction: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entries of one image's record for `rostro predict`, from the task's outputs for it.
 
@@ -134,6 +150,7 @@ class Request:
     keys: Mapping[str, Any]  # the evaluator's own words: its KEYS with their values
     rounds: int = 1000  # of bootstrapping
     validation: Any = None  # the run's own val set (None = it has none, or it is elsewhere)
+    training: Any = None  # the run's training set, for baselines (None = it is elsewhere, or another one now)
     people: Any = None  # who chose checkpoint and threshold (None = none, or unknown)
     unknown: bool = False  # whether these people are not known
     own: bool = True  # whether the run's own held-out set is judged

@@ -110,7 +110,14 @@ def _figures(content: Mapping[str, Any]) -> dict[str, float]:
     }
     if not found and content.get("rows"):
         found = {f"verification/{key}": content["rows"][0].get(key) for key in ("eer", "auc", "d_prime")}
-    return {key: float(value) for key, value in found.items() if _finite(value)}
+    return {_today(key): float(value) for key, value in found.items() if _finite(value)}
+
+
+def _today(name: str) -> str:
+    """Return today's name of a figure: before, the macro F1 of classes was `f1`."""
+    evaluator, slash, figure = name.rpartition("/")
+    old = figure == "f1" or figure.startswith("f1_gap_")
+    return f"{evaluator}{slash}macro_{figure}" if old else name
 
 
 def _finite(value: Any) -> bool:
@@ -133,7 +140,7 @@ def _best(run: Path) -> dict[str, Any] | None:
         if best is None or (value < best["value"] if sense == "min" else value > best["value"]):
             # Checkpoints of older versions know one evaluator, and name its figures without it.
             figures = {
-                key if "/" in key else f"verification/{key}": float(each)
+                _today(key if "/" in key else f"verification/{key}"): float(each)
                 for key, each in content["metrics"].items()
                 if _finite(each)
             }
@@ -146,26 +153,29 @@ def _best(run: Path) -> dict[str, Any] | None:
     return best
 
 
-def same_task(runs: Sequence[Compared]) -> None:
-    """Refuse runs of different tasks by name; a scored file fits a task that has its kind of figures."""
-    tasks: dict[str, str] = {}
+def by_job(runs: Sequence[Compared]) -> dict[str, list[Compared]]:
+    """Return the runs of each job in their order; a scored file stands in each that has its kind of figures.
+
+    Raises UserError for a scored file that fits none of them. Without runs all files are one table.
+    """
+    jobs: dict[str, list[Compared]] = {run.task: [] for run in runs if run.seed is not None}
+    if not jobs:
+        return {"": list(runs)}
+    known = {
+        job: {name for run in runs if run.seed is not None and run.task == job for name in run.figures}
+        for job in jobs
+    }
     for run in runs:
-        if run.seed is not None:
-            tasks.setdefault(run.task, run.name)
-    if len(tasks) > 1:
-        (first, one), (second, other) = list(tasks.items())[:2]
-        raise UserError(
-            f"{one} is of task {first}, {other} of task {second}: their figures say different things; "
-            "compare runs of one task"
-        )
-    known = {name for run in runs if run.seed is not None for name in run.figures}
-    for run in runs:
-        if known and not known & run.figures.keys():
+        fitting = [job for job in jobs if known[job] & run.figures.keys()]
+        if run.seed is None and not fitting:
             few = ", ".join(list(run.figures)[:3]) or "no figures"
             raise UserError(
-                f"{run.name} has {few}, none of which the runs of task {next(iter(tasks))} have: leave it "
-                "out, or score a label that the task judges"
+                f"{run.name} has {few}, none of which the runs of task {', '.join(jobs)} have: leave it out, "
+                "or score a label that the task judges"
             )
+        for job in fitting if run.seed is None else (run.task,):
+            jobs[job].append(run)
+    return jobs
 
 
 def groups(runs: Sequence[Compared]) -> list[list[Compared]]:
@@ -173,7 +183,7 @@ def groups(runs: Sequence[Compared]) -> list[list[Compared]]:
     found: dict[str, list[Compared]] = {}
     for run in runs:
         if run.seed is not None:
-            key = repr((sorted(run.settings.items()), run.judged_on, run.digest))
+            key = repr((run.task, sorted(run.settings.items()), run.judged_on, run.digest))
             found.setdefault(key, []).append(run)
     return [group for group in found.values() if len(group) > 1]
 

@@ -34,18 +34,45 @@ VERIFICATION: Mapping[str, Key] = {
     "overlap": Key("refuse", "allow: judge people of the training set too", choices=("refuse", "allow")),
     "keep": Key(False, "true: keep the threshold of these pairs for `rostro verify`, in place of data.val's"),
 }
+MAX_GAP = "gate.max_gap"
 GROUPS = Key(
     "",
     "labels of the set that split the figures: `race,gender` (default: those that are classes, and age)",
     placeholder="FIELD,FIELD",
 )
+SUPPORT = Key(10, "samples that a group needs to count for a gap; smaller ones are shown", least=1)
 GATE = Key(
     0.0,
-    "largest gap between two groups, as the figure's own unit; beyond it the exit code is 1 (0 = none)",
+    "exit code 3 where the largest gap between two groups is beyond it for certain: where its lower\n"
+    "bound is, corrected for all groups and labels (0 = none). Of shares such as accuracy; of other figures\n"
+    "by the evaluator's name: age.gate.max_gap=3 (years)",
     least=0,
 )
-CLASSES: Mapping[str, Key] = {"groups": GROUPS, "gate": GATE}
-VALUES: Mapping[str, Key] = {"groups": GROUPS, "gate": GATE}
+BASELINES = Key(True, "false: not beside the majority of the training set and a linear model of its pixels")
+BY_GROUP: Mapping[str, Key] = {"groups": GROUPS, "support": SUPPORT, MAX_GAP: GATE}
+CLASSES: Mapping[str, Key] = {
+    **BY_GROUP,
+    "baselines": BASELINES,
+    "far": Key(
+        0.0,
+        "two classes: decide by the threshold at which val has so many false accepts, such as 0.01;\n"
+        "kept for `rostro predict` (0 = the likelier class)",
+        least=0,
+        most=1,
+    ),
+    "by": Key(
+        "image",
+        "identity: figures of clips (or people) too, their scores averaged",
+        choices=("image", "identity"),
+    ),
+    "recompress": Key(
+        "",
+        "judge the images again as JPEGs of these qualities: `90,70,50`",
+        placeholder="QUALITY,...",
+    ),
+}
+BITS: Mapping[str, Key] = {**BY_GROUP, "baselines": BASELINES, "recompress": CLASSES["recompress"]}
+VALUES: Mapping[str, Key] = {**BY_GROUP, "baselines": BASELINES}
 
 KINDS: Mapping[str, Mapping[str, Key]] = {
     "verification": VERIFICATION,

@@ -16,6 +16,7 @@ from data_shards.errors import UserError
 from data_shards.files import read_json, write_bytes, write_json
 from hpc.evaluation.base import Report
 
+LONG = 12  # rows: a longer table is folded
 PICTURE = re.compile(r"[\w-]+\.png")
 PAGE = """<!doctype html>
 <html lang="en">
@@ -28,7 +29,7 @@ PAGE = """<!doctype html>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto; max-width: 70rem }
 body { padding: 0 1rem } h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2rem }
-h3 { font-size: 1rem; margin-bottom: .3rem }
+h3, summary { font-size: 1rem; font-weight: bold; margin: .8rem 0 .3rem }
 table { border-collapse: collapse; margin: .3rem 0 .6rem } caption, .note { color: #555; text-align: left }
 .scroll { overflow-x: auto }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
@@ -48,7 +49,9 @@ img { max-width: 100%; height: auto } figure { margin: 1rem 0; display: inline-b
 {% if part.title %}<p>{{ part.title }}</p>{% endif %}
 {% if part.gate %}<p class="gate">does not pass: {{ part.gate }}</p>{% endif %}
 {% for heading, table in part.tables.items() %}
-<h3>{{ heading }}</h3>
+{% set long = table.rows | length > LONG %}
+{% if long %}<details><summary>{{ heading }} ({{ table.rows | length }} rows)</summary>{% else %}
+<h3>{{ heading }}</h3>{% endif %}
 <div class="scroll"><table>
 <thead><tr>{% for column in table.columns %}<th scope="col">{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in table.rows %}
@@ -56,6 +59,7 @@ img { max-width: 100%; height: auto } figure { margin: 1rem 0; display: inline-b
 {% endfor %}</tbody>
 </table></div>
 {% if table.note %}<p class="note">{{ table.note }}</p>{% endif %}
+{% if long %}</details>{% endif %}
 {% endfor %}
 {% for note in part.notes %}<p class="note">{{ note }}</p>{% endfor %}
 {% for file, data in pictures[name].items() %}
@@ -127,6 +131,7 @@ def _plain(report: Report) -> dict[str, Any]:
         "scalars": report.scalars,
         "intervals_95": {name: list(pair) for name, pair in report.intervals.items()},
         "chosen": report.chosen,
+        "baselines": report.baselines,
         "tables": tables,
         "gate": report.gate,
     }
@@ -156,4 +161,6 @@ def page(
     }
     shown = {key: value for key, value in head.items() if not isinstance(value, dict | list)}
     title = " ".join(str(head[key]) for key in ("run", "set", "split") if head.get(key))
-    return environment.from_string(PAGE).render(title=title, head=shown, parts=reports, pictures=data)
+    return environment.from_string(PAGE).render(
+        title=title, head=shown, parts=reports, pictures=data, LONG=LONG
+    )

@@ -17,6 +17,7 @@ from hpc.distributed.comm import Comm
 from hpc.evaluation import prediction_file as files
 from hpc.evaluation.base import Evaluator, JudgedSet, Report
 from hpc.evaluation.classes import Bits, Classes
+from hpc.evaluation.keys import MAX_GAP
 from hpc.evaluation.pair_protocol import score_run, trial
 from hpc.evaluation.run import gathered
 from hpc.evaluation.values import Values
@@ -39,7 +40,8 @@ class Asked:
     field: str = ""  # the label (empty = the one that both files name)
     pairs: Path | None = None  # a pair list for embeddings of a set
     groups: tuple[str, ...] = ()
-    gate: float = 0.0
+    max_gap: float = 0.0  # as the figure's own unit
+    support: int = 10
     skip: bool = False  # leave out images without a prediction
     rounds: int = 1000
 
@@ -113,7 +115,7 @@ def _truth_of(truth: Truth, field: str, places: np.ndarray, where: str) -> np.nd
 
 
 def _report(each: Evaluator, truth: Truth, asked: Asked, notes: list[str]) -> Report:
-    each.typed = {"gate": asked.gate, "groups": ",".join(asked.groups)}
+    each.typed = {MAX_GAP: asked.max_gap, "support": asked.support, "groups": ",".join(asked.groups)}
     report = each.report({}, gathered(each.rows(), Comm()), groups=_groups(truth, asked), rounds=asked.rounds)
     if asked.rounds:
         notes = [f"  [lo hi]: 95 %, {asked.rounds} resamples", *notes]
@@ -128,7 +130,7 @@ def _score_values(asked: Asked) -> tuple[str, Report]:
     values = files.numbers(columns, field, where=where)
     if values.ndim != 1:
         raise UserError(f"{where}: {field} is not one number an image: use kind classes for logits")
-    each = Values(field)
+    each = Values(field, unit="years" if field == "age" else "")
     each.begin(JudgedSet(lambda comm: [], truth.shards))
     each.keep(places, values[predicted], _truth_of(truth, field, places, f"truth={asked.truth}"))
     return field, _report(each, truth, asked, notes)

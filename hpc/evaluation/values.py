@@ -9,28 +9,37 @@ from torch import Tensor, nn
 
 from data_shards.batch import Batch
 from hpc.evaluation import keys
-from hpc.evaluation.base import Evaluator, JudgedSet, Report, Rows, Table, check_finite
-from hpc.evaluation.by_group import add_groups, figure
+from hpc.evaluation.base import Draw, Evaluator, JudgedSet, Report, Rows, Table, check_finite
+from hpc.evaluation.by_group import Shown, add_groups, figure
 from hpc.metrics.groups import Groups
-from hpc.metrics.regression import errors
-from hpc.plots import curves
+from hpc.metrics.regression import ErrorFigures, errors
+from hpc.plots import curves, scatter
 
 if TYPE_CHECKING:
     from hpc.task import Task
 
 SHOWN = ("mae", "rmse", "bias")
+YEARS = 5.0  # of cs5, the cumulative score that papers on age report
 
 
 class Values(Evaluator):
     """Judges the task's prediction `output` [n] or [n, 1] by the label `field` [n], in the label's unit.
 
-    Samples whose label is unknown are left out. output: None = as the field is named.
+    Samples whose label is unknown are left out. output: None = as the field is named. within: also the share
+    of samples whose error is at most so large (None = 5 where the unit is years, else not): `within_<k>`, of
+    years `cs<k>`, the cumulative score.
     """
 
     KEYS = keys.VALUES
+    share = False
 
-    def __init__(self, field: str, *, output: str | None = None, unit: str = "") -> None:
+    def __init__(
+        self, field: str, *, output: str | None = None, unit: str = "", within: float | None = None
+    ) -> None:
         self.field, self.output, self.unit = field, output or field, unit
+        limit = within if within is not None else YEARS if unit == "years" else 0.0
+        self.within = {f"{'cs' if unit == 'years' else 'within_'}{limit:g}": limit} if limit else {}
+        self.headline = ("mae", "rmse", *self.within)
         self._unknown: float | None = -1
         self._parts: list[dict[str, np.ndarray]] = []
 
@@ -45,6 +54,7 @@ class Values(Evaluator):
     def keep(self, ids: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> None:
         """Keep `predicted` [n] and `truth` [n] of the samples `ids` [n]."""
         predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+        predicted = predicted[:, 0] if predicted.shape == (*truth.shape, 1) else predicted
         if predicted.shape != truth.shape:
             raise ValueError(
                 f"{self.output} has shape {predicted.shape}, the label {self.field} {truth.shape}"
@@ -61,25 +71,44 @@ class Values(Evaluator):
     def record(self, prediction: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> dict[str, Any]:
         return {self.field: float(np.ravel(prediction[self.output])[0])}
 
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        truth = np.asarray(labels, np.float64)
+        return np.where(truth == self._unknown, np.nan, truth)[:, None]
+
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         ids, predicted, truth = (np.asarray(rows[name]) for name in ("ids", "predicted", "truth"))
         check_finite(self.output, predicted)
 
-        def figures(weight: np.ndarray) -> dict[str, float]:
-            return errors(predicted, truth, weight)
-
-        found = figures(np.ones(len(ids)))
+        found = errors(predicted, truth)
+        found |= {
+            name: float((np.abs(predicted - truth) <= limit).mean()) if len(ids) else np.nan
+            for name, limit in self.within.items()
+        }
         report = Report({name: value for name, value in found.items() if np.isfinite(value)})
         report.rows = {"ids": ids, "predicted": predicted, "truth": truth}
-        add_groups(
-            report, figures, ids, groups, shown=SHOWN, rounds=rounds, gate=float(self.typed.get("gate", 0))
-        )
+        figures = ErrorFigures(predicted - truth, self.within)
+        shown = Shown((*SHOWN, *self.within), shares=tuple(self.within), worst=max)
+        add_groups(report, self, figures, ids, groups, rounds, shown)
         unit = f" ({self.unit})" if self.unit else ""
         cells = [[name, figure(found, report.intervals, name)] for name in found]
         note = f"{len(ids):,} samples whose {self.field} is known; mae, rmse, bias: in its unit{unit}"
+        note += "".join(f"; {name}: share of errors up to {limit:g}" for name, limit in self.within.items())
         report.tables = {"errors": Table((self.field, "all"), cells, note)} | report.tables
-        report.figures["errors.png"] = lambda path: self._draw(path, rows, groups)
+        drawn = {
+            "errors.png": lambda path: self._draw(path, rows, groups),
+            "scatter.png": self._scatter(report),
+        }
+        report.figures = drawn | report.figures
         return report
+
+    def _scatter(self, report: Report) -> Draw:
+        def draw(path: Path) -> None:
+            title = f"{self.field}: {path.parent.name}"
+            scatter.draw_scatter(
+                path, report.rows["truth"], report.rows["predicted"], title=title, unit=self.unit
+            )
+
+        return draw
 
     def _draw(self, path: Path, rows: Mapping[str, object], groups: Groups) -> None:
         ids, predicted, truth = (np.asarray(rows[name]) for name in ("ids", "predicted", "truth"))

@@ -6,6 +6,7 @@ the weights are taken as they are: folding the scale into the first convolution 
 borders, whose zeros are black only in [0, 1].
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.errors import UserError
+from data_shards.files import write_json
+from hpc.checkpoints import manager, store
+from hpc.checkpoints.store import Checkpoint
+from hpc.config.schema import Config
+from hpc.distributed.comm import Comm
 from hpc.inference.keras_weights import Layer, read_layers
+from hpc.runs.run_dir import RunDir
+from hpc.task import build_task
 from models.backbones import build_trunk
 from models.mesonet import SIDE, MesoNet
 
 CONVOLUTIONS = {4: "meso4", 16: "mesoinception4"}  # how many of them a file has -> what it is
 SIZE = 256  # pixels of the images that published weights are for
+FIELD = "deepfake"  # the head of task=deepfake, whose class 1 is `real`
+REFERENCE = "Afchar et al., MesoNet: a Compact Facial Video Forgery Detection Network, 2018, arXiv 1809.00888"
 
 
 @dataclass(frozen=True)
@@ -30,11 +40,36 @@ class Published:
     backbone: str
     trunk: nn.Module
     head: nn.Linear  # 16 -> 1
+    sha256: str  # of the file
+
+
+def save(published: Published, run: RunDir, config: Config, *, source: str) -> None:
+    """Write the weights into `run` as its checkpoint of clock 0, and what they come from.
+
+    config: of task=deepfake with the same backbone; source: name of the file. How many images these weights
+    have seen is not known: the clock is 0.
+    """
+    task = build_task(config)
+    net = task.players()["net"]
+    net.backbone.load_state_dict(published.trunk.state_dict())  # type: ignore[union-attr]
+    net.heads[FIELD].load_state_dict(published.head.state_dict())  # type: ignore[union-attr, index]
+    saved = Checkpoint(0, 0, players={"net": net.state_dict()}, task=task.state())
+    saved.monitor = {"sums": {}, "digest": 0}
+    saved.meta = manager.meta(config, task, Comm()) | {"metrics": {}, "helpers": {}}
+    store.save(run.path, saved)
+    facts = {
+        "network": published.backbone,
+        "file": source,
+        "sha256": published.sha256,
+        "reference": REFERENCE,
+    }
+    write_json(run.converted_file, facts)
+    run.write_status(state="finished", clock=0, message=f"converted from {source}")
 
 
 def read_mesonet(path: Path | str) -> Published:
     """Read a file of published weights. UserError where it is not one of Meso4 or MesoInception4."""
-    layers = read_layers(path)
+    data, layers = read_layers(path)
     kinds = {
         kind: [layer for layer in layers if layer.kind == kind]
         for kind in ("conv2d", "batch_normalization", "dense")
@@ -59,7 +94,7 @@ def read_mesonet(path: Path | str) -> Published:
         _fill(trunk, head, kinds["conv2d"], kinds["batch_normalization"], kinds["dense"])
     except UserError as error:
         raise UserError(f"{path} is not a file of {CONVOLUTIONS[count]}: {error}") from None
-    return Published(CONVOLUTIONS[count], trunk.eval(), head)
+    return Published(CONVOLUTIONS[count], trunk.eval(), head, hashlib.sha256(data).hexdigest())
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from data_shards.batch import Batch
 from data_shards.errors import UserError
-from data_shards.files import FileError, read_json, write_bytes, write_json
+from data_shards.files import FileError, MissingFile, read_json, write_bytes, write_json
 from data_shards.images.pixels import KERNEL
 from data_shards.shard_format.manifest import read_manifest
 from hpc.checkpoints import safetensors_writer
@@ -25,6 +25,7 @@ from hpc.config import held_out
 from hpc.evaluation import threshold
 from hpc.inference.names import learn_names
 from hpc.inference.predictor import Predictor
+from hpc.runs.run_dir import RunDir
 
 OPSET = 18
 REPORT = {
@@ -36,6 +37,13 @@ REPORT = {
     "trial?": dict,
     "rows?": [dict],
     "evaluators?": {str: dict},
+}
+CONVERTED = {"network": str, "file": str, "sha256": str, "reference": str}  # of RUN/converted.json
+# What is done to an image that is not square, by data.fit
+CROPS = {
+    "cover": "centre square",
+    "contain": "none: it is padded to a square",
+    "stretch": "none: it is squeezed to a square",
 }
 EXAMPLE = '''"""python example.py A B: the score of two images, by numpy, OpenCV and ONNX Runtime alone."""
 import json, sys
@@ -167,7 +175,7 @@ def _write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[
 def describe(model: Predictor) -> dict[str, Any]:
     """Compose the card: what the network is, what it saw, how to prepare images, how good it is."""
     config = model.config
-    data = _data(config.data.train)
+    data = _data(RunDir(model.run), config.data.train)
     reports = sorted(model.run.glob("evaluations/*/report.json"))
     return {
         "format": 1,
@@ -177,7 +185,7 @@ def describe(model: Predictor) -> dict[str, Any]:
         "checkpoint": {"images": model.clock, "weights": model.weights, "updates": model.meta.get("updates")},
         "preprocessing": {
             "size": config.data.size,
-            "crop": "centre square",
+            "crop": CROPS[config.data.fit],
             "resize": KERNEL,
             "faces": _faces(data),
             "colour": "RGB",
@@ -222,8 +230,13 @@ def _classes(model: Predictor) -> dict[str, list[str]]:
     return {name: list(field.names) for name, field in fields.items() if field is not None and field.names}
 
 
-def _data(folder: str) -> dict[str, Any]:
+def _data(run: RunDir, folder: str) -> dict[str, Any]:
     """Describe the training set; `missing` says why that is not possible (a stream, a set that moved)."""
+    try:
+        converted = read_json(run.converted_file, CONVERTED)
+        return {"folder": "", "missing": "the weights were trained elsewhere", "converted": converted}
+    except MissingFile:
+        pass
     try:
         manifest, digest = read_manifest(Path(folder))
     except UserError as error:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from data_shards.batch import Batch
@@ -16,13 +17,18 @@ from data_shards.loading.loader import EvalLoader
 from hpc.config import held_out
 from hpc.data import known_people, views
 from hpc.distributed.comm import Comm
+from hpc.evaluation import chosen
 from hpc.evaluation import report as report_file
 from hpc.evaluation import run as evaluation
 from hpc.evaluation.base import Evaluator, JudgedSet, Report, Request
+from hpc.evaluation.baselines import Baselines, add_baselines
+from hpc.evaluation.keys import MAX_GAP
+from hpc.inference import recompressed
 from hpc.inference.explain import add_sheets
 from hpc.inference.predictor import Predictor
 from hpc.inference.run_features import open_any
 from hpc.metrics.groups import Groups, groups_of
+from hpc.monitor import report_events
 
 
 def judge(
@@ -30,7 +36,7 @@ def judge(
 ) -> tuple[dict[str, Any], dict[str, Report]]:
     """Judge `model` as `request` asks; return what report.json holds, and the reports by evaluator.
 
-    typed: the evaluators' words that were typed, of all of them.
+    typed: the evaluators' words that were typed, of all of them, or of one as in `age.gate.max_gap`.
     """
     started = time.perf_counter()
     request.open_features = request.open_features or open_any
@@ -45,10 +51,13 @@ def judge(
     if rest:
         reports |= _judge_together(model, request, rest, typed)
     reports = {name: reports[name] for name in evaluators}
+    add_sheets(model, request.shards, evaluators, reports)
     label = "-".join(filter(None, (each.label for each in reports.values())))
     folder = model.run / "evaluations" / report_file.folder_name(request.shards, label)
     head = _head(model, request) | {"seconds": round(time.perf_counter() - started, 2)}
-    return report_file.write(folder, head, reports), reports
+    content = report_file.write(folder, head, reports)
+    report_events.write(folder, model.clock, reports)
+    return content, reports
 
 
 def evaluators_of(model: Predictor, typed: Mapping[str, Any]) -> dict[str, Evaluator]:
@@ -57,18 +66,32 @@ def evaluators_of(model: Predictor, typed: Mapping[str, Any]) -> dict[str, Evalu
     task = model.config.task["name"]
     if not evaluators:
         raise UserError(f"task {task} has no evaluators: there is nothing to judge {model.run} by")
-    for each in evaluators.values():
-        defaults = {name: key.default for name, key in each.KEYS.items()}
-        each.typed = defaults | {name: value for name, value in typed.items() if name in defaults}
-    known = {name for each in evaluators.values() for name in each.KEYS}
+    for name, each in evaluators.items():
+        own = {word: typed[key] for word in each.KEYS if (key := f"{name}.{word}") in typed}
+        shared = {word: value for word, value in typed.items() if word in each.KEYS}
+        if not each.share:
+            shared.pop(MAX_GAP, None)
+        each.typed = {word: key.default for word, key in each.KEYS.items()} | shared | own
+    known = {word for each in evaluators.values() for word in each.KEYS}
+    known |= {f"{name}.{word}" for name, each in evaluators.items() for word in each.KEYS}
     for name, value in typed.items():
         if name not in known:
-            words = ", ".join(f"{word}=" for word in sorted(known)) or "none"
+            words = ", ".join(f"{word}=" for word in sorted(known) if not _of_one(word, evaluators)) or "none"
             raise UserError(
                 f"{name}={value} does not belong to task {task} of {model.run.name}: its evaluators "
                 f"({', '.join(evaluators)}) take {words}"
             )
+    if MAX_GAP in typed and not any(each.share for each in evaluators.values() if MAX_GAP in each.KEYS):
+        one = next(name for name, each in evaluators.items() if MAX_GAP in each.KEYS)
+        raise UserError(
+            f"{MAX_GAP}={typed[MAX_GAP]} is a share, and task {task} has no figure of that kind: type "
+            f"{one}.{MAX_GAP}={typed[MAX_GAP]}, in its unit"
+        )
     return evaluators
+
+
+def _of_one(word: str, evaluators: Mapping[str, Evaluator]) -> bool:
+    return word.partition(".")[0] in evaluators
 
 
 def _head(model: Predictor, request: Request) -> dict[str, Any]:
@@ -101,7 +124,8 @@ def _judge_together(
         name: evaluation.figures(each, comm, groups=groups, rounds=request.rounds)
         for name, each in evaluators.items()
     }
-    add_sheets(model, shards, evaluators, reports)
+    _add_baselines(model, request, evaluators, reports, groups)
+    _add_recompressed(model, request, evaluators, reports, groups)
     notes = _notes(model, request, same=same)
     place = f"{shards.name} {shards.manifest.get('split') or ''}".strip()
     for name, each in evaluators.items():
@@ -112,7 +136,63 @@ def _judge_together(
         report.facts |= {"chosen_on_these_people": same}
         if request.rounds:
             report.notes.insert(0, f"  [lo hi]: 95 %, {request.rounds} resamples of {_units(groups)}")
+    kept = {name: each.chosen for name, each in evaluators.items() if each.chosen}
+    if kept and same is not None:
+        next(iter(reports.values())).after = lambda: chosen.keep(model, request.validation, kept)
     return reports
+
+
+def _add_baselines(
+    model: Predictor,
+    request: Request,
+    evaluators: dict[str, Evaluator],
+    reports: dict[str, Report],
+    groups: Groups,
+) -> None:
+    wanted = [name for name, each in evaluators.items() if each.typed.get("baselines")]
+    if not wanted:
+        return
+    if request.training is None:
+        reports[wanted[0]].notes.append("note: the training set is not there: there are no baselines")
+        return
+
+    def blocks(shards: Any, ids: np.ndarray) -> Iterable[np.ndarray]:
+        found: Iterable[np.ndarray] = request.progress("baselines", model.blocks(shards, ids))
+        return found
+
+    both = Baselines(request.training, request.shards, blocks)
+    for name in wanted:
+        field = getattr(evaluators[name], "field", name)
+        if field in request.training.labels:
+            others = both.reports(model.task.evaluators[name], field, groups, request.rounds)
+            add_baselines(reports[name], others, evaluators[name].headline, name=model.name)
+
+
+def _add_recompressed(
+    model: Predictor,
+    request: Request,
+    evaluators: dict[str, Evaluator],
+    reports: dict[str, Report],
+    groups: Groups,
+) -> None:
+    """Judge the set again in each quality that was typed, by what was chosen on the images as they are."""
+    wanted = {
+        name: qualities
+        for name, each in evaluators.items()
+        if (qualities := recompressed.qualities(str(each.typed.get("recompress", ""))))
+    }
+    found: dict[str, dict[int, Report]] = {name: {} for name in wanted}
+    for quality in sorted({quality for each in wanted.values() for quality in each}, reverse=True):
+        again = {name: model.task.evaluators[name]() for name, each in wanted.items() if quality in each}
+        for name, each in again.items():
+            each.chosen, each.chosen_on = evaluators[name].chosen, evaluators[name].chosen_on
+        comm, what = Comm(device=_device(model)), f"judging JPEGs of quality {quality}"
+        _walk(model, again, request.shards, comm, request, what, quality=quality)
+        for name, each in again.items():
+            alone = Groups(units=groups.units)
+            found[name][quality] = evaluation.figures(each, comm, groups=alone, rounds=request.rounds)
+    for name, others in found.items():
+        recompressed.add_table(reports[name], others, evaluators[name].headline)
 
 
 def _choose(
@@ -128,6 +208,7 @@ def _choose(
     if choosing:
         _walk(model, choosing, on, Comm(device=_device(model)), request, f"choosing on {where}")
         for name, each in choosing.items():
+            each.typed = evaluators[name].typed
             evaluators[name].chosen = each.choose(evaluation.gathered(each.rows(), Comm()))
             evaluators[name].chosen_on = where
 
@@ -137,12 +218,20 @@ def _device(model: Predictor) -> torch.device:
 
 
 def _walk(
-    model: Predictor, evaluators: dict[str, Evaluator], shards: Any, comm: Comm, request: Request, what: str
+    model: Predictor,
+    evaluators: dict[str, Evaluator],
+    shards: Any,
+    comm: Comm,
+    request: Request,
+    what: str,
+    *,
+    quality: int = 0,
 ) -> None:
+    """Show the set to the evaluators; `quality`: of JPEGs that its images first become (0 = as is)."""
     config = model.config
 
     def batches(comm: Comm) -> Iterable[Batch]:
-        loader = EvalLoader(
+        loader: Any = EvalLoader(
             shards,
             rank=0,
             world=1,
@@ -152,7 +241,10 @@ def _walk(
             threads=config.data.threads,
             fields=model.task.plan.fields("eval"),
         )
-        return request.progress(what, loader)
+        shown: Iterable[Batch] = request.progress(
+            what, recompressed.Recompressed(loader, quality) if quality else loader
+        )
+        return shown
 
     judged = JudgedSet(batches, shards)
     evaluation.walk(model.task, model.nets, evaluators, judged, comm, channels_last=config.channels_last)

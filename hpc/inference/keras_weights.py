@@ -39,8 +39,8 @@ class Layer:
         return [self.arrays[name] for name in names]
 
 
-def read_layers(path: Path | str) -> list[Layer]:
-    """Read the layers with weights of a file by `save_weights` or `save`, by kind and number.
+def read_layers(path: Path | str) -> tuple[bytes, list[Layer]]:
+    """Read a file of `save_weights` or `save`: its bytes, and its layers with weights by kind and number.
 
     Raises UserError for what is not such a file, or holds more than numbers.
     """
@@ -60,7 +60,7 @@ def read_layers(path: Path | str) -> list[Layer]:
         raise UserError(f"{path} is not a readable HDF5 file ({reason}): {remedy}") from None
     if not arrays:
         raise UserError(f"{path} holds no weights: {remedy}")
-    return _grouped(path, arrays)
+    return data, _grouped(path, arrays)
 
 
 def _arrays(h5py: Any, file: Any) -> Iterator[tuple[tuple[str, str], np.ndarray]]:

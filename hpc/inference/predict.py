@@ -25,7 +25,7 @@ from hpc.data import views
 from hpc.inference import gradcam
 from hpc.inference.explain import panels
 from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
-from hpc.inference.names import learn_names
+from hpc.inference.names import learn_chosen, learn_names
 from hpc.inference.predictor import BATCH, Predictor
 from hpc.task import Rendered
 
@@ -41,6 +41,7 @@ class Predicted:
     file: Path
     images: int = 0
     rejected: list[tuple[str, str]] = field(default_factory=list)  # file, reason
+    notes: list[str] = field(default_factory=list)  # how sure the predictions are
 
 
 def predict(
@@ -65,9 +66,10 @@ def predict(
     if explain:
         gradcam.check(model)
     drawn, explained = out / DRAWINGS, out / EXPLAINED
+    notes = learn_chosen(model)
     blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact, but=(drawn, explained))
     out.mkdir(parents=True, exist_ok=True)
-    done = Predicted(out / f"predictions.{format}")
+    done = Predicted(out / f"predictions.{format}", notes=notes)
     with _Writer(done.file, format) as writer:
         for block in progress("predicting", blocks):
             done.rejected += block.rejected

@@ -32,6 +32,7 @@ from hpc.training import seeding
 from hpc.training.helpers import build_helpers
 
 BATCH = 64  # images at a time
+UNTRAINED = "untrained"  # in the place of the name of weights
 PARTS = ("player", "ema")  # of a checkpoint: the optimizer's state is the largest of all
 
 
@@ -43,14 +44,16 @@ class Predictor:
     nets: dict[str, nn.Module]
     config: Config
     run: Path
-    clock: int  # images seen (0 = untrained)
+    clock: int  # images seen (0 = untrained, or trained elsewhere)
     weights: str  # ema | raw | untrained
     meta: dict[str, Any]  # manifest of the checkpoint
 
     @property
     def name(self) -> str:
         """Name the run and which of its weights, for tables."""
-        return f"{self.run.name} at {self.clock:,} ({self.weights})" if self.clock else "untrained network"
+        if self.weights == UNTRAINED:
+            return "untrained network"
+        return f"{self.run.name} at {self.clock:,} ({self.weights})" if self.clock else self.run.name
 
     def predict(self, images: np.ndarray, placed: Placed | None = None) -> dict[str, Any]:
         """Return the task's outputs for images uint8 [n, h, w, 3] (RGB), which are `placed` in their files.
@@ -199,9 +202,7 @@ def _load(nets: dict[str, nn.Module], saved: store.Checkpoint, *, averaged: bool
 def untrained(trained: Predictor) -> Predictor:
     """Build the same networks with the initial weights of their run's seed."""
     task, nets = _build(trained.config)
-    return Predictor(
-        task, _ready(task, nets, trained.config), trained.config, trained.run, 0, "untrained", {}
-    )
+    return Predictor(task, _ready(task, nets, trained.config), trained.config, trained.run, 0, UNTRAINED, {})
 
 
 class ImageBlocks:

@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
+from hpc.config.heads import outputs_of
 from hpc.losses import labels as losses
 
 
 class Head:
     """One label of each image. `outputs`: how many numbers the network gives for it."""
 
-    outputs: int
-
     def __init__(self, field: str, keys: Mapping[str, Any]) -> None:
         self.field, self.keys = field, keys
+        self.outputs = outputs_of(keys)
         self.weight = float(keys["weight"])  # of its loss in the sum over the heads
 
     def balance(self, column: Any) -> list[float]:
@@ -37,10 +37,6 @@ class Head:
 
 class ClassHead(Head):
     """A class: `softmax` has an output for each of k, `sigmoid` one for class 1 of two."""
-
-    def __init__(self, field: str, keys: Mapping[str, Any]) -> None:
-        super().__init__(field, keys)
-        self.outputs = 1 if keys["loss"] == "sigmoid" else len(keys["classes"])
 
     def balance(self, column: Any) -> list[float]:
         if not self.keys["balance"]:
@@ -65,10 +61,6 @@ class ClassHead(Head):
 class BitsHead(Head):
     """Several marks, yes or no each: an output for each."""
 
-    def __init__(self, field: str, keys: Mapping[str, Any]) -> None:
-        super().__init__(field, keys)
-        self.outputs = len(keys["names"])
-
     def balance(self, column: Any) -> list[float]:
         if not self.keys["balance"]:
             return []
@@ -88,8 +80,6 @@ class NumberHead(Head):
     def __init__(self, field: str, keys: Mapping[str, Any]) -> None:
         super().__init__(field, keys)
         self.low, self.high = keys["low"], keys["high"]
-        span = round(self.high - self.low)
-        self.outputs = {"l1": 1, "ordinal": span, "distribution": span + 1}[keys["loss"]]
 
     def loss(self, out: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
         span = {"low": self.low, "high": self.high}

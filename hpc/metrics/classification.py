@@ -49,19 +49,6 @@ def per_class(counts: Array) -> PerClass:
         return PerClass(hits / called, hits / support, 2 * hits / (called + support), support)
 
 
-def summary(counts: Array) -> dict[str, float]:
-    """Compute accuracy, its mean over the classes that occur (balanced), and their mean F1, from [k, k]."""
-    figures, total = per_class(counts), counts.sum()
-    occur = figures.support > 0
-    if not total:
-        return dict.fromkeys(("accuracy", "balanced_accuracy", "f1"), float("nan"))
-    return {
-        "accuracy": float(np.trace(counts) / total),
-        "balanced_accuracy": float(figures.recall[occur].mean()),
-        "f1": float(figures.f1[occur].mean()),
-    }
-
-
 @dataclass(frozen=True)
 class Reliability:
     """Bins of equal width of the confidence: their means and their weight [bins]."""
@@ -117,21 +104,3 @@ def best_temperature(logits: Array, labels: Array) -> float:
         slope = ((softmax(wide, 1 / middle) * wide).sum(1) - label).sum()
         low, high = (middle, high) if slope < 0 else (low, middle)
     return float(1 / np.sqrt(low * high))
-
-
-def bits(known: Array, positive: Array, right: Array, weight: Array) -> dict[str, Array]:
-    """Compute accuracy, balanced accuracy and share of 1 of each bit [b], NaN where they are not defined.
-
-    known, positive, right: bool [n, b], whether the label is known, is 1, is what was predicted.
-    """
-
-    def share(hits: Array, of: Array) -> Array:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return (weight @ (hits & of)) / (weight @ of)
-
-    ones, zeros = known & positive, known & ~positive
-    return {
-        "accuracy": share(right, known),
-        "balanced_accuracy": (share(right, ones) + share(right, zeros)) / 2,
-        "share": share(positive, known),
-    }

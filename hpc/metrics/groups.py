@@ -1,59 +1,80 @@
-"""Figures by group of people: which labels split a set, each group's figure, the gap, and intervals.
+"""Groups of people: which labels split a set, alone and by two (women of 30 to 39), and whom samples show.
 
-The gap is the largest figure of a group less the smallest. Intervals come from resampling whole people (or
-images, where people are not known), since images of one person are alike. The gap of resamples is larger than
-that of the samples, which is larger than the true one, so its interval comes from the groups' deviations.
+Figures by group, and how far they differ: `gaps.py`.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from data_shards import counter_rng
 from data_shards.errors import UserError
+from data_shards.inspect.groups import MOST, Group, group_of
 
-SUPPORT = 10  # samples that a group needs to count for a gap
-MOST = 20  # groups of a label of plain numbers
-BANDS = (0, 3, 10, 20, 30, 40, 50, 60, 70)  # first years of the bands of `age`, as FairFace has them
-Figures = Callable[[np.ndarray], dict[str, float]]  # weights [n] of the samples -> figures
-
-
-@dataclass(frozen=True)
-class Group:
-    """A label that splits a set: names of its groups, and the group of each sample [n] (-1 = unknown)."""
-
-    names: tuple[str, ...]
-    codes: np.ndarray
+PEOPLE = ("race", "gender", "age", "skin")  # labels that split a set by two where none are named
+CROSSED = 120  # groups of two labels together
+AND = " x "  # between the names of two labels, and of their groups
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The labels that split a set, and whom each of its samples shows (None = each somebody else)."""
+    """The labels that split a set, and whom each of its samples shows (None = each somebody else).
+
+    together: the labels that also split it by two (None = all of them).
+    """
 
     columns: Mapping[str, Group] = field(default_factory=dict)
     units: np.ndarray | None = None
+    together: Sequence[str] | None = None
 
     def units_of(self, ids: np.ndarray) -> np.ndarray:
         """Return the unit of each sample that is drawn as a whole, [n]."""
         return np.arange(len(ids)) if self.units is None else np.asarray(self.units)[ids]
 
+    def crossed(self) -> "Groups":
+        """Add each pair of the labels `together` as one: `race x gender` has groups of a race and a gender.
+
+        Left out is a pair of more than CROSSED groups.
+        """
+        columns = dict(self.columns)
+        kept = [each for each in self.columns.items() if self.together is None or each[0] in self.together]
+        for (one, a), (other, b) in itertools.combinations(kept, 2):
+            if len(a.names) * len(b.names) <= CROSSED:
+                names = tuple(f"{left}{AND}{right}" for left in a.names for right in b.names)
+                known = (a.codes >= 0) & (b.codes >= 0)
+                codes = np.where(known, np.asarray(a.codes, np.int64) * len(b.names) + b.codes, -1)
+                columns[f"{one}{AND}{other}"] = Group(names, codes)
+        return Groups(columns, self.units, self.together)
+
 
 def groups_of(shards: Any, wanted: Sequence[str] = ()) -> Groups:
     """Find the labels of a packed set that split it; `wanted` names them (empty = all classes, and age).
 
+    A bit of a label of bits may be named too, such as `Male`. Those that are named also split it by two, or
+    else those of PEOPLE.
+
     Raises UserError for a label that the set lacks, or that makes no groups.
     """
     fields = {name: each for name, each in shards.schema.columns.items() if name != "identity"}
+    bits = {bit: (each, place) for each, kind in fields.items() for place, bit in enumerate(_bits(kind))}
     for name in wanted:
-        if name not in fields:
+        if name not in fields and name not in bits:
             known = ", ".join(fields) or "no label"
             raise UserError(f"groups={name}: {shards.folder} has no such label, only {known}")
     columns = {}
     for name in wanted or fields:
-        group = _group(name, fields[name], np.asarray(shards.labels[name]))
+        if name in fields:
+            group = group_of(name, fields[name], np.asarray(shards.labels[name]))
+        else:
+            column = np.asarray(shards.labels[bits[name][0]])[:, bits[name][1]]
+            group = Group(("no", "yes"), np.where((column == 0) | (column == 1), column, -1))
+        if wanted and group is not None and not (group.codes >= 0).any():
+            raise UserError(
+                f"groups={name}: none of the {len(shards):,} samples of {shards.folder} has a known {name}: "
+                "leave it out"
+            )
         if group is not None:
             columns[name] = group
         elif wanted:
@@ -62,133 +83,14 @@ def groups_of(shards: Any, wanted: Sequence[str] = ()) -> Groups:
                 "leave it out"
             )
     people = len(shards.identity_start) - 1
-    return Groups(columns, _units(np.asarray(shards.labels["identity"])) if people < len(shards) else None)
+    units = _units(np.asarray(shards.labels["identity"])) if people < len(shards) else None
+    return Groups(columns, units, tuple(wanted) or PEOPLE)
+
+
+def _bits(kind: Any) -> Sequence[str]:
+    return tuple(kind.names) if kind.kind == "bits" else ()
 
 
 def _units(identity: np.ndarray) -> np.ndarray:
     """Return the unit of each sample: its person; each image of an unknown one (-1) is its own."""
     return np.where(identity < 0, -1 - np.arange(len(identity)), identity)
-
-
-def _group(name: str, kind: Any, values: np.ndarray) -> Group | None:
-    if values.ndim > 1 or kind.kind not in ("class", "value"):
-        return None
-    known = np.ones(len(values), bool) if kind.unknown is None else values != kind.unknown
-    if kind.kind == "class":
-        return Group(tuple(kind.names), np.where(known, values, -1)) if 1 < len(kind.names) <= MOST else None
-    if name == "age":
-        ends = [f"{low}-{high - 1}" for low, high in itertools.pairwise(BANDS)]
-        bands = (*ends, f"{BANDS[-1]}+")
-        known &= values >= 0
-        return Group(bands, np.where(known, np.searchsorted(BANDS, values, "right") - 1, -1))
-    found = np.unique(values[known])
-    if values.dtype.kind not in "iu" or not 1 < len(found) <= MOST:
-        return None
-    codes = np.searchsorted(found, values)
-    return Group(tuple(f"{value:d}" for value in found), np.where(known, codes, -1))
-
-
-@dataclass(frozen=True)
-class Split:
-    """Figures by group of one label: [group][figure], with 95 % intervals where they were asked for."""
-
-    names: tuple[str, ...]  # of the groups that occur
-    samples: np.ndarray
-    figures: list[dict[str, float]]
-    intervals: list[dict[str, tuple[float, float]]]
-    gaps: dict[str, float]  # by figure, over the groups of SUPPORT samples or more
-    gap_intervals: dict[str, tuple[float, float]]
-
-
-def split(
-    figures: Figures, group: Group, ids: np.ndarray, units: np.ndarray, *, rounds: int, seed: int = 0
-) -> Split:
-    """Compute `figures` of the samples `ids` [n] for each group. `units` [n]: what is drawn as a whole."""
-    codes = np.asarray(group.codes)[ids]
-    occur = [code for code in range(len(group.names)) if (codes == code).any()]
-    masks = [codes == code for code in occur]
-    counts = np.array([int(mask.sum()) for mask in masks])
-    enough = [place for place, count in enumerate(counts) if count >= SUPPORT]
-
-    def everything(weight: np.ndarray) -> dict[str, float]:
-        found = [figures(weight * mask) for mask in masks]
-        return {f"{place}/{name}": value for place, part in enumerate(found) for name, value in part.items()}
-
-    if not occur:
-        return Split((), counts, [], [], {}, {})
-    flat = everything(np.ones(len(ids)))
-    drawn = resampled(everything, units, rounds=rounds, seed=seed)
-    spread = {name: _percentiles(values) for name, values in drawn.items()}
-    gaps, gap_intervals = {}, {}
-    for name in _below(flat, "0") if len(enough) > 1 else ():
-        keys = [f"{place}/{name}" for place in enough if np.isfinite(flat[f"{place}/{name}"])]
-        gaps[name] = float(np.ptp([flat[key] for key in keys])) if len(keys) > 1 else float("nan")
-        if len(keys) > 1 and rounds:
-            off = np.stack([drawn[key] - flat[key] for key in keys])
-            if interval := _gap_interval(gaps[name], off):
-                gap_intervals[name] = interval
-    return Split(
-        tuple(group.names[code] for code in occur),
-        counts,
-        [_below(flat, str(place)) for place in range(len(occur))],
-        [_defined(_below(spread, str(place))) for place in range(len(occur))],
-        gaps,
-        gap_intervals,
-    )
-
-
-def _below(flat: Mapping[str, Any], head: str) -> dict[str, Any]:
-    return {name.partition("/")[2]: value for name, value in flat.items() if name.partition("/")[0] == head}
-
-
-def _defined(found: Mapping[str, tuple[float, float] | None]) -> dict[str, tuple[float, float]]:
-    return {name: interval for name, interval in found.items() if interval is not None}
-
-
-def _gap_interval(gap: float, off: np.ndarray) -> tuple[float, float] | None:
-    """Return an interval that holds the true gap in 95 % or more; None where it is not defined.
-
-    off: how far the figures of the groups are from those of the samples in each resample [groups, rounds].
-    The difference of any two groups is wrong by less than their range in 95 %, so the largest is too
-    (Tukey's simultaneous intervals, with the range's distribution from the bootstrap).
-    """
-    kept = off[:, np.isfinite(off).all(0)]
-    if 2 * kept.shape[1] <= off.shape[1]:
-        return None
-    reach = float(np.percentile(np.ptp(kept, axis=0), 95))
-    return max(gap - reach, 0.0), gap + reach
-
-
-def intervals(
-    figures: Figures, units: np.ndarray, *, rounds: int, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Compute 95 % percentile intervals of `figures` by drawing the units [n] with replacement.
-
-    A figure that is not defined in half of the rounds or more has none. {} without rounds.
-    """
-    drawn = resampled(figures, units, rounds=rounds, seed=seed)
-    return _defined({name: _percentiles(values) for name, values in drawn.items()})
-
-
-def resampled(figures: Figures, units: np.ndarray, *, rounds: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Compute `figures` of so many resamples of the units [n], drawn with replacement: arrays [rounds].
-
-    NaN where a figure is not defined. {} without rounds.
-    """
-    people, code = np.unique(units, return_inverse=True)
-    stream = counter_rng.key(seed, "bootstrap groups")
-    drawn: dict[str, np.ndarray] = {}
-    for number in range(rounds):
-        uniform = counter_rng.uniform(stream, np.array([number]), len(people))[0]
-        times = np.bincount((uniform * len(people)).astype(np.int64), minlength=len(people))
-        for name, value in figures(times[code].astype(np.float64)).items():
-            drawn.setdefault(name, np.full(rounds, np.nan))[number] = value
-    return drawn
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float] | None:
-    finite = values[np.isfinite(values)]
-    if 2 * len(finite) <= len(values):
-        return None
-    low, high = np.percentile(finite, [2.5, 97.5])
-    return float(low), float(high)

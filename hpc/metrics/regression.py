@@ -1,6 +1,11 @@
 """Figures of predicted numbers: errors of a value such as an age. Pure numpy in float64."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import numpy as np
+
+from hpc.metrics.bootstrap import Measured, mean
 
 
 def errors(predicted: np.ndarray, truth: np.ndarray, weight: np.ndarray | None = None) -> dict[str, float]:
@@ -22,3 +27,21 @@ def errors(predicted: np.ndarray, truth: np.ndarray, weight: np.ndarray | None =
         "bias": float(each @ off / total),
         "r2": float(1 - square / spread) if spread > 0 else float("nan"),
     }
+
+
+@dataclass(frozen=True)
+class ErrorFigures:
+    """The errors of predicted numbers in many resamples at once (`bootstrap.Figures`).
+
+    off [n]: predicted less truth. within: name -> largest absolute error that counts, as in `cs5`: 5 years.
+    """
+
+    off: np.ndarray
+    within: Mapping[str, float] = field(default_factory=dict)
+
+    def __call__(self, rows: np.ndarray, weight: np.ndarray) -> dict[str, Measured]:
+        off = self.off[rows]
+        square = mean(off**2, weight)
+        found = {"mae": mean(np.abs(off), weight), "rmse": Measured(np.sqrt(square.values), square.support)}
+        found["bias"] = mean(off, weight)
+        return found | {name: mean(np.abs(off) <= limit, weight) for name, limit in self.within.items()}

@@ -33,6 +33,8 @@ class RunDir:
         self.resolved_file = self.path / "resolved.yaml"
         self.code = self.path / "code"
         self.init_file = self.path / "init.json"  # the checkpoint with which it begins: init.run
+        # What its weights come from, if they were not trained here: rostro convert
+        self.converted_file = self.path / "converted.json"
         self.data_file = self.path / "data.json"
         self.git_file = self.path / "git.json"
         self.logs = self.path / "logs"

@@ -107,7 +107,8 @@ def _evaluator(field: str, keys: Mapping[str, Any]) -> Callable[[], Evaluator]:
         return lambda: Values(field, unit=keys["unit"])
     if kind == "bits":
         return lambda: Bits(field, names=tuple(keys["names"]))
-    return lambda: Classes(field, names=tuple(keys["classes"]))
+    names, far = tuple(keys["classes"]), keys.get("far", 0.0)  # runs of before the key have none
+    return lambda: Classes(field, names=names, far=far, positive=names[-1] if far else "")
 
 
 def build(config: Any) -> Classifier:

@@ -5,7 +5,7 @@ from typing import Any
 
 from data_shards.errors import UserError
 from data_shards.shard_format.schema import Field
-from hpc.config.heads import RULES, kind_of, names_of
+from hpc.config.heads import RULES, kind_of, names_of, outputs_of
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
 from hpc.config.types import shown
@@ -60,6 +60,22 @@ def unit(config: Config) -> int:
     return UNIT if augment["mixup"] or augment["cutmix"] else 1
 
 
+def counts(config: Config) -> tuple[int, float]:
+    """Return the parameters of all networks and the fp32 bytes that one image keeps for backward."""
+    backbone = _backbone(config)
+    outputs = sum(outputs_of(head) for head in config.task["heads"].values())
+    return backbone.parameters + (backbone.features + 1) * outputs, backbone.activations
+
+
+def core_rate(config: Config) -> float:
+    """Return the images a second that one CPU core trains."""
+    return _backbone(config).rate
+
+
+def _backbone(config: Config) -> names.Cost:
+    return names.cost(config.task["backbone"], config.task["width"], config.data.size)
+
+
 def check(config: Config, sets: Mapping[str, Any]) -> None:
     """Raise UserError for keys that do not go together, and for sets of other classes than the heads'."""
     keys = config.task
@@ -108,6 +124,10 @@ def _check_head(key: str, head: Mapping[str, Any]) -> None:
         )
     if head["loss"] == "sigmoid" and len(given) != 2:
         raise UserError(f"{key}.loss=sigmoid takes two classes, not {len(given)}: use {key}.loss=softmax")
+    if head.get("far") and len(given) != 2:
+        raise UserError(
+            f"{key}.far={head['far']:g} is a rate of two classes, not of {len(given)}: use {key}.far=0"
+        )
 
 
 def _check_names(place: str, field: str, head: Mapping[str, Any], shards: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from data_shards.errors import UserError
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
+from models import names
 
 KEYS = {
     "trunk": Rule("network below the embedding", one_of=("googlenet", "small")),
@@ -68,18 +69,13 @@ def _check_sets(sets: Mapping[str, Any]) -> None:
             )
 
 
-def counts(config: Config, memory: Mapping[str, Any]) -> tuple[int, float]:
-    """Return the parameters of all networks and the fp32 bytes that one image keeps for backward.
-
-    `memory` is the block of that name in the task's yaml.
-    """
-    keys, trunk = config.task, memory[config.task["trunk"]]
+def counts(config: Config) -> tuple[int, float]:
+    """Return the parameters of all networks and the fp32 bytes that one image keeps for backward."""
+    keys, trunk = config.task, names.cost(config.task["trunk"], size=config.data.size)
     head = keys["embedding"] + 1 if keys["loss"] == "bce" else 0
-    parameters = trunk["parameters"] + (trunk["features"] + 1) * keys["embedding"] + head
-    scale = (config.data.size / memory["reference_size"]) ** 2
-    return parameters, trunk["activations"] * scale
+    return trunk.parameters + (trunk.features + 1) * keys["embedding"] + head, trunk.activations
 
 
-def core_rate(config: Config, memory: Mapping[str, Any]) -> float:
-    """Return the images a second that one CPU core trains, from the yaml's `memory`."""
-    return memory[config.task["trunk"]]["core_rate"] * (memory["reference_size"] / config.data.size) ** 2
+def core_rate(config: Config) -> float:
+    """Return the images a second that one CPU core trains."""
+    return names.cost(config.task["trunk"], size=config.data.size).rate

@@ -1,4 +1,4 @@
-"""`rostro compare`: runs of one task in one table, with mean and spread over their seeds."""
+"""`rostro compare`: runs in a table for each job, with mean and spread over their seeds."""
 
 import json
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ OPTIONS = {
 HELP = f"""
 usage: rostro compare RUN RUN... [key=value ...]
 
-Puts runs of one task into a table: the figures of the last `rostro evaluate` of each, or else those of its
-best checkpoint. Runs that agree in all keys but the seed have a row of their mean and standard deviation.
+Puts the runs of each job into a table: the figures of the last `rostro evaluate` of each, or else those of
+its best checkpoint. Runs that agree in all keys but the seed have a row of their mean and standard deviation.
 A folder that `rostro score` wrote may stand among them: another program's figures in the same table.
 
 {option_lines(OPTIONS, {"RUN": "a run directory, or a report folder of `rostro score`"})}
 
-example: rostro compare runs/age-seed=0 runs/age-seed=1 runs/age-seed=2
+example: rostro compare runs/age-seed=0 runs/age-seed=1 runs/gender-seed=0 runs/gender-seed=1
 """
 SHOWN = 6  # figures, if none are named
 
@@ -46,12 +46,23 @@ def main(argv: list[str]) -> int:
     from hpc.evaluation import compared
 
     runs = [compared.read(place, report=keys.report) for place in places]
-    compared.same_task(runs)
-    groups = compared.groups(runs)
+    jobs = compared.by_job(runs)
     if keys.json:
-        print(json.dumps(_plain(runs, groups)))
+        print(json.dumps(_plain(runs, compared.groups(runs))))
         return 0
-    names = _chosen(runs, keys.metric)
+    _check_metric(runs, keys.metric)
+    for number, (job, of) in enumerate(jobs.items()):
+        if len(jobs) > 1:
+            print(("\n" if number else "") + f"{job}:")
+        _print_job(of, keys.metric)
+    return 0
+
+
+def _print_job(runs: Sequence[Any], metric: str) -> None:
+    """Print the table of the runs of one job, and the notes below it."""
+    from hpc.evaluation import compared
+
+    groups, names = compared.groups(runs), _chosen(runs, metric)
     differing = [key for key in compared.differing(runs) if any(key in run.settings for run in runs)][:4]
     rows = [_row(run, names, differing) for run in runs]
     for group in groups:
@@ -72,7 +83,6 @@ def main(argv: list[str]) -> int:
         print("note: not all figures find room here: name some by metric=, or type json=true")
     for note in _notes(runs, groups):
         print(note)
-    return 0
 
 
 def _common(names: Sequence[str]) -> str:
@@ -92,17 +102,24 @@ def _row(run: Any, names: Sequence[str], differing: Sequence[str]) -> list[str]:
     return [run.name, seed, *_settings(run, differing), seen, *cells, run.judged_on]
 
 
+def _check_metric(runs: Sequence[Any], wanted: str) -> None:
+    known = dict.fromkeys(name for run in runs for name in run.figures)
+    for name in _named(wanted):
+        if name not in known:
+            raise UserError(f"metric={name} is not a figure of these runs: use {', '.join(list(known)[:12])}")
+
+
+def _named(wanted: str) -> list[str]:
+    return [] if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip()]
+
+
 def _chosen(runs: Sequence[Any], wanted: str) -> list[str]:
     """Return the figures to show: those named, or the first ones, the runs' own metric before them."""
     known = list(dict.fromkeys(name for run in runs for name in run.figures))
     if wanted == "all":
         return known
-    if wanted:
-        names = [name.strip() for name in wanted.split(",") if name.strip()]
-        for name in names:
-            if name not in known:
-                raise UserError(f"metric={name} is not a figure of these runs: use {', '.join(known[:12])}")
-        return names
+    if named := [name for name in _named(wanted) if name in known]:
+        return named
     first = [run.metric[0] for run in runs if run.metric[0] in known]
     return list(dict.fromkeys([*first, *known]))[:SHOWN]
 

@@ -8,6 +8,7 @@ from typing import Any
 from hpc.evaluation import keys as evaluators
 from launch.options.key_value import parse
 from launch.options.option import Option, of_keys, option_lines
+from launch.options.other_words import refuse_old_gate
 from launch.start import set_digests
 
 COMMON = {
@@ -18,6 +19,7 @@ COMMON = {
     ),
     "bootstrap": Option(1000, "rounds of the intervals (0 = none)", least=0),
 }
+GATE_FAILED = 3  # exit code
 OPTIONS = COMMON | of_keys(evaluators.all_keys())
 HELP = f"""
 usage: rostro evaluate RUN [key=value ...]
@@ -25,7 +27,7 @@ usage: rostro evaluate RUN [key=value ...]
 Judges a run on a set it has not seen, by the evaluators of its task: figures with 95 % intervals, and by
 groups of people where the set has labels for them. What is chosen (checkpoint, threshold, temperature) is
 chosen on the run's data.val, data.eval is reported. Writes RUN/evaluations/<set>/report.json, report.html
-and pictures. Exit code 1: a gate does not hold.
+and pictures; TensorBoard shows it too. Exit code 3: a gate does not hold.
 
 {option_lines(COMMON, {"RUN": "a run directory, e.g. runs/faces"})}
 
@@ -34,16 +36,19 @@ untrained network and plain pixels; the threshold goes to RUN/threshold.json for
 
 {option_lines(of_keys(evaluators.VERIFICATION))}
 
-classes, values: accuracy, F1, confusion and calibration; MAE; all by group, with the gap between groups.
+classes, values: accuracy, F1, AUC, confusion and calibration; MAE; all by group and by two labels together,
+with the gap between groups, beside baselines. A word may be meant for one evaluator: age.support=30.
 
 {option_lines(of_keys(evaluators.CLASSES))}
 
 example: rostro evaluate runs/faces
          rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip
+         rostro evaluate runs/gender gate.max_gap=0.1
 """
 
 
 def main(argv: list[str]) -> int:
+    refuse_old_gate(argv)
     options = _options(argv)
     keys = parse(argv, options, positional=("run",), required=("run",))
     from data_shards.errors import UserError
@@ -75,7 +80,7 @@ def main(argv: list[str]) -> int:
     failed = [f"{name}: {report.gate.strip()}" for name, report in reports.items() if report.gate]
     for text in failed:
         print(f"error: {text}", file=sys.stderr)
-    return 1 if failed else 0
+    return GATE_FAILED if failed else 0
 
 
 def _options(argv: Sequence[str]) -> dict[str, Option]:
@@ -88,30 +93,40 @@ def _options(argv: Sequence[str]) -> dict[str, Option]:
     from hpc.task import build_task
 
     own = build_task(RunDir.open(runs[0]).config()).evaluators
-    return OPTIONS | {name: key for make in own.values() for name, key in of_keys(make().KEYS).items()}
+    found = dict(OPTIONS)
+    for name, make in own.items():
+        keys = of_keys(make().KEYS)
+        found |= keys | {f"{name}.{word}": key for word, key in keys.items()}
+    return found
 
 
 def _request(run: Any, shards: Any, *, own: bool, rounds: int) -> Any:
     """Return what is judged, and who chose the run's threshold and checkpoint."""
-    from data_shards.shard_format.shard_set import ShardSet
     from hpc.config import held_out
     from hpc.data import known_people
     from hpc.evaluation.base import Request
 
     data = run.config().data
     request = Request(shards, {}, rounds=rounds, own=own, progress=progress)
+    request.training = _own_set(run, "train")
     split = held_out.validation(data)
     if not split:
         return request
-    folder = Path(getattr(data, split))
-    request.validation = ShardSet.open(folder) if folder.is_dir() else None
-    if request.validation and set_digests.recorded(run).get(split, request.validation.digest) != (
-        request.validation.digest
-    ):
-        request.validation = None  # the folder holds another set now
-    request.people = known_people.read(run.path, str(folder), role=known_people.CHOSEN)
+    request.validation = _own_set(run, split)
+    request.people = known_people.read(run.path, getattr(data, split), role=known_people.CHOSEN)
     request.unknown = request.people is None
     return request
+
+
+def _own_set(run: Any, split: str) -> Any:
+    """Return a set of the run; None where it is not there any more, or its folder holds another one now."""
+    from data_shards.shard_format.shard_set import ShardSet
+
+    folder = getattr(run.config().data, split)
+    if not folder or not Path(folder, "manifest.json").is_file():
+        return None
+    shards = ShardSet.open(Path(folder))
+    return shards if set_digests.recorded(run).get(split, shards.digest) == shards.digest else None
 
 
 def progress(text: str, blocks: Any) -> Any:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 OPTIONS = {
     "source": Option(
         "",
-        "folder (one for each identity) | classes (one for each class) | vggface2 | lfw | orl | procedural",
+        "folder (one for each identity) | classes (one for each class) | vggface2 | lfw | orl | utkface | "
+        "celeba | fer2013 | affectnet | deepfake | own_face | faces_from | procedural",
     ),
     "src": Option("", "folder of the data set as published"),
     "out": Option("", "folder of the packed sets"),
@@ -81,16 +82,17 @@ def main(argv: list[str]) -> int:
     if not named:
         raise UserError("source is missing: add source=folder, or another of `rostro pack --help`")
     module = source_module(named)
+    meanings = getattr(module, "HELP", {})
+    own = {key: Option(default, meanings.get(key, "")) for key, default in module.OPTIONS.items()}
     if asked:
-        print(HELP.strip(), f"\nKeys of source={named}:", *_lines(module.OPTIONS), sep="\n")
+        print(HELP.strip(), f"\nKeys of source={named}:", option_lines(own) if own else "  none", sep="\n")
         return 0
     needs_folder = getattr(module, "NEEDS_SRC", True)
-    own = {key: Option(default, "") for key, default in module.OPTIONS.items()}
     required = ("source", "out", *(("src",) if needs_folder else ()))
     args = parse(argv, own | OPTIONS, required=required)
     options = {key: getattr(args, key) for key in module.OPTIONS}
     out = Path(args.out)
-    if needs_folder and Path(args.src).resolve() in (out.resolve(), *out.resolve().parents):
+    if args.src and Path(args.src).resolve() in (out.resolve(), *out.resolve().parents):
         raise UserError(f"out={out}: lies in src={args.src}; choose a folder outside it")
     twins = check_sides(whole_numbers("twins", args.twins), size=args.size)
     source = open_source(named, args.src, split=args.split, options=options)
@@ -114,10 +116,6 @@ def main(argv: list[str]) -> int:
             if added := add_twins(made.folder, twins, workers=args.workers, progress=progress):
                 print(f"  twins of {', '.join(map(str, added))} pixels")
     return 0
-
-
-def _lines(options: dict[str, object]) -> list[str]:
-    return [f"  {key}={value}" for key, value in options.items()] or ["  none"]
 
 
 def _summary(made: "Packed") -> str:

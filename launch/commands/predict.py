@@ -60,6 +60,8 @@ def main(argv: list[str]) -> int:
     }
     done = predict(model, place, out, progress=track, **options)
     print(f"{done.file}: {done.images:,} images by {model.name}")
+    for note in done.notes:
+        print(note)
     if done.rejected:
         (name, reason), count = done.rejected[0], len(done.rejected)
         what = "1 file is not a usable image" if count == 1 else f"{count:,} files are not usable images"

@@ -4,10 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hpc.evaluation.keys import GATE, GROUPS, KINDS
+from hpc.evaluation.keys import BY_GROUP, KINDS, MAX_GAP, Key
 from launch.options.key_value import parse
 from launch.options.option import Option, of_keys, option_lines
+from launch.options.other_words import refuse_old_gate
 
+GATE = Key(
+    0.0,
+    "exit code 3 where the largest gap between two groups is beyond it for certain, in the figure's unit",
+    least=0,
+)
 OPTIONS = {
     "predictions": Option(
         "", "CSV with a header, JSON list of objects, or npz of columns", placeholder="FILE"
@@ -25,7 +31,8 @@ OPTIONS = {
         placeholder="DIR",
     ),
     "name": Option("", "what tables call it (default: the file's name)", placeholder="TEXT"),
-    **of_keys({"groups": GROUPS, "gate": GATE}),
+    **of_keys({name: key for name, key in BY_GROUP.items() if name != MAX_GAP}),
+    **of_keys({MAX_GAP: GATE}),
 }
 HELP = f"""
 usage: rostro score verification|classes|values predictions=FILE truth=SET|FILE [key=value ...]
@@ -40,7 +47,7 @@ report.json, report.html and pictures. `rostro compare` puts it beside runs. Col
   values        image, FIELD
 
 An image is named as in the packed set (`tar t`, `rostro predict in=SET`) or as in the truth's column image;
-the suffix does not matter. Exit code 1: a gate does not hold.
+the suffix does not matter. Exit code 3: a gate does not hold.
 
 {option_lines(OPTIONS)}
 
@@ -49,6 +56,7 @@ example: rostro score values predictions=ages.csv truth=shards/utkface/eval fiel
 
 
 def main(argv: list[str]) -> int:
+    refuse_old_gate(argv)
     keys = parse(argv, OPTIONS, positional=("kind",), required=("kind", "predictions", "truth"))
     from data_shards.errors import UserError
     from hpc.config.types import near
@@ -69,7 +77,8 @@ def main(argv: list[str]) -> int:
         field=keys.field,
         pairs=Path(keys.pairs) if keys.pairs else None,
         groups=tuple(name.strip() for name in keys.groups.split(",") if name.strip()),
-        gate=keys.gate,
+        max_gap=getattr(keys, MAX_GAP),
+        support=keys.support,
         skip=keys.missing == "skip",
         rounds=keys.bootstrap,
     )
@@ -82,7 +91,7 @@ def main(argv: list[str]) -> int:
     print(f"{out}/{', '.join(('report.json', 'report.html', *content['pictures_drawn']))}")
     if report.gate:
         print(f"error: {report.gate.strip()}", file=sys.stderr)
-    return 1 if report.gate else 0
+    return 3 if report.gate else 0
 
 
 def _judged_on(truth: Path) -> dict[str, Any]:

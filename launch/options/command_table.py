@@ -15,6 +15,14 @@ COMMANDS = {  # name: (module, one line)
     "twins": ("launch.commands.twins", "add low-resolution copies of its images to a packed set"),
     "check": ("launch.commands.check", "verify hashes and decode every sample of a packed set"),
     "info": ("launch.commands.info", "print what a packed set holds, and write a contact sheet of it"),
+    "audit-data": (
+        "launch.commands.audit_data",
+        "find leaks, duplicates, contradictory labels and unusable images in packed sets",
+    ),
+    "balance": (
+        "launch.commands.balance",
+        "choose as many images or persons of each group of a packed set, and weigh the groups equally",
+    ),
     "pairs": ("launch.commands.pairs", "write a pair list of a packed set, for `rostro evaluate pairs=`"),
     "submit": ("launch.submit", "start a training run; `python launch/submit.py` is the same"),
     "status": ("launch.commands.status", "list runs: state, images, rate, time left, last metrics"),
@@ -30,9 +38,13 @@ COMMANDS = {  # name: (module, one line)
     ),
     "predict": ("launch.commands.predict", "write what a run says of loose images or a packed set"),
     "score": ("launch.commands.score", "judge another program's predictions by the same figures"),
-    "compare": ("launch.commands.compare", "put runs of one task into a table, mean and spread over seeds"),
+    "compare": (
+        "launch.commands.compare",
+        "put the runs of each job into a table, mean and spread over seeds",
+    ),
     "verify": ("launch.commands.verify", "tell whether two images show the same person"),
     "export": ("launch.commands.export", "write the network of a run as safetensors and ONNX"),
+    "convert": ("launch.commands.convert", "make a run of weights that were published elsewhere"),
     "doctor": (
         "launch.commands.doctor",
         "report what this machine and its SLURM have, what harms runs, what to type",

@@ -1,6 +1,6 @@
 """Turns the words of the command line into a typed Config, with Hydra's help; every error is one line.
 
-The blocks `smoke` and `memory` of a task's yaml are not part of a run's config.
+The block `smoke` of a task's yaml is not part of a run's config.
 """
 
 import copy
@@ -32,7 +32,7 @@ from launch.options.conf import CONF, GROUPS, choices, chosen_task, smoke_overri
 from launch.options.other_words import answer
 from launch.options.site import site_values
 
-BESIDE = ("smoke", "memory")  # blocks of a task's yaml that are not keys of the run
+BESIDE = ("smoke",)  # blocks of a task's yaml that are not keys of the run
 LONGEST = 10_000  # characters of a word
 
 
@@ -41,7 +41,6 @@ class Schema(Config):
     """The content of a task's yaml: the config of a run, and the blocks beside it."""
 
     smoke: dict[str, Any] = field(default_factory=dict)
-    memory: dict[str, Any] = field(default_factory=dict)
 
 
 def register() -> None:
@@ -134,9 +133,10 @@ def _tree(task: str) -> dict[str, Any]:
 def smoke_asked(words: Sequence[str]) -> bool:
     """Return whether the last `smoke=` of the words is true."""
     last = next((word[6:] for word in reversed(words) if word.startswith("smoke=")), "false")
-    if last not in ("true", "false"):
+    asked = last.lower()  # a sweep's words have gone through Hydra, which writes True
+    if asked not in ("true", "false"):
         raise UserError(f"smoke={last} is not true or false: type for example smoke=true")
-    return last == "true"
+    return asked == "true"
 
 
 def _typed_groups(words: Sequence[str]) -> Iterator[tuple[str, Any]]:

@@ -108,3 +108,14 @@ def _set_size(words: Sequence[str]) -> int:
 
 def _last(words: Sequence[str], key: str) -> str:
     return next((word.partition("=")[2] for word in reversed(words) if word.startswith(f"{key}=")), "")
+
+
+def refuse_old_gate(words: Sequence[str]) -> None:
+    """Refuse `gate=`, which was one number for figures of different units."""
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key == "gate":
+            raise UserError(
+                f"{word} has another name: type gate.max_gap={value} of shares such as accuracy, or the "
+                f"evaluator before it, as in age.gate.max_gap={value} (years)"
+            )

@@ -55,6 +55,11 @@ def endings(points: Sequence[Sequence[str]]) -> list[str]:
     return ends
 
 
+def unnamed(task: str, ending: str) -> str:
+    """Return the name of a run for which none was given: its task, then what tells it apart."""
+    return task + ending.replace(f"-task={_safe(task)}", "", 1)
+
+
 def _short(keys: Sequence[str]) -> dict[str, str]:
     """Return the last part of each key, or the whole key if two end alike."""
     last = [key.rsplit(".", 1)[-1] for key in keys]

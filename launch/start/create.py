@@ -37,7 +37,7 @@ def resolve(
     job: the SLURM job in which this runs (empty = none)
     opened: sets that the points of a sweep share, by folder (None = a single run)
     """
-    from launch.options.compose import composed, task_keys, task_yaml
+    from launch.options.compose import composed, task_keys
     from launch.options.conf import chosen_task
     from launch.start import data, slurm, weights
 
@@ -72,8 +72,7 @@ def resolve(
             f"name={config.name}: {Path(config.runs) / config.name} exists: type `rostro resume "
             f"{config.name}`, or use another name"
         )
-    counts = task_yaml(task).get("memory", {})
-    return RunPlan(config, tuple(words), task, counts, sets, people, warning)
+    return RunPlan(config, tuple(words), task, sets, people, warning)
 
 
 def on_cluster(config: Config) -> Config:

@@ -19,7 +19,7 @@ from launch.start.plan import RunPlan
 
 
 def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) -> Config:
-    """Return the config with absolute folders of its sets, and DeepSpeed's file read in. No data is opened.
+    """Return the config with absolute folders of its sets, and DeepSpeed's file read in. No set is opened.
 
     `data.set` stands for $ROSTRO_SHARDS/<set>/train, /val and /eval. Beside a given `data.train`, the
     existing ones of the `siblings` ../val and ../eval (or ../test) are taken.
@@ -42,8 +42,18 @@ def locate_data(config: Config, *, siblings: Sequence[str] = ("val", "eval")) ->
             beside = [str(Path(train).parent / name) for name in names]
             folder = next((other for other in beside if _names_people(other) and other != train), "")
         folders[split] = folder
-    located = dataclasses.replace(config, data=dataclasses.replace(data, **folders))
+    lists = {key: _listed(key, getattr(data, key)) for key in ("rows", "weights", "a", "b")}
+    located = dataclasses.replace(config, data=dataclasses.replace(data, **folders, **lists))
     return deepspeed.inlined(located)
+
+
+def _listed(key: str, value: str) -> str:
+    """Return a list of rows, `@FILE`, with its absolute path and hash; any other value as it is."""
+    if not value.startswith("@"):
+        return value
+    from data_shards.sampling import row_file  # numpy: not needed for a plan without data
+
+    return row_file.located(value, key=f"data.{key}")
 
 
 def check_place(config: Config) -> None:
@@ -61,7 +71,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
 
     Returns {"train": ShardSet, "val": ..., "eval": ...}, each where it is read by index.
 
-    opened: folder -> set, of a sweep, whose runs of one task share what they read (None = a single run)
+    opened: folder -> set, of a sweep, whose runs share what they read (None = a single run)
     """
     data, world = config.data, config.procs * config.nodes
     if not data.train:
@@ -73,6 +83,7 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
         raise UserError(
             f"{where}: type data.train=FOLDER" + (", or export ROSTRO_SHARDS=FOLDER" if data.set else "")
         )
+    from data_shards.shard_format.manifest import check_fields
     from data_shards.shard_format.shard_set import ShardSet  # numpy: not needed for a plan without data
 
     opened = {} if opened is None else opened
@@ -87,9 +98,12 @@ def check_data(config: Config, opened: dict[str, Any] | None = None) -> dict[str
             )
         if not os.listdir(folder):
             raise UserError(f"data.{split}={folder} is empty: `rostro pack` fills it, or give another folder")
+        fields = data_order.stated_of_set(data, plan, split)
         try:
-            if folder not in opened:
-                opened[folder] = ShardSet.open(folder, fields=data_order.stated_of_set(data, plan, split))
+            if folder in opened:  # for another run, perhaps of another job
+                check_fields(opened[folder].folder, opened[folder].manifest, fields)
+            else:
+                opened[folder] = ShardSet.open(folder, fields=fields)
             sets[split] = opened[folder]
         except UserError as error:
             raise UserError(f"data.{split}={error}") from None

@@ -14,6 +14,7 @@ from launch.terminal import duration
 
 DAY = 86_400  # seconds; a longer run is worth a warning
 LOOKED_AT = 50  # of the newest runs
+NETWORK = ("name", "trunk", "backbone", "width")  # keys of the task
 ALIKE = ("procs", "nodes", "gpus", "precision")
 
 
@@ -63,14 +64,14 @@ def _measured(config: Config) -> Rate | None:
 
 def _speed_keys(config: Config) -> list[Any]:
     common = [getattr(config, key) for key in ALIKE]
-    network = [config.task.get(key) for key in ("name", "trunk")]
+    network = [config.task.get(key) for key in NETWORK]
     return [*common, *network, config.data.size, config.cluster.name]
 
 
 def _typical(plan: RunPlan) -> Rate | None:
     """Return the rate by the cores of the ranks; None for GPUs, whose rates differ too much."""
     config, core_rate = plan.config, plan.stated.core_rate
-    if not plan.counts or core_rate is None or config.gpus or _has_gpu(config):
+    if core_rate is None or config.gpus or _has_gpu(config):
         return None
     if config.cluster.name == "slurm":
         cores = config.procs * config.nodes * max(1, config.cluster.cpus)
@@ -81,7 +82,7 @@ def _typical(plan: RunPlan) -> Rate | None:
     seconds = 0.0  # of one core for the whole run
     for stage, images in zip(stages, lengths(stages, config.images), strict=True):
         sized = dataclasses.replace(config, data=dataclasses.replace(config.data, size=stage.size))
-        seconds += images / core_rate(sized, plan.counts)
+        seconds += images / core_rate(sized)
     return Rate(cores * config.images / seconds, f"typical of {cores} CPU core{'s' * (cores > 1)}")
 
 

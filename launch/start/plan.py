@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpc.config.plan import Plan, plan_of
 from hpc.config.schema import Config
@@ -21,7 +21,6 @@ class RunPlan:
 
     words: as typed
     task: the value of `task=`
-    counts: the block `memory` of the task's yaml (empty = it has none)
     sets: the opened sets that are read by index: train, val, eval
     people: `sets`, and the packed folder that a stream reads as train
     warning: why the data cannot be used (empty = they can); only a dry run resolves with one
@@ -30,7 +29,6 @@ class RunPlan:
     config: Config
     words: tuple[str, ...] = ()
     task: str = ""
-    counts: Mapping[str, Any] = field(default_factory=dict)
     sets: Sets = field(default_factory=dict)
     people: Sets = field(default_factory=dict)
     warning: str = ""

@@ -1,7 +1,8 @@
 """The plan of a run as a table, for `dry_run=true`: sizes, time, data, optimizer, memory."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hpc.config import data_order, held_out
 from hpc.config.optimizers import OPTIMIZERS
@@ -9,6 +10,7 @@ from hpc.config.plan import plan_of
 from hpc.config.players import describe, ema_of, optim_of
 from hpc.config.schema import Config, Ema, Optim
 from hpc.config.sizes import Sizes, micro_batches
+from hpc.config.types import flatten, shown
 from launch.start import forecast
 from launch.start.data import folders_of
 from launch.start.plan import RunPlan
@@ -16,14 +18,14 @@ from launch.terminal import print_facts
 
 
 def memory(plan: RunPlan) -> dict[str, float]:
-    """Estimate the bytes of one rank by their use, from the counts of the task's yaml; {} if it has none."""
-    config = plan.config
-    if plan.stated.counts is None or not plan.counts:
+    """Estimate the bytes of one rank by their use, from the plan's counts; {} if it states none."""
+    config, counts = plan.config, plan.stated.counts
+    if counts is None:
         return {}
     parameters, activations = 0, 0.0
     for stage in plan.sizes.stages:
         sized = dataclasses.replace(config, data=dataclasses.replace(config.data, size=stage.size))
-        parameters, image = plan.stated.counts(sized, plan.counts)
+        parameters, image = counts(sized)
         activations = max(activations, image * micro_batches(config, stage)[0])
     half = 0.5 if config.precision == "bf16" else 1.0
     world, copy = config.procs * config.nodes, 4.0 * parameters
@@ -68,6 +70,11 @@ def _weights_rows(config: Config) -> list[tuple[str, str]]:
     return [("weights", text + (f"; never trained: {', '.join(init.freeze)}" if init.freeze else ""))]
 
 
+def _keys_text(task: Mapping[str, Any]) -> str:
+    """Return the keys of a task as they are typed, less its name."""
+    return ", ".join(f"{key}={shown(value)}" for key, value in flatten(task).items() if key != "name")
+
+
 def _batch_rows(config: Config, sizes: Sizes) -> list[tuple[str, str]]:
     """Return how the batches are cut: one row, or one for each of several stages."""
     lines = []
@@ -103,7 +110,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
         epochs = f", {config.images / orders.epoch_images(config, orders.training_sets(sets)):,.1f} epochs"
     twins = f", twins {', '.join(map(str, data.twins))}" if data.twins else ""
     lines = [
-        ("task", ", ".join(f"{key}={value}" for key, value in config.task.items() if key != "name")),
+        ("task", _keys_text(config.task)),
         ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
         *_batch_rows(config, sizes),
         ("run", f"{config.images:,} images = {sizes.updates:,} updates{epochs}"),

@@ -4,20 +4,16 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from data_shards.pack.pack import pack
-from data_shards.pack.request import Request
-from data_shards.sources.registry import open_source, source_module
 from hpc.cluster import slurm
 from hpc.runs.run_dir import RunDir
 from launch import batch
-from launch.audit.faces import LabelledFaces
 from launch.options.compose import task_yaml
-from launch.options.conf import choices, plan_of_task
+from launch.options.conf import choices
 from launch.start import snapshot
+from tests.support.sets import pack_faces
 
 SLURM = Path(batch.__file__).parents[1] / "slurm"
 BODIES = ("job", "sandbox")  # scripts of that folder that are not those of a job
@@ -65,11 +61,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def with_set_of(job: str) -> Path:
         folder = shards / task_yaml(job)["data"]["set"]
-        options = source_module("procedural").OPTIONS | {"identities": 10, "per_identity": 3, "size": 16}
-        source: Any = open_source("procedural", "", options=options)
-        labels = plan_of_task("face_attributes" if folder.name == "utkface" else job).labels
         if not folder.exists():
-            pack(LabelledFaces(source, labels), folder, Request(size=16, holdout=0.4), workers=1)
+            pack_faces(folder, "face_attributes" if folder.name == "utkface" else job)
         return shards
 
     return with_set_of

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpc.config.parse import load_config
-from launch.options.conf import smoke_overrides
+from launch.options.conf import choices, smoke_overrides
 from tests.support.command import refused, rostro, script
-from tests.support.sets import pack_set
+from tests.support.sets import pack_faces, pack_set
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,8 @@ def test_bad_words_are_one_line_and_leave_nothing(tmp_path, words, message):
 
 @pytest.mark.parametrize("words", [[], ["--cfg", "job"], ["-m", "seed=0,1"]])
 def test_a_run_has_no_task_unless_it_is_named(tmp_path, words):
-    line = "error: task= is missing: write task=siamese (known: siamese)"
+    known = choices("task")
+    line = f"error: task= is missing: write task={known[0]} (known: {', '.join(known)})"
     assert refused(rostro("submit", *words, cwd=tmp_path)) == line
     assert left(tmp_path) == []
 
@@ -175,6 +176,21 @@ def test_a_sweep_makes_a_run_for_each_point(tmp_path, shards):
         assert script(*words[:-1], "seed=3", cwd=tmp_path).returncode == 0
         assert (tmp_path / "runs" / f"siamese-loss=supcon{more}").is_dir()
     assert left(tmp_path) == ["runs"]
+
+
+def test_a_sweep_may_go_over_jobs(tmp_path):
+    faces = pack_faces(tmp_path / "faces", "gender", "age")
+    words = ["-m", "seed=1,2", "smoke=true", "prepare=true", f"data.train={faces / 'train'}", "runs=runs"]
+    answer = script(*words, "task=gender,age", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    for task, seed in itertools.product(("gender", "age"), (1, 2)):
+        config = load_config(tmp_path / "runs" / f"{task}-seed={seed}" / "config.yaml")
+        assert (config.task["name"], list(config.task["heads"]), config.seed) == (task, [task], seed)
+    assert len(left(tmp_path / "runs")) == 4
+    # The set was opened for the first job already; it lacks a label of the second one.
+    line = refused(script(*words[:-1], "runs=others", "task=gender,race", cwd=tmp_path))
+    assert "has no label `race`, only" in line
+    assert left(tmp_path) == ["faces", "runs"]
 
 
 def test_a_sweep_with_one_bad_point_makes_nothing(tmp_path, shards):

@@ -21,12 +21,13 @@ IMAGES = 1280
 KEPT = ("hpc", "models", "data_shards", "launch", "slurm", "pyproject.toml")
 
 
-def words(shards: Path, **more: Any) -> list[str]:
-    """A small run that saves every 96 images and is evaluated at its end."""
-    changed = {"images": IMAGES, "eval.every": 10**6, "data.group": 2, "data.backend": "host"}
-    changed |= {"hang_timeout": 60, "data.train": shards / "train"} | more
-    smoke = [word for word in smoke_overrides("siamese") if word.partition("=")[0] not in changed]
-    return ["task=siamese", *smoke, *(f"{key}={value}" for key, value in changed.items())]
+def words(shards: Path, *, job: str = "siamese", **more: Any) -> list[str]:
+    """A small run that saves every 96 images (siamese) and is evaluated at its end."""
+    changed = {"images": IMAGES, "eval.every": 10**6, "data.backend": "host", "hang_timeout": 60}
+    changed |= {"data.group": 2} if job == "siamese" else {}
+    changed |= {"data.train": shards / "train"} | more
+    smoke = [word for word in smoke_overrides(job) if word.partition("=")[0] not in changed]
+    return [f"task={job}", *smoke, *(f"{key}={value}" for key, value in changed.items())]
 
 
 class Field:
@@ -62,14 +63,21 @@ class Field:
         line = next(line for line in answer.splitlines() if line.startswith("where"))
         return line.split()[-1]
 
-    def sbatch(self, *options: str, name: str, variables: dict[str, str] | None = None, **more: Any) -> str:
-        """By sbatch of slurm/siamese.sh, typed in the checkout; the job's id."""
-        asked = [*words(self.shards, **more), f"name={name}", f"runs={self.folder / 'runs'}"]
+    def sbatch(
+        self,
+        *options: str,
+        name: str,
+        job: str = "siamese",
+        variables: dict[str, str] | None = None,
+        **more: Any,
+    ) -> str:
+        """By sbatch of slurm/<job>.sh, typed in the checkout; the job's id."""
+        asked = [*words(self.shards, job=job, **more)[1:], f"name={name}", f"runs={self.folder / 'runs'}"]
         output = self.folder / "batch-%x-%A-%a.out"
         command = ["sbatch", "--parsable", "--time=30", f"--output={output}", *options]
         answer = self.cluster.run(
             *command,
-            f"{self.checkout}/slurm/siamese.sh",
+            f"{self.checkout}/slurm/{job}.sh",
             *asked,
             cwd=self.checkout,
             ROSTRO_PYTHON=sys.executable,

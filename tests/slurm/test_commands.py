@@ -11,7 +11,7 @@ from hpc.config.parse import load_config
 from hpc.runs.run_dir import RunDir
 from tests.slurm.conftest import ROOT, Cluster
 from tests.slurm.jobs import Field, words
-from tests.support.sets import pack_set
+from tests.support.sets import pack_faces, pack_set
 
 pytestmark = pytest.mark.slurm
 
@@ -99,6 +99,20 @@ def test_a_sweep_is_one_job_for_each_point_and_a_run_may_wait_for_another(field:
     assert "nobody is not a run directory" in refused.stderr
     done = field.rostro("submit", *words(field.shards, images=96), "name=x", "after=later", "dry_run=true")
     assert "dependency" not in done.stdout  # it has ended well
+
+
+def test_classifiers_by_sbatch_and_by_a_sweep_over_jobs_and_seeds(cluster: Cluster, tmp_path: Path) -> None:
+    faces = Field(cluster, tmp_path, pack_faces(tmp_path / "faces", "gender", "age", identities=12, size=32))
+    script = faces.sbatch(name="alone", job="age", images=96)
+    small = words(faces.shards, job="gender", images=96)[1:]
+    answer = faces.rostro("submit", "-m", "task=gender,age", *small, "seed=1", "cluster=slurm").stdout
+    jobs = re.findall(r"SLURM job (\d+)", answer)
+    assert len(set(jobs)) == 2
+    for job in (script, *jobs):
+        assert faces.wait_ended(job) == "COMPLETED", faces.logs()
+    heads = {name: list(faces.run(name).config().task["heads"]) for name in ("alone", "gender", "age")}
+    assert heads == {"alone": ["age"], "gender": ["gender"], "age": ["age"]}
+    assert all(faces.run(name).status()["state"] == "finished" for name in heads)
 
 
 def test_stop_and_resume_and_wait(field: Field) -> None:

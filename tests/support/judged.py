@@ -1,6 +1,7 @@
 """A run with two checkpoints, made without training: initial weights, moved a little."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,23 +14,33 @@ from hpc.training import seeding
 from tests.support.runs import TASK, make_run
 
 
-def judged_run(path: Path, shards: Path, *, loss: str = "contrastive", averaged: bool = True) -> Path:
-    """Checkpoints at 160 (the best) and 320 images, with an average if `averaged`."""
-    run = make_run(path, shards, task=TASK | {"loss": loss})
+def judged_run(
+    path: Path,
+    shards: Path,
+    *,
+    loss: str = "contrastive",
+    averaged: bool = True,
+    task: dict[str, Any] | None = None,
+) -> Path:
+    """Checkpoints at 160 (the best) and 320 images, with an average if `averaged`.
+
+    task: its keys (None = the siamese job with `loss`)
+    """
+    run = make_run(path, shards, task=task or TASK | {"loss": loss})
     config = RunDir(run).config()
-    task = build_task(config)
+    built = build_task(config)
     for clock, eer in ((160, 0.1), (320, 0.2)):
         with seeding.seeded(config.seed):
-            raw = task.players()["net"]
+            raw = built.players()["net"]
         move(raw, clock)
-        saved = Checkpoint(clock, clock // 16, players={"net": raw.state_dict()}, task=task.state())
+        saved = Checkpoint(clock, clock // 16, players={"net": raw.state_dict()}, task=built.state())
         saved.monitor = {"sums": {}, "digest": 0}
-        saved.meta = manager.meta(config, task, Comm(0, 1, 0, torch.device("cpu"))) | {
+        saved.meta = manager.meta(config, built, Comm(0, 1, 0, torch.device("cpu"))) | {
             "metrics": {"eer": eer}
         }
         if averaged:
             with seeding.seeded(config.seed + 1):
-                saved.ema["net"] = task.players()["net"].state_dict()
+                saved.ema["net"] = built.players()["net"].state_dict()
         store.save(run, saved)
     return run
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,6 +47,24 @@ def pack_set(
     words += [f"val={val}", f"seed={exact_seed(identities, holdout, val)}"]
     assert pack.main([*words, f"shard_mb={shard_mb}"]) == 0
     return folder / "shards"
+
+
+def pack_faces(
+    folder: Path, *jobs: str, identities: int = 10, each: int = 3, size: int = 16, holdout: float = 0.4
+) -> Path:
+    """Pack procedural faces with all labels of the classifiers `jobs`: `folder`/train and `folder`/eval."""
+    from data_shards.pack.pack import pack
+    from data_shards.pack.request import Request
+    from data_shards.sources.registry import open_source, source_module
+    from launch.audit.faces import LabelledFaces
+    from launch.options.conf import plan_of_task
+
+    options = source_module("procedural").OPTIONS
+    options = options | {"identities": identities, "per_identity": each, "size": size}
+    source: Any = open_source("procedural", "", options=options)
+    labels = {name: field for job in jobs for name, field in plan_of_task(job).labels.items()}
+    pack(LabelledFaces(source, labels), folder, Request(size=size, holdout=holdout), workers=1)
+    return folder
 
 
 def exact_seed(identities: int, holdout: float, val: float) -> int:

@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.errors import UserError
+from data_shards.inspect.check import check_set
 from data_shards.pack.layout import fingerprint, group, split_identities, split_samples
 from data_shards.shard_format.manifest import read_manifest
+from data_shards.shard_format.people import GROUP, groups_of
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.base import Sample
 from launch.cli import main
 from tests.support.image_folders import tree
+from tests.support.planted import Shown, pack_planted
 from tests.support.sets import pack_set, write_folders
 
 MANY = [f"person {number}" for number in range(2000)]
@@ -189,3 +192,20 @@ def test_packing_says_where_a_held_out_part_has_few_people(tmp_path, capsys):
     assert main([*words, "val=0.1", f"out={tmp_path / 'few'}"]) == 0
     said = capsys.readouterr().out
     assert said.count("people: figures and thresholds from so few are rough; raise val= or take another") == 1
+
+
+def test_a_set_states_the_groups_of_its_samples_and_one_without_groups_does_not(tmp_path):
+    images = [Shown(number, group=f"clip {number // 2}" if number < 6 else "") for number in range(8)]
+    shards = ShardSet.open(pack_planted(tmp_path / "clips", {"train": images}) / "train")
+    column = groups_of(shards)
+    by_place = {int(shards.member(row).rpartition("/i")[2][:4]): column[row] for row in range(8)}
+    assert by_place[0] == by_place[1] != by_place[2] == by_place[3]
+    assert (by_place[6], by_place[7]) == (0, 0)
+    assert 0 not in [by_place[number] for number in range(6)]
+    assert list(check_set(shards.folder, workers=1)) == []
+    plain = pack_planted(tmp_path / "plain", {"train": [image._replace(group="") for image in images]})
+    assert groups_of(ShardSet.open(plain / "train")) is None
+    assert not (plain / "train" / GROUP).exists()
+    (shards.folder / GROUP).write_bytes((shards.folder / GROUP).read_bytes()[:-8] + bytes(8))
+    with pytest.raises(UserError, match="its bytes are not those that the manifest says"):
+        groups_of(ShardSet.open(shards.folder))

@@ -9,9 +9,9 @@ import pytest
 
 from data_shards.errors import UserError
 from data_shards.files import FileError
+from data_shards.shard_format.people import normalised
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.data import known_people
-from data_shards.shard_format.people import normalised
 from hpc.data.known_people import people_of, shared
 from launch.cli import main
 from tests.support.judged import judged_run

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_score, roc_auc_score
 
 from data_shards.errors import UserError
 from data_shards.shard_format.schema import Field
@@ -44,7 +44,7 @@ def classes(*, chosen: bool = False) -> Classes:
 
 def test_classes_leave_out_the_unknown_and_are_calibrated():
     plain, calibrated = judged(classes()), judged(classes(chosen=True))
-    assert {"accuracy", "balanced_accuracy", "f1", "log_loss", "ece"} <= plain.scalars.keys()
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "ece"} <= plain.scalars.keys()
     assert "ece_calibrated" not in plain.scalars
     assert calibrated.scalars["log_loss_calibrated"] < calibrated.scalars["log_loss"]
     assert len(calibrated.rows["ids"]) == N - 7
@@ -82,8 +82,12 @@ def test_bits_equal_scikit_learn():
     areas += [roc_auc_score(labels[:, bit], logits[:, bit]) for bit in (1, 2)]
     assert report.scalars["auc"] == pytest.approx(np.mean(areas), abs=1e-6)
     rows = {row[0]: row[1:] for row in report.tables["bits"].rows}
-    assert rows["hat"][4] == N - 9
-    assert rows["face"][2] == "-"
+    assert rows["hat"][-1] == N - 9
+    assert rows["face"][2] == rows["face"][6] == "-"  # balanced accuracy and AUC need both kinds
+    assert float(rows["beard"][3]) == pytest.approx(precision_score(labels[:, 1], logits[:, 1] > 0), abs=1e-4)
+    above = sum(float(row[0]) > float(row[1]) for row in rows.values())
+    assert report.scalars["bits_above_majority"] == above
+    assert "bits are above it" in report.tables["figures"].note
     assert float(rows["beard"][0]) == pytest.approx(((logits[:, 1] > 0) == labels[:, 1]).mean(), abs=1e-3)
 
 
@@ -92,21 +96,34 @@ def values(*, offset: float = 0.0, gate: float = 0.0) -> Values:
     predicted = truth + RNG.normal(0, 2, N) + offset * (np.arange(N) % 2)
     truth[:3] = -1
     each = Values("age", unit="years")
-    each.typed = {"gate": gate}
+    each.typed = {"gate.max_gap": gate}
     each.keep(np.arange(N), predicted, truth)
     return each
 
 
 def test_values_and_their_gap_between_groups_and_the_gate():
-    report = judged(values(offset=10.0, gate=5.0), rounds=50)
+    report = judged(values(offset=10.0, gate=5.0), rounds=200)
     assert report.scalars["mae_gap_race"] == pytest.approx(8.5, abs=1.5)
     low, high = report.intervals["mae_gap_race"]
     assert low < report.scalars["mae_gap_race"] < high
-    assert "mae differs by" in report.gate
-    assert "gate=5" in report.gate
+    assert report.scalars["mae_gap_at_least"] == pytest.approx(low)
+    assert report.gate.startswith("mae differs by")
+    assert "between b and a (race), and by at least" in report.gate
+    assert report.gate.endswith("gate.max_gap=5")
+    assert report.tables["bias"].rows[0][:3] == [
+        "race",
+        "2 of 2",
+        f"b: {report.tables['by race'].rows[1][2].split()[0]}",
+    ]
     assert len(report.rows["ids"]) == N - 3
-    assert judged(values(gate=5.0)).gate == ""
-    assert "no label has two groups of 10 samples" in judged(values(gate=5.0), groups=Groups()).gate
+    assert judged(values(gate=5.0), rounds=200).gate == ""
+    assert (
+        "no label has two groups of 10 samples" in judged(values(gate=5.0), groups=Groups(), rounds=200).gate
+    )
+    with pytest.raises(
+        UserError, match=r"gate\.max_gap=5 is held to the lower bound of the gap: use bootstrap=100"
+    ):
+        judged(values(gate=5.0))
     with pytest.raises(ValueError, match="age has shape"):
         values().keep(np.arange(2), np.zeros(2), np.zeros((2, 1)))
 
@@ -135,11 +152,12 @@ def test_a_report_is_files_and_a_page_that_escapes_and_needs_nothing(tmp_path):
     reports["age"].notes = ["note: <script>alert(1)</script>"]
     content = report_file.write(tmp_path / "x", {"run": "r", "set": "s", "split": None}, reports)
     assert set(content["pictures_drawn"]) == {
-        "emotion-confusion.png", "emotion-calibration.png", "age-errors.png",
+        "emotion-confusion.png", "emotion-calibration.png", "emotion-groups.png",
+        "age-errors.png", "age-scatter.png", "age-groups.png",
     }  # fmt: skip
     page = (tmp_path / "x" / "report.html").read_text()
-    assert page.count("<img") == 3
-    assert page.count('src="data:image/png;base64,') == 3
+    assert page.count("<img") == 6
+    assert page.count('src="data:image/png;base64,') == 6
     assert "://" not in page
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

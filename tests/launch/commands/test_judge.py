@@ -55,12 +55,16 @@ def test_a_run_of_any_task_is_judged_by_its_evaluators_with_bias_by_group(run, s
     low, high = age["intervals_95"]["mae"]
     assert low <= age["scalars"]["mae"] <= high
     assert {row[0] for row in age["tables"]["by gender"]["rows"]} == {"0", "1", "gap"}
+    assert "by gender x age" in age["tables"] or "by age x gender" in age["tables"]
+    linear, commonest = age["baselines"].values()
+    assert linear.keys() == commonest.keys() == {"mae", "rmse", "cs5"}
+    assert [row[0] for row in gender["tables"]["beside baselines"]["rows"]][1:] == list(gender["baselines"])
     assert gender["chosen"]["temperature"] > 0
     assert gender["scalars"]["log_loss_calibrated"] > 0
     assert "chosen on val" in shown
     assert "by gender" in shown
     page = (run / "evaluations" / "procedural-eval" / "report.html").read_text()
-    assert page.count("<img") == 3
+    assert page.count("<img") == len(report["pictures_drawn"]) >= 3
     assert (run / "evaluations" / "procedural-eval" / "gender-confusion.png").is_file()
     assert report["chosen_on_these_people"] is False
 
@@ -78,19 +82,59 @@ def test_where_val_is_gone_the_report_says_what_was_chosen_on_the_judged_images(
     assert report_of(run / "evaluations" / "procedural-eval")["chosen_on_these_people"] is None
 
 
-def test_a_gate_ends_with_exit_code_1_and_words_of_other_evaluators_are_refused(run, siamese, capsys):
-    assert main(["evaluate", str(run), "bootstrap=0", "groups=gender", "gate=1e-6"]) == 1
-    said = capsys.readouterr()
-    assert "error: age: mae differs by" in said.err
+def test_a_gate_ends_with_exit_code_3_and_words_of_other_evaluators_are_refused(run, siamese, capsys):
+    words = ["evaluate", str(run), "bootstrap=100", "groups=gender", "baselines=false"]
+    assert main([*words, "age.gate.max_gap=1e-6", "age.support=5"]) in (0, 3)
     report = report_of(run / "evaluations" / "procedural-eval")
-    assert list(report["evaluators"]["age"]["tables"]) == ["errors", "by gender"]
+    age, gender = (report["evaluators"][name] for name in ("age", "gender"))
+    assert list(age["tables"]) == ["errors", "bias", "by gender"]
+    assert age["tables"]["bias"]["rows"][0][1] == "2 of 2"
+    assert gender["gate"] == ""
+    capsys.readouterr()
+    assert main([*words, "gate.max_gap=0.1", "support=1000"]) == 3
+    error = "error: gender: gate.max_gap=0.1: no label has two groups of 1000 samples to compare"
+    said = capsys.readouterr().err
+    assert error in said
+    assert "error: age" not in said  # in years, which a share cannot judge
+    short = ["evaluate", str(run), "bootstrap=20", "gate.max_gap=0.1"]
+    assert "gate.max_gap=0.1 is held to the lower bound of the gap: use bootstrap=100" in refused(
+        short, capsys
+    )
     error = refused(["evaluate", str(run), "pairs=x"], capsys)
     assert (
-        "pairs=x does not belong to task ages of age: its evaluators (age, gender) take gate=, groups="
-        in error
+        "pairs=x does not belong to task ages of age: its evaluators (age, gender) take baselines=" in error
     )
-    assert "gate=3.0 does not belong to task siamese" in refused(["evaluate", str(siamese), "gate=3"], capsys)
+    assert "gate=3 has another name: type gate.max_gap=3 of shares such as accuracy" in refused(
+        ["evaluate", str(siamese), "gate=3"], capsys
+    )
+    error = refused(["evaluate", str(siamese), "gate.max_gap=0.3"], capsys)
+    assert "gate.max_gap=0.3 does not belong to task siamese" in error
     assert "groups=hair: " in refused(["evaluate", str(run), "groups=hair"], capsys)
+
+
+def test_what_val_chose_is_kept_and_predict_uses_it(shards, tmp_path, capsys):
+    run, held_out = age_run(tmp_path / "age", shards), shards / "eval"
+    words = ["predict", str(run), f"in={held_out}", "threads=1"]
+    assert main([*words, f"out={tmp_path / 'plain'}"]) == 0
+    assert "confidences are as the network gives them" in capsys.readouterr().out
+    evaluate = ["evaluate", str(run), "bootstrap=0", "baselines=false", "groups=gender", "gender.far=0.2"]
+    assert main([*evaluate, "recompress=90,30", "gender.by=identity"]) == 0
+    report = report_of(run / "evaluations" / "procedural-eval")["evaluators"]["gender"]
+    assert {"tar", "far", "accuracy_jpeg90", "auc_jpeg30", "accuracy_by_identity"} <= report["scalars"].keys()
+    assert [row[0] for row in report["tables"]["recompressed"]["rows"]] == ["as it is", "90", "30"]
+    assert len(list((run / "evaluations" / "procedural-eval").glob("events.out.tfevents.*"))) == 1
+    kept = json.loads((run / "chosen.json").read_text())
+    assert kept["evaluators"]["gender"] == report["chosen"]
+    assert (kept["checkpoint"], kept["split"], report["chosen"]["far"]) == (160, "val", 0.2)
+    capsys.readouterr()
+    assert main([*words, f"out={tmp_path / 'kept'}"]) == 0
+    assert "confidences are calibrated: gender: temperature" in capsys.readouterr().out
+    rows = [list(csv.DictReader((tmp_path / each / "predictions.csv").open())) for each in ("plain", "kept")]
+    before, after = ([float(row["gender_confidence"]) for row in part] for part in rows)
+    assert before != after
+    (run / "chosen.json").write_text("{}")
+    assert "chosen.json" in refused([*words, f"out={tmp_path / 'x'}"], capsys)
+    assert "recompress=0 is not a list of qualities" in refused([*evaluate, "recompress=0"], capsys)
 
 
 def test_verify_refuses_a_run_of_another_task_by_name(run, tmp_path, capsys):
@@ -114,7 +158,7 @@ def test_export_and_info_ask_the_task(run, siamese, tmp_path, capsys):
     shown = capsys.readouterr().out
     for text in (
         "ages",
-        "Values: groups=, gate=",
+        "Values: groups=, support=, gate.max_gap=, baselines=",
         "age/mae, min",
         "160 images, age/mae 9",
         "procedural-eval",
@@ -196,9 +240,10 @@ def test_classes_by_name_by_number_and_as_probabilities_are_the_same(tmp_path, c
 def test_a_report_in_the_place_of_another_keeps_none_of_its_pictures(tmp_path, capsys):
     truth = truth_file(tmp_path / "truth.csv", ["a", "b"], age=[1, 2], mood=["joy", "fear"])
     words = [f"predictions={truth}", f"truth={truth}", "bootstrap=0", f"out={tmp_path / 'x'}"]
-    for kind, field, picture in (("values", "age", "errors.png"), ("classes", "mood", "confusion.png")):
+    of_values = {"errors.png", "scatter.png"}
+    for kind, field, pictures in (("values", "age", of_values), ("classes", "mood", {"confusion.png"})):
         assert main(["score", kind, f"field={field}", *words]) == 0
-        assert [path.name for path in (tmp_path / "x").glob("*.png")] == [picture]
+        assert {path.name for path in (tmp_path / "x").glob("*.png")} == pictures
     gone = [f"predictions={truth}", f"truth={tmp_path / 'gone'}"]
     assert "gone does not exist: give a CSV" in refused(["score", "values", *gone], capsys)
 
@@ -303,9 +348,20 @@ def test_runs_are_compared_with_mean_and_spread_over_seeds(seeds, capsys):
     assert "optim.lr" in capsys.readouterr().out
 
 
-def test_what_cannot_be_compared(seeds, siamese, capsys, tmp_path):
-    error = refused(["compare", str(seeds[0]), str(siamese)], capsys)
-    assert "seed0 is of task ages, pairs of task siamese" in error
+def test_runs_of_several_jobs_have_a_table_each(seeds, siamese, capsys):
+    assert main(["compare", *map(str, seeds[:2]), str(siamese)]) == 0
+    shown = capsys.readouterr().out
+    ages, pairs = shown.split("\nsiamese:\n")
+    assert ages.startswith("ages:\n")
+    assert "mean of 2 seeds" in ages
+    assert "mae" in ages
+    assert "mae" not in pairs
+    assert "eer" in pairs
+    assert main(["compare", *map(str, seeds[:2]), str(siamese), "metric=age/mae"]) == 0
+    assert "eer" in capsys.readouterr().out  # a job without the figure shows its own
+
+
+def test_what_cannot_be_compared(seeds, capsys, tmp_path):
     one = str(seeds[0])
     assert "RUN is missing" in refused(["compare"], capsys)
     assert "is named twice" in refused(["compare", one, one], capsys)

@@ -8,7 +8,7 @@ import pytest
 from data_shards.errors import UserError
 from launch.options.key_value import parse
 from launch.options.option import Option
-from launch.options.sweep import LONGEST, endings, points
+from launch.options.sweep import LONGEST, endings, points, unnamed
 
 OPTIONS = {"runs": Option("runs", "folder of the run directories")}
 
@@ -28,6 +28,7 @@ OPTIONS = {"runs": Option("runs", "folder of the run directories")}
         ("optim.betas=[0.5,0.9],[0.9,0.99]", ["-betas=0.5_0.9", "-betas=0.9_0.99"]),
         ("optim.lr=1e-3,3e-4", ["-lr=0.001", "-lr=0.0003"]),
         ("name=one,other seed=1", ["", ""]),
+        ("task=age,race seed=1,2", [f"-task={task}-seed={n}" for task in ("age", "race") for n in (1, 2)]),
         ("data.set='$(touch x)','`y`'", ["-set=touch_x", "-set=y"]),
         ("seed=0", ["-0"]),
     ],
@@ -40,6 +41,14 @@ def test_runs_are_told_apart_by_their_words(words, expected):
         assert found == expected
     for end in found:
         assert shlex.quote(f"a{end}") == f"a{end}" or re.fullmatch(r"[\w.+=-]*", end)
+
+
+def test_a_run_without_a_name_has_its_task_in_it_once():
+    ends = endings(points(["task=age,race"]))
+    found = [unnamed(task, end) for task, end in zip(("age", "race"), ends, strict=True)]
+    assert found == ["age", "race"]
+    assert unnamed("race", "-task=race-seed=1") == "race-seed=1"
+    assert unnamed("race", "-seed=1") == "race-seed=1"
 
 
 def test_names_that_would_be_too_long_are_numbers():

@@ -1,0 +1,74 @@
+"""Frames of a video file, evenly spaced, by PyAV (the extra `video`).
+
+The frames of one video are asked for one after another, so the last video of a process is kept decoded.
+"""
+
+import importlib.util
+import os
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from data_shards.errors import UserError
+from data_shards.images.pixels import LARGEST, reason
+
+ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+def is_video(path: str) -> bool:
+    """Whether a file is a video, by its name."""
+    return os.path.splitext(path)[1].lower() in ENDINGS
+
+
+def check_reader(path: str) -> None:
+    """Raise UserError where there is a video but no PyAV."""
+    if importlib.util.find_spec("av") is None:
+        raise UserError(f"{path}: is a video, which PyAV reads: type pip install 'rostro[video]'")
+
+
+def places(total: int, count: int) -> list[int]:
+    """Numbers of `count` frames in the middles of equal parts of a video of `total`; all if it has fewer."""
+    if total <= count:
+        return list(range(total))
+    return [(2 * part + 1) * total // (2 * count) for part in range(count)]
+
+
+def frame(path: str, number: int, count: int) -> bytes:
+    """Frame `number` of the `count` of a video, as PNG. Raises OSError if it has fewer or does not decode."""
+    frames, fault = _frames(path, count)
+    if number >= len(frames):
+        raise OSError(fault or f"the video has only {len(frames)} frames of frames={count}")
+    return frames[number]
+
+
+@lru_cache(maxsize=1)
+def _frames(path: str, count: int) -> tuple[list[bytes], str]:
+    """(the frames, why there are no more of them)."""
+    import av
+
+    frames: list[bytes] = []
+    try:
+        with av.open(path) as video:
+            if not video.streams.video:
+                return [], "has no video stream"
+            stream = video.streams.video[0]
+            if stream.width * stream.height > LARGEST:
+                return [], f"{stream.width} x {stream.height} pixels are too many"
+            total = sum(packet.size > 0 for packet in video.demux(stream))
+        wanted = places(total, count)
+        with av.open(path) as video:
+            for number, each in enumerate(video.decode(video=0)):
+                if len(frames) == len(wanted):
+                    break
+                if number == wanted[len(frames)]:
+                    frames.append(_png(each.to_ndarray(format="bgr24"), each.rotation))
+    except (av.FFmpegError, ValueError) as error:
+        return frames, reason(error)
+    return frames, ""
+
+
+def _png(image: np.ndarray, degrees: int) -> bytes:
+    """uint8 [h, w, 3] BGR, turned by its metadata, as PNG."""
+    turned = np.ascontiguousarray(np.rot90(image, round(degrees / 90)))
+    return cv2.imencode(".png", turned, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()

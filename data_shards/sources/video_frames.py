@@ -5,6 +5,7 @@ The frames of one video are asked for one after another, so the last video of a 
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 
 import cv2
@@ -45,30 +46,43 @@ def frame(path: str, number: int, count: int) -> bytes:
 @lru_cache(maxsize=1)
 def _frames(path: str, count: int) -> tuple[list[bytes], str]:
     """(the frames, why there are no more of them)."""
+    frames: list[bytes] = []
+    try:
+        for _, image in decoded(path, count):
+            frames.append(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+    except OSError as error:
+        return frames, str(error)
+    return frames, ""
+
+
+def decoded(path: str, count: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield number and upright image uint8 [h, w, 3] BGR of `count` evenly spaced frames, or of all.
+
+    Raises OSError where the video ends too early or does not decode.
+    """
     import av
 
-    frames: list[bytes] = []
+    done = 0
     try:
         with av.open(path) as video:
             if not video.streams.video:
-                return [], "has no video stream"
+                raise OSError("has no video stream")
             stream = video.streams.video[0]
             if stream.width * stream.height > LARGEST:
-                return [], f"{stream.width} x {stream.height} pixels are too many"
+                raise OSError(f"{stream.width} x {stream.height} pixels are too many")
             total = sum(packet.size > 0 for packet in video.demux(stream))
         wanted = places(total, count)
         with av.open(path) as video:
             for number, each in enumerate(video.decode(video=0)):
-                if len(frames) == len(wanted):
+                if done == len(wanted):
                     break
-                if number == wanted[len(frames)]:
-                    frames.append(_png(each.to_ndarray(format="bgr24"), each.rotation))
+                if number == wanted[done]:
+                    yield number, _upright(each.to_ndarray(format="bgr24"), each.rotation)
+                    done += 1
     except (av.FFmpegError, ValueError) as error:
-        return frames, reason(error)
-    return frames, ""
+        raise OSError(reason(error)) from None
 
 
-def _png(image: np.ndarray, degrees: int) -> bytes:
-    """uint8 [h, w, 3] BGR, turned by its metadata, as PNG."""
-    turned = np.ascontiguousarray(np.rot90(image, round(degrees / 90)))
-    return cv2.imencode(".png", turned, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+def _upright(image: np.ndarray, degrees: int) -> np.ndarray:
+    """Turn a frame by its metadata."""
+    return np.ascontiguousarray(np.rot90(image, round(degrees / 90)))

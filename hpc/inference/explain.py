@@ -21,20 +21,20 @@ MISTAKES = 24  # of a sheet
 CELL = 128  # pixels of an image of it
 
 
-def panels(model: Predictor, images: np.ndarray) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Yield for each of images uint8 [n, h, w, 3] a picture, and a line for each of its overlays.
+def panels(model: Predictor, images: np.ndarray) -> Iterator[list[tuple[np.ndarray, str]]]:
+    """Yield for each of images uint8 [n, h, w, 3] the image, and an overlay for each answer of the task.
 
-    The picture has the image at its left and beside it an overlay for each answer of the task, in that order:
-    of the class that the network says, of the likeliest bit, or of what makes the number larger.
+    Each has a caption: the answer and the class that the network says, or the likeliest bit; the overlay of
+    a number shows what makes it larger.
     """
     explained = [(answer, *heat_maps(model, images, answer)) for answer in answers(model)]
     for row, image in enumerate(images):
         large = enlarged(image, PANEL)
-        parts, lines = [large], []
+        parts = [(large, "")]
         for answer, heat, said in explained:
-            parts.append(overlay(large, np.clip(enlarged(heat[row], PANEL), 0, 1)))
-            lines.append(" ".join(filter(None, (answer.field, answer.named(int(said[row]))))))
-        yield np.hstack(parts), lines
+            caption = " ".join(filter(None, (answer.field, answer.named(int(said[row])))))
+            parts.append((overlay(large, np.clip(enlarged(heat[row], PANEL), 0, 1)), caption))
+        yield parts
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from data_shards.images.pixels import Rejected
 from data_shards.images.placed import lay
 from data_shards.sampling.placed import Placed
 from data_shards.sampling.view import View, still
+from data_shards.sources.video_frames import ENDINGS
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 LARGEST = 1 << 29  # bytes of a file: more than any format needs for what `normalize.py` allows
 MOST = 1 << 25  # pixels of a JPEG that is decoded without further checks
 AHEAD = 3  # blocks that are decoded while the network looks at one
@@ -46,7 +47,7 @@ class LooseBlock:
 
 
 def find_images(place: Path, *, but: Sequence[Path] = ()) -> tuple[Path, list[str]]:
-    """Return a folder and the image files below it, sorted; of a file its folder and its name.
+    """Return a folder and the image and video files below it, sorted; of a file its folder and its name.
 
     Raises UserError where there are none. Links to folders are not followed. but: folders to leave out, such
     as the ones where an earlier prediction has drawn.
@@ -54,14 +55,14 @@ def find_images(place: Path, *, but: Sequence[Path] = ()) -> tuple[Path, list[st
     if place.is_file():
         return place.parent, [place.name]
     if not place.is_dir():
-        raise UserError(f"in={place} does not exist: give an image, a folder of images or a packed set")
+        raise UserError(f"in={place} does not exist: give an image, a video, a folder or a packed set")
     left_out = [folder.resolve() for folder in but]
     files = [
         os.path.relpath(os.path.join(folder, name), place)
         for folder, _, names in os.walk(place)
         if not any(Path(folder).resolve().is_relative_to(each) for each in left_out)
         for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        if name.lower().endswith((*SUFFIXES, *ENDINGS)) and not name.startswith(".")
     ]
     if not files:
         raise UserError(f"in={place} holds no image: give a folder with {', '.join(SUFFIXES)} files")
@@ -80,7 +81,7 @@ def decode_file(path: Path | str, out: np.ndarray, view: View, *, exact: bool = 
     if size := _decode_plain(data, out, view, exact):
         return size
     image = pixels(data)
-    _lay(out, image if image.shape[2] == 3 else image.repeat(3, axis=2), view)
+    lay_image(out, image if image.shape[2] == 3 else image.repeat(3, axis=2), view)
     return image.shape[1], image.shape[0]
 
 
@@ -105,7 +106,7 @@ def _decode_plain(data: bytes, out: np.ndarray, view: View, exact: bool) -> tupl
         )
     except ValueError:
         return None  # the slow way says why, or reads it after all
-    _lay(out, image, view)
+    lay_image(out, image, view)
     return head.width, head.height
 
 
@@ -114,8 +115,8 @@ def _factor(side: int, size: int) -> int:
     return next((factor for factor in (8, 4, 2) if side >= 2 * factor * size), 1)
 
 
-def _lay(out: np.ndarray, image: np.ndarray, view: View) -> None:
-    """Lay a decoded image into its target, as evaluation sees it."""
+def lay_image(out: np.ndarray, image: np.ndarray, view: View) -> None:
+    """Lay a decoded image uint8 [h, w, 3] into its target, as evaluation sees it."""
     height, width = image.shape[:2]
     lay(out, image, still(view, np.array([width]), np.array([height])).placed.window(0))
 

@@ -21,10 +21,12 @@ from data_shards.files import write_bytes
 from data_shards.loading.loader import EvalLoader
 from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
+from data_shards.sources.video_frames import check_reader, is_video
 from hpc.data import views
 from hpc.inference import gradcam
 from hpc.inference.explain import panels
 from hpc.inference.loose import LooseBlock, LooseBlocks, find_images
+from hpc.inference.loose_videos import FRAMES, Joined, VideoBlocks
 from hpc.inference.names import learn_chosen, learn_names
 from hpc.inference.predictor import BATCH, Predictor
 from hpc.task import Rendered
@@ -54,20 +56,27 @@ def predict(
     explain: bool = False,
     threads: int = 0,
     exact: bool = False,
+    frames: int = FRAMES,
     progress: Callable[[str, Any], Iterable[Any]] = lambda text, blocks: blocks,
 ) -> Predicted:
-    """Predict all images of `place` (a file, a folder, a packed set); write `out`/predictions.csv or .json.
+    """Predict all images of `place`, a file, a folder or a packed set; write `out`/predictions.csv or .json.
 
     draw: also write each image with its prediction to `out`/drawn. explain: also write to `out`/explained
     what in it speaks for each answer. Files that are no usable images are listed in `out`/rejected.csv.
-    threads: that decode (0 = one a core). exact: decode large JPEGs whole. Raises UserError.
+    threads: that decode (0 = one a core). exact: decode large JPEGs whole. frames: of each video. Raises
+    UserError.
     """
     learn_names(model)
     if explain:
         gradcam.check(model)
     drawn, explained = out / DRAWINGS, out / EXPLAINED
     notes = learn_chosen(model)
-    blocks = _blocks(model, place, threads or len(os.sched_getaffinity(0)), exact, but=(drawn, explained))
+    view, threads = _view(model), threads or len(os.sched_getaffinity(0))
+    if (place / "manifest.json").is_file():
+        blocks: Any = SetBlocks(ShardSet.open(place), view=view, threads=threads)
+    else:
+        folder, files = find_images(place, but=(drawn, explained))
+        blocks = _loose(folder, files, view=view, threads=threads, exact=exact, frames=frames)
     out.mkdir(parents=True, exist_ok=True)
     done = Predicted(out / f"predictions.{format}", notes=notes)
     with _Writer(done.file, format) as writer:
@@ -79,8 +88,8 @@ def predict(
                 if draw:
                     _draw(drawn / f"{name}.jpg", image, rendered)
                 if explain:
-                    picture, lines = next(pictures)
-                    _write_jpeg(explained / f"{name}.jpg", captioned(picture, {"overlays": ", ".join(lines)}))
+                    parts = [captioned(picture, {"": line}) for picture, line in next(pictures)]
+                    _write_jpeg(explained / f"{name}.jpg", np.hstack(parts))
                 if rendered.label:
                     write_bytes(_below(out / "labels" / f"{name}.txt"), rendered.label.encode())
             done.images += len(block.files)
@@ -88,17 +97,26 @@ def predict(
     return done
 
 
-def _blocks(model: Predictor, place: Path, threads: int, exact: bool, *, but: Sequence[Path]) -> Any:
+def _view(model: Predictor) -> View:
     view = views.evaluation(model.config, model.config.data.size)
     if view.halves:
         raise UserError(
             f"{model.run}: was trained with data.halves=true, on two images side by side: `rostro predict` "
             "takes single images; use a run of data.halves=false"
         )
-    if (place / "manifest.json").is_file():
-        return SetBlocks(ShardSet.open(place), view=view, threads=threads)
-    folder, files = find_images(place, but=but)
-    return LooseBlocks(folder, files, view=view, block=BATCH, threads=threads, exact=exact)
+    return view
+
+
+def _loose(folder: Path, files: Sequence[str], *, view: View, threads: int, exact: bool, frames: int) -> Any:
+    """Return the blocks of image files, and after them those of the frames of videos."""
+    videos = [file for file in files if is_video(file)]
+    if videos:
+        check_reader(str(folder / videos[0]))
+    still = [file for file in files if not is_video(file)]
+    return Joined(
+        LooseBlocks(folder, still, view=view, block=BATCH, threads=threads, exact=exact),
+        VideoBlocks(folder, videos, view=view, block=BATCH, frames=frames),
+    )
 
 
 class SetBlocks:
@@ -212,7 +230,7 @@ def captioned(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
     scale = max(1, -(-DRAWN // image.shape[1]))
     large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     lines = [
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}".strip()
         for key, value in _plain(record).items()
         if not isinstance(value, list | dict)
     ]

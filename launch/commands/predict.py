@@ -7,7 +7,7 @@ from launch.options.key_value import parse
 from launch.options.option import Option, option_lines
 
 OPTIONS = {
-    "in": Option("", "an image, a folder of images, or a packed set", placeholder="FILE|FOLDER|SET"),
+    "in": Option("", "an image, a video, a folder of them, or a packed set", placeholder="FILE|FOLDER|SET"),
     "out": Option("", "folder to write", placeholder="FOLDER"),
     "format": Option("csv", "of the predictions: one line an image", choices=("csv", "json")),
     "draw": Option(False, "true: also out/drawn, each image with its prediction"),
@@ -23,6 +23,7 @@ OPTIONS = {
         "true: decode large JPEGs whole, as evaluation does; else one of four times the network's size or "
         "more is reduced while it is decoded, which is three times as fast",
     ),
+    "frames": Option(16, "of each video, evenly spaced over it; all where it has fewer", least=1),
     "threads": Option(0, "that decode images (0 = one a core)", least=0, most=1024),
 }
 HELP = f"""
@@ -30,7 +31,8 @@ usage: rostro predict RUN in=FILE|FOLDER|SET out=FOLDER [key=value ...]
 
 Writes what the network of a run says of each image to out/predictions.csv (or .json): the centre square of
 an image of any format is what it sees, as in evaluation. Folders are walked with all that is below them.
-Files that are not usable images are skipped and listed in out/rejected.csv: exit code 1.
+A frame of a video is named after its number: clip.mp4#120. Files that are not usable are skipped and listed
+in out/rejected.csv: exit code 1.
 
 {option_lines(OPTIONS, {"RUN": "a run directory"})}
 
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> int:
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is not a folder: give another one")
     if not place.exists():
-        raise UserError(f"in={place} does not exist: give an image, a folder of images or a packed set")
+        raise UserError(f"in={place} does not exist: give an image, a video, a folder or a packed set")
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     options = {
         "format": keys.format,
@@ -57,6 +59,7 @@ def main(argv: list[str]) -> int:
         "explain": keys.explain,
         "threads": keys.threads,
         "exact": keys.exact,
+        "frames": keys.frames,
     }
     done = predict(model, place, out, progress=track, **options)
     print(f"{done.file}: {done.images:,} images by {model.name}")

@@ -13,6 +13,7 @@ from tests.data_shards.sources.test_faces_from import picture
 from tests.support.image_folders import REAL, needs_real
 from tests.support.packed import labels_by_key, last_error, pack_source, packed_sets, rejected
 from tests.support.small_set import jpeg, photo
+from tests.support.videos import write_video
 
 
 def write(path: Path, image: np.ndarray) -> None:
@@ -30,23 +31,6 @@ def write_clips(root: Path, names: list[str], *, frames: int = 3) -> Path:
 def clips(out: Path) -> dict[str, set[str]]:
     """{part: the clips in it}"""
     return {part: set(shards.identity_names()) for part, shards in packed_sets(out).items()}
-
-
-def write_video(path: Path, *, frames: int, width: int = 64) -> Path:
-    """A video whose frame n is a plain grey of 8 n."""
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
-        for number in range(frames):
-            image = np.full((48, width, 3), 8 * number, np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
-                video.mux(packet)
-        for packet in stream.encode():
-            video.mux(packet)
-    return path
 
 
 def test_official_parts_with_fake_zero_and_real_one(tmp_path):

@@ -47,6 +47,11 @@ def test_predict_draws_an_overlay_for_each_answer(run, tmp_path, capsys):
     plain, age, gender = np.split(picture[:256].astype(int), 3, axis=1)
     assert np.abs(plain - gender).mean() > 2
     assert np.abs(age - gender).mean() > 2
+    blank, *captions = np.split(picture[262:], 3, axis=1)  # below each overlay what it speaks for, whole
+    assert blank.min() > 200
+    for caption in captions:
+        assert caption[:, :200].min() < 120
+        assert caption[:, 240:].min() > 200
 
 
 def test_a_task_without_such_answers_is_refused_before_anything_is_written(tmp_path, shards, capsys):

@@ -150,7 +150,10 @@ def test_threads_and_blocks_change_nothing(images):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["in={nothing}", "out=o"], "does not exist: give an image, a folder of images or a packed set"),
+        (
+            ["in={nothing}", "out=o"],
+            "does not exist: give an image, a video, a folder or a packed set",
+        ),
         (["in={empty}", "out=o"], "holds no image: give a folder with .jpg"),
         (["in={empty}"], "out is missing: add out=..."),
         (["in={empty}", "out={file}"], "is not a folder: give another one"),

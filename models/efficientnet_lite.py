@@ -5,8 +5,10 @@ excitation, ReLU6 in place of swish. 4,652,008 parameters. A convolution of stri
 than left and above, as TensorFlow's SAME does, with which the published weights were trained.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 FEATURES, CLASSES = 1280, 1000
 SIDE = 224
@@ -30,7 +32,7 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,6 +95,15 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.features(images))
+
+    def fold(self) -> "EfficientNetLite0":
+        """Put the running statistics into the convolutions, for evaluation alone: twice as fast on a CPU."""
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+                module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+                module.norm = nn.Identity()
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:

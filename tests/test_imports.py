@@ -15,14 +15,16 @@ PACKAGES = {"data_shards": 0, "models": 0, "hpc": 1, "launch": 2}  # one may imp
 # Rooms and files of a package, lowest level first; those of a level may import each other without a circle.
 LEVELS = {
     "data_shards": (
-        ("errors", "files", "counter_rng", "workers", "ragged", "images"),
+        ("errors", "files", "counter_rng", "counter_noise", "workers", "ragged", "images"),
         ("shard_format", "sampling", "batch", "ops", "faces"),
         ("sources", "loading", "inspect"),
         ("pack",),
     ),
     "models": (
-        ("names", "grid", "googlenet"),
-        ("small", "resnet", "mesonet", "vgg", "cnn"),
+        ("names", "resolution", "grid", "googlenet", "equalised"),
+        ("small", "resnet", "mesonet", "vgg", "cnn", "dcgan", "vae"),
+        ("pix2pix", "progan"),
+        ("cyclegan", "stylegan"),
         ("backbones",),
         ("siamese",),
     ),

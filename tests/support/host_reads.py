@@ -18,6 +18,8 @@ NAMES |= {"allclose", "equal"}
 ON_THE_HOST = {
     ("base.py", "run_ops"),  # positions
     ("batch.py", "latents"),  # positions
+    ("batch.py", "noise"),  # positions
+    ("image_pool.py", "exchange"),  # positions
     ("step_sync.py", "digest"),  # positions and sample ids
     ("batch_norm.py", "commit"),  # how many images were counted
     ("collectives.py", "gather_vector"),  # control values travel on the CPU

@@ -22,7 +22,7 @@ LEVELS = {
     ),
     "models": (
         ("names", "resolution", "grid", "googlenet", "equalised"),
-        ("small", "resnet", "mesonet", "vgg", "cnn", "dcgan", "vae"),
+        ("small", "resnet", "mesonet", "vgg", "cnn", "dcgan", "vae", "efficientnet_lite", "inception"),
         ("pix2pix", "progan"),
         ("cyclegan", "stylegan"),
         ("backbones",),

@@ -1,0 +1,148 @@
+"""The generative adversarial jobs: images from latents by a generator and its judge, DCGAN to StyleGAN.
+
+Networks are in `models/`, losses in `hpc/losses/adversarial.py`, growth in `gan_plan.py`. All that is random
+is counted by the position of a slot: latents, noise, mixed styles, the points of a penalty.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpc.evaluation.generated import Generated
+from hpc.losses import adversarial as losses
+from hpc.task import Batch, Phase, Task
+from models import dcgan, progan, stylegan
+from models.equalised import double, faded, halve
+
+SHOWN = 32  # images of the monitor's grid
+WGAN = "wgan"  # also the penalty that bounds its slopes
+
+
+class Gan(Task):
+    """A generator G and a judge D, alternately: `make` and `judge`, and lazily the slopes of the judge."""
+
+    metric = ("generated/frechet", "min")
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        keys = config.task
+        self.losses = losses.LOSSES[keys["loss"]]
+        if keys["features"]:
+            self.evaluators = {
+                "generated": lambda: Generated(
+                    features=keys["features"], samples=keys["samples"], side=min(64, config.data.size)
+                )
+            }
+
+    def players(self) -> dict[str, nn.Module]:
+        keys, size = self.config.task, self.config.data.size
+        sizes = {"width": keys["width"], "latents": keys["latents"]}
+        if keys["network"] == "dcgan":
+            judge = dcgan.Discriminator(size, width=keys["width"])
+            return {"G": dcgan.Generator(size, **sizes), "D": judge}
+        styled = keys["network"] == "stylegan"
+        judge = progan.Discriminator(size, width=keys["width"], blur=styled, group=keys["group"])
+        return {"G": (stylegan if styled else progan).Generator(size, **sizes), "D": judge}
+
+    def phases(self, clock: int) -> list[Phase]:
+        penalty = self.config.task["penalty"]
+        phases = [Phase("make", "G"), Phase("judge", "D", second_order=penalty == WGAN, collect=True)]
+        if penalty == "r1":
+            phases.append(Phase("slopes", "D", every=self.config.task["lazy"], second_order=True))
+        return phases
+
+    def loss(self, phase: Phase, nets: dict[str, nn.Module], batch: Batch, clock: int) -> Tensor:
+        level = self.level(clock)
+        if phase.name == "make":
+            return self.losses.generator(nets["D"](self.make(nets, batch, phase.name, clock), *level))
+        real = self.real(batch, clock)
+        if phase.name == "slopes":
+            real = real.detach().requires_grad_()
+            lazy = self.config.task["lazy"]
+            slopes = losses.r1(nets["D"](real, *level), real, self.config.task["gamma"])
+            self.report("slopes_real", slopes.detach())
+            return lazy * slopes
+        with torch.no_grad():
+            fake = self.make(nets, batch, phase.name, clock)
+        return self._judge(nets["D"], real, fake, level, batch)
+
+    def _judge(
+        self, judge: nn.Module, real: Tensor, fake: Tensor, level: tuple[Any, ...], batch: Batch
+    ) -> Tensor:
+        keys = self.config.task
+        of_real, of_fake = judge(real, *level), judge(fake, *level)
+        self.report("score_real", of_real.detach().float().mean())
+        self.report("score_fake", of_fake.detach().float().mean())
+        self.report("sign_real", of_real.detach().float().sign().mean())  # near 1: D knows its images by heart
+        loss = self.losses.judge(of_real, of_fake)
+        if keys["drift"]:
+            loss = loss + losses.drift(of_real, keys["drift"])
+        if keys["penalty"] == WGAN:
+            points = losses.between(real, fake, batch.latents("points", 1))
+            slopes = losses.slope_penalty(judge(points, *level), points, weight=keys["gamma"])
+            self.report("slopes_between", slopes.detach())
+            loss = loss + slopes
+        return loss
+
+    def level(self, clock: int) -> tuple[Any, ...]:
+        """Return what a network that grows takes behind its input at `clock`: level and fade."""
+        if self.config.task["network"] == "dcgan":
+            return ()
+        return self.stage(clock).level, self.fade(clock)
+
+    def real(self, batch: Batch, clock: int) -> Tensor:
+        """Return the images of the batch; while a level comes in, their fine half does so too.
+
+        Karras et al. 2018, section 2, and figure 2: the judge is shown what the generator can make.
+        """
+        real, fade = batch.images["image"], self.fade(clock)
+        return real if fade >= 1 else faded(double(halve(real)), real, fade)
+
+    def make(
+        self,
+        nets: Mapping[str, nn.Module],
+        batch: Batch,
+        name: str,
+        clock: int,
+        *,
+        truncation: float = 1.0,
+    ) -> Tensor:
+        """Return an image [n, 3, h, w] of the latents `name` for each slot of the batch."""
+        keys = self.config.task
+        z, level = batch.latents(name, keys["latents"]), self.level(clock)
+        if keys["network"] != "stylegan":
+            return nets["G"](z, *level)
+        layers = stylegan.Generator.num_layers(level[0])
+        mixed: dict[str, Any] = {}
+        if truncation == 1.0 and keys["mixing"]:
+            mixed["other"] = batch.latents(f"{name} other", keys["latents"])
+            chosen = batch.latents(f"{name} mixing", 2)
+            mixed["crossover"] = stylegan.crossovers(chosen, layers, keys["mixing"])
+        noise = batch.latents(f"{name} noise", stylegan.Generator.noise_size(level[0]))
+        return nets["G"](z, *level, noise=noise, truncation=truncation, **mixed)
+
+    def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        """Return images of the latents of the batch's positions, which needs no images."""
+        truncation = self.config.task["truncation"]
+        if self.config.task["network"] == "stylegan" and truncation != 1.0:
+            self.find_mean(nets["G"])
+        made = self.make(nets, batch, "shown", self.clock, truncation=truncation)
+        return {"image": made.float().clamp(-1, 1)}
+
+    def find_mean(self, generator: nn.Module, count: int = 1000) -> None:
+        """Set the mean style of `generator`, towards which truncation moves, from `count` latents."""
+        batch = Batch.of_positions(torch.arange(count), self.config.seed)
+        device = next(generator.parameters()).device
+        generator.track(batch.latents("mean", self.config.task["latents"]).to(device), keep=0.0)  # type: ignore[operator]
+
+    def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
+        latents = Batch.of_positions(torch.arange(SHOWN), self.config.seed, device=batch.device)
+        made = self.make(nets, latents, "shown", clock).clamp(-1, 1)
+        return {"generated": made, "batch": self.real(batch, clock)[:SHOWN]}
+
+
+def build(config: Any) -> Gan:
+    """Build the task; `hpc.task.build_task` calls it."""
+    return Gan(config)

@@ -3,16 +3,14 @@
 `python bench/engines.py` starts two ranks of one thread and times whole updates (forward, backward,
 gradients, Adam) of the siamese job on a batch in memory, in interleaved rounds; the slower rank counts. DDP
 is compared with independent processes where DeepSpeed is not loaded, as in a run of its own, and again with
-the ZeRO stages where it is. Bars: DDP of 2 <= 1.2 x two independent processes; ZeRO-1 <= 1.3 x DDP. Prints
+the ZeRO stages where it is. Bars: DDP of 2 <= 1.15 x two independent processes; ZeRO-1 <= 1.3 x DDP. Prints
 one table and one JSON line; exit code 1 where a bar is missed.
 """
 
-import argparse
 import contextlib
 import json
 import multiprocessing
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -22,7 +20,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-BARS = {"ddp / independent": 1.2, "zero1 / ddp": 1.3}
+from bench.support.figures import arguments, medians, ratio, show
+
+BARS = {"ddp / independent": 1.15, "zero1 / ddp": 1.3}
 TASK = {"name": "siamese", "trunk": "googlenet", "embedding": 128, "loss": "contrastive"}
 TASK |= {"margin": 1.0, "temperature": 0.1, "mirror": False}
 SHARE, SIZE, WORLD = 16, 64, 2
@@ -108,14 +108,9 @@ def rank_main(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=4)
-    options = parser.parse_args()
+    options = arguments(__doc__, rounds=15, steps=4)
     os.environ.pop("MASTER_ADDR", None)
-    medians: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     ratios: dict[str, float] = {}
     for names in GROUPS:
         with (
@@ -124,20 +119,13 @@ def main() -> int:
         ):
             jobs = [(rank, folder, names, options.rounds, options.steps) for rank in range(WORLD)]
             rows = pool.starmap(rank_main, jobs, chunksize=1)[0]
-        medians = {name: statistics.median(values) for name, values in rows.items()} | medians
-        # Ratios within a round: the machine's speed drifts between rounds.
+        seconds = medians(rows) | seconds
         for name in names[1:]:
-            pairs = zip(rows[name], rows[names[0]], strict=True)
-            ratios[f"{name} / {names[0]}"] = statistics.median(a / b for a, b in pairs)
+            ratios[f"{name} / {names[0]}"] = ratio(rows, name, names[0])
     head = f"GoogLeNet, {WORLD} x {SHARE} images of {SIZE} px"
-    print(f"| {head:<34} | ms an update |\n|{'-' * 36}|{'-' * 14}|")
-    for name, value in sorted(medians.items()):
-        print(f"| {name:<34} | {1000 * value:12.1f} |")
-    for name, value in ratios.items():
-        bar = f" (bar {BARS[name]})" if name in BARS else ""
-        print(f"| {name:<34} | {value:6.3f}{bar} |")
-    print(json.dumps({"bench": "engines", "seconds": medians, "ratios": ratios, "bars": BARS}))
-    return int(any(ratios[name] > bar for name, bar in BARS.items()))
+    passed = show(head, dict(sorted(seconds.items())), ratios, BARS, column="ms an update")
+    print(json.dumps({"bench": "engines", "seconds": seconds, "ratios": ratios, "bars": BARS}))
+    return int(not passed)
 
 
 if __name__ == "__main__":

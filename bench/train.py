@@ -1,108 +1,91 @@
 """The trainer against a bare torch loop, and a step with data against the slower of data and compute.
 
-`python bench/train.py` packs small random images, then times in interleaved rounds: a bare loop (same
-network, loss, optimizer and batch; nothing else), `Trainer.step` on that one batch in memory, `Trainer.step`
-with the real loader, and the loader alone. One rank, one thread. Bars: trainer <= 1.03 x bare loop; step with
-data <= 1.1 x the slower of step and data. Prints one table and one JSON line; exit code 1 where a bar is
-missed.
+`python bench/train.py` packs small images, then times in interleaved rounds: a bare loop (same network,
+loss, optimizer and batch; nothing else), `Trainer.step` on that one batch in memory, `Trainer.step` with the
+real loader, and the loader alone. Two jobs: the siamese one, and a classifier (resnet18 of width 32) without
+the loader. One rank, one thread. Bars: trainer <= 1.02 x bare loop, 1.03 x for the classifier; step with data
+<= 1.1 x the slower of step and data. Prints a table for each job and one JSON line; exit code 1 where a bar
+is missed.
 """
 
-import argparse
-import dataclasses
 import json
 import os
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2
-import numpy as np
-import simplejpeg
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from bench.support.figures import Rows, arguments, medians, ratio, show
+from bench.support.steps import Action, first_batch, in_turn, make_set, make_trainer, step_on
 from data_shards.batch import Batch
-from hpc.config.parse import save_config
 from hpc.config.schema import Config, Data, Ema, Optim
 from hpc.distributed.comm import Comm
 from hpc.losses.pairs import contrastive, form_pairs
-from hpc.runs.run_dir import RunDir
-from hpc.train import Trainer
-from launch.commands import pack
+from launch.options.compose import composed
 from models.backbones import build_trunk
+from models.classifier import Classifier
 from models.siamese import SiameseNet
+from tests.support.sets import pack_faces
 
-BARS = {"trainer / bare loop": 1.03, "step with data / slower of both": 1.1}
+BARS = {
+    "siamese": {"trainer / bare loop": 1.02, "step with data / slower of both": 1.1},
+    "classifier": {"trainer / bare loop": 1.03},
+}
 TASK = {"name": "siamese", "trunk": "googlenet", "embedding": 128, "loss": "contrastive"}
-BATCH, SIZE = 32, 64
+BATCH, SIZE, WIDTH, SMOOTHING = 32, 64, 32, 0.1
 
 
-def make_set(folder: Path) -> Path:
-    """Pack 40 identities of 8 noisy images, 112 pixels."""
-    for identity in range(40):
-        place = folder / "pictures" / f"person{identity:02d}"
-        place.mkdir(parents=True)
-        draw = np.random.default_rng(identity)
-        base = cv2.resize(draw.uniform(0, 255, (6, 6, 3)), (112, 112), interpolation=cv2.INTER_CUBIC)
-        for number in range(8):
-            image = np.clip(base + draw.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
-            (place / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=95))
-    words = [f"src={folder / 'pictures'}", f"out={folder / 'shards'}", "source=folder", "workers=1"]
-    if pack.main(words):
-        raise SystemExit("the bench's images could not be packed")
-    return folder / "shards" / "train"
-
-
-def make_trainer(folder: Path, train: Path) -> Trainer:
-    data = Data(train=str(train), size=SIZE, order="groups", backend="host", threads=1)
-    task = TASK | {"margin": 1.0, "temperature": 0.1, "mirror": False}
-    config = Config(
+def siamese_config(train: Path) -> Config:
+    return Config(
         images=10**9,
         batch=BATCH,
         precision="fp32",
-        data=data,
+        data=Data(train=str(train), size=SIZE, order="groups", backend="host", threads=1),
         optim=Optim(schedule="constant"),
         ema=Ema(half_life=0),
-        task=task,
+        task=TASK | {"margin": 1.0, "temperature": 0.1, "mirror": False},
     )
-    run = folder / "run"
-    run.mkdir()
-    save_config(config, run / "config.yaml")
-    return Trainer(RunDir(run), Comm())
 
 
-class OneBatch:
-    """A loader that hands out the same batch: what a step costs without data."""
-
-    waited = 0.0
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-
-    def next(self) -> Batch:
-        return dataclasses.replace(self.batch)
+def classifier_config(train: Path) -> Config:
+    """The job `gender`, without what the bare loop does not do: ops, an average, a schedule."""
+    words = ["task=gender", "images=1_000_000_000", f"batch={BATCH}", "precision=fp32", f"data.size={SIZE}"]
+    words += [f"data.train={train}", "data.backend=host", "data.threads=1", "optim.schedule=constant"]
+    words += ["optim.warmup=0", "ema.half_life=0", f"task.width={WIDTH}", "task.augment.erasing=0.0"]
+    return composed([*words, f"task.heads.gender.smoothing={SMOOTHING}"])
 
 
-def bare_loop(batch: Batch) -> Callable[[], None]:
+def siamese_loss(net: nn.Module, images: Tensor, batch: Batch, comm: Comm) -> Tensor:
+    pairs = form_pairs(net(images), batch.labels["identity"], batch.ids[:, 0], comm)
+    return contrastive(pairs, margin=1.0)
+
+
+def classifier_loss(net: nn.Module, images: Tensor, batch: Batch, comm: Comm) -> Tensor:
+    return F.cross_entropy(net(images)["gender"], batch.labels["gender"].long(), label_smoothing=SMOOTHING)
+
+
+def bare_loop(job: str, batch: Batch) -> Action:
     """Run one step of the plainest loop."""
     torch.manual_seed(0)
-    trunk, features = build_trunk("googlenet")
-    net = SiameseNet(trunk, features, TASK["embedding"]).to(memory_format=torch.channels_last).train()
+    net: nn.Module
+    if job == "siamese":
+        net, loss_of = SiameseNet(*build_trunk("googlenet"), TASK["embedding"]), siamese_loss
+    else:
+        net, loss_of = Classifier(*build_trunk("resnet18", WIDTH), {"gender": 2}), classifier_loss
+    net = net.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     comm = Comm()
 
     def step() -> None:
-        images = (
-            batch.images["image"].float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
-        )
+        pixels = batch.images["image"].float().div_(127.5).sub_(1)
         optimizer.zero_grad(set_to_none=True)
-        pairs = form_pairs(net(images), batch.labels["identity"], batch.ids[:, 0], comm)
-        loss = contrastive(pairs, margin=1.0)
+        loss = loss_of(net, pixels.contiguous(memory_format=torch.channels_last), batch, comm)
         loss.backward()
         optimizer.step()
         loss.item()
@@ -110,74 +93,43 @@ def bare_loop(batch: Batch) -> Callable[[], None]:
     return step
 
 
-def timed(action: Callable[[], object], count: int) -> float:
-    """Return the seconds of one call, the mean of `count`."""
-    start = time.perf_counter()
-    for _ in range(count):
-        action()
-    return (time.perf_counter() - start) / count
-
-
-def measure(trainer: Trainer, rounds: int, steps: int) -> dict[str, list[float]]:
-    loader = trainer.loader
-    fixed = OneBatch(loader.next())
-    trainer._ahead = None
-    bare = bare_loop(fixed.batch)
-    rows: dict[str, list[float]] = {"bare loop": [], "trainer": [], "trainer with data": [], "data alone": []}
-
-    def with_loader(which: object) -> Callable[[], None]:
-        def step() -> None:
-            trainer.loader = which
-            trainer.step()
-
-        return step
-
-    actions = {
-        "bare loop": bare,
-        "trainer": with_loader(fixed),
-        "trainer with data": with_loader(loader),
-        "data alone": loader.next,
-    }
-    for action in actions.values():
-        timed(action, 2)
-    for _ in range(rounds):
-        for name, action in actions.items():
-            if name == "data alone":  # what was decoded ahead is free: measure the steady state
-                timed(action, trainer.config.data.ahead)
-            rows[name].append(timed(action, steps))
+def measure(job: str, config: Config, run: Path, *, rounds: int, steps: int) -> Rows:
+    """Return the seconds of a step of each variant in each round."""
+    trainer = make_trainer(config, run)
+    loader, fixed = trainer.loader, first_batch(trainer)
+    actions = {"bare loop": bare_loop(job, fixed.batch), "trainer": step_on(trainer, fixed)}
+    if job == "siamese":
+        actions |= {"trainer with data": step_on(trainer, loader), "data alone": loader.next}
+    # What was decoded ahead is free: the steady state is measured.
+    rows = in_turn(actions, rounds=rounds, steps=steps, before={"data alone": config.data.ahead})
     trainer.loader = loader
+    trainer.close()
     return rows
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=4)
-    options = parser.parse_args()
+    options = arguments(__doc__, rounds=9, steps=4)
     torch.set_num_threads(1)
+    found, passed = {}, True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trainer = make_trainer(folder, make_set(folder))
-        rows = measure(trainer, options.rounds, options.steps)
-        trainer.close()
-    medians = {name: statistics.median(values) for name, values in rows.items()}
-    # Ratios within a round: the machine's speed drifts between rounds.
-    pairs = zip(rows["trainer"], rows["bare loop"], strict=True)
-    ratios = {"trainer / bare loop": statistics.median(a / b for a, b in pairs)}
-    triples = zip(rows["trainer with data"], rows["trainer"], rows["data alone"], strict=True)
-    ratios["step with data / slower of both"] = statistics.median(a / max(b, c) for a, b, c in triples)
-    print(
-        f"| {'GoogLeNet, batch ' + str(BATCH) + ', ' + str(SIZE) + ' px':<34} | ms a step "
-        f"|\n|{'-' * 36}|{'-' * 11}|"
-    )
-    for name, value in medians.items():
-        print(f"| {name:<34} | {1000 * value:9.1f} |")
-    for name, value in ratios.items():
-        print(f"| {name:<34} | {value:6.3f} (bar {BARS[name]}) |")
-    print(json.dumps({"bench": "train", "seconds": medians, "ratios": ratios, "bars": BARS}))
-    return int(any(value > BARS[name] for name, value in ratios.items()))
+        faces = pack_faces(folder / "faces", "gender", identities=40, each=8, size=112, holdout=0.2)
+        configs = {
+            "siamese": siamese_config(make_set(folder)),
+            "classifier": classifier_config(faces / "train"),
+        }
+        for job, config in configs.items():
+            rows = measure(job, config, folder / job, rounds=options.rounds, steps=options.steps)
+            ratios = {"trainer / bare loop": ratio(rows, "trainer", "bare loop")}
+            if "data alone" in rows:
+                both = ratio(rows, "trainer with data", "trainer", "data alone")
+                ratios["step with data / slower of both"] = both
+            network = "GoogLeNet" if job == "siamese" else f"resnet18, width {WIDTH}"
+            seconds = medians(rows)
+            passed &= show(f"{network}, batch {BATCH}, {SIZE} px", seconds, ratios, BARS[job])
+            found[job] = {"seconds": seconds, "ratios": ratios}
+    print(json.dumps({"bench": "train", **found, "bars": BARS}))
+    return int(not passed)
 
 
 if __name__ == "__main__":

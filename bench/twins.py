@@ -7,10 +7,8 @@ where the bar is missed: a ratio of images per CPU-second of the host backend, w
 disturb less than the clock's.
 """
 
-import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Generator
@@ -23,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.load import THREADS, photo, timed
+from bench.support.figures import arguments, medians_of_columns
 from data_shards.loading.loader import TrainLoader
 from data_shards.sampling.order import PlainOrder
 from data_shards.sampling.view import View
@@ -80,22 +79,12 @@ def timed_in_turn(shards: ShardSet, *, rounds: int, images: int) -> dict[str, li
                     seconds = timed(source, images * times)  # twins are over too soon to be timed else
                     measured.setdefault(f"{size} {backend} {kind}", []).append(seconds)
                     source.close()
-    return {
-        name: [statistics.median(column) for column in zip(*values, strict=True)]
-        for name, values in measured.items()
-    }
+    return medians_of_columns(measured)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=160, help="in the set")
-    parser.add_argument(
-        "--timed", type=int, default=256, help="originals timed in each round, and 8 times as many twins"
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    originals = (256, "originals timed in each round, and 8 times as many twins")
+    args = arguments(__doc__, images=(160, "in the set"), timed=originals, rounds=5)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -167,6 +167,7 @@ class SetWriter:
     ) -> dict[str, Any]:
         """The manifest. tables: all columns by name; files: names of those written beside the shards."""
         journal, numbers = self.journal, sorted(self.results)
+        official = sum(entry.sample.split != "" for shard in self.plan.shards for entry in shard)
         converted: Counter[str] = Counter()
         for result in self.results.values():
             converted.update(result.converted)
@@ -184,7 +185,8 @@ class SetWriter:
         return {
             **request_facts(self.source, self.schema, self.request, self.name),
             "split": self.journal.folder.name,
-            "source_split": self.request.split,
+            "source_split": self.journal.folder.name if official else self.request.split,
+            **({"official": official} if official else {}),
             "licence": self.source.licence,
             "request": journal.request,
             "samples": len(tables["shard"]),

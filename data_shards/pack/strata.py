@@ -55,12 +55,10 @@ def refuse_one_sided(
     }
     for split, found in classes.items():
         if len(found) < len(set().union(*classes.values())):
-            lacking = ", ".join(
-                visible(name) for number, name in enumerate(field.names) if number not in found
-            )
+            lacking = next(name for number, name in enumerate(field.names) if number not in found)
             raise UserError(
-                f"holdout={holdout:g} val={val:g}: no {lacking} falls into {split}, which is decided by a hash "
-                "of each name alone; add holdout.exact=true, or type another seed= or larger shares"
+                f"holdout={holdout:g} val={val:g}: no {visible(lacking)} falls into {split}, by a hash of "
+                "each name alone; add holdout.exact=true, or type another seed= or larger shares"
             )
 
 

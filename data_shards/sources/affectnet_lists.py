@@ -74,7 +74,7 @@ def read_table(path: str, root: str) -> Iterator[Row]:
 
 
 def _row(values: dict[str, str], whole: bool, where: str, what: str, root: str, part: str) -> Row:
-    path = values[where].strip().replace("\\", "/")
+    path = values.get(where, "").strip().replace("\\", "/")
     row = Row(path, 0, values.get(what, ""), part)
     if not whole:
         return row._replace(fault="its row in the table is cut off or has too many columns")
@@ -83,7 +83,7 @@ def _row(values: dict[str, str], whole: bool, where: str, what: str, root: str, 
     for place in PLACES:
         try:
             status = os.stat(os.path.join(root, place, path))
-        except OSError:
+        except (OSError, ValueError):  # a name that no file can have
             continue
         row = row._replace(path=os.path.join(place, path), num_bytes=status.st_size)
         break

@@ -1,6 +1,6 @@
 """One face against all others: is it me? Labels `own`, 0 others and 1 me.
 
-    SRC/me/**, SRC/others/**       or me=FOLDER others=FOLDER, each with pictures at any depth
+    SRC/me/**, SRC/others/**       or me=FOLDER others=FOLDER without SRC
     SRC/<person>/**, me=NAME       a folder of persons: that one against the rest
 
 The folders in `others`, or the persons, are identities, which are never divided. Pictures of `me` have none:
@@ -16,6 +16,7 @@ from data_shards.shard_format.schema import Field
 from data_shards.sources.base import FileSource, Sample, folders_of, read_file, stem
 from data_shards.sources.walk import Walk, is_folder, is_helper
 
+NEEDS_SRC = False
 OPTIONS: dict[str, object] = {"me": "", "others": ""}
 HELP = {
     "me": "the folder of your own face, or the person in SRC who is you (empty = SRC/me)",

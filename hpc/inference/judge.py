@@ -43,6 +43,7 @@ def judge(
     if rest:
         reports |= _judge_together(model, request, rest, typed)
     reports = {name: reports[name] for name in evaluators}
+    add_sheets(model, request.shards, evaluators, reports)
     label = "-".join(filter(None, (each.label for each in reports.values())))
     folder = model.run / "evaluations" / report_file.folder_name(request.shards, label)
     head = _head(model, request) | {"seconds": round(time.perf_counter() - started, 2)}
@@ -99,7 +100,6 @@ def _judge_together(
         name: evaluation.figures(each, comm, groups=groups, rounds=request.rounds)
         for name, each in evaluators.items()
     }
-    add_sheets(model, shards, evaluators, reports)
     notes = _notes(model, request, same=same)
     place = f"{shards.name} {shards.manifest.get('split') or ''}".strip()
     for name, each in evaluators.items():

@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
     args = parse(argv, own | OPTIONS, required=required)
     options = {key: getattr(args, key) for key in module.OPTIONS}
     out = Path(args.out)
-    if needs_folder and Path(args.src).resolve() in (out.resolve(), *out.resolve().parents):
+    if args.src and Path(args.src).resolve() in (out.resolve(), *out.resolve().parents):
         raise UserError(f"out={out}: lies in src={args.src}; choose a folder outside it")
     twins = check_sides(whole_numbers("twins", args.twins), size=args.size)
     source = open_source(named, args.src, split=args.split, options=options)

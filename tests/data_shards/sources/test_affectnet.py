@@ -98,6 +98,7 @@ def write_tables(root: Path) -> Path:
         "../outside.jpg,4,6,20,20,1;2,3,0,0",
         "1/t1.jpg,4,6,20,20,1;2,3,0,0",
         "2/t2.jpg,4,6,20",
+        '"0/nul\0.jpg",4,6,20,20,1;2,3,0,0',
     ]
     (root / "training.csv").write_text("\n".join([COLUMNS, *rows, ""]))
     write(root / "Manually_Annotated_Images" / "v" / "v0.jpg", 50, side=40)
@@ -127,6 +128,7 @@ def test_tables_as_published(tmp_path):
         f"{place}/0/t9.jpg": "its emotion is 9, uncertain",
         f"{place}/1/t10.jpg": "its emotion is 10, no face",
         "0/absent.jpg": "is in the table, but there is no such picture",
+        "0/nul\\x00.jpg": "is in the table, but there is no such picture",
         "../outside.jpg": "its path in the table leads out of the folder",
         f"{place}/1/t1.jpg": "is in the table twice",
         "2/t2.jpg": "its row in the table is cut off or has too many columns",

@@ -60,6 +60,8 @@ def test_official_parts_carry_all_labels_and_divide_no_person(celeba, tmp_path):
         people |= set(shards.identity_names())
         found |= labels_by_key(shards)
     assert people == {str(100 + number) for number in range(8)}
+    manifest = manifest_of(tmp_path / "out" / "val")
+    assert (manifest["source_split"], manifest["official"]) == ("val", 9)
     for number in range(1, COUNT + 1):
         labels = found[f"{number:06d}"]
         assert labels.pop("identity") >= 0
@@ -79,6 +81,7 @@ def test_partition_none_divides_by_person(celeba, tmp_path, capsys):
     )
     assert len(train | held_out) == len(train) + len(held_out) == 8
     assert manifest_of(tmp_path / "out" / "eval")["options"] == {"images": "", "partition": "none"}
+    assert "official" not in manifest_of(tmp_path / "out" / "eval")
 
 
 def test_without_identities_and_partition_each_picture_is_of_an_unknown_person(celeba, tmp_path, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_shards.sources.registry import open_source
+from launch.cli import main
 from tests.support.image_folders import REAL, identity_folders, needs_real
 from tests.support.packed import last_error, pack_source, packed_sets, rejected
 from tests.support.small_set import jpeg, photo
@@ -56,7 +57,9 @@ def test_two_folders_anywhere(people, tmp_path):
     for number, name in enumerate(("a.jfif", "b.jpg", "c.jpg")):
         (mine / name).write_bytes(jpeg(photo(900 + number, 24, 24)))
     (mine / "d.jpg").write_bytes(b"")
-    assert pack_source("own_face", tmp_path, tmp_path / "x" / "out", f"me={mine}", f"others={people}") == 2
+    places = [f"me={mine}", f"others={people}"]
+    assert main(["pack", "source=own_face", f"out={tmp_path / 'two'}", "workers=1", *places]) == 0
+    assert counts(tmp_path / "two") == {"train": [48, 3]}
     source = open_source("own_face", "", options={"me": str(mine), "others": str(people)})
     samples = {sample.path: sample for sample in source.samples()}
     assert len(samples) == 4 + 48

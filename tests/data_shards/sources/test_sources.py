@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 
 import pytest
 import webdataset
@@ -10,7 +11,7 @@ from data_shards.errors import UserError
 from data_shards.shard_format.keys import LONGEST, identity_slugs, member_key, slug, stem_slugs
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.base import read_file
-from data_shards.sources.registry import open_source, source_names
+from data_shards.sources.registry import open_source, source_module, source_names
 from launch.cli import main
 from tests.support.image_folders import REAL, identity_folders, needs_real
 from tests.support.small_set import jpeg, photo
@@ -26,6 +27,19 @@ def test_registry_is_the_folder():
         open_source("imagenet", "x")
     with pytest.raises(UserError, match="colour=1: source=folder has no such key"):
         open_source("folder", "x", options={"colour": 1})
+
+
+@pytest.mark.parametrize("name", source_names())
+def test_the_help_of_a_source_says_what_its_keys_mean(name, capsys):
+    module = source_module(name)
+    assert set(getattr(module, "HELP", {})) <= set(module.OPTIONS)
+    assert main(["pack", f"source={name}", "--help"]) == 0
+    page = capsys.readouterr().out.partition(f"Keys of source={name}:\n")[2]
+    for key in module.OPTIONS:
+        assert re.search(
+            rf"^  {key}=.*{re.escape(getattr(module, 'HELP', {}).get(key, '')[:20])}", page, re.M
+        )
+    assert page.strip() if module.OPTIONS else page == "  none\n"
 
 
 @pytest.mark.parametrize("name", ["folder", "lfw", "orl", "vggface2"])

@@ -1,0 +1,5 @@
+"""The plan of the bench's two players. Imports no torch."""
+
+roles = {"train": ()}
+players = ("G", "D")
+elastic = False

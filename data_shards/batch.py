@@ -47,6 +47,8 @@ class Batch:
     kinds: Mapping[str, str] = field(default_factory=dict)
     # Of the images, slot by slot, those of a slot side by side, while they are as the decoder made them.
     placed: Placed | None = None
+    # Where a batch without images is, one of latents alone: `prepare` says it.
+    on: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,7 +73,7 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.images.values())).device
+        return next(iter(self.images.values())).device if self.images else self.on
 
     @property
     def size(self) -> tuple[int, int]:
@@ -114,7 +116,12 @@ class Batch:
             name: part if self.kinds.get(name) == "mask" else _prepared(part, channels_last)
             for name, part in moved.items()
         }
-        return replace(self, images=images, labels=labels)
+        return replace(self, images=images, labels=labels, on=device)
+
+    @classmethod
+    def of_positions(cls, positions: Tensor, seed: int = 0) -> "Batch":
+        """Make a batch without images for positions int64 [n], which are its ids: what `latents` is for."""
+        return cls({}, {}, positions[:, None], positions, seed=seed)
 
     @classmethod
     def of_images(cls, images: Tensor, placed: Placed | None = None) -> "Batch":

@@ -138,6 +138,8 @@ class Request:
     unknown: bool = False  # whether these people are not known
     own: bool = True  # whether the run's own held-out set is judged
     progress: Callable[[str, Any], Any] = lambda text, blocks: blocks  # wraps the loop over blocks of images
+    # opens networks of features, also those of runs (None = `hpc.evaluation.features.open_features`)
+    open_features: Any = None
 
 
 def check_finite(output: str, values: np.ndarray) -> None:

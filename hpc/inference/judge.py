@@ -21,6 +21,7 @@ from hpc.evaluation import run as evaluation
 from hpc.evaluation.base import Evaluator, JudgedSet, Report, Request
 from hpc.inference.explain import add_sheets
 from hpc.inference.predictor import Predictor
+from hpc.inference.run_features import open_any
 from hpc.metrics.groups import Groups, groups_of
 
 
@@ -32,6 +33,7 @@ def judge(
     typed: the evaluators' words that were typed, of all of them.
     """
     started = time.perf_counter()
+    request.open_features = request.open_features or open_any
     evaluators = evaluators_of(model, typed)
     reports: dict[str, Report] = {}
     for name, each in evaluators.items():

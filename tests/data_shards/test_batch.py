@@ -69,3 +69,13 @@ def test_a_batch_is_copied_while_the_device_is_busy():
     torch.testing.assert_close(after.images["image"].cpu(), wanted.images["image"])
     assert torch.equal(after.images["mask"].cpu(), wanted.images["mask"])
     assert torch.equal(after.labels["boxes"].rows.cpu(), wanted.labels["boxes"].rows)
+
+
+def test_a_batch_of_positions_has_latents_and_no_images():
+    batch = Batch.of_positions(torch.arange(5, 9), seed=3)
+    assert (len(batch), batch.images, batch.ids[:, 0].tolist()) == (4, {}, [5, 6, 7, 8])
+    ready = batch.prepare(torch.device("cpu"))
+    assert ready.device == torch.device("cpu")
+    # the same slots have the same latents in a batch with images, and in a part of it
+    torch.testing.assert_close(ready.latents("z", 7)[1:3], batch[1:3].latents("z", 7))
+    assert Batch.of_positions(torch.arange(2)).prepare(torch.device("meta")).device.type == "meta"

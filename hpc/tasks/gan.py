@@ -101,13 +101,7 @@ class Gan(Task):
         return real if fade >= 1 else faded(double(halve(real)), real, fade)
 
     def make(
-        self,
-        nets: Mapping[str, nn.Module],
-        batch: Batch,
-        name: str,
-        clock: int,
-        *,
-        truncation: float = 1.0,
+        self, nets: Mapping[str, nn.Module], batch: Batch, name: str, clock: int, *, truncation: float = 1.0
     ) -> Tensor:
         """Return an image [n, 3, h, w] of the latents `name` for each slot of the batch."""
         keys = self.config.task
@@ -120,7 +114,7 @@ class Gan(Task):
             mixed["other"] = batch.latents(f"{name} other", keys["latents"])
             chosen = batch.latents(f"{name} mixing", 2)
             mixed["crossover"] = stylegan.crossovers(chosen, layers, keys["mixing"])
-        noise = batch.latents(f"{name} noise", stylegan.Generator.noise_size(level[0]))
+        noise = batch.noise(f"{name} noise", stylegan.Generator.noise_size(level[0]))
         return nets["G"](z, *level, noise=noise, truncation=truncation, **mixed)
 
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
@@ -133,12 +127,12 @@ class Gan(Task):
 
     def find_mean(self, generator: nn.Module, count: int = 1000) -> None:
         """Set the mean style of `generator`, towards which truncation moves, from `count` latents."""
-        batch = Batch.of_positions(torch.arange(count), self.config.seed)
         device = next(generator.parameters()).device
-        generator.track(batch.latents("mean", self.config.task["latents"]).to(device), keep=0.0)  # type: ignore[operator]
+        batch = Batch.of_positions(torch.arange(count), self.config.seed).prepare(device)
+        generator.track(batch.latents("mean", self.config.task["latents"]), keep=0.0)  # type: ignore[operator]
 
     def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-        latents = Batch.of_positions(torch.arange(SHOWN), self.config.seed, device=batch.device)
+        latents = Batch.of_positions(torch.arange(SHOWN), self.config.seed).prepare(batch.device)
         made = self.make(nets, latents, "shown", clock).clamp(-1, 1)
         return {"generated": made, "batch": self.real(batch, clock)[:SHOWN]}
 

@@ -142,8 +142,10 @@ def test_a_wrong_key_in_a_document_would_be_noticed(monkeypatch):
 def all_keys() -> set[str]:
     from launch.commands import pack
     from launch.options.compose import GROUPS, known_keys
+    from launch.options.conf import choices
 
-    return {*known_keys("siamese"), *GROUPS, *pack.OPTIONS}
+    tasks = {key for task in choices("task") for key in known_keys(task)}
+    return {*tasks, *GROUPS, *pack.OPTIONS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -11,6 +11,7 @@ import pytest
 from launch import cli
 from launch.commands.completion import candidates
 from launch.options.command_table import COMMANDS, load
+from launch.options.conf import choices
 from launch.start import snapshot
 from tests.support.command import ROOT, environment
 
@@ -77,7 +78,7 @@ def test_the_help_of_a_command_shows_each_declared_option_once(command, capsys):
     ("line", "expected"),
     [
         ("st", {"status", "stop"}),
-        ("submit task=", {"task=siamese"}),
+        ("submit task=", {f"task={task}" for task in choices("task")}),
         ("submit task=siamese task.lo", {"task.loss="}),
         (
             "submit task=siamese task.loss=",

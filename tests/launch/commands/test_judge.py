@@ -60,7 +60,7 @@ def test_a_run_of_any_task_is_judged_by_its_evaluators_with_bias_by_group(run, s
     assert "chosen on val" in shown
     assert "by gender" in shown
     page = (run / "evaluations" / "procedural-eval" / "report.html").read_text()
-    assert page.count("<img") == 3
+    assert page.count("<img") == len(report["pictures_drawn"]) >= 3
     assert (run / "evaluations" / "procedural-eval" / "gender-confusion.png").is_file()
     assert report["chosen_on_these_people"] is False
 

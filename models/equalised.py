@@ -81,9 +81,14 @@ class FromLatents(_Equalised):
         return x.view(len(z), -1, BASE, BASE) + self.bias.view(-1, 1, 1)
 
 
+def widened(x: Tensor) -> Tensor:
+    """Return `x` in a type in which sums of squares are safe: float32, or float64 as it is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Bring the vector of each pixel [n, c, ...] to a mean square of 1 (section 4.2 of ProGAN)."""
-    wide = x.float()
+    wide = widened(x)
     return (wide * torch.rsqrt(wide.square().mean(1, keepdim=True) + eps)).to(x.dtype)
 
 
@@ -99,7 +104,7 @@ def add_deviation(x: Tensor, group: int = GROUP, eps: float = 1e-8) -> Tensor:
             f"{len(x)} images do not hold whole groups of {group}: let batch / ranks and micro_batch be "
             f"multiples of {group}"
         )
-    wide = x.float().view(-1, group, *x.shape[1:])
+    wide = widened(x).view(-1, group, *x.shape[1:])
     spread = (wide - wide.mean(1, keepdim=True)).square().mean(1) + eps
     mean = spread.sqrt().mean((1, 2, 3), keepdim=True)  # of each group
     maps = mean.expand(-1, group, 1, 1).reshape(-1, 1, 1, 1)

@@ -21,6 +21,7 @@ from models.equalised import (
     double,
     faded,
     pixel_norm,
+    widened,
 )
 from models.progan import top_level
 from models.resolution import positive
@@ -66,10 +67,12 @@ def adain(x: Tensor, factor: Tensor, shift: Tensor, eps: float = 1e-8) -> Tensor
 
     Section 2, equation 1, after Huang & Belongie 2017.
     """
-    wide = x.float()
+    wide = widened(x)
     centred = wide - wide.mean((2, 3), keepdim=True)
     normal = centred * torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + eps)
-    return (normal * factor.float()[:, :, None, None] + shift.float()[:, :, None, None]).to(x.dtype)
+    return (normal * factor.to(wide.dtype)[:, :, None, None] + shift.to(wide.dtype)[:, :, None, None]).to(
+        x.dtype
+    )
 
 
 class Block(nn.Module):
@@ -195,7 +198,7 @@ class Generator(nn.Module):
 
         keep: weight of the old mean (0 = forget it, as for the averaged weights of a finished run)
         """
-        self.mean_w.lerp_(self.mapping(z).float().mean(0), 1 - keep)
+        self.mean_w.lerp_(self.mapping(z).mean(0).to(self.mean_w.dtype), 1 - keep)
 
 
 def crossovers(noise: Tensor, layers: int, chance: float = 0.9) -> Tensor:

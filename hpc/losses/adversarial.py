@@ -33,27 +33,27 @@ def vanilla_generator(fake: Tensor) -> Tensor:
 
 def logistic_judge(real: Tensor, fake: Tensor) -> Tensor:
     """Return -log D(real) - log(1 - D(fake)), D the sigmoid of the score (Goodfellow et al. 2014, eq. 1)."""
-    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
+    return F.softplus(-_wide(real)).mean() + F.softplus(_wide(fake)).mean()
 
 
 def logistic_generator(fake: Tensor) -> Tensor:
     """Return -log D(fake), whose slope does not vanish where the judge is sure: not saturating."""
-    return F.softplus(-fake.float()).mean()
+    return F.softplus(-_wide(fake)).mean()
 
 
 def saturating_generator(fake: Tensor) -> Tensor:
     """Return log(1 - D(fake)), the game of eq. 1 itself, whose slope vanishes where the judge is sure."""
-    return -F.softplus(fake.float()).mean()
+    return -F.softplus(_wide(fake)).mean()
 
 
 def lsgan_judge(real: Tensor, fake: Tensor) -> Tensor:
     """Return half of the squared distances to 1 and 0 (Mao et al. 2017, eq. 9; CycleGAN, appendix 7.1)."""
-    return 0.5 * ((real.float() - 1).square().mean() + fake.float().square().mean())
+    return 0.5 * ((_wide(real) - 1).square().mean() + _wide(fake).square().mean())
 
 
 def lsgan_generator(fake: Tensor) -> Tensor:
     """Return the squared distance to 1 (CycleGAN, appendix 7.1; Mao et al. take half of it)."""
-    return (fake.float() - 1).square().mean()
+    return (_wide(fake) - 1).square().mean()
 
 
 def wgan_judge(real: Tensor, fake: Tensor) -> Tensor:
@@ -61,12 +61,12 @@ def wgan_judge(real: Tensor, fake: Tensor) -> Tensor:
 
     It needs `slope_penalty`, and `drift` as ProGAN has it.
     """
-    return fake.float().mean() - real.float().mean()
+    return _wide(fake).mean() - _wide(real).mean()
 
 
 def wgan_generator(fake: Tensor) -> Tensor:
     """Return the mean score, negated."""
-    return -fake.float().mean()
+    return -_wide(fake).mean()
 
 
 LOSSES: dict[str, Adversarial] = {
@@ -80,7 +80,7 @@ LOSSES: dict[str, Adversarial] = {
 
 def drift(real: Tensor, weight: float = 1e-3) -> Tensor:
     """Return `weight` times the mean square of real scores, which keeps them near 0 (ProGAN, app. A.1)."""
-    return weight * real.float().square().mean()
+    return weight * _wide(real).square().mean()
 
 
 def slopes(scores: Tensor, images: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def slopes(scores: Tensor, images: Tensor) -> Tensor:
     A map of scores is summed over its patches. images: they require gradients, and `scores` come of them. A
     phase that calls this says `second_order=True`.
     """
-    (slope,) = torch.autograd.grad(scores.float().sum(), images, create_graph=True)
+    (slope,) = torch.autograd.grad(_wide(scores).sum(), images, create_graph=True)
     return slope
 
 
@@ -99,7 +99,7 @@ def r1(scores: Tensor, real: Tensor, gamma: float = 10.0) -> Tensor:
     Mescheder, Geiger & Nowozin 2018, eq. 9. A lazy phase, every k updates, multiplies it by k (StyleGAN2,
     appendix B).
     """
-    return gamma / 2 * slopes(scores, real).float().square().flatten(1).sum(1).mean()
+    return gamma / 2 * _wide(slopes(scores, real)).square().flatten(1).sum(1).mean()
 
 
 def between(real: Tensor, fake: Tensor, noise: Tensor) -> Tensor:
@@ -109,8 +109,9 @@ def between(real: Tensor, fake: Tensor, noise: Tensor) -> Tensor:
 
     noise: standard normal [n, 1], as `Batch.latents` counts it; its place on the line is even in [0, 1]
     """
-    share = torch.special.ndtr(noise.float()).view(-1, *[1] * (real.dim() - 1))
-    return torch.lerp(real.detach().float(), fake.detach().float(), share).requires_grad_()
+    start, end = _wide(real.detach()), _wide(fake.detach())
+    share = torch.special.ndtr(_wide(noise)).to(start.dtype).view(-1, *[1] * (real.dim() - 1))
+    return torch.lerp(start, end, share).requires_grad_()
 
 
 def slope_penalty(scores: Tensor, points: Tensor, *, weight: float = 10.0, target: float = 1.0) -> Tensor:
@@ -118,7 +119,7 @@ def slope_penalty(scores: Tensor, points: Tensor, *, weight: float = 10.0, targe
 
     `points` are those of `between`. Gulrajani et al. 2017, eq. 3 (WGAN-GP); `target`: ProGAN, appendix A.1.
     """
-    squared = slopes(scores, points).float().square().flatten(1).sum(1)
+    squared = _wide(slopes(scores, points)).square().flatten(1).sum(1)
     length = (squared + 1e-12).sqrt()  # the root has no slope at 0
     return weight * (length / target - 1).square().mean()
 
@@ -128,14 +129,14 @@ def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     Kingma & Welling 2014, appendix B.
     """
-    mean, log_variance = mean.float(), log_variance.float()
+    mean, log_variance = _wide(mean), _wide(log_variance)
     each = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
     return each.sum(1).mean()
 
 
 def reconstruction(images: Tensor, originals: Tensor) -> Tensor:
     """Return the mean squared difference of images, both in [-1, 1], as it is on the range [0, 1]."""
-    return (images.float() - originals.float()).square().mean() / 4
+    return (_wide(images) - _wide(originals)).square().mean() / 4
 
 
 def l1(images: Tensor, originals: Tensor) -> Tensor:
@@ -143,15 +144,18 @@ def l1(images: Tensor, originals: Tensor) -> Tensor:
 
     Isola et al. 2017, eq. 3; Zhu et al. 2017, eq. 2 and section 5.2.
     """
-    return (images.float() - originals.float()).abs().mean()
+    return (_wide(images) - _wide(originals)).abs().mean()
 
 
 def dissimilarity(embeddings: Tensor, others: Tensor) -> Tensor:
     """Return 1 less the mean cosine of embeddings [n, d]: 0 where all persons are kept, 2 at most."""
-    return 1 - F.cosine_similarity(embeddings.float(), others.float(), dim=1).mean()
+    return 1 - F.cosine_similarity(_wide(embeddings), _wide(others), dim=1).mean()
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _cross_entropy(scores: Tensor, truth: float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(
-        scores.float(), torch.full_like(scores, truth, dtype=torch.float32)
-    )
+    wide = _wide(scores)
+    return F.binary_cross_entropy_with_logits(wide, torch.full_like(wide, truth))

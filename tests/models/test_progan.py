@@ -95,14 +95,18 @@ def test_slopes_of_whole_groups_are_those_of_the_batch(penalty):
     """Gradients of the weights, so that ranks and micro batches of whole groups change nothing."""
     torch.manual_seed(0)
     net = Discriminator(8, width=4, group=2).double()
-    real, fake, noise = draw(8, 3, 8, 8).double(), draw(8, 3, 8, 8, seed=2).double(), draw(8, 1, seed=3)
+    real, fake, noise = (
+        draw(8, 3, 8, 8).double(),
+        draw(8, 3, 8, 8, seed=2).double(),
+        draw(8, 1, seed=3).double(),
+    )
 
     def gradients(rows):
         if penalty == "r1":
             points = real[rows].clone().requires_grad_()
             loss = adversarial.r1(net(points, 1, 0.5), points)
         else:
-            points = adversarial.between(real[rows], fake[rows], noise[rows]).double()
+            points = adversarial.between(real[rows], fake[rows], noise[rows])
             loss = adversarial.slope_penalty(net(points, 1, 0.5), points)
         found = torch.autograd.grad(loss, [*net.parameters()], allow_unused=True)
         return torch.cat([slope.flatten() for slope in found if slope is not None])

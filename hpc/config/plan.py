@@ -55,7 +55,7 @@ def _one_image(config: Config) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """The statements of a task. KEYS, roles, labels and engines may be functions of the keys of `config.task`.
+    """The statements of a task. KEYS, roles, labels and engines may be functions of its keys, `config.task`.
 
     roles: set -> the labels that it must hold, for each set that the task uses: `age`, or `age:value` for one
         of that kind only

@@ -61,6 +61,11 @@ def predict(
     what in it speaks for each answer. Files that are no usable images are listed in `out`/rejected.csv.
     threads: that decode (0 = one a core). exact: decode large JPEGs whole. Raises UserError.
     """
+    if "images" not in model.task.takes:
+        raise UserError(
+            f"{model.run}: task {model.config.task['name']} makes images of latents and looks at none: type "
+            f"`rostro generate {model.run} out={out}`"
+        )
     learn_names(model)
     if explain:
         gradcam.check(model)

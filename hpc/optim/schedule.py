@@ -16,9 +16,7 @@ class Settings(NamedTuple):
     decays: dict[str, Any]
 
 
-def settings_at(
-    config: Optim, clock: int, images: int, share: float = 1.0, factor: float = 1.0
-) -> Settings:
+def settings_at(config: Optim, clock: int, images: int, share: float = 1.0, factor: float = 1.0) -> Settings:
     """Return the settings of the update that starts at `clock`, in a run of `images`.
 
     share: of `lazy_share`, by which steps that come more often are made smaller

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_shards.errors import UserError
 from hpc.evaluation.generated import Generated
 from hpc.losses import adversarial as losses
-from hpc.task import Batch, Phase, Task
+from hpc.task import Batch, Generator, Phase, Task
+from hpc.tasks.gan_plan import BASE, GROWS, level_of
 from models import dcgan, progan, stylegan
 from models.equalised import double, faded, halve
 
@@ -24,24 +26,26 @@ class Gan(Task):
     """A generator G and a judge D, alternately: `make` and `judge`, and lazily the slopes of the judge."""
 
     metric = ("generated/frechet", "min")
+    takes = ("latents",)
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         keys = config.task
         self.losses = losses.LOSSES[keys["loss"]]
-        if keys["features"]:
-            self.evaluators = {
-                "generated": lambda: Generated(
-                    features=keys["features"], samples=keys["samples"], side=min(64, config.data.size)
-                )
-            }
+        judged = {
+            "generated": lambda: Generated(
+                features=keys["features"], samples=keys["samples"], side=min(64, config.data.size)
+            )
+        }
+        # Without features a training judges nothing: `rostro evaluate features=` does it later.
+        self.evaluators, self.later = (judged, {}) if keys["features"] else ({}, judged)
 
     def players(self) -> dict[str, nn.Module]:
         keys, size = self.config.task, self.config.data.size
         sizes = {"width": keys["width"], "latents": keys["latents"]}
         if keys["network"] == "dcgan":
-            judge = dcgan.Discriminator(size, width=keys["width"])
-            return {"G": dcgan.Generator(size, **sizes), "D": judge}
+            plain = dcgan.Discriminator(size, width=keys["width"])
+            return {"G": dcgan.Generator(size, **sizes), "D": plain}
         styled = keys["network"] == "stylegan"
         judge = progan.Discriminator(size, width=keys["width"], blur=styled, group=keys["group"])
         return {"G": (stylegan if styled else progan).Generator(size, **sizes), "D": judge}
@@ -73,9 +77,12 @@ class Gan(Task):
     ) -> Tensor:
         keys = self.config.task
         of_real, of_fake = judge(real, *level), judge(fake, *level)
+        if level:
+            for name, value in (("resolution", real.shape[-1]), ("fade", level[1])):
+                self.report(name, torch.full((), float(value), device=real.device))
         self.report("score_real", of_real.detach().float().mean())
         self.report("score_fake", of_fake.detach().float().mean())
-        self.report("sign_real", of_real.detach().float().sign().mean())  # near 1: D knows its images by heart
+        self.report("sign_real", of_real.detach().float().sign().mean())  # 1: D knows them by heart
         loss = self.losses.judge(of_real, of_fake)
         if keys["drift"]:
             loss = loss + losses.drift(of_real, keys["drift"])
@@ -100,30 +107,57 @@ class Gan(Task):
         real, fade = batch.images["image"], self.fade(clock)
         return real if fade >= 1 else faded(double(halve(real)), real, fade)
 
-    def make(
-        self, nets: Mapping[str, nn.Module], batch: Batch, name: str, clock: int, *, truncation: float = 1.0
-    ) -> Tensor:
-        """Return an image [n, 3, h, w] of the latents `name` for each slot of the batch."""
+    def make(self, nets: Mapping[str, nn.Module], batch: Batch, name: str, clock: int) -> Tensor:
+        """Return an image [n, 3, h, w] of the latents `name` for each slot of the batch, as in training."""
         keys = self.config.task
         z, level = batch.latents(name, keys["latents"]), self.level(clock)
         if keys["network"] != "stylegan":
             return nets["G"](z, *level)
         layers = stylegan.Generator.num_layers(level[0])
         mixed: dict[str, Any] = {}
-        if truncation == 1.0 and keys["mixing"]:
+        if keys["mixing"]:
             mixed["other"] = batch.latents(f"{name} other", keys["latents"])
             chosen = batch.latents(f"{name} mixing", 2)
             mixed["crossover"] = stylegan.crossovers(chosen, layers, keys["mixing"])
         noise = batch.noise(f"{name} noise", stylegan.Generator.noise_size(level[0]))
-        return nets["G"](z, *level, noise=noise, truncation=truncation, **mixed)
+        return nets["G"](z, *level, noise=noise, **mixed)
 
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Return images of the latents of the batch's positions, which needs no images."""
-        truncation = self.config.task["truncation"]
-        if self.config.task["network"] == "stylegan" and truncation != 1.0:
+        return {"image": self.generator(nets).at(batch).float().clamp(-1, 1)}
+
+    def generator(
+        self, nets: Mapping[str, nn.Module], *, level: int | None = None, truncation: float | None = None
+    ) -> Generator:
+        keys = self.config.task
+        if keys["network"] != "stylegan" and truncation not in (None, 1.0):
+            raise UserError(
+                f"truncation={truncation:g}: {keys['network']} has no styles to truncate: leave it out"
+            )
+        truncation = keys["truncation"] if truncation is None else truncation
+        working, side = self._working(level)
+        if keys["network"] != "stylegan":
+            return Images(nets["G"], working, side)
+        if truncation != 1.0:
             self.find_mean(nets["G"])
-        made = self.make(nets, batch, "shown", self.clock, truncation=truncation)
-        return {"image": made.float().clamp(-1, 1)}
+        return StyledImages(nets["G"], working, side, truncation)
+
+    def _working(self, level: int | None) -> tuple[tuple[Any, ...], int]:
+        """Return what the network takes behind its latents at a level, and the pixels of its images."""
+        keys, now = self.config.task, self.stage(self.clock)
+        if keys["network"] not in GROWS:
+            if level is not None:
+                raise UserError(f"level={level}: {keys['network']} does not grow: leave it out")
+            return (), now.size
+        least = level_of(keys["start"])
+        if level is None or level == now.level:
+            return self.level(self.clock), now.size
+        if not least <= level < now.level:
+            raise UserError(
+                f"level={level}: {self.clock:,} images have trained the levels {least} to {now.level} ("
+                f"{keys['start']} to {now.size} pixels): type one of them"
+            )
+        return (level, 1.0), BASE << level
 
     def find_mean(self, generator: nn.Module, count: int = 1000) -> None:
         """Set the mean style of `generator`, towards which truncation moves, from `count` latents."""
@@ -135,6 +169,36 @@ class Gan(Task):
         latents = Batch.of_positions(torch.arange(SHOWN), self.config.seed).prepare(batch.device)
         made = self.make(nets, latents, "shown", clock).clamp(-1, 1)
         return {"generated": made, "batch": self.real(batch, clock)[:SHOWN]}
+
+
+class Images(Generator):
+    """A network that takes latents, and `level` behind them."""
+
+    def __init__(self, net: nn.Module, level: tuple[Any, ...], side: int) -> None:
+        super().__init__()
+        self.net, self.level, self.side = net, level, side
+        self.latents = int(net.latents)  # type: ignore[arg-type]
+
+    def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.net(latents, *self.level)
+
+
+class StyledImages(Images):
+    """A StyleGAN at a level, its styles truncated."""
+
+    def __init__(self, net: nn.Module, level: tuple[Any, ...], side: int, truncation: float) -> None:
+        super().__init__(net, level, side)
+        self.truncation = truncation
+        self.noise_size = stylegan.Generator.noise_size(level[0])
+        self.layers = stylegan.Generator.num_layers(level[0])
+
+    def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.net(latents, *self.level, noise=noise, truncation=self.truncation)
+
+    def mixed(self, coarse: Tensor, fine: Tensor, crossover: int, noise: Tensor | None = None) -> Tensor:
+        begins = torch.full((len(coarse),), crossover, device=coarse.device)
+        mixed = {"other": fine, "crossover": begins, "truncation": self.truncation, "noise": noise}
+        return self.net(coarse, *self.level, **mixed)
 
 
 def build(config: Any) -> Gan:

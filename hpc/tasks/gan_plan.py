@@ -64,8 +64,8 @@ def level_of(pixels: int) -> int:
 def stages(config: Config) -> list[Stage]:
     """Return a stage for each level: it comes in over `fade` images, and then stays for `stable`.
 
-    A stage is rounded up to whole batches; the last one reaches the end of the run. Raises UserError for sizes
-    and tables of which no stages can be made.
+    A stage is rounded up to whole batches; the last one reaches the end of the run. Raises UserError for
+    sizes and tables of which no stages can be made.
     """
     keys, size = config.task, config.data.size
     _check_levels(config)

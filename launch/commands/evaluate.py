@@ -87,7 +87,7 @@ def _options(argv: Sequence[str]) -> dict[str, Option]:
     from hpc.runs.run_dir import RunDir
     from hpc.task import build_task
 
-    own = build_task(RunDir.open(runs[0]).config()).evaluators
+    own = build_task(RunDir.open(runs[0]).config()).judged_by
     return OPTIONS | {name: key for make in own.values() for name, key in of_keys(make().KEYS).items()}
 
 

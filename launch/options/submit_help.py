@@ -69,7 +69,9 @@ def show(words: Sequence[str]) -> int:
         if key not in ("task.name", "task.kind") and (key in own or not key.startswith("players."))
     ]
     groups = {group + "s": " | ".join(choices(group)) for group in ("task", "engine", "cluster")}
-    groups["tasks"] = textwrap.fill(groups["tasks"], 80, break_on_hyphens=False).replace("\n", f"\n{' ' * 24}")
+    groups["tasks"] = textwrap.fill(groups["tasks"], 80, break_on_hyphens=False).replace(
+        "\n", f"\n{' ' * 24}"
+    )
     print(HELP.format(**groups, players=players, which=which, keys="\n".join(lines)).strip())
     print("\nHydra's own flags (--cfg job prints the composed config): --hydra-help")
     return 0

@@ -12,7 +12,7 @@ from hpc.task import build_task
 from hpc.training import seeding
 from launch.options.compose import composed
 
-CLOCK = 112  # of the smoke's progan and stylegan: in mid-fade at 8 pixels
+CLOCK = 48  # of the smoke's progan and stylegan: in mid-fade at 8 pixels
 
 
 def generating_run(path: Path, job: str, *words: str, clock: int = CLOCK) -> Path:

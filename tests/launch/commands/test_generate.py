@@ -1,5 +1,6 @@
 """`rostro generate`: folders, grids, walks, matrices of counted latents; what it refuses; other commands."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from data_shards.batch import Batch
 from hpc.inference.generate import slerp
 from hpc.inference.predictor import load_run
 from launch.cli import main
+from models import dcgan, progan, stylegan
 from tests.support.generating_run import generating_run
 from tests.support.judged import judged_run
 from tests.support.sets import pack_set
@@ -35,7 +38,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(("job", "side"), [("dcgan", 16), ("progan", 8), ("stylegan", 8)])
 def test_a_folder_holds_what_predict_says(runs, job, side, tmp_path, capsys):
     assert main(["generate", str(runs[job]), "n=18", "seed=4", f"out={tmp_path / 'a'}"]) == 0
-    assert f"{side} pixels, by {job} at 112 (ema)" in capsys.readouterr().out
+    assert f"{side} pixels, by {job} at 48 (ema)" in capsys.readouterr().out
     assert main(["generate", str(runs[job]), "n=3", "seed=4", f"out={tmp_path / 'b'}"]) == 0
     made, few = files(tmp_path / "a"), files(tmp_path / "b")
     assert list(made) == [f"{number:06}.png" for number in range(18)]
@@ -177,3 +180,37 @@ def test_predict_names_generate(runs, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     assert main(["verify", str(runs["progan"]), str(photo), str(photo)]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", ["dcgan", "progan", "stylegan"])
+def test_an_export_is_the_generator(runs, job, tmp_path):
+    """Weights and card rebuild it; the noise is left out."""
+    assert main(["export", str(runs[job]), f"out={tmp_path / 'net'}", "onnx=false"]) == 0
+    card = json.loads((tmp_path / "net" / "model.json").read_text())
+    assert card["preprocessing"] is None
+    made, latents = card["generator"], torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    assert (made["latents"], made["distribution"]) == (8, "standard normal")
+    tensors = load_file(tmp_path / "net" / "model.safetensors")
+    net = {"dcgan": dcgan, "progan": progan, "stylegan": stylegan}[job].Generator(16, width=8, latents=8)
+    net.load_state_dict({name[2:]: value for name, value in tensors.items() if name.startswith("G.")})
+    level = () if job == "dcgan" else (1, 0.5)
+    words = {"truncation": 0.7} if job == "stylegan" else {}
+    model = load_run(runs[job])
+    with torch.no_grad():
+        wanted = model.task.generator(model.nets)(latents)
+        assert wanted.shape == (3, 3, made["images"]["size"], made["images"]["size"])
+        torch.testing.assert_close(net.eval()(latents, *level, **words), wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["dcgan", "progan", "stylegan"])
+def test_the_graph_of_an_export_makes_the_same_images(runs, job, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert main(["export", str(runs[job]), f"out={tmp_path}"]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    latents = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    (found,) = session.run(["image"], {"latents": latents.numpy()})
+    model = load_run(runs[job])
+    with torch.no_grad():
+        wanted = model.task.generator(model.nets)(latents).clamp(-1, 1).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)

@@ -74,13 +74,44 @@ class Rendered:
     label: str = ""  # content of a label file (empty = none)
 
 
+class Generator(nn.Module):
+    """What makes images of latents: `Task.generator` builds it for `rostro generate` and an export.
+
+    `forward` is the whole of it, latents [n, d] -> images [n, 3, side, side], in [-1, 1] but for overshoots.
+    """
+
+    latents: int  # numbers of a latent, standard normal
+    side: int  # pixels of an image
+    noise_size = 0  # numbers of noise that an image takes (0 = none)
+    layers = 0  # that take a style of their own, for `mixed` (0 = there are no styles)
+
+    def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Make images; noise: standard normal [n, noise_size] (None = without)."""
+        raise NotImplementedError
+
+    def mixed(self, coarse: Tensor, fine: Tensor, crossover: int, noise: Tensor | None = None) -> Tensor:
+        """Make images with styles of `coarse` [n, d] below the layer `crossover`, of `fine` from it on."""
+        raise NotImplementedError
+
+    def at(self, batch: Batch) -> Tensor:
+        """Make the image of each position of a batch: the latents and the noise are counted by it."""
+        return self(batch.latents("shown", self.latents), self.noise_at(batch))
+
+    def noise_at(self, batch: Batch) -> Tensor | None:
+        return batch.noise("shown noise", self.noise_size) if self.noise_size else None
+
+
 class Task:
     """A job, built from the run's config; it holds no distributed code."""
 
+    # What the batch holds that `predict` is given: images, or positions alone (latents), or either of them
+    takes: tuple[str, ...] = ("images",)
     # `<evaluator>/<scalar>`, the figure that names the best checkpoint, and min | max
     metric: tuple[str, str] = ("loss", "min")
     # How the held-out set is judged: name -> what makes an evaluator, new and empty (hpc/evaluation/)
     evaluators: Mapping[str, Callable[[], "Evaluator"]] = {}
+    # Further ones that a training has no use for: `rostro evaluate` alone judges by them
+    later: Mapping[str, Callable[[], "Evaluator"]] = {}
 
     def __init__(self, config: Any) -> None:
         self.config = config  # hpc.config.schema.Config; the task's own keys are config.task[...]
@@ -93,6 +124,11 @@ class Task:
         self.known_fields: Mapping[str, Any] = {}
         # What the evaluators chose on val, by name, for `render`: temperatures, thresholds
         self.chosen: Mapping[str, Mapping[str, Any]] = {}
+
+    @property
+    def judged_by(self) -> dict[str, Callable[[], "Evaluator"]]:
+        """What `rostro evaluate` judges by."""
+        return {**self.later, **self.evaluators}
 
     @cached_property
     def plan(self) -> Plan:
@@ -171,9 +207,20 @@ class Task:
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Any]:
         """Return the outputs for `batch.images`, which may have no labels: Tensor [n, ...] or Ragged.
 
-        `batch.placed` says where the images lie in their files, for boxes, points and masks of a file.
+        `batch.placed` says where the images lie in their files, for boxes, points and masks of a file. A task
+        that `takes` latents answers a batch of positions without images with {"image": [n, 3, h, w]}.
         """
         raise NotImplementedError
+
+    def generator(
+        self, nets: Mapping[str, nn.Module], *, level: int | None = None, truncation: float | None = None
+    ) -> Generator | None:
+        """Return what makes images of latents (None = the task makes none). UserError for unfit options.
+
+        level: of a network that grows, 0 at 4 pixels (None = the one that `self.clock` has reached)
+        truncation: of styles, 0 = the mean image (None = the task's own)
+        """
+        return None
 
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
         """Return what is written of `prediction`, the outputs of `predict` for one image uint8 [h, w, 3].

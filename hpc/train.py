@@ -148,7 +148,9 @@ class Trainer:
         for index, phase in enumerate(phases):
             player = self.players[phase.player]
             lazy = lazy_share(other.every for other in phases if other.player == phase.player)
-            player.rate, decays = settings_at(player.optim, self.clock, self.config.images, lazy)
+            player.rate, decays = settings_at(
+                player.optim, self.clock, self.config.images, lazy, self.stage.rate
+            )
             if self.updates % phase.every:
                 continue
             loss = self.passes.backward(index, phase, batch, self.clock, self.stage)

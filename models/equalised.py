@@ -78,7 +78,7 @@ class FromLatents(_Equalised):
 
     def forward(self, z: Tensor) -> Tensor:
         x = z @ (self.weight * self.scale).transpose(0, 1).flatten(1)
-        return x.view(len(z), -1, BASE, BASE) + self.bias.view(-1, 1, 1)
+        return x.unflatten(1, (-1, BASE, BASE)) + self.bias.view(-1, 1, 1)
 
 
 def widened(x: Tensor) -> Tensor:

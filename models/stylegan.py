@@ -174,7 +174,7 @@ class Generator(nn.Module):
         noise: standard normal [n, noise_size(level)] (None = without)
         """
         maps = self._noise_maps(noise, level)
-        x = self.start.expand(len(w), -1, -1, -1).to(w.dtype)
+        x = self.start.expand(w.shape[0], -1, -1, -1).to(w.dtype)
         x = self.styled[0](x, w[:, 0], maps[0])
         below = x = self.styled[1](self.conv(x), w[:, 1], maps[1])
         for number, block in enumerate(self.blocks[:level], 1):

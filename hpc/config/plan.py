@@ -22,7 +22,7 @@ from hpc.config.types import near, shown
 Roles = Mapping[str, tuple[str, ...]]
 Counts = Callable[[Config], tuple[int, float]]
 CoreRate = Callable[[Config], float]
-OF_KEYS = ("keys", "roles", "labels")  # what a plan may state by a function of the task's keys
+OF_KEYS = ("keys", "roles", "labels", "engines")  # what a plan may state by a function of the task's keys
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Stage:
     fade: int = 0  # images over which the level comes in (0 = at once)
     micro_batch: int = 0  # images of a rank at a time (0 = `micro_batch` of the config)
     reset_moments: bool = False  # whether the optimizers forget their moments where it begins
+    rate: float = 1.0  # factor of the players' learning rates
 
 
 def _one_stage(config: Config) -> list[Stage]:
@@ -54,7 +55,7 @@ def _one_image(config: Config) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """The statements of a task. KEYS, roles and labels may be functions of the keys of `config.task`.
+    """The statements of a task. KEYS, roles, labels and engines may be functions of its keys, `config.task`.
 
     roles: set -> the labels that it must hold, for each set that the task uses: `age`, or `age:value` for one
         of that kind only

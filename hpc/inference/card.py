@@ -20,7 +20,7 @@ def facts(run: RunDir) -> list[tuple[str, str]]:
         count = sum(p.numel() for p in net.parameters())
         rows.append((f"player {name}", f"{type(net).__name__}, {count:,} parameters"))
     rows.append(("labels", ", ".join(task.plan.fields("train")) or "none"))
-    for name, make in task.evaluators.items():
+    for name, make in task.judged_by.items():
         each = make()
         words = ", ".join(f"{word}=" for word in each.KEYS)
         rows.append((f"evaluator {name}", type(each).__name__ + (f": {words}" if words else "")))

@@ -6,7 +6,6 @@ modules of `models/`. Files are written under temporary names and renamed, the c
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,34 +16,13 @@ from torch import Tensor, nn
 
 from data_shards.batch import Batch
 from data_shards.errors import UserError
-from data_shards.files import FileError, MissingFile, read_json, write_bytes, write_json
-from data_shards.images.pixels import KERNEL
-from data_shards.shard_format.manifest import read_manifest
+from data_shards.files import write_bytes, write_json
 from hpc.checkpoints import safetensors_writer
-from hpc.config import held_out
-from hpc.evaluation import chosen, threshold
-from hpc.inference.names import learn_names
+from hpc.inference.export_card import describe
 from hpc.inference.predictor import Predictor
-from hpc.runs.run_dir import RunDir
+from hpc.task import Generator
 
 OPSET = 18
-REPORT = {
-    "checkpoint": int,
-    "weights": str,
-    "set": str,
-    "split": (str, None),
-    "manifest_sha256": str,
-    "trial?": dict,
-    "rows?": [dict],
-    "evaluators?": {str: dict},
-}
-CONVERTED = {"network": str, "file": str, "sha256": str, "reference": str}  # of RUN/converted.json
-# What is done to an image that is not square, by data.fit
-CROPS = {
-    "cover": "centre square",
-    "contain": "none: it is padded to a square",
-    "stretch": "none: it is squeezed to a square",
-}
 EXAMPLE = '''"""python example.py A B: the score of two images, by numpy, OpenCV and ONNX Runtime alone."""
 import json, sys
 from pathlib import Path
@@ -86,6 +64,17 @@ class Exported(nn.Module):
         return tuple(outputs[name] for name in self.names)
 
 
+class Made(nn.Module):
+    """The images that a generator makes, in [-1, 1] and without noise: [n, d] -> [n, 3, h, w]."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.generator(latents).float().clamp(-1, 1)
+
+
 def export(model: Predictor, out: Path, *, onnx: bool) -> list[Path]:
     """Write the network to the folder `out`; return the files."""
     weights, card = out / "model.safetensors", out / "model.json"
@@ -116,9 +105,32 @@ def _tensors(model: Predictor) -> dict[str, Tensor]:
 
 
 def _write_graphs(model: Predictor, out: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Write model.onnx and, where the task compares embeddings, score.onnx and example.py."""
-    size = model.config.data.size
+    """Write model.onnx, and what else the task has: generator.onnx, or score.onnx and example.py.
+
+    The graph of a task that looks at no images is that of its generator.
+    """
     device = next(next(iter(model.nets.values())).parameters()).device
+    generator = model.task.generator(model.nets)
+    if "images" not in model.task.takes:
+        assert generator is not None
+        return _write_generator(generator, out / "model.onnx", device), [out / "model.onnx"]
+    facts, files = _write_predictions(model, out, device)
+    if generator is not None:
+        files.append(out / "generator.onnx")
+        facts["generator"] = {"graph": "generator.onnx"} | _write_generator(generator, files[-1], device)
+    return facts, files
+
+
+def _write_generator(generator: Generator, path: Path, device: torch.device) -> dict[str, Any]:
+    latents = torch.zeros(2, generator.latents, device=device)
+    _write_onnx(Made(generator).eval(), {"latents": latents}, ("image",), path)
+    return {"opset": OPSET, "input": ["latents", ["n", generator.latents]], "outputs": ["image"]}
+
+
+def _write_predictions(
+    model: Predictor, out: Path, device: torch.device
+) -> tuple[dict[str, Any], list[Path]]:
+    size = model.config.data.size
     images = torch.zeros(2, 3, size, size, device=device)
     module = Exported(model, images).eval()
     _write_onnx(module, {"images": images}, module.names, out / "model.onnx")
@@ -157,6 +169,7 @@ def _write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[
             module,
             tuple(inputs.values()),
             dynamo=True,
+            optimize=False,  # it takes the 1e-8 under a root for 0, and drops it
             verbose=False,
             opset_version=OPSET,
             input_names=list(inputs),
@@ -170,86 +183,3 @@ def _write_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def describe(model: Predictor) -> dict[str, Any]:
-    """Compose the card: what the network is, what it saw, how to prepare images, how good it is."""
-    config = model.config
-    data = _data(RunDir(model.run), config.data.train)
-    reports = sorted(model.run.glob("evaluations/*/report.json"))
-    return {
-        "format": 1,
-        "run": model.run.name,
-        "task": config.task,
-        "players": {name: type(net).__name__ for name, net in model.nets.items()},
-        "checkpoint": {"images": model.clock, "weights": model.weights, "updates": model.meta.get("updates")},
-        "preprocessing": {
-            "size": config.data.size,
-            "crop": CROPS[config.data.fit],
-            "resize": KERNEL,
-            "faces": _faces(data),
-            "colour": "RGB",
-            "layout": "n, channels, height, width",
-            "range": [-1.0, 1.0],
-            "from_8_bit": "x / 127.5 - 1",
-        },
-        "score": model.unit if model.task.scorer(model.nets) is not None else None,
-        "evaluators": list(model.task.evaluators),
-        "classes": _classes(model),
-        "metrics": model.meta.get("metrics", {}),
-        "held_out": held_out.statement(config.data),
-        "evaluations": [figures for path in reports if (figures := _figures(path, model))],
-        "threshold": threshold.stored(model),
-        "chosen": chosen.stored(model),  # temperatures and thresholds of classifiers
-        "data": data,
-    }
-
-
-def _figures(path: Path, model: Predictor) -> dict[str, Any] | None:
-    """Return what the card says of a report; None for another checkpoint or, with a warning, if damaged."""
-    try:
-        report = read_json(path, REPORT, remedy="the card leaves it out; `rostro evaluate` makes it anew")
-    except FileError as error:
-        print(f"warning: {error}", file=sys.stderr)
-        return None
-    if (report["checkpoint"], report["weights"]) != (model.clock, model.weights):
-        return None
-    figures = {key: report[key] for key in ("set", "split", "manifest_sha256", "trial") if key in report}
-    figures |= report.get("rows", [{}])[0] if report.get("rows") else {}
-    figures["evaluators"] = {
-        name: {key: part.get(key) for key in ("scalars", "intervals_95", "chosen")}
-        for name, part in report.get("evaluators", {}).items()
-    }
-    # Reports of older versions do not say it: None.
-    return figures | {"chosen_on_these_people": report.get("chosen_on_these_people")}
-
-
-def _classes(model: Predictor) -> dict[str, list[str]]:
-    """Return the names of the classes and bits of the task's fields, by field, where its set is there."""
-    learn_names(model)
-    fields = {name: model.task.known_fields.get(name) for name in model.task.plan.fields("train")}
-    return {name: list(field.names) for name, field in fields.items() if field is not None and field.names}
-
-
-def _data(run: RunDir, folder: str) -> dict[str, Any]:
-    """Describe the training set; `missing` says why that is not possible (a stream, a set that moved)."""
-    try:
-        converted = read_json(run.converted_file, CONVERTED)
-        return {"folder": "", "missing": "the weights were trained elsewhere", "converted": converted}
-    except MissingFile:
-        pass
-    try:
-        manifest, digest = read_manifest(Path(folder))
-    except UserError as error:
-        return {"folder": folder, "missing": str(error)}
-    keys = ("name", "source", "licence", "split", "samples", "identities", "options")
-    return {key: manifest.get(key) for key in keys} | {"manifest_sha256": digest}
-
-
-def _faces(data: dict[str, Any]) -> str:
-    """Say in words how faces must be cut before all else: like those of the training set."""
-    if "missing" in data:
-        return "cut faces as the images of the training set are, which was not found"
-    crop = (data.get("options") or {}).get("crop")
-    text = f"cut faces as the training set {data['name']} has them (source {data['source']}"
-    return f"{text}, crop={str(crop).lower()})" if crop else f"{text}, images not cut)"

@@ -62,7 +62,7 @@ def judge(
 
 def evaluators_of(model: Predictor, typed: Mapping[str, Any]) -> dict[str, Evaluator]:
     """Make the evaluators of the run's task with the words that were typed; UserError for one of none."""
-    evaluators = {name: make() for name, make in model.task.evaluators.items()}
+    evaluators = {name: make() for name, make in model.task.judged_by.items()}
     task = model.config.task["name"]
     if not evaluators:
         raise UserError(f"task {task} has no evaluators: there is nothing to judge {model.run} by")
@@ -201,7 +201,7 @@ def _choose(
     """Let the evaluators that choose something do so on the val set, or else on the judged one."""
     on, where = (request.validation, "val") if same is False else (request.shards, "these images")
     choosing = {
-        name: model.task.evaluators[name]()
+        name: model.task.judged_by[name]()
         for name, each in evaluators.items()
         if type(each).choose is not Evaluator.choose
     }

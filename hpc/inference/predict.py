@@ -66,6 +66,11 @@ def predict(
     threads: that decode (0 = one a core). exact: decode large JPEGs whole. frames: of each video. Raises
     UserError.
     """
+    if "images" not in model.task.takes:
+        raise UserError(
+            f"{model.run}: task {model.config.task['name']} makes images of latents and looks at none: type "
+            f"`rostro generate {model.run} out={out}`"
+        )
     learn_names(model)
     if explain:
         gradcam.check(model)

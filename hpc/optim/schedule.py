@@ -16,10 +16,11 @@ class Settings(NamedTuple):
     decays: dict[str, Any]
 
 
-def settings_at(config: Optim, clock: int, images: int, share: float = 1.0) -> Settings:
+def settings_at(config: Optim, clock: int, images: int, share: float = 1.0, factor: float = 1.0) -> Settings:
     """Return the settings of the update that starts at `clock`, in a run of `images`.
 
     share: of `lazy_share`, by which steps that come more often are made smaller
+    factor: of the rate, as the stage has it
     """
     beta, *others = config.betas
     decays = {
@@ -29,7 +30,7 @@ def settings_at(config: Optim, clock: int, images: int, share: float = 1.0) -> S
     }
     reads = OPTIMIZERS[config.name].reads
     return Settings(
-        rate(config, clock, images) * share, {name: decays[name] for name in decays if name in reads}
+        rate(config, clock, images) * share * factor, {name: decays[name] for name in decays if name in reads}
     )
 
 

@@ -52,7 +52,18 @@ compdef _rostro rostro
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH}
 # The commands whose first word is a run.
-RUN_COMMANDS = ("status", "logs", "stop", "resume", "evaluate", "predict", "compare", "verify", "export")
+RUN_COMMANDS = (
+    "status",
+    "logs",
+    "stop",
+    "resume",
+    "evaluate",
+    "predict",
+    "generate",
+    "compare",
+    "verify",
+    "export",
+)
 NAME = re.compile(r"[\w.+=,@%-]+")  # a name that needs no quotes in a shell
 
 

@@ -92,7 +92,7 @@ def _options(argv: Sequence[str]) -> dict[str, Option]:
     from hpc.runs.run_dir import RunDir
     from hpc.task import build_task
 
-    own = build_task(RunDir.open(runs[0]).config()).evaluators
+    own = build_task(RunDir.open(runs[0]).config()).judged_by
     found = dict(OPTIONS)
     for name, make in own.items():
         keys = of_keys(make().KEYS)

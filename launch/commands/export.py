@@ -19,8 +19,9 @@ usage: rostro export RUN [key=value ...]
 
 Writes model.safetensors (weights by name), model.json (task, preprocessing, names of classes, metrics, the
 training data's manifest hash and licence note) and model.onnx (image -> what the task predicts, any batch
-size). Where the task compares embeddings also score.onnx (two embeddings -> score) and example.py, which
-computes the score of `rostro verify` from them alone.
+size; where the task looks at no images, latents -> image). Where it does both also generator.onnx (latents ->
+image), where it compares embeddings score.onnx (two embeddings -> score) and example.py, which computes the
+score of `rostro verify` from them alone.
 
 {option_lines(OPTIONS, {"RUN": "a run directory"})}
 

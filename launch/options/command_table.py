@@ -37,6 +37,7 @@ COMMANDS = {  # name: (module, one line)
         "judge a run on a held-out set, with intervals and by groups; JSON, pictures and a page",
     ),
     "predict": ("launch.commands.predict", "write what a run says of loose images or a packed set"),
+    "generate": ("launch.commands.generate", "make images of latents by a run that was trained to"),
     "score": ("launch.commands.score", "judge another program's predictions by the same figures"),
     "compare": (
         "launch.commands.compare",

@@ -56,13 +56,18 @@ def test_a_script_asks_for_its_job_with_the_words_behind_it(job: str, tmp_path: 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of packed sets, into which a job's own is packed if it is not there yet."""
+    """The folder of packed sets, into which a job's own is packed if it is not there yet.
+
+    It has the labels of all jobs of that set, and images of half of what they make at least.
+    """
     shards = tmp_path_factory.mktemp("shards")
 
     def with_set_of(job: str) -> Path:
         folder = shards / task_yaml(job)["data"]["set"]
         if not folder.exists():
-            pack_faces(folder, "face_attributes" if folder.name == "utkface" else job)
+            users = [name for name in JOBS if task_yaml(name)["data"]["set"] == folder.name]
+            largest = max(task_yaml(name)["data"]["size"] for name in users)
+            pack_faces(folder, *users, each=2, size=largest // 2)
         return shards
 
     return with_set_of

@@ -8,13 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from hpc.config.plan import kind_of
 from hpc.inference.predictor import load_run
 from launch.cli import main
 from launch.commands.audit_resume import Case
 from launch.options.compose import task_yaml
-from launch.options.conf import choices
+from launch.options.conf import choices, plan_of_task
 from tests.support import tiny
 from tests.support.ranks import launch
 from tests.support.small_set import jpeg, photo
@@ -69,13 +70,16 @@ def test_a_job_walks(
 
     copies = [shutil.copytree(run, tmp_path / f"by{world}", symlinks=True) for world in (1, 2, 3)]
     scalars = [launch(judged, world, str(copy)) for world, copy in enumerate(copies, 1)]
-    figures = scalars[0][0]
-    assert figures
+    figures, task = scalars[0][0], load_run(run).task
+    assert bool(figures) == bool(task.evaluators)
     assert all(np.isfinite(list(figures.values())))
     assert all(found == figures for by_world in scalars for found in by_world)
-
-    assert main(["evaluate", str(run), "checkpoint=last", "bootstrap=0"]) == 0
+    if task.evaluators:
+        assert main(["evaluate", str(run), "checkpoint=last", "bootstrap=0"]) == 0
     assert main(["export", str(run), f"out={tmp_path / 'net'}", "onnx=false"]) == 0
+    generates(run, tmp_path / "made")
+    if "images" not in task.takes:
+        return
     out = tmp_path / "out"
     assert main(["predict", str(run), f"in={loose}", f"out={out}", "format=json", "draw=true"]) == 0
     records = json.loads((out / "predictions.json").read_text())
@@ -89,15 +93,21 @@ def test_a_job_of_a_kind_that_walks_is_as_exact(
     task: str, loose: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its yaml trains, is killed, resumed and audited on 2 ranks, judged on 1 and 2, and predicts."""
-    walker = walker_of(Job(task, "", engine="ddp"), tmp_path, None)
+    engines = plan_of_task(task).engines
+    walker = walker_of(Job(task, "", engine="ddp" if "ddp" in engines else engines[0]), tmp_path, None)
     assert audited(walker, "2", short=True), capsys.readouterr().out
     run = tmp_path / "runs" / "straight0"
     copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
     alone, both = (launch(judged, world, str(folder)) for world, folder in ((1, copy), (2, run)))
+    job = load_run(run).task
     assert alone[0] == both[0] == both[1]
-    assert alone[0]
+    assert bool(alone[0]) == bool(job.evaluators)
     assert all(np.isfinite(list(alone[0].values())))
-    assert main(["evaluate", str(run), "checkpoint=last", "bootstrap=0"]) == 0
+    if job.evaluators:
+        assert main(["evaluate", str(run), "checkpoint=last", "bootstrap=0"]) == 0
+    generates(run, tmp_path / "made")
+    if "images" not in job.takes:
+        return
     out = tmp_path / "out"
     assert main(["predict", str(run), f"in={loose}", f"out={out}", "format=json"]) == 0
     for record in json.loads((out / "predictions.json").read_text()):
@@ -125,11 +135,29 @@ def test_an_exported_graph_predicts_as_the_run_does(
     session = onnxruntime.InferenceSession(tmp_path / "net" / "model.onnx")
     pixels = (images.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
     names = [output.name for output in session.get_outputs()]
-    found = dict(zip(names, session.run(None, {"images": pixels}), strict=True))
-    wanted = model.predict(images)
+    given, wanted = {"images": pixels}, {}
+    if "images" in model.task.takes:
+        wanted = model.predict(images)
+    elif (generator := model.task.generator(model.nets)) is not None:
+        latents = torch.randn(3, generator.latents, generator=torch.Generator().manual_seed(0))
+        given = {"latents": latents.numpy()}
+        with torch.no_grad():
+            wanted = {"image": generator(latents).clamp(-1, 1).numpy()}
+    found = dict(zip(names, session.run(None, given), strict=True))
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4)
+
+
+def generates(run: Path, out: Path) -> None:
+    """A task that makes images of latents makes different ones of different latents."""
+    model = load_run(run, checkpoint="last")
+    if model.task.generator(model.nets) is None:
+        return
+    assert main(["generate", str(run), "n=3", f"out={out}", "checkpoint=last"]) == 0
+    made = [cv2.imread(str(path)) for path in sorted(out.iterdir())]
+    assert [image.shape for image in made] == [(model.config.data.size, model.config.data.size, 3)] * 3
+    assert all((made[0] != other).any() for other in made[1:])
 
 
 def numbers(value: object) -> Iterator[float]:

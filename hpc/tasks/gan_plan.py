@@ -1,0 +1,146 @@
+"""The plan of the generative adversarial jobs: growth, engines, keys and refusals. Imports no torch."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from data_shards.errors import UserError
+from hpc.config.plan import Stage
+from hpc.config.rules import Rule
+from hpc.config.schema import Config
+from hpc.config.types import shown
+
+players = ("G", "D")
+roles = dict.fromkeys(("train", "val", "eval"), ())
+controls = ("optim", "ema")
+elastic = False  # a rounding error grows: other numbers of ranks see the same samples, and end elsewhere
+
+BASE = 4  # pixels of level 0
+LARGEST = {"dcgan": 256, "progan": 1024, "stylegan": 1024}  # pixels
+SMALLEST = {"dcgan": 16, "progan": 4, "stylegan": 4}
+GROWS = ("progan", "stylegan")
+
+KEYS = {
+    "network": Rule("which pair of networks", one_of=tuple(LARGEST)),
+    "latents": Rule("numbers of a latent", least=1),
+    "width": Rule("channels: dcgan below the image, progan and stylegan up to 32 pixels", least=1),
+    "loss": Rule(
+        "of the judge and the generator", one_of=("vanilla", "logistic", "saturating", "lsgan", "wgan")
+    ),
+    "penalty": Rule(
+        "on slopes of the judge; r1: at real images; wgan: between real and generated ones; none",
+        one_of=("none", "r1", "wgan"),
+    ),
+    "gamma": Rule("weight of the penalty", least=0),
+    "lazy": Rule("r1: every so many updates", least=1),
+    "drift": Rule("weight of the squared scores of real images; 0: none", least=0),
+    "group": Rule("progan, stylegan: images whose differences the judge is shown", least=1),
+    "mixing": Rule("stylegan: share of the images with styles of two latents", least=0, most=1),
+    "truncation": Rule(
+        "stylegan: of what is shown and judged; 1: as trained, 0: the mean face", least=0, most=1
+    ),
+    "start": Rule("progan, stylegan: pixels of the first level; data.size is that of the last", least=4),
+    "stable": Rule("images of each level, once it has come in", least=1),
+    "fade": Rule("images over which a further level comes in", least=0),
+    "batches": Rule("progan, stylegan: batch of each level from `start` on", least=1),
+    "rates": Rule("progan, stylegan: factor of the learning rate at each level", above=0),
+    "reset_moments": Rule("whether the optimizers forget their moments where a level begins"),
+    "features": Rule("what judges generated images, as `rostro evaluate features=`; empty: nothing does"),
+    "samples": Rule("how many generated images are judged", least=2),
+}
+
+
+def engines(keys: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the engines: what grows has absent parameters, and a penalty differentiates twice."""
+    plain = keys.get("network") == "dcgan" and keys.get("penalty") == "none"
+    return ("flat", "ddp", "deepspeed:1") if plain else ("flat",)
+
+
+def level_of(pixels: int) -> int:
+    """Return the level of images of so many pixels: 0 at 4, one more at each doubling."""
+    return int(math.log2(pixels / BASE))
+
+
+def stages(config: Config) -> list[Stage]:
+    """Return a stage for each level: it comes in over `fade` images, and then stays for `stable`.
+
+    A stage is rounded up to whole batches; the last one reaches the end of the run. Raises UserError for
+    sizes and tables of which no stages can be made.
+    """
+    keys, size = config.task, config.data.size
+    _check_levels(config)
+    if keys["network"] not in GROWS:
+        return [Stage(0, config.batch, size)]
+    levels = range(level_of(keys["start"]), level_of(size) + 1)
+    grown, clock = [], 0
+    for number, level in enumerate(levels):
+        batch = keys["batches"][number]
+        fade = keys["fade"] if number else 0
+        grown.append(
+            Stage(
+                clock,
+                batch,
+                BASE << level,
+                level=level,
+                fade=fade,
+                rate=keys["rates"][number],
+                reset_moments=keys["reset_moments"] and number > 0,
+            )
+        )
+        clock += -(-(fade + keys["stable"]) // batch) * batch
+    return grown
+
+
+def unit(config: Config) -> int:
+    """Return how many images stay together: those that the judge compares with each other."""
+    return config.task["group"] if config.task["network"] in GROWS else 1
+
+
+def check(config: Config, sets: Mapping[str, Any]) -> None:
+    """Raise UserError for a loss without its penalty, and for sets of smaller images."""
+    keys, size = config.task, config.data.size
+    if keys["loss"] == "wgan" and keys["penalty"] != "wgan":
+        raise UserError(
+            f"task.penalty={keys['penalty']}: task.loss=wgan needs a bound on slopes: use task.penalty=wgan"
+        )
+    for split, shards in sets.items():
+        _check_pixels(f"data.{split}={shards.folder}", size, shards)
+
+
+def _check_levels(config: Config) -> None:
+    """Raise UserError for sizes and tables of which no stages can be made."""
+    keys, size, name = config.task, config.data.size, config.task["network"]
+    least, most = SMALLEST[name], LARGEST[name]
+    if not _is_power(size) or not least <= size <= most:
+        raise UserError(
+            f"data.size={size}: {name} makes images of a power of two from {least} to {most} pixels: use "
+            f"data.size={min(max(1 << (size - 1).bit_length(), least), most)}"
+        )
+    if name not in GROWS:
+        return
+    start = keys["start"]
+    if not _is_power(start) or start > size:
+        raise UserError(
+            f"task.start={start} is not a power of two from 4 to data.size={size}: use task.start=4"
+        )
+    levels = level_of(size) - level_of(start) + 1
+    for key in ("batches", "rates"):
+        if len(keys[key]) < levels:
+            raise UserError(
+                f"task.{key}={shown(keys[key])} has {len(keys[key])} of the {levels} levels from {start} to "
+                f"{size} pixels: give one for each"
+            )
+
+
+def _is_power(number: int) -> bool:
+    return number > 0 and number & (number - 1) == 0
+
+
+def _check_pixels(place: str, size: int, shards: Any) -> None:
+    """Refuse images that would only be enlarged: what is learnt is the blur."""
+    sides = [min(int(shards.width.min()), int(shards.height.min()))] if len(shards) else []
+    if sides and sides[0] * 2 < size:
+        raise UserError(
+            f"data.size={size}: {place} holds images of {sides[0]} pixels: use data.size="
+            f"{1 << (sides[0].bit_length() - 1)} or less, or pack larger ones"
+        )

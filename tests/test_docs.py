@@ -305,7 +305,7 @@ def smoke_words(root: Path) -> list[str]:
 def test_the_new_task_has_a_plan_and_refuses(checkout: Path):
     words = smaller("submit")
     plan = rostro(checkout, *words)
-    assert re.search(r"task age_gender\s+trunk=googlenet", plan)
+    assert re.search(r"task age_gender\s+trunk=small", plan)
     samples = json.loads((checkout / "shards" / "faces" / "train" / "manifest.json").read_text())["samples"]
     assert f"{samples} images" in plan
     with pytest.raises(AssertionError, match=r"error: task.trunk=large is not known: use googlenet or small"):

@@ -32,7 +32,8 @@ class Field:
         self.pair = [str(path) for path in images[:2]]
         for name in ("hurt", "other"):
             shutil.copytree(whole, folder / "runs" / name, symlinks=True)
-        assert self.call("evaluate")[0] == 0
+        code, _, said = self.call("evaluate")
+        assert code == 0, said
         shutil.rmtree(whole)
         shutil.copytree(self.run.path, whole, symlinks=True)
         paths = (path for path in whole.rglob("*") if path.suffix in (".json", ".yaml", ".jsonl", ".log"))
@@ -93,6 +94,7 @@ class Field:
             contextlib.redirect_stderr(err),
             mock.patch("launch.start.start.start_run") as start,
             mock.patch("hpc.evaluation.report._draw", lambda _, reports: {name: [] for name in reports}),
+            mock.patch("hpc.monitor.report_events.write"),  # of these pictures
         ):
             start.return_value = 0
             code = cli.main(words)

@@ -101,6 +101,15 @@ class Generator(nn.Module):
         return batch.noise("shown noise", self.noise_size) if self.noise_size else None
 
 
+class Translator(nn.Module):
+    """What makes an image of an image: `Task.translator` builds it for `rostro generate translate=`.
+
+    `forward` takes images [n, 3, h, w] in [-1, 1] and returns as many of the same size and range.
+    """
+
+    multiple = 1  # pixels: both sides of an image must be multiples of it
+
+
 class Task:
     """A job, built from the run's config; it holds no distributed code."""
 
@@ -219,6 +228,13 @@ class Task:
 
         level: of a network that grows, 0 at 4 pixels (None = the one that `self.clock` has reached)
         truncation: of styles, 0 = the mean image (None = the task's own)
+        """
+        return None
+
+    def translator(self, nets: Mapping[str, nn.Module], *, direction: str = "") -> Translator | None:
+        """Return what makes an image of an image (None = the task translates none). UserError for unfit words.
+
+        direction: which way, such as `ba`, of a task that knows more than one (empty = the task's own)
         """
         return None
 

@@ -174,17 +174,18 @@ def _check_levels(config: Config) -> None:
 
 
 def _check_images(config: Config, grown: list[Stage]) -> None:
-    """Refuse a run that ends before its last level begins."""
+    """Refuse a run that ends before its last level has come in."""
     last = grown[-1]
-    if last.clock < config.images:
+    least = last.clock + max(last.fade, last.batch)
+    if least <= config.images:
         return
     each = config.images // (2 * len(grown))
-    remedy = f"images={last.clock + last.batch:_} or more"
+    remedy = f"images={least:_} or more"
     if each >= max(stage.batch for stage in grown):
         remedy += f", or shorter levels, such as task.stable={each:_} task.fade={each:_}"
     raise UserError(
-        f"images={config.images:_} ends before the level of {last.size} pixels, which begins at "
-        f"{last.clock:_}: use {remedy}"
+        f"images={config.images:_} ends before the level of {last.size} pixels is there, at {least:_}: use "
+        f"{remedy}"
     )
 
 

@@ -10,8 +10,8 @@ from tests.slurm.jobs import Field, preempt
 from tests.support.sets import pack_set
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-# 4 pixels up to 64 images, 8 pixels up to 768 (with a fade until 704), 16 pixels up to the end
-GROWTH = {"task.stable": 64, "task.fade": 640, "task.batches": "[16,16,16]", "images": 1280}
+# 8 pixels up to 64 images, then 16 pixels, which come in until 576
+GROWTH = {"task.stable": 64, "task.fade": 512, "task.start": 8, "images": 640}
 SMALL = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0")
 
 
@@ -22,7 +22,7 @@ def field(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Field:
 
 
 def test_a_run_that_is_preempted_in_a_fade_ends_as_one_that_is_not(field: Field) -> None:
-    alone = field.sbatch(*SMALL, name="alone", job="stylegan", **GROWTH)
+    alone = field.sbatch(*SMALL, "--nodelist=n[2-3]", name="alone", job="stylegan", **GROWTH)
     job = field.sbatch(*SMALL, "--partition=preempt", name="preempted", job="stylegan", **GROWTH)
     field.wait_clock("preempted", 128)
     held = field.hold("preempted")
@@ -41,7 +41,7 @@ def test_a_run_that_is_preempted_in_a_fade_ends_as_one_that_is_not(field: Field)
     assert 0 < build_task(config).fade(int(stopped[1].replace(",", ""))) < 1
     field.assert_like(field.run("alone"), "preempted")
     grids = sorted(path.name for path in (run.path / "samples" / "generated").iterdir())
-    assert grids == ["000000001280.png"]
+    assert grids == ["000000000640.png"]
 
 
 @pytest.mark.parametrize("job", ["stylegan", "progan"])

@@ -117,10 +117,10 @@ def test_dcgan_has_one_stage():
         (
             "stylegan",
             ["images=160"],
-            "images=160 ends before the level of 16 pixels, which begins at 160: use images=176 or more, or "
+            "images=160 ends before the level of 16 pixels is there, at 192: use images=192 or more, or "
             "shorter levels, such as task.stable=26 task.fade=26",
         ),
-        ("progan", ["images=80"], "begins at 160: use images=176 or more$"),
+        ("progan", ["images=80"], "is there, at 192: use images=192 or more$"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_at_submit(job, words, said):

@@ -107,6 +107,10 @@ class Generated(Evaluator):
         """What was typed, else what the task states."""
         return self._options | {name: value for name, value in self.typed.items() if value}
 
+    @property
+    def asked(self) -> bool:
+        return bool(self.options["features"])
+
     def assess(self, subject: "Predictor", request: Request) -> Report | None:
         """Look at the run that is judged; `rostro evaluate` then walks as in a training."""
         if request.open_features is not None:

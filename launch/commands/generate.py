@@ -61,6 +61,18 @@ ENCODED = {
         placeholder="SET",
     ),
 }
+TRANSLATED = {
+    "translate": Option(
+        "",
+        "an image, a folder or a video, of any size: what it becomes goes to out=, a folder, where it\n"
+        "keeps its name, or a file",
+        placeholder="FILE|FOLDER",
+    ),
+    "direction": Option("", "of translate=, for a run that knows two: ab or ba", placeholder="WAY"),
+    "size": Option(
+        0, "of translate=: pixels of the shorter side that the network sees (0 = data.size)", least=0
+    ),
+}
 HELP = f"""
 usage: rostro generate RUN out=DIR|FILE.png [key=value ...]
 
@@ -77,12 +89,17 @@ A run that also finds the latents of images, such as one of task=vae; out= is th
 
 {option_lines(ENCODED)}
 
+A run that makes an image of an image, such as one of task=pix2pix:
+
+{option_lines(TRANSLATED)}
+
 example: rostro generate runs/stylegan n=64 seed=0 truncation=0.7 out=faces.png
          rostro generate runs/stylegan interpolate=walk.gif mix=styles.png movie=growth.mp4
          rostro generate runs/vae reconstruct=photos out=reconstructed
          rostro generate runs/vae attribute=Smiling strength=-2..2 data=shards/celeba out=smiling.png
+         rostro generate runs/pix2pix translate=photos out=translated
 """
-OPTIONS |= GROWTH | ENCODED
+OPTIONS |= GROWTH | ENCODED | TRANSLATED
 MOVING = (".gif", ".mp4")
 # The files that these options name
 WRITTEN = {"interpolate": MOVING, "mix": (".png",), "movie": MOVING}
@@ -92,6 +109,8 @@ MADE_OF = {"reconstruct": ("", ".png"), "attribute": (".png",)}
 
 def main(argv: list[str]) -> int:
     keys = parse(argv, OPTIONS, positional=("run",), required=("run",))
+    if keys.translate or keys.direction or keys.size:
+        return _translate(keys)
     places = _places(keys)
     options = {
         "truncation": _number("truncation", keys.truncation, 0.0, most=1),
@@ -210,3 +229,29 @@ def _number(key: str, text: str | None, example: float, *, most: int) -> Any:
     if fault := Option(example, "", least=0, most=most).fault(key, value):
         raise UserError(fault)
     return value
+
+
+def _translate(keys: Any) -> int:
+    """Write what the network makes of images and videos; return 1 where some of them could not be read."""
+    from data_shards.errors import UserError
+    from hpc.inference import translate
+    from hpc.inference.predictor import load_run
+    from launch.terminal import track
+
+    if not keys.translate:
+        word = "direction" if keys.direction else "size"
+        raise UserError(f"{word}= belongs to translate=: add translate=FILE, or leave it out")
+    if other := next((word for word in (*WRITTEN, *MADE_OF) if getattr(keys, word)), ""):
+        raise UserError(f"{other}= and translate= are made of different things: give one of them")
+    if not keys.out:
+        raise UserError("out is missing: translate= needs it: type out=FOLDER, or out= a file for one file")
+    out = Path(keys.out)
+    pieces = translate.pieces_of(Path(keys.translate), out, overwrite=keys.overwrite)
+    model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
+    worker = translate.open_worker(model, direction=keys.direction, size=keys.size)
+    done = translate.write_translated(worker, pieces, progress=track)
+    if done.images or done.videos:
+        print(f"{out}: {done.images:,} images and {done.videos:,} videos by {model.name}")
+    for file, reason in done.rejected:
+        print(f"error: {file} is left out: {reason}", file=sys.stderr)
+    return 1 if done.rejected else 0

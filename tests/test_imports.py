@@ -21,7 +21,7 @@ LEVELS = {
         ("pack",),
     ),
     "models": (
-        ("names", "resolution", "grid", "googlenet", "equalised"),
+        ("names", "resolution", "grid", "googlenet", "equalised", "yolo_maps"),
         ("small", "resnet", "mesonet", "vgg", "cnn", "dcgan", "vae", "efficientnet_lite", "inception"),
         ("pix2pix", "progan"),
         ("cyclegan", "stylegan"),

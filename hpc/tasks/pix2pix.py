@@ -100,7 +100,7 @@ class Pix2Pix(Task):
                 one = Batch.of_positions(torch.zeros(1, dtype=torch.int64), self.config.seed)
                 noise = one.prepare(images.device).noise("test dropout", size)
             self._dropped[height, width] = noise
-        return self._dropped[height, width].expand(len(images), -1)
+        return self._dropped[height, width].expand(images.shape[0], -1)  # an export traces it
 
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
         """Return the translated image; the record holds the share of each label, or how much has changed."""

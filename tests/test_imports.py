@@ -33,6 +33,7 @@ LEVELS = {
             "efficientnet_lite",
             "inception",
             "yolov5",
+            "unet",
         ),
         ("pix2pix", "progan"),
         ("cyclegan", "stylegan"),

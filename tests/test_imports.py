@@ -21,7 +21,7 @@ LEVELS = {
         ("pack",),
     ),
     "models": (
-        ("names", "resolution", "grid", "googlenet", "equalised", "yolo_maps"),
+        ("names", "resolution", "grid", "googlenet", "equalised", "yolo_maps", "costs"),
         (
             "small",
             "resnet",

@@ -86,6 +86,11 @@ class Evaluator(ABC):
     # The words of KEYS as they were typed for `rostro evaluate`; empty while training
     typed: Mapping[str, Any] = {}
 
+    @property
+    def takes_part(self) -> bool:
+        """Whether it judges beside others, given what was typed: what needs a word is left out without it."""
+        return True
+
     def begin(self, judged: "JudgedSet") -> None:  # noqa: B027 - few need it
         """Look at the set before its first batch: names of classes, which value means unknown."""
 

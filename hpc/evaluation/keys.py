@@ -74,6 +74,14 @@ CLASSES: Mapping[str, Key] = {
 BITS: Mapping[str, Key] = {**BY_GROUP, "baselines": BASELINES, "recompress": CLASSES["recompress"]}
 VALUES: Mapping[str, Key] = {**BY_GROUP, "baselines": BASELINES}
 
+CYCLES: Mapping[str, Key] = {
+    "identity_run": Key(
+        "",
+        "a run of task=siamese, by whose embeddings a face and its translation are one (default: the task's)",
+        placeholder="RUN",
+    )
+}
+
 KINDS: Mapping[str, Mapping[str, Key]] = {
     "verification": VERIFICATION,
     "classes": CLASSES,
@@ -82,5 +90,5 @@ KINDS: Mapping[str, Mapping[str, Key]] = {
 
 
 def all_keys() -> dict[str, Key]:
-    """Return the words of all kinds of evaluators."""
-    return {name: key for keys in KINDS.values() for name, key in keys.items()}
+    """Return the words of all evaluators."""
+    return {name: key for keys in (*KINDS.values(), CYCLES) for name, key in keys.items()}

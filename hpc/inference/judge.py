@@ -87,7 +87,7 @@ def evaluators_of(model: Predictor, typed: Mapping[str, Any]) -> dict[str, Evalu
             f"{MAX_GAP}={typed[MAX_GAP]} is a share, and task {task} has no figure of that kind: type "
             f"{one}.{MAX_GAP}={typed[MAX_GAP]}, in its unit"
         )
-    return evaluators
+    return {name: each for name, each in evaluators.items() if each.takes_part} or evaluators
 
 
 def _of_one(word: str, evaluators: Mapping[str, Evaluator]) -> bool:

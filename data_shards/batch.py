@@ -133,6 +133,12 @@ class Batch:
         return cls({IMAGE: images}, {}, rows[:, None], rows, placed=placed)
 
 
+def pixels_of(images: Tensor) -> np.ndarray:
+    """Return images [n, 3, h, w] in [-1, 1] as uint8 [n, h, w, 3]; what is beyond is cut, NaN is grey."""
+    scaled = (images.detach().float().nan_to_num() + 1.0) * 127.5
+    return scaled.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
 def _prepared(images: Tensor, channels_last: bool) -> Tensor:
     moved = images
     if moved.dtype == torch.uint8:

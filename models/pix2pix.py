@@ -8,6 +8,7 @@ The only randomness of the paper's generator is dropout, in training and at test
 `own_statistics` normalises each image by its own statistics, as the paper's batches of one image do.
 """
 
+import math
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -62,31 +63,38 @@ class UNet(nn.Module):
             below = 2 * after  # with the encoder's map
         self.up = nn.ModuleList(up)
         self.last = nn.ConvTranspose2d(below, outputs, 4, 2, 1)
-        # Of each block with dropout: channels and side
-        self.masked = [(width * min(2 ** (depth - 2 - n), MOST), 2 << n) for n in range(DROPPED)]
+        self.multiple = size  # pixels, of both sides of an image of any other size
+        # Channels of each block with dropout
+        self.masked = [width * min(2 ** (depth - 2 - n), MOST) for n in range(DROPPED)]
         initialise(self)
 
     @property
     def noise_size(self) -> int:
-        """How many numbers of noise an image takes."""
-        return sum(channels * side**2 for channels, side in self.masked)
+        """How many numbers of noise an image of `size` pixels takes."""
+        return sum(map(math.prod, self.masks(self.multiple, self.multiple)))
+
+    def masks(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """Return channels, height and width of each map with dropout, for an image of so many pixels."""
+        rows, columns = height // self.multiple, width // self.multiple
+        return [(channels, rows * (2 << n), columns * (2 << n)) for n, channels in enumerate(self.masked)]
 
     def forward(self, x: Tensor, noise: Tensor | None = None, *, own_statistics: bool = False) -> Tensor:
-        """Translate images.
+        """Translate images, whose sides may be any multiples of `size`.
 
-        noise: standard normal [n, noise_size], whose lower half is dropped (None = no dropout)
+        noise: standard normal [n, as many numbers as `masks` have], whose lower half is dropped (None = no
+            dropout)
         own_statistics: whether each image is normalised by itself, whatever the mode of the network
         """
+        shapes = self.masks(*x.shape[-2:])
         maps = [self.first(x)]
         for block in self.down:
             maps.append(block(F.leaky_relu(maps[-1], SLOPE), own_statistics))
         x = self.smallest(F.leaky_relu(maps[-1], SLOPE))
-        sizes = [channels * side**2 for channels, side in self.masked]
-        masks = () if noise is None else noise.split(sizes, 1)
+        masks = () if noise is None else noise.split([math.prod(shape) for shape in shapes], 1)
         for number, block in enumerate(self.up):
             x = block(F.relu(x), own_statistics)
             if number < len(masks):
-                x = dropout(x, masks[number].view(x.shape))
+                x = dropout(x, masks[number].unflatten(1, shapes[number]))
             x = torch.cat([x, maps.pop()], 1)
         return self.last(F.relu(x)).tanh()
 
@@ -95,6 +103,15 @@ def dropout(x: Tensor, noise: Tensor, rate: float = RATE) -> Tensor:
     """Zero `x` where the standard normal `noise` of its shape is in its lowest `rate`, and scale the rest."""
     keep = noise >= NormalDist().inv_cdf(rate)
     return torch.where(keep, x * (1 / (1 - rate)), torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def instance_norm(channels: int) -> nn.Module:
+    """Return the norm of each channel of each image by itself, without factors.
+
+    `nn.InstanceNorm2d` does the same, but on a CPU its backward pass of a single image is wrong where the
+    gradient comes in channels-last memory.
+    """
+    return nn.GroupNorm(channels, channels, affine=False)
 
 
 class PatchDiscriminator(nn.Module):
@@ -107,7 +124,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         if norm not in ("batch", "instance"):
             raise ValueError(f"norm={norm} is unknown: use batch or instance")
-        kind = nn.BatchNorm2d if norm == "batch" else nn.InstanceNorm2d
+        kind = nn.BatchNorm2d if norm == "batch" else instance_norm
         biased = norm == "instance"
         channels = positive(width, "width")
         layers: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(SLOPE, inplace=True)]

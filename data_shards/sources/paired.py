@@ -92,12 +92,16 @@ def source(
     return Paired(src, shape=shape, partition=partition == "auto")
 
 
+def states_direction(manifest: Mapping[str, Any]) -> bool:
+    """Whether a set holds pairs side by side, by its manifest."""
+    return (manifest.get("options") or {}).get("direction", "") in DIRECTIONS
+
+
 def input_and_target(manifest: Mapping[str, Any]) -> tuple[str, str]:
     """The names of input and target among a batch's images, as a set's manifest states them."""
-    direction = (manifest.get("options") or {}).get("direction", "")
-    if direction not in DIRECTIONS:
+    if not states_direction(manifest):
         raise UserError(
             f"{manifest.get('name')}: does not state which half is the input: pack it by source=paired "
             "direction=AtoB or direction=BtoA"
         )
-    return ("a", "b") if direction == "AtoB" else ("b", "a")
+    return ("a", "b") if manifest["options"]["direction"] == "AtoB" else ("b", "a")

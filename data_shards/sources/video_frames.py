@@ -1,4 +1,4 @@
-"""Frames of a video file, evenly spaced, by PyAV (the extra `video`).
+"""Frames of a video file, evenly spaced or all of them, by PyAV (the extra `video`).
 
 The frames of one video are asked for one after another, so the last video of a process is kept decoded.
 """
@@ -6,7 +6,9 @@ The frames of one video are asked for one after another, so the last video of a 
 import importlib.util
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,12 +67,7 @@ def decoded(path: str, count: int) -> Iterator[tuple[int, np.ndarray]]:
     done = 0
     try:
         with av.open(path) as video:
-            if not video.streams.video:
-                raise OSError("has no video stream")
-            stream = video.streams.video[0]
-            if stream.width * stream.height > LARGEST:
-                raise OSError(f"{stream.width} x {stream.height} pixels are too many")
-            total = sum(packet.size > 0 for packet in video.demux(stream))
+            total = _count(video)
         wanted = places(total, count)
         with av.open(path) as video:
             for number, each in enumerate(video.decode(video=0)):
@@ -81,6 +78,34 @@ def decoded(path: str, count: int) -> Iterator[tuple[int, np.ndarray]]:
                     done += 1
     except (av.FFmpegError, ValueError) as error:
         raise OSError(reason(error)) from None
+
+
+def length_and_rate(path: str) -> tuple[int, Fraction]:
+    """Return the number of frames of a video, and how many it shows a second.
+
+    Raises OSError where it does not open, is too large, or states no rate.
+    """
+    import av
+
+    try:
+        with av.open(path) as video:
+            total = _count(video)
+            rate = video.streams.video[0].average_rate or video.streams.video[0].guessed_rate
+    except (av.FFmpegError, ValueError) as error:
+        raise OSError(reason(error)) from None
+    if not rate or not total:
+        raise OSError("states no frame rate" if total else "holds no frames")
+    return total, Fraction(rate)
+
+
+def _count(video: Any) -> int:
+    """Return the number of frames of an open video, from its packets. Raises OSError for one too large."""
+    if not video.streams.video:
+        raise OSError("has no video stream")
+    stream = video.streams.video[0]
+    if stream.width * stream.height > LARGEST:
+        raise OSError(f"{stream.width} x {stream.height} pixels are too many")
+    return sum(packet.size > 0 for packet in video.demux(stream))
 
 
 def _upright(image: np.ndarray, degrees: int) -> np.ndarray:

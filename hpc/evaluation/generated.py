@@ -96,6 +96,10 @@ class Generated(Evaluator):
         """What was typed, else what the task states."""
         return self._options | {name: value for name, value in self.typed.items() if value}
 
+    @property
+    def asked(self) -> bool:
+        return bool(self.options["features"])
+
     def assess(self, subject: "Predictor", request: Request) -> Report | None:
         """Look at the run that is judged; `rostro evaluate` then walks as in a training."""
         if request.open_features is not None:
@@ -137,7 +141,8 @@ class Generated(Evaluator):
                 walks.append(Walked(2, TRAINING, training))
         if self.options["yardsticks"]:
             blurred = (
-                Walked(3 + at, f"blurred to {side}", judged.shards, side) for at, side in enumerate(BLURS)
+                Walked(3 + at, f"blurred to {side} pixels", judged.shards, side)
+                for at, side in enumerate(BLURS)
             )
             walks += blurred
         return walks
@@ -149,7 +154,7 @@ class Generated(Evaluator):
 
     def _source(self, walk: Walked) -> feature_cache.Source:
         assert self._network is not None
-        ids = _drawn(walk.shards, self.options["references"])
+        ids = self._ids(walk)
         rule = (
             f"{len(ids)} images drawn by hash, centre square by area or cubic to {self.options['side']}, "
             f"blurred to {walk.blur}, {self._network.rule}"
@@ -164,8 +169,12 @@ class Generated(Evaluator):
             world=comm.world,
             batch=self.block,
             view=View((side, side)),
-            ids=_drawn(walk.shards, self.options["references"]),
+            ids=self._ids(walk),
         )
+
+    def _ids(self, walk: Walked) -> np.ndarray:
+        """Return the samples of a set that are walked, in order."""
+        return drawn(len(walk.shards), self.options["references"])
 
     def add(self, task: "Task", nets: dict[str, nn.Module], batch: Batch) -> None:
         walk, side = self._now, self.options["side"]
@@ -240,9 +249,8 @@ def _generated(task: "Task", nets: dict[str, nn.Module], batch: Batch) -> Tensor
     return images.float()
 
 
-def _drawn(shards: Any, count: int) -> np.ndarray:
-    """Return sorted ids of `count` samples of a set, drawn by hash (0 = all)."""
-    total = len(shards)
+def drawn(total: int, count: int) -> np.ndarray:
+    """Return `count` of `total` places, sorted, drawn by hash (0 = all)."""
     if not 0 < count < total:
         return np.arange(total)
     return np.sort(counter_rng.permute(counter_rng.key(0, "references"), np.arange(count), total))

@@ -91,17 +91,17 @@ def _rounded(value: float) -> float:
 
 
 def _yardsticks(real: dict[str, dict[str, np.ndarray]], name: str) -> list[list[Any]]:
-    """Return rows of what real images reach: blurred ones, and one half against the other."""
+    """Return rows of what other images reach, such as blurred ones, and one half against the other."""
     rows: list[list[Any]] = []
-    blurred = {key: part["features"] for key, part in real.items() if key.startswith("blurred")}
-    if not blurred:
+    others = {key: part["features"] for key, part in real.items() if key not in ("real", "training")}
+    if not others:
         return rows
     features = real["real"]["features"]
     one, other = features[::2], features[1::2]
     if min(len(one), len(other)) > metrics.NEAREST:
         rows.append(["real, one half by the other", *_against(one, other, name).values(), len(one)])
-    for key, part in blurred.items():
-        rows.append([f"real, {key} pixels", *_against(part, features, name).values(), len(part)])
+    for key, part in others.items():
+        rows.append([f"real, {key}", *_against(part, features, name).values(), len(part)])
     return rows
 
 

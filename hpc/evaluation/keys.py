@@ -89,6 +89,13 @@ GENERATED: Mapping[str, Key] = {
         False, "true: also judge halves of the real images, and real images blurred to 32, 16, 8 pixels"
     ),
 }
+CYCLES: Mapping[str, Key] = {
+    "identity_run": Key(
+        "",
+        "a run of task=siamese, by whose embeddings a face and its translation are one (default: the task's)",
+        placeholder="RUN",
+    )
+}
 
 KINDS: Mapping[str, Mapping[str, Key]] = {
     "verification": VERIFICATION,
@@ -98,5 +105,5 @@ KINDS: Mapping[str, Mapping[str, Key]] = {
 
 
 def all_keys() -> dict[str, Key]:
-    """Return the words of all kinds of evaluators."""
-    return {name: key for keys in (*KINDS.values(), GENERATED) for name, key in keys.items()}
+    """Return the words of all evaluators."""
+    return {name: key for keys in (*KINDS.values(), GENERATED, CYCLES) for name, key in keys.items()}

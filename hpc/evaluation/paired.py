@@ -1,11 +1,13 @@
 """How close are translated images to their partners? L1, SSIM, and for pictures of labels IoU and Dice.
 
-The task's `predict` gives {"image": [n, 3, h, w]} in [-1, 1] for a batch that holds the target too, as one of
-two halves. With a palette the pixels of both are read as its nearest colours, which are then judged as
-classes; the first colour is the background, and left out of the means. Figures: `hpc/metrics/paired.py`.
+The set holds pairs, as two halves `a` and `b` of an image; the task's `predict` is given the input as `image`
+and answers {"image": [n, 3, h, w]} in [-1, 1]. With a palette the pixels of answer and target are read as its
+nearest colours, which are then judged as classes; the first colour is the background, and left out of the
+means. Figures: `hpc/metrics/paired.py`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_shards.batch import IMAGE, PAIR, Batch
+from data_shards.batch import IMAGE, Batch, pixels_of
+from data_shards.errors import UserError
 from data_shards.sources.paired import input_and_target
 from hpc.evaluation.base import Evaluator, JudgedSet, Report, Rows, Table, check_finite
 from hpc.metrics import paired as metrics
@@ -32,8 +35,9 @@ Triple = tuple[np.ndarray, np.ndarray, np.ndarray]  # input, output, target: uin
 class Paired(Evaluator):
     """Judges the task's prediction `output` by the image `target` of the batch.
 
-    target: a | b, the half that is right (None = as the set's manifest states it). palette: RGB of the labels
-    on 0 to 255, the background first (empty = the images are no labels).
+    target: a | b, the half that is right (None = as the set's manifest states it), or another image of the
+    batch, which is then the input too, such as `image` of an autoencoder. palette: RGB of the labels on 0 to
+    255, the background first (empty = the images are no labels).
     """
 
     def __init__(
@@ -57,10 +61,11 @@ class Paired(Evaluator):
             _, self.target = input_and_target(judged.shards.manifest)
 
     def add(self, task: "Task", nets: dict[str, nn.Module], batch: Batch) -> None:
-        assert self.target is not None
-        predicted, wanted = task.predict(nets, batch)[self.output], batch.images[self.target]
+        given, wanted = self._pair(batch)
+        asked = batch if IMAGE in batch.images else replace(batch, images={**batch.images, IMAGE: given})
+        predicted = task.predict(nets, asked)[self.output]
         finite = predicted.flatten(1).isfinite().all(1)
-        found, truth = _pixels(predicted), _pixels(wanted)
+        found, truth = pixels_of(predicted), pixels_of(wanted)
         known = finite.cpu().numpy()
         ids = batch.ids[:, 0].numpy()
         fits = min(truth.shape[1:3]) >= metrics.WINDOW
@@ -73,9 +78,21 @@ class Paired(Evaluator):
         if len(self.palette):
             right, read = (metrics.nearest_colours(each, self.palette).ravel() for each in (truth, found))
             self._counts += torch.from_numpy(confusion(right, read, len(self.palette)))
-        other = batch.images[next((name for name in PAIR if name != self.target), self.target)]
         for row in np.flatnonzero(ids < SHOWN):
-            self._shown.append((_pixels(other[row : row + 1])[0], found[row], truth[row]))
+            self._shown.append((pixels_of(given[row : row + 1])[0], found[row], truth[row]))
+
+    def _pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the input and the target of a batch. UserError where it does not hold them."""
+        assert self.target is not None
+        given = {"a": "b", "b": "a"}.get(self.target, self.target)
+        missing = [name for name in (given, self.target) if name not in batch.images]
+        if missing:
+            held = " and ".join(batch.images) or "none"
+            raise UserError(
+                f"the images of the judged set are {held}, not {missing[0]}: judge a set that was packed by "
+                "source=paired, by a run of data.halves=true"
+            )
+        return batch.images[given], batch.images[self.target]
 
     def sums(self) -> dict[str, Tensor]:
         return {"counts": self._counts} if len(self.palette) else {}
@@ -119,9 +136,3 @@ class Paired(Evaluator):
     def _draw(self, path: Path) -> None:
         cells = [Cell(np.hstack([enlarged(image, CELL) for image in three]), []) for three in self._shown]
         draw_sheet(path, cells, title="input, output, target", columns=2)
-
-
-def _pixels(images: Tensor) -> np.ndarray:
-    """Return images [n, 3, h, w] in [-1, 1] as uint8 [n, h, w, 3]."""
-    scaled = (images.float().nan_to_num() + 1.0) * 127.5
-    return scaled.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -46,16 +46,16 @@ class LooseBlock:
     rejected: list[tuple[str, str]]  # file, reason
 
 
-def find_images(place: Path, *, but: Sequence[Path] = ()) -> tuple[Path, list[str]]:
+def find_images(place: Path, *, but: Sequence[Path] = (), key: str = "in") -> tuple[Path, list[str]]:
     """Return a folder and the image and video files below it, sorted; of a file its folder and its name.
 
     Raises UserError where there are none. Links to folders are not followed. but: folders to leave out, such
-    as the ones where an earlier prediction has drawn.
+    as the ones where an earlier prediction has drawn. key: the option that names the place.
     """
     if place.is_file():
         return place.parent, [place.name]
     if not place.is_dir():
-        raise UserError(f"in={place} does not exist: give an image, a video, a folder or a packed set")
+        raise UserError(f"{key}={place} does not exist: give an image, a video, a folder or a packed set")
     left_out = [folder.resolve() for folder in but]
     files = [
         os.path.relpath(os.path.join(folder, name), place)
@@ -65,7 +65,7 @@ def find_images(place: Path, *, but: Sequence[Path] = ()) -> tuple[Path, list[st
         if name.lower().endswith((*SUFFIXES, *ENDINGS)) and not name.startswith(".")
     ]
     if not files:
-        raise UserError(f"in={place} holds no image: give a folder with {', '.join(SUFFIXES)} files")
+        raise UserError(f"{key}={place} holds no image: give a folder with {', '.join(SUFFIXES)} files")
     return place, sorted(files)
 
 

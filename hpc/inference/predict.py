@@ -8,19 +8,20 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import cv2
 import numpy as np
 
-from data_shards.batch import IMAGE
+from data_shards.batch import IMAGE, PAIR
 from data_shards.errors import UserError
 from data_shards.files import write_bytes
 from data_shards.loading.loader import EvalLoader
 from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
+from data_shards.sources.paired import input_and_target, states_direction
 from data_shards.sources.video_frames import check_reader, is_video
 from hpc.data import views
 from hpc.inference import gradcam
@@ -76,12 +77,16 @@ def predict(
         gradcam.check(model)
     drawn, explained = out / DRAWINGS, out / EXPLAINED
     notes = learn_chosen(model)
-    view, threads = _view(model), threads or len(os.sched_getaffinity(0))
+    view, threads = (
+        views.evaluation(model.config, model.config.data.size),
+        threads or len(os.sched_getaffinity(0)),
+    )
     if (place / "manifest.json").is_file():
         blocks: Any = SetBlocks(ShardSet.open(place), view=view, threads=threads)
     else:
         folder, files = find_images(place, but=(drawn, explained))
-        blocks = _loose(folder, files, view=view, threads=threads, exact=exact, frames=frames)
+        single = replace(view, halves=False)
+        blocks = _loose(folder, files, view=single, threads=threads, exact=exact, frames=frames)
     out.mkdir(parents=True, exist_ok=True)
     done = Predicted(out / f"predictions.{format}", notes=notes)
     with _Writer(done.file, format) as writer:
@@ -102,16 +107,6 @@ def predict(
     return done
 
 
-def _view(model: Predictor) -> View:
-    view = views.evaluation(model.config, model.config.data.size)
-    if view.halves:
-        raise UserError(
-            f"{model.run}: was trained with data.halves=true, on two images side by side: `rostro predict` "
-            "takes single images; use a run of data.halves=false"
-        )
-    return view
-
-
 def _loose(folder: Path, files: Sequence[str], *, view: View, threads: int, exact: bool, frames: int) -> Any:
     """Return the blocks of image files, and after them those of the frames of videos."""
     videos = [file for file in files if is_video(file)]
@@ -125,10 +120,16 @@ def _loose(folder: Path, files: Sequence[str], *, view: View, threads: int, exac
 
 
 class SetBlocks:
-    """The samples of a packed set, as an iterable of `LooseBlock`; files are the names in the shards."""
+    """The samples of a packed set, as an iterable of `LooseBlock`; files are the names in the shards.
+
+    Where the view takes halves of pairs, they are the inputs.
+    """
 
     def __init__(self, shards: ShardSet, *, view: View, threads: int) -> None:
-        self.shards = shards
+        self.shards, self.name = shards, IMAGE
+        if view.halves and states_direction(shards.manifest):
+            self.name, _ = input_and_target(shards.manifest)
+        view = replace(view, halves=self.name != IMAGE)
         self.loader = EvalLoader(shards, rank=0, world=1, batch=BATCH, view=view, threads=threads)
 
     def __len__(self) -> int:
@@ -138,7 +139,8 @@ class SetBlocks:
         for batch in self.loader:
             names = [self.shards.member(row) for row in batch.ids[:, 0].tolist()]
             assert batch.placed is not None
-            yield LooseBlock(names, batch.images[IMAGE].permute(0, 2, 3, 1).numpy(), batch.placed, [])
+            placed = batch.placed if self.name == IMAGE else batch.placed[PAIR.index(self.name) :: len(PAIR)]
+            yield LooseBlock(names, batch.images[self.name].permute(0, 2, 3, 1).numpy(), placed, [])
 
 
 def render(model: Predictor, block: LooseBlock) -> Iterator[tuple[str, np.ndarray, Rendered]]:
@@ -192,6 +194,7 @@ class _Writer:
 
 
 def _plain(value: Any) -> Any:
+    """Return what CSV and JSON hold of a value; numbers have 8 digits, as many as float32 can tell apart."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -200,7 +203,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
 def flattened(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def check(config: Config, sets: Mapping[str, Any]) -> None:
             f"task.penalty={keys['penalty']}: task.loss=wgan needs a bound on slopes: use task.penalty=wgan"
         )
     for split, shards in sets.items():
-        _check_pixels(f"data.{split}={shards.folder}", size, shards)
+        check_pixels(f"data.{split}={shards.folder}", size, shards)
 
 
 def _check_levels(config: Config) -> None:
@@ -193,7 +193,7 @@ def _is_power(number: int) -> bool:
     return number > 0 and number & (number - 1) == 0
 
 
-def _check_pixels(place: str, size: int, shards: Any) -> None:
+def check_pixels(place: str, size: int, shards: Any) -> None:
     """Refuse images that would only be enlarged: what is learnt is the blur."""
     sides = [min(int(shards.width.min()), int(shards.height.min()))] if len(shards) else []
     if sides and sides[0] * 2 < size:

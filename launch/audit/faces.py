@@ -1,19 +1,25 @@
-"""Procedural faces with the labels that a job needs, for its audit.
+"""Procedural faces with the labels that a job needs, or beside a picture of their parts, for its audit.
 
 A label that the generator knows is its own (the age, the gender); any other is made of what it knows, so that
 it can be seen in the image.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import simplejpeg
 
-from data_shards.faces.generator import ATTRIBUTES
+from data_shards.faces.generator import ATTRIBUTES, PARTS, draw
 from data_shards.shard_format.schema import Field
 from data_shards.sources.base import Sample
-from data_shards.sources.procedural import Procedural
+from data_shards.sources.procedural import QUALITY, Procedural
+
+OF_PAIRS = {"direction": "BtoA"}  # the parts, which are on the left, are the target
+# RGB of each part: channels of 0, 128 and 255, the background black
+PART_COLOURS = np.array(list(itertools.product((0, 128, 255), repeat=3)), np.uint8)[: len(PARTS)]
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,31 @@ class LabelledFaces:
 
     def read(self, sample: Sample) -> bytes:
         return self.source.read(sample)
+
+
+@dataclass(frozen=True)
+class FacePairs:
+    """Each face of `source` with a picture of its parts on its left: the pairs of `OF_PAIRS`."""
+
+    source: Procedural
+    name = "procedural"
+    cls = None
+    cluster = False
+    fields: ClassVar[Mapping[str, Field | str]] = {}
+
+    @property
+    def licence(self) -> str:
+        return self.source.licence
+
+    def samples(self) -> Iterator[Sample]:
+        for sample in self.source.samples():
+            yield Sample(sample.path, "", sample.stem, 2 * sample.num_bytes, group=sample.identity)
+
+    def read(self, sample: Sample) -> bytes:
+        person, number = sample.path.split("/")
+        face = draw(int(person[1:]), int(number), seed=self.source.seed, size=self.source.size)
+        both = np.hstack([PART_COLOURS[face.parts], face.image])
+        return simplejpeg.encode_jpeg(np.ascontiguousarray(both), QUALITY, "RGB", "444")
 
 
 def label(name: str, field: Field, known: Mapping[str, Any]) -> Any:

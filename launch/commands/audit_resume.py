@@ -99,18 +99,18 @@ class Auditor:
         from data_shards.pack.pack import pack
         from data_shards.pack.request import Request
         from data_shards.sources.registry import open_source, source_module
-        from launch.audit.faces import LabelledFaces
+        from launch.audit.faces import OF_PAIRS, FacePairs, LabelledFaces
+        from launch.options.compose import composed  # it loads Hydra
 
         options = source_module("procedural").OPTIONS | {"identities": 24, "per_identity": 8, "size": 32}
         source: Any = open_source("procedural", "", options=options)
-        if own := plan_of_task(self.task).labels:
+        size = 32
+        if composed(self.words).data.halves:
+            source, size, options = FacePairs(source), 0, OF_PAIRS
+        elif own := plan_of_task(self.task).labels:
             source = LabelledFaces(source, own)
-        pack(
-            source,
-            self.folder / "shards",
-            Request(size=32, holdout=0.25, name="audit", options=options),
-            workers=1,
-        )
+        request = Request(size=size, holdout=0.25, name="audit", options=options)
+        pack(source, self.folder / "shards", request, workers=1)
 
     def make_run(self, name: str, case: Case, *extra: str) -> Path:
         """Prepare the run directory of a smoke run; return its path."""

@@ -46,6 +46,10 @@ and the nearest training images beside samples.
 
 {option_lines(of_keys(evaluators.GENERATED))}
 
+cycles (task=cyclegan): L1 of images that went there and back, and what identity a translated face keeps.
+
+{option_lines(of_keys(evaluators.CYCLES))}
+
 example: rostro evaluate runs/faces
          rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip
          rostro evaluate runs/gender gate.max_gap=0.1

@@ -78,6 +78,7 @@ def test_a_job_walks(
         assert main(["evaluate", str(run), "checkpoint=last", "bootstrap=0"]) == 0
     assert main(["export", str(run), f"out={tmp_path / 'net'}", "onnx=false"]) == 0
     generates(run, tmp_path / "made")
+    translates(run, loose, tmp_path / "translated")
     if "images" not in task.takes:
         return
     out = tmp_path / "out"
@@ -106,6 +107,7 @@ def test_a_job_of_a_kind_that_walks_is_as_exact(
     if job.evaluators:
         assert main(["evaluate", str(run), "checkpoint=last", "bootstrap=0"]) == 0
     generates(run, tmp_path / "made")
+    translates(run, loose, tmp_path / "translated")
     if "images" not in job.takes:
         return
     out = tmp_path / "out"
@@ -158,6 +160,18 @@ def generates(run: Path, out: Path) -> None:
     made = [cv2.imread(str(path)) for path in sorted(out.iterdir())]
     assert [image.shape for image in made] == [(model.config.data.size, model.config.data.size, 3)] * 3
     assert all((made[0] != other).any() for other in made[1:])
+
+
+def translates(run: Path, loose: Path, out: Path) -> None:
+    """A task that makes an image of an image does so for files of any size."""
+    model = load_run(run, checkpoint="last")
+    if model.task.translator(model.nets) is None:
+        return
+    assert main(["generate", str(run), f"translate={loose}", f"out={out}", "checkpoint=last"]) == 0
+    for path in loose.iterdir():
+        given, made = (cv2.imread(str(folder / path.name)) for folder in (loose, out))
+        assert given.shape == made.shape
+        assert (given != made).any()
 
 
 def numbers(value: object) -> Iterator[float]:

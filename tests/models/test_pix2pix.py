@@ -71,6 +71,17 @@ def test_dropout_is_noise_from_outside_of_the_first_three_decoder_blocks(net):
     assert (net(x, noise) - net(x)).abs().max() > 1e-4
 
 
+def test_sides_may_be_multiples_of_its_size(net):
+    x = draw(2, 3, 32, 96)
+    shapes = net.masks(32, 96)
+    assert shapes == [(32, 2, 6), (16, 4, 12), (8, 8, 24)]
+    noise = draw(2, sum(channels * height * width for channels, height, width in shapes))
+    made, kept = (net(x, each, own_statistics=True) for each in (noise, None))
+    assert made.shape == kept.shape == x.shape
+    assert (made - kept).abs().max() > 1e-3
+    assert sum(c * h * w for c, h, w in net.masks(32, 32)) == net.noise_size
+
+
 @pytest.mark.parametrize("rate", [0.5, 0.2])
 def test_dropout_keeps_the_mean(rate):
     x, noise = torch.full((100_000,), 3.0), draw(100_000)

@@ -52,16 +52,23 @@ def pack_set(
 def pack_faces(
     folder: Path, *jobs: str, identities: int = 10, each: int = 3, size: int = 16, holdout: float = 0.4
 ) -> Path:
-    """Pack procedural faces with all labels of the classifiers `jobs`: `folder`/train and `folder`/eval."""
+    """Pack procedural faces with all labels of the classifiers `jobs`: `folder`/train and `folder`/eval.
+
+    For a job of pairs each stands beside a picture of its parts.
+    """
     from data_shards.pack.pack import pack
     from data_shards.pack.request import Request
     from data_shards.sources.registry import open_source, source_module
-    from launch.audit.faces import LabelledFaces
+    from launch.audit.faces import OF_PAIRS, FacePairs, LabelledFaces
+    from launch.options.compose import composed
     from launch.options.conf import plan_of_task
 
     options = source_module("procedural").OPTIONS
     options = options | {"identities": identities, "per_identity": each, "size": size}
     source: Any = open_source("procedural", "", options=options)
+    if any(composed([f"task={job}"]).data.halves for job in jobs):
+        pack(FacePairs(source), folder, Request(holdout=holdout, options=OF_PAIRS), workers=1)
+        return folder
     labels = {name: field for job in jobs for name, field in plan_of_task(job).labels.items()}
     pack(LabelledFaces(source, labels), folder, Request(size=size, holdout=holdout), workers=1)
     return folder

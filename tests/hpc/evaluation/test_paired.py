@@ -16,6 +16,7 @@ from hpc.evaluation.base import JudgedSet, Report
 from hpc.evaluation.paired import Paired
 from hpc.evaluation.run import evaluate
 from hpc.metrics import paired as metrics
+from hpc.metrics.groups import Groups
 from hpc.task import Task
 from tests.support.ranks import launch
 
@@ -104,6 +105,44 @@ def test_figures_are_those_of_the_images(alone, tmp_path):
 def test_outputs_that_are_not_finite_are_refused():
     with pytest.raises(UserError, match=f"image: {SAMPLES} of {SAMPLES} predictions are not finite"):
         judged(Comm(), broken=True)
+
+
+class Copies(Task):
+    """Gives the image back that it is given."""
+
+    def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        return {"image": batch.images["image"]}
+
+
+def added(evaluator: Paired, names: tuple[str, ...]) -> Report:
+    given, target = (images.float() / 127.5 - 1 for images in pairs())
+    rows = torch.arange(SAMPLES)
+    batch = Batch(dict(zip(names, (given, target), strict=False)), {}, rows[:, None], rows)
+    evaluator.add(Copies(None), {}, batch)
+    return evaluator.report(evaluator.sums(), evaluator.rows(), groups=Groups(), rounds=0)
+
+
+@pytest.mark.parametrize(("target", "names"), [("b", ("a", "b")), ("a", ("b", "a"))])
+def test_a_task_is_given_the_other_half(target, names):
+    report = added(Paired(target=target), names)
+    given, wanted = (np.asarray(images).transpose(0, 2, 3, 1) for images in pairs())
+    np.testing.assert_allclose(report.rows["l1"], metrics.l1(given, wanted), rtol=1e-6)
+
+
+def test_an_autoencoder_is_judged_by_what_it_was_given():
+    assert added(Paired(target="image"), ("image",)).scalars["l1"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("target", "names", "said"),
+    [
+        ("b", ("image",), "the images of the judged set are image, not a: judge a set that was packed by"),
+        ("image", ("a", "b"), "the images of the judged set are a and b, not image"),
+    ],
+)
+def test_a_set_without_the_images_is_refused(target, names, said):
+    with pytest.raises(UserError, match=said):
+        added(Paired(target=target), names)
 
 
 def test_without_a_direction_the_target_must_be_named():

@@ -101,6 +101,17 @@ class Generator(nn.Module):
         return batch.noise("shown noise", self.noise_size) if self.noise_size else None
 
 
+class Autoencoder(Generator):
+    """A generator that also finds the latents of an image: `rostro generate reconstruct=` and `attribute=`.
+
+    A task whose `generator` returns one has what both need.
+    """
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the latents [n, d] of images [n, 3, side, side] in [-1, 1]."""
+        raise NotImplementedError
+
+
 class Translator(nn.Module):
     """What makes an image of an image: `Task.translator` builds it for `rostro generate translate=`.
 
@@ -119,6 +130,9 @@ class Task:
     metric: tuple[str, str] = ("loss", "min")
     # How the held-out set is judged: name -> what makes an evaluator, new and empty (hpc/evaluation/)
     evaluators: Mapping[str, Callable[[], "Evaluator"]] = {}
+    # The images of `images` that also become files, RUN/samples/<name>/<clock>.png; a run that keeps averages
+    # shows them of its raw networks too, as `<name>_raw`
+    kept_images: tuple[str, ...] = ()
     # Further ones that a training has no use for: `rostro evaluate` alone judges by them
     later: Mapping[str, Callable[[], "Evaluator"]] = {}
 
@@ -232,7 +246,7 @@ class Task:
         return None
 
     def translator(self, nets: Mapping[str, nn.Module], *, direction: str = "") -> Translator | None:
-        """Return what makes an image of an image (None = the task translates none). UserError for unfit words.
+        """Return what makes an image of an image (None = the task has none). UserError for unfit words.
 
         direction: which way, such as `ba`, of a task that knows more than one (empty = the task's own)
         """

@@ -139,6 +139,11 @@ def source(
         raise UserError(f"extra_crop={extra_crop}: type faces, or none for pictures that are faces already")
     chosen = chosen_classes(classes, CLASSES)
     table = src if os.path.isfile(src) else _table_in(src)
+    if table and not os.path.isfile(src) and any(file.number >= 0 for file in class_files(src, _FOLDERS)):
+        raise UserError(
+            f"src={src}: has {os.path.basename(table)} and class folders too: type src={table}, or src= a "
+            "folder that holds the class folders alone"
+        )
     if not table and not any(file.number >= 0 for file in class_files(src, _FOLDERS)):
         raise UserError(f"src={src}: has no {TABLES[0]} and no folders {', '.join(CLASSES)} with images")
     return Fer2013(

@@ -126,6 +126,11 @@ class Evaluator(ABC):
         """
         return None
 
+    @property
+    def asked(self) -> bool:
+        """Whether `rostro evaluate` judges by it: one that needs a word is left out beside others without."""
+        return True
+
     def word(self, name: str) -> Any:
         """Return the value of one of its KEYS: as typed, or the default."""
         return self.typed.get(name, self.KEYS[name].default)

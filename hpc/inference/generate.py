@@ -4,7 +4,6 @@ The image of a latent depends on the seed and its number alone: neither on how m
 Nothing is written before all that was asked for is known to be possible. `rostro generate`.
 """
 
-import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from data_shards.batch import Batch
+from data_shards.batch import Batch, pixels_of
 from data_shards.errors import UserError
 from data_shards.files import write_bytes
+from hpc.inference.movie import write_movie
 from hpc.inference.predictor import Predictor, device
 from hpc.monitor.projector import grid, png
 from hpc.task import Generator
@@ -56,7 +55,7 @@ def images_of(generator: Generator, numbers: range, seed: int) -> Iterator[np.nd
     """Yield the images of latents by their numbers, uint8 [n, side, side, 3], BLOCK at a time."""
     for low in range(0, len(numbers), BLOCK):
         with torch.inference_mode():
-            yield _pixels(generator.at(_batch(numbers[low : low + BLOCK], seed)))
+            yield pixels_of(generator.at(_batch(numbers[low : low + BLOCK], seed)))
 
 
 def write_folder(
@@ -90,24 +89,22 @@ def write_walk(
     seed: int,
     progress: Progress = lambda text, steps: steps,
 ) -> None:
-    """Write a GIF that passes the latents 0 to `stops` - 1 and comes back to the first."""
+    """Write a GIF or a video that passes the latents 0 to `stops` - 1 and comes back to the first."""
     check_pixels(frames, generator.side, f"frames={frames}")
     keys = _batch(range(stops), seed).latents("shown", generator.latents)
     still = generator.noise_at(_batch(range(1), seed))
     places = np.arange(frames) * stops / frames
-    pictures: list[np.ndarray] = []
-    for low in progress("generating", range(0, frames, BLOCK)):
-        part = places[low : low + BLOCK]
-        latents = torch.stack([_between(keys, place) for place in part]).to(device())
-        noise = None if still is None else still.expand(len(latents), -1)
-        with torch.inference_mode():
-            pictures.extend(_pixels(generator(latents, noise)))
-    first, *rest = (Image.fromarray(picture) for picture in pictures)
-    buffer = io.BytesIO()
-    first.save(
-        buffer, format="GIF", save_all=True, append_images=rest, duration=1000 // RATE, loop=0, optimize=False
-    )
-    _write(path, buffer.getvalue())
+
+    def pictures() -> Iterator[np.ndarray]:
+        for low in progress("generating", range(0, frames, BLOCK)):
+            part = places[low : low + BLOCK]
+            latents = torch.stack([_between(keys, place) for place in part]).to(device())
+            noise = None if still is None else still.expand(len(latents), -1)
+            with torch.inference_mode():
+                made = pixels_of(generator(latents, noise))
+            yield from made
+
+    write_movie(path, pictures(), rate=RATE)
 
 
 def write_matrix(
@@ -125,11 +122,11 @@ def write_matrix(
     assert noise is not None
     side = generator.side
     with torch.inference_mode():
-        own = _pixels(generator(latents, noise))
+        own = pixels_of(generator(latents, noise))
         lines = [np.concatenate([np.full((1, side, side, 3), 255, np.uint8), own[:columns]])]
         for row in range(columns, columns + rows):
             fine = latents[row].expand(columns, -1)
-            mixed = _pixels(generator.mixed(latents[:columns], fine, crossover, noise[:columns]))
+            mixed = pixels_of(generator.mixed(latents[:columns], fine, crossover, noise[:columns]))
             lines.append(np.concatenate([own[row : row + 1], mixed]))
     picture = np.concatenate([np.concatenate(list(line), 1) for line in lines], 0)
     _write(path, png(picture))
@@ -180,11 +177,6 @@ def _between(keys: Tensor, place: float) -> Tensor:
 def _batch(numbers: range, seed: int) -> Batch:
     positions = torch.arange(numbers.start, numbers.stop)
     return Batch.of_positions(positions, seed).prepare(device())
-
-
-def _pixels(images: Tensor) -> np.ndarray:
-    pixels = images.float().add(1).mul(127.5).round().clamp(0, 255).byte()
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _channels_first(images: np.ndarray) -> Tensor:

@@ -66,12 +66,14 @@ def evaluators_of(model: Predictor, typed: Mapping[str, Any]) -> dict[str, Evalu
     task = model.config.task["name"]
     if not evaluators:
         raise UserError(f"task {task} has no evaluators: there is nothing to judge {model.run} by")
+    named = set()  # of those of which a word was typed
     for name, each in evaluators.items():
         own = {word: typed[key] for word in each.KEYS if (key := f"{name}.{word}") in typed}
         shared = {word: value for word, value in typed.items() if word in each.KEYS}
         if not each.share:
             shared.pop(MAX_GAP, None)
         each.typed = {word: key.default for word, key in each.KEYS.items()} | shared | own
+        named |= {name} if shared or own else set()
     known = {word for each in evaluators.values() for word in each.KEYS}
     known |= {f"{name}.{word}" for name, each in evaluators.items() for word in each.KEYS}
     for name, value in typed.items():
@@ -87,7 +89,7 @@ def evaluators_of(model: Predictor, typed: Mapping[str, Any]) -> dict[str, Evalu
             f"{MAX_GAP}={typed[MAX_GAP]} is a share, and task {task} has no figure of that kind: type "
             f"{one}.{MAX_GAP}={typed[MAX_GAP]}, in its unit"
         )
-    return evaluators
+    return {name: each for name, each in evaluators.items() if each.asked or name in named} or evaluators
 
 
 def _of_one(word: str, evaluators: Mapping[str, Evaluator]) -> bool:
@@ -134,7 +136,7 @@ def _judge_together(
         report.title = f"{place}: {len(shards):,} images"
         report.notes += notes
         report.facts |= {"chosen_on_these_people": same}
-        if request.rounds:
+        if request.rounds and report.intervals:
             report.notes.insert(0, f"  [lo hi]: 95 %, {request.rounds} resamples of {_units(groups)}")
     kept = {name: each.chosen for name, each in evaluators.items() if each.chosen}
     if kept and same is not None:

@@ -194,6 +194,7 @@ class _Writer:
 
 
 def _plain(value: Any) -> Any:
+    """Return what CSV and JSON hold of a value; numbers have 8 digits, as many as float32 can tell apart."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -202,7 +203,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
 def flattened(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def direction_of(sets: Mapping[str, Any]) -> tuple[str, str] | None:
         stated = input_and_target(shards.manifest)
         if found and stated != found[1]:
             raise UserError(
-                f"data.{found[0]} has its input in half {found[1][0]}, data.{split} in half {stated[0]}: pack "
-                "them again by source=paired with the same direction="
+                f"data.{found[0]} has its input in half {found[1][0]}, data.{split} in half {stated[0]}: "
+                "pack them again by source=paired with the same direction="
             )
         found = found or (split, stated)
     return found[1] if found else None

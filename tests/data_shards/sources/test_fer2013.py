@@ -225,6 +225,15 @@ def test_folders_without_parts_and_without_classes_are_refused(tmp_path, capsys)
     assert "has no fer2013.csv and no folders angry, disgust" in last_error(capsys)
 
 
+def test_a_csv_beside_class_folders_is_refused(tmp_path, capsys):
+    write_csv(tmp_path / "src" / "fer2013.csv", [row(number) for number in range(3)])
+    (tmp_path / "src" / "happy").mkdir()
+    (tmp_path / "src" / "happy" / "1.jpg").write_bytes(jpeg(face(1)))
+    assert pack_source("fer2013", tmp_path / "src", tmp_path / "out") == 2
+    assert "has fer2013.csv and class folders too: type src=" in last_error(capsys)
+    assert pack_source("fer2013", tmp_path / "src" / "fer2013.csv", tmp_path / "out") == 0
+
+
 def test_a_table_is_not_held_in_memory(tmp_path):
     path = write_csv(tmp_path / "fer2013.csv", [row(number % 3) for number in range(200)])
     tracemalloc.start()

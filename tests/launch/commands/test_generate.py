@@ -36,7 +36,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("job", "side"), [("dcgan", 16), ("progan", 8), ("stylegan", 8)])
-def test_a_folder_holds_what_predict_says(runs, job, side, tmp_path, capsys):
+def test_a_folder_holds_what_the_generator_of_the_task_makes(runs, job, side, tmp_path, capsys):
     assert main(["generate", str(runs[job]), "n=18", "seed=4", f"out={tmp_path / 'a'}"]) == 0
     assert f"{side} pixels, by {job} at 48 (ema)" in capsys.readouterr().out
     assert main(["generate", str(runs[job]), "n=3", "seed=4", f"out={tmp_path / 'b'}"]) == 0
@@ -45,7 +45,8 @@ def test_a_folder_holds_what_predict_says(runs, job, side, tmp_path, capsys):
     assert few == {name: made[name] for name in list(made)[:3]}  # a number and a seed name an image
     model = load_run(runs[job])
     with torch.inference_mode():
-        wanted = model.task.predict(model.nets, Batch.of_positions(torch.arange(18), 4))["image"]
+        shown = model.task.generator(model.nets).at(Batch.of_positions(torch.arange(18), 4))
+        wanted = shown.clamp(-1, 1)
     for number in range(18):
         pixels = wanted[number].permute(1, 2, 0).numpy() * 127.5 + 127.5
         image = read(tmp_path / "a" / f"{number:06}.png")
@@ -131,7 +132,14 @@ def test_a_matrix_mixes_styles(runs, tmp_path, capsys):
     [
         ([], "out is missing: type out=DIR, out=FILE.png"),
         (["out=faces.jpg"], "out=faces.jpg does not end as it must: type out=NAME or out=NAME.png"),
-        (["interpolate=walk.mp4"], "type interpolate=NAME.gif"),
+        (["interpolate=walk.png"], "type interpolate=NAME.gif or interpolate=NAME.mp4"),
+        (["reconstruct=x", "out=y"], "reconstruct: task stylegan of"),
+        (["attribute=Smiling", "out=y.png"], "finds no latents of images: use a run of one that does"),
+        (["reconstruct=x"], "out is missing: reconstruct= needs it: type out=DIR or out=FILE.png"),
+        (["reconstruct=x", "attribute=Smiling"], "reconstruct= and attribute= both name what out= is"),
+        (["attribute=Smiling", "out=y"], "out=y does not end as it must: type out=NAME.png"),
+        (["movie=growth.png"], "type movie=NAME.gif or movie=NAME.mp4"),
+        (["movie=growth.gif"], "holds no grid, which a training saves at each evaluation"),
         (["out=x", "truncation=2"], "truncation=2.0 is not 0 to 1"),
         (["out=x", "truncation=nan"], "truncation=nan is not 0 to 1"),
         (["out=x", "level=one"], "level=one is not a whole number"),

@@ -64,6 +64,11 @@ def test_a_folder_is_predicted_and_what_is_not_an_image_is_listed(run, images, t
     assert [row["image"] for row in rows] == ["a.jpg", "c.png", "d.jpg", "inner/b.JPEG"]
     assert all(row["gender"] in ("female", "male") for row in rows)
     assert all(0.5 <= float(row["gender_confidence"]) <= 1 for row in rows)
+    assert all(
+        len(row[name].replace(".", "").strip("0")) <= 8
+        for row in rows
+        for name in ("age", "gender_confidence")
+    )
     listed = (out / "rejected.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in listed] == ["image", "e.jpg", "f.png"]
     drawn = cv2.imread(str(out / "drawn" / "inner" / "b.JPEG.jpg"))

@@ -217,7 +217,7 @@ def test_two_files_that_become_one_are_refused(run, tmp_path, capsys):
     ("words", "said"),
     [
         (["direction=ab"], "direction=ab: a run of pix2pix translates one way"),
-        (["mix=m.png"], "mix= makes images of latents, translate= of images: give one of them"),
+        (["mix=m.png"], "mix= and translate= are made of different things: give one of them"),
         (["size=-1"], "size=-1 is not 0 or more"),
     ],
 )

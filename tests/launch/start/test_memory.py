@@ -43,6 +43,10 @@ def assert_counted(config: Config) -> None:
     assert counts(config)[0] == sum(p.numel() for net in built.values() for p in net.parameters())
 
 
+def test_every_job_is_counted():
+    assert {"siamese", *JOBS} == set(choices("task"))
+
+
 @pytest.mark.parametrize("trunk", ["googlenet", "small"])
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])
 def test_parameters(trunk, loss):

@@ -145,7 +145,7 @@ class Cycles(Evaluator):
         report.tables["cycles"] = Table(
             ("domain", *values, "images"),
             [
-                [domain, *(each[place] for each in means.values()), int((nth == place).sum())]
+                [domain, *(round(each[place], 5) for each in means.values()), int((nth == place).sum())]
                 for place, domain in enumerate(self.domains)
             ],
             "as a share of the range, l1: of images there and back, change: of translations; identity: mean "

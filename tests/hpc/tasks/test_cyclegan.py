@@ -18,6 +18,7 @@ from launch.options.compose import composed
 from tests.hpc.engines.test_engine import difference
 from tests.support import zero_equality
 from tests.support.cyclegan_ranks import SIDE, batch_of, config_of, updates
+from tests.support.host_reads import HostReads
 from tests.support.ranks import launch
 from tests.support.walk import Job
 
@@ -106,6 +107,16 @@ def test_the_judges_minimise_half_of_the_squares_of_what_was_made():
     loss.backward()
     assert all(p.grad is None for p in nets["G"].parameters())
     assert not task._made
+
+
+def test_an_update_reads_nothing_from_the_device():
+    task, nets = job_of(*POOLED)
+    nets["identity"] = Person()
+    with HostReads() as reads:
+        for clock in CLOCKS:
+            for phase in task.phases(clock):
+                task.loss(phase, nets, whole(clock=clock), clock).backward()
+    assert reads.found == []
 
 
 @functools.cache

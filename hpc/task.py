@@ -130,6 +130,9 @@ class Task:
     metric: tuple[str, str] = ("loss", "min")
     # How the held-out set is judged: name -> what makes an evaluator, new and empty (hpc/evaluation/)
     evaluators: Mapping[str, Callable[[], "Evaluator"]] = {}
+    # The images of `images` that also become files, RUN/samples/<name>/<clock>.png; a run that keeps averages
+    # shows them of its raw networks too, as `<name>_raw`
+    kept_images: tuple[str, ...] = ()
     # Further ones that a training has no use for: `rostro evaluate` alone judges by them
     later: Mapping[str, Callable[[], "Evaluator"]] = {}
 

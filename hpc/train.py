@@ -175,8 +175,8 @@ class Trainer:
         if now.evaluate:
             with self.ledger.spend("evaluate"):
                 metrics = self.evaluate()
-            for name, images in monitor_images(self.task, self._evaluated(), self.batch, self.clock).items():
-                self.monitor.images(self.clock, name, images)
+            for shown in monitor_images(self.task, self.players, self.helpers, self.batch, self.clock):
+                self.monitor.images(self.clock, shown.name, shown.images, keep=shown.keep)
         if now.save or self.checkpoints.is_best(metrics):
             self.save(metrics)
 

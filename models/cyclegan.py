@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dcgan import initialise
-from models.pix2pix import PatchDiscriminator
+from models.pix2pix import PatchDiscriminator, instance_norm
 from models.resolution import positive
 
 WIDTH = 64
@@ -61,13 +61,13 @@ class Generator(nn.Module):
         channels = positive(width, "width")
         layers: list[nn.Module] = [ReflectionPad(3), *conv_norm(3, channels, 7), nn.ReLU(inplace=True)]
         for _ in range(2):
-            layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1), nn.InstanceNorm2d(2 * channels)]
+            layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1), instance_norm(2 * channels)]
             layers += [nn.ReLU(inplace=True)]
             channels *= 2
         layers += [Block(channels) for _ in range(positive(blocks, "blocks"))]
         for _ in range(2):
             layers += [nn.ConvTranspose2d(channels, channels // 2, 3, 2, 1, output_padding=1)]
-            layers += [nn.InstanceNorm2d(channels // 2), nn.ReLU(inplace=True)]
+            layers += [instance_norm(channels // 2), nn.ReLU(inplace=True)]
             channels //= 2
         self.layers = nn.Sequential(*layers, ReflectionPad(3), nn.Conv2d(channels, 3, 7), nn.Tanh())
         initialise(self)
@@ -76,9 +76,16 @@ class Generator(nn.Module):
         return self.layers(x)
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int) -> tuple[nn.Conv2d, nn.InstanceNorm2d]:
+class Networks(nn.ModuleDict):
+    """Networks by name that one optimizer updates, such as both ways of a cycle: (x, name) -> its output."""
+
+    def forward(self, x: Tensor, name: str) -> Tensor:
+        return self[name](x)
+
+
+def conv_norm(inputs: int, outputs: int, kernel: int) -> tuple[nn.Conv2d, nn.Module]:
     """Return a convolution without padding, and its instance norm."""
-    return nn.Conv2d(inputs, outputs, kernel), nn.InstanceNorm2d(outputs)
+    return nn.Conv2d(inputs, outputs, kernel), instance_norm(outputs)
 
 
 def build_discriminator(width: int = WIDTH) -> PatchDiscriminator:

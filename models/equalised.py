@@ -19,14 +19,6 @@ HE = math.sqrt(2.0)  # gain of a layer before a leaky ReLU
 GROUP = 4  # images over which the judge measures how they differ
 
 
-def channels_at(level: int, width: int) -> int:
-    """Return the channels of the maps of a level: `width` up to 32 pixels, then half of it at each doubling.
-
-    With a width of 512 it is table 2 of the paper: 512 up to 32 pixels, 16 at 1024.
-    """
-    return max(width >> max(level - 3, 0), 1)
-
-
 class _Equalised(nn.Module):
     """Weights that begin as N(0, 1 / rate) and are scaled by He's constant in each pass, not at the start.
 

@@ -105,6 +105,15 @@ def dropout(x: Tensor, noise: Tensor, rate: float = RATE) -> Tensor:
     return torch.where(keep, x * (1 / (1 - rate)), torch.zeros((), dtype=x.dtype, device=x.device))
 
 
+def instance_norm(channels: int) -> nn.Module:
+    """Return the norm of each channel of each image by itself, without factors.
+
+    `nn.InstanceNorm2d` does the same, but on a CPU its backward pass of a single image is wrong where the
+    gradient comes in channels-last memory.
+    """
+    return nn.GroupNorm(channels, channels, affine=False)
+
+
 class PatchDiscriminator(nn.Module):
     """Images [n, inputs, h, w] -> logits [n, 1, h / 8 - 2, w / 8 - 2]: one for each patch of 70x70 pixels.
 
@@ -115,7 +124,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         if norm not in ("batch", "instance"):
             raise ValueError(f"norm={norm} is unknown: use batch or instance")
-        kind = nn.BatchNorm2d if norm == "batch" else nn.InstanceNorm2d
+        kind = nn.BatchNorm2d if norm == "batch" else instance_norm
         biased = norm == "instance"
         channels = positive(width, "width")
         layers: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1), nn.LeakyReLU(SLOPE, inplace=True)]

@@ -20,13 +20,12 @@ from models.equalised import (
     Dense,
     FromLatents,
     add_deviation,
-    channels_at,
     double,
     faded,
     halve,
     pixel_norm,
 )
-from models.resolution import level_of, positive
+from models.resolution import channels_at, level_of, positive
 
 
 def top_level(resolution: int) -> int:

@@ -14,6 +14,14 @@ def level_of(size: int, *, key: str, least: int, most: int) -> int:
     return level
 
 
+def channels_at(level: int, width: int) -> int:
+    """Return the channels of the maps of a level: `width` up to 32 pixels, then half of it at each doubling.
+
+    With a width of 512 it is table 2 of the paper: 512 up to 32 pixels, 16 at 1024.
+    """
+    return max(width >> max(level - 3, 0), 1)
+
+
 def positive(number: int, key: str) -> int:
     """Return `number`; ValueError names `key` unless it is 1 or more."""
     if number < 1:

@@ -17,14 +17,13 @@ from models.equalised import (
     Blur,
     Conv,
     Dense,
-    channels_at,
     double,
     faded,
     pixel_norm,
     widened,
 )
 from models.progan import top_level
-from models.resolution import positive
+from models.resolution import channels_at, positive
 
 MAPPING = 8  # layers
 MAPPING_RATE = 0.01  # of learning, relative to the rest (appendix C)

@@ -1,10 +1,10 @@
 #!/bin/bash
 #SBATCH --job-name=progan
-#SBATCH --nodes=1 --ntasks-per-node=1
+#SBATCH --nodes=1 --ntasks-per-node=4 --gpus-per-node=4
 #SBATCH --time=24:00:00
 #SBATCH --requeue --open-mode=append --signal=B:USR1@120
 # Faces of 1024 pixels, grown from 4: ProGAN.   sbatch slurm/progan.sh data.set=celeba_hq key=value ...
-# Type it in the checkout. Another partition, account or time: options of sbatch. In an salloc: bash slurm/progan.sh
+# Type it in the checkout. Other nodes, GPUs, partition or time: options of sbatch, a rank for each GPU. In an salloc: bash slurm/progan.sh
 here=$(cd "$(dirname "$0")/.." && pwd) # under sbatch a copy of this file runs, which lies elsewhere
 for place in "${SLURM_SUBMIT_DIR:-}" "$(dirname "${SLURM_SUBMIT_DIR:-}")"; do
     [ -e "$here/slurm/job.sh" ] || here=$place

@@ -7,7 +7,7 @@
 #   slurm/sandbox.sh down DIR       end jobs and daemons, remove what `up` wrote, and DIR if it is empty then
 #
 # Partitions: main (the default, of higher tier) and preempt, whose jobs are requeued if main needs the nodes.
-# Settings are variables before `up`: NODES=4 CPUS=4 GPUS=2 (pretended) MEM=16000 PORT=27100 KILL_WAIT=5
+# Settings are variables before `up`: NODES=4 CPUS=4 GPUS=4 (pretended) MEM=16000 PORT=27100 KILL_WAIT=5
 # GRACE_TIME=30 REQUEUE=1 PREEMPT_MODE=REQUEUE (CANCEL, SUSPEND, OFF) CRED_EXPIRE=5 SLURMD_TIMEOUT=15
 # EXTRA="a line of slurm.conf"
 # It needs Debian's packages slurmctld slurmd slurm-client munge, and no other rights than yours.
@@ -19,7 +19,7 @@ WRITTEN='' # set if this call wrote slurm.conf: only then may it remove everythi
 fail() { echo "error: $*" >&2; exit 1; }
 
 settings() {
-    NODES=${NODES:-4} CPUS=${CPUS:-4} GPUS=${GPUS:-2} MEM=${MEM:-16000} PORT=${PORT:-27100}
+    NODES=${NODES:-4} CPUS=${CPUS:-4} GPUS=${GPUS:-4} MEM=${MEM:-16000} PORT=${PORT:-27100}
     KILL_WAIT=${KILL_WAIT:-5} GRACE_TIME=${GRACE_TIME:-30} REQUEUE=${REQUEUE:-1}
     PREEMPT_MODE=${PREEMPT_MODE:-REQUEUE}
     CRED_EXPIRE=${CRED_EXPIRE:-5} SLURMD_TIMEOUT=${SLURMD_TIMEOUT:-15} EXTRA=${EXTRA:-}

@@ -21,7 +21,7 @@ LEVELS = {
         ("pack",),
     ),
     "models": (
-        ("names", "resolution", "grid", "googlenet", "equalised", "yolo_maps"),
+        ("names", "resolution", "grid", "googlenet", "equalised", "yolo_maps", "costs"),
         (
             "small",
             "resnet",
@@ -33,6 +33,7 @@ LEVELS = {
             "efficientnet_lite",
             "inception",
             "yolov5",
+            "unet",
         ),
         ("pix2pix", "progan"),
         ("cyclegan", "stylegan"),

@@ -69,6 +69,8 @@ class Plan:
     check: refuses a config; called without sets before any is opened, then with the opened ones
     unit: config -> images that must stay together on one rank, for ops that mix them
     members: config -> images that a slot must have, more than 1 for a mosaic of own ones
+    runs: keys of the task that name another run -> the kind of job that it must be, for helpers that nothing
+        trains; submit writes the folder, and refuses runs of another kind
     counts, core_rate: config -> (parameters of all networks, fp32 bytes that an image keeps for backward),
         and images a second that a CPU core trains, for the dry run (None = not known)
     """
@@ -85,6 +87,7 @@ class Plan:
     check: Callable[[Config, Mapping[str, Any]], None] = _no_check
     unit: Callable[[Config], int] = _one_image
     members: Callable[[Config], int] = _one_image
+    runs: Mapping[str, str] = field(default_factory=dict)
     counts: Counts | None = None
     core_rate: CoreRate | None = None
 

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from data_shards.errors import UserError
 from data_shards.files import read_bytes
+from hpc.evaluation.keys import FEATURES
 from models import efficientnet_lite, inception
 
 LARGEST = 1 << 30  # bytes of a file of weights
-WORDS = "lite0, inception:FILE or run:RUN"
 LITE0 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # sha256 of the package's file
 # `name-6726825d.pth`: by a wide-spread convention the first digits of the file's sha256
 _IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
@@ -82,7 +82,7 @@ def open_features(word: str, sha256: str = "") -> FeatureNetwork:
     """Open what `features=word` names; sha256: the file's ("" = not stated). Raises UserError."""
     kind, _, rest = word.partition(":")
     if not word:
-        raise UserError(f"features is missing: type features={WORDS}")
+        raise UserError(f"features is missing: type features={FEATURES}")
     if kind == "lite0":
         if word != kind and not (rest.isascii() and rest.isdigit() and 32 <= int(rest) <= 224):
             raise UserError(f"features={word}: type lite0, or lite0:128, the pixels that it sees (32 to 224)")
@@ -91,7 +91,7 @@ def open_features(word: str, sha256: str = "") -> FeatureNetwork:
         return _inception(Path(rest).expanduser(), sha256)
     if kind == "run" and rest:
         raise UserError(f"features={word}: only `rostro evaluate` opens a run: use lite0 here")
-    raise UserError(f"features={word} is not known: type {WORDS}")
+    raise UserError(f"features={word} is not known: type {FEATURES}")
 
 
 def read_checked(path: Path, sha256: str, word: str) -> tuple[bytes, str]:

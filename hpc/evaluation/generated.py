@@ -6,7 +6,7 @@ The judged set is what they are compared with. All images are brought to one siz
 `features.py`, figures from `hpc/metrics/generated.py`; `feature_cache.py` keeps features of real images.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +29,9 @@ from hpc.distributed import collectives
 from hpc.distributed.comm import Comm
 from hpc.evaluation import feature_cache, generated_report
 from hpc.evaluation.base import Evaluator, JudgedSet, Report, Request, Rows
-from hpc.evaluation.features import WORDS, FeatureNetwork, Opener, open_features
-from hpc.evaluation.generated_report import SHOWN, Judged
-from hpc.evaluation.keys import Key
+from hpc.evaluation.features import FeatureNetwork, Opener, open_features
+from hpc.evaluation.generated_report import SHOWN, TRAINING, Judged
+from hpc.evaluation.keys import GENERATED
 from hpc.metrics.groups import Groups
 
 if TYPE_CHECKING:
@@ -39,18 +39,6 @@ if TYPE_CHECKING:
     from hpc.task import Task
 
 BLURS = (32, 16, 8)  # pixels to which real images are reduced, and enlarged again, as yardsticks
-KEYS = {
-    "features": Key("", f"what makes features of images: {WORDS} (default: the task's)", placeholder="WORD"),
-    "features_sha256": Key(
-        "", "sha256 of the file of features=; a TorchScript file needs it", placeholder="HEX"
-    ),
-    "samples": Key(0, "generated images (0 = the task's own number)", least=0),
-    "references": Key(0, "real images of the set, drawn by hash (0 = all of them)", least=0),
-    "side": Key(0, "pixels to which all images are brought first (0 = the task's)", least=0),
-    "yardsticks": Key(
-        False, "true: also judge halves of the real images, and real images blurred to 32, 16, 8 pixels"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +58,7 @@ class Generated(Evaluator):
     ones (0 = all). side: pixels to which all are brought. seed: of the latents. block: images of a batch.
     """
 
-    KEYS = KEYS
+    KEYS = GENERATED
 
     def __init__(
         self,
@@ -94,6 +82,7 @@ class Generated(Evaluator):
         }
         self.seed, self.block, self._open = seed, block, opener
         self._training: str = ""
+        self._progress: Callable[[str, Any], Any] = lambda text, blocks: blocks
         self._network: FeatureNetwork | None = None
         self._walks: list[Walked] = []
         self._cached: dict[int, dict[str, np.ndarray]] = {}  # on rank 0: by nth
@@ -115,7 +104,7 @@ class Generated(Evaluator):
         """Look at the run that is judged; `rostro evaluate` then walks as in a training."""
         if request.open_features is not None:
             self._open = request.open_features
-        self._training = subject.config.data.train
+        self._training, self._progress = subject.config.data.train, request.progress
         return None
 
     def batches(self, judged: JudgedSet, comm: Comm) -> Iterable[Batch]:
@@ -130,7 +119,8 @@ class Generated(Evaluator):
             refused = str(error)
         collectives.agree_or_raise(refused, comm)
         self._now = None
-        for block in evaluation_blocks(options["samples"], self.block, comm.rank, comm.world):
+        blocks = list(evaluation_blocks(options["samples"], self.block, comm.rank, comm.world))
+        for block in self._progress("generating images", blocks):
             yield Batch.of_positions(torch.arange(block.start, block.stop), self.seed)
         for walk in self._walks:
             if comm.main and (kept := feature_cache.load(self._source(walk))) is not None:
@@ -138,7 +128,7 @@ class Generated(Evaluator):
             if collectives.broadcast(walk.nth in self._cached, comm):
                 continue
             self._now = walk
-            yield from self._real(walk, comm)
+            yield from self._progress(f"features of images: {walk.name}", self._real(walk, comm))
 
     def _wanted(self, judged: JudgedSet) -> list[Walked]:
         """List the real images: the judged set, the run's own training set, and yardsticks."""
@@ -148,17 +138,23 @@ class Generated(Evaluator):
         if self._training and Path(self._training, "manifest.json").is_file():
             training = ShardSet.open(self._training)
             if training.digest != judged.shards.digest:
-                walks.append(Walked(2, "training", training))
+                walks.append(Walked(2, TRAINING, training))
         if self.options["yardsticks"]:
             blurred = (
-                Walked(3 + at, f"blurred to {side}", judged.shards, side) for at, side in enumerate(BLURS)
+                Walked(3 + at, f"blurred to {side} pixels", judged.shards, side)
+                for at, side in enumerate(BLURS)
             )
             walks += blurred
         return walks
 
+    def _trained_on(self, shards: Any) -> bool:
+        folder = Path(self._training)
+        there = bool(self._training) and (folder / "manifest.json").is_file()
+        return there and ShardSet.open(folder).digest == shards.digest
+
     def _source(self, walk: Walked) -> feature_cache.Source:
         assert self._network is not None
-        ids = _drawn(walk.shards, self.options["references"])
+        ids = self._ids(walk)
         rule = (
             f"{len(ids)} images drawn by hash, centre square by area or cubic to {self.options['side']}, "
             f"blurred to {walk.blur}, {self._network.rule}"
@@ -173,8 +169,12 @@ class Generated(Evaluator):
             world=comm.world,
             batch=self.block,
             view=View((side, side)),
-            ids=_drawn(walk.shards, self.options["references"]),
+            ids=self._ids(walk),
         )
+
+    def _ids(self, walk: Walked) -> np.ndarray:
+        """Return the samples of a set that are walked, in order."""
+        return drawn(len(walk.shards), self.options["references"])
 
     def add(self, task: "Task", nets: dict[str, nn.Module], batch: Batch) -> None:
         walk, side = self._now, self.options["side"]
@@ -219,7 +219,7 @@ class Generated(Evaluator):
                 found = {"ids": ids[nth == walk.nth], "features": features[nth == walk.nth]}
                 notes += filter(None, [feature_cache.store(self._source(walk), **found)])
             real[walk.name] = found
-        near = next((walk for walk in self._walks if walk.name == "training"), None)
+        near = next((walk for walk in self._walks if walk.name == TRAINING), None)
         near = near or next(iter(self._walks), None)
         probable = rows["probable"]
         assert isinstance(probable, Ragged)
@@ -231,6 +231,7 @@ class Generated(Evaluator):
             real=real,
             shown=self._shown[:SHOWN],
             near=near.shards if near else None,
+            near_is_training=near is not None and self._trained_on(near.shards),
         )
         report = generated_report.compose(judged)
         report.notes += [f"note: {text}" for text in notes]
@@ -248,9 +249,8 @@ def _generated(task: "Task", nets: dict[str, nn.Module], batch: Batch) -> Tensor
     return images.float()
 
 
-def _drawn(shards: Any, count: int) -> np.ndarray:
-    """Return sorted ids of `count` samples of a set, drawn by hash (0 = all)."""
-    total = len(shards)
+def drawn(total: int, count: int) -> np.ndarray:
+    """Return `count` of `total` places, sorted, drawn by hash (0 = all)."""
     if not 0 < count < total:
         return np.arange(total)
     return np.sort(counter_rng.permute(counter_rng.key(0, "references"), np.arange(count), total))

@@ -21,6 +21,7 @@ NEIGHBOURS = 3
 MOST = 10_000  # images of each side for precision and recall, whose time is quadratic
 DIGITS = 8  # significant ones of a figure: the last ones depend on the threads of a matrix product
 CELL = 96  # pixels
+TRAINING = "training"  # the name of the real images of the run's training set
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Judged:
     real: dict[str, dict[str, np.ndarray]]  # name -> ids [m], features [m, d]
     shown: list[np.ndarray]  # uint8 [side, side, 3]
     near: Any  # the ShardSet of `training`, or else of `real` (None = there is none)
+    near_is_training: bool = False  # whether the run was trained on it
 
 
 def compose(judged: Judged) -> Report:
@@ -57,7 +59,7 @@ def compose(judged: Judged) -> Report:
         report.scalars[word] = score
         note = f"exp of the mean divergence of classes by {judged.extractor.name}, over 10 parts"
         report.tables["scores"] = Table(("score", "mean", "deviation"), [[word, score, deviation]], note)
-    near = judged.real.get("training") or judged.real.get("real")
+    near = judged.real.get(TRAINING) or judged.real.get("real")
     if near is not None and judged.shown:
         _add_neighbours(report, judged, near)
     report.facts = {
@@ -89,17 +91,17 @@ def _rounded(value: float) -> float:
 
 
 def _yardsticks(real: dict[str, dict[str, np.ndarray]], name: str) -> list[list[Any]]:
-    """Return rows of what real images reach: blurred ones, and one half against the other."""
+    """Return rows of what other images reach, such as blurred ones, and one half against the other."""
     rows: list[list[Any]] = []
-    blurred = {key: part["features"] for key, part in real.items() if key.startswith("blurred")}
-    if not blurred:
+    others = {key: part["features"] for key, part in real.items() if key not in ("real", "training")}
+    if not others:
         return rows
     features = real["real"]["features"]
     one, other = features[::2], features[1::2]
     if min(len(one), len(other)) > metrics.NEAREST:
         rows.append(["real, one half by the other", *_against(one, other, name).values(), len(one)])
-    for key, part in blurred.items():
-        rows.append([f"real, {key} pixels", *_against(part, features, name).values(), len(part)])
+    for key, part in others.items():
+        rows.append([f"real, {key}", *_against(part, features, name).values(), len(part)])
     return rows
 
 
@@ -116,12 +118,13 @@ def _add_neighbours(report: Report, judged: Judged, near: dict[str, np.ndarray])
     count = len(judged.shown)
     found, far = metrics.neighbours(judged.features[:count], near["features"], count=NEIGHBOURS)
     ids = near["ids"][found]
-    where = "training" if "training" in judged.real else "judged"
+    where = "training" if judged.near_is_training else "judged"
     names = [[judged.near.member(int(row)).removesuffix(".jpg") for row in line] for line in ids]
     report.tables["nearest"] = Table(
         ("sample", *(f"nearest {nth}" for nth in range(1, ids.shape[1] + 1)), "distance"),
         [[row, *line, _rounded(away[0])] for row, (line, away) in enumerate(zip(names, far, strict=True))],
-        f"nearest images of the {where} set {judged.near.name}, by features of {judged.extractor.name}",
+        f"nearest of {len(near['ids']):,} images of the {where} set {judged.near.name}, by features of "
+        f"{judged.extractor.name}",
     )
     report.figures["nearest.png"] = _sheet(judged, ids, far, where)
 

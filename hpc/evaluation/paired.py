@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # pairs in the picture
 CELL = 128  # pixels
+DIGITS = 4  # of the tables
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray]  # input, output, target: uint8 [h, w, 3]
 
 
@@ -107,7 +108,7 @@ class Paired(Evaluator):
         if np.isfinite(alike).all():
             report.scalars["ssim"] = float(alike.mean())
         report.rows = {"ids": ids, "l1": gaps, "ssim": alike}
-        cells = [[name, value] for name, value in report.scalars.items()]
+        cells = [[name, round(value, DIGITS)] for name, value in report.scalars.items()]
         note = (
             f"{len(ids):,} pairs; l1 as a share of the range, ssim: means over windows, channels and images"
         )
@@ -127,7 +128,11 @@ class Paired(Evaluator):
                 "dice": float(dice[1:][judged].mean()),
             }
         rows = [
-            [name, None if np.isnan(one) else float(one), None if np.isnan(two) else float(two), int(pixels)]
+            [
+                name,
+                *(None if np.isnan(each) else round(float(each), DIGITS) for each in (one, two)),
+                int(pixels),
+            ]
             for name, one, two, pixels in zip(self.names, iou, dice, counts.sum(1), strict=True)
         ]
         note = f"the means leave out the background, {self.names[0]}; pixels are read as the nearest colour"

@@ -136,7 +136,7 @@ def _judge_together(
         report.title = f"{place}: {len(shards):,} images"
         report.notes += notes
         report.facts |= {"chosen_on_these_people": same}
-        if request.rounds:
+        if request.rounds and report.intervals:
             report.notes.insert(0, f"  [lo hi]: 95 %, {request.rounds} resamples of {_units(groups)}")
     kept = {name: each.chosen for name, each in evaluators.items() if each.chosen}
     if kept and same is not None:

@@ -2,11 +2,11 @@
 
 import hashlib
 
-import torch
 from torch import Tensor
 
 from data_shards.errors import UserError
 from hpc.evaluation.features import FeatureNetwork, open_features
+from hpc.inference.embedder import EMBEDDING, embeds
 from hpc.inference.predictor import Predictor, load_run
 from hpc.optim.groups import digest
 from hpc.task import Batch
@@ -31,16 +31,9 @@ def of_run(model: Predictor) -> FeatureNetwork:
     task, nets, side = model.task, model.nets, model.config.data.size
 
     def compute(images: Tensor) -> tuple[Tensor, None]:
-        return task.predict(nets, Batch.of_images(images))["embedding"], None
+        return task.predict(nets, Batch.of_images(images))[EMBEDDING], None
 
-    given: set[str] = set()
-    try:
-        device = next(next(iter(nets.values())).parameters()).device
-        with torch.no_grad():
-            given = set(task.predict(nets, Batch.of_images(torch.zeros(1, 3, side, side, device=device))))
-    except KeyError:
-        pass  # it wants images of other names: of two domains, of halves
-    if "embedding" not in given:
+    if not embeds(model):
         raise UserError(
             f"features=run:{model.run}: task {model.config.task['name']} gives no embedding: give a run of "
             "task=siamese"

@@ -22,20 +22,18 @@ import yaml
 from torch import Tensor
 
 from data_shards.errors import UserError
-from data_shards.files import FileError, MissingFile, parse_json, read_bytes
 from hpc.config import held_out
 from hpc.config.identity import numbers
 from hpc.config.schema import Config
 from hpc.distributed.comm import Comm
 from hpc.evaluation.base import Report
-from hpc.monitor import console, event_file, projector
+from hpc.monitor import console, event_file, projector, sample_files
+from hpc.monitor.metrics_file import trim_lines
 from hpc.runs.run_dir import RunDir
 
 # TensorBoard sorts its cards by name, and people look for the loss first: evaluations come after it. A digest
 # (group `data`) is not drawn.
 TAGS = {"eval": "metrics", "data": ""}
-
-LINES = 1 << 32  # bytes: metrics.jsonl grows with the run
 
 
 def _rank0(method: Callable[..., None]) -> Callable[..., None]:
@@ -58,34 +56,6 @@ def _rank0(method: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def trim_lines(path: Path, clock: int) -> list[str]:
-    """Cut a file of JSON lines back to `clock`, as a new file (see `event_file.trim`).
-
-    Returns a warning where lines are damaged; they are left out, and a copy of the file is kept.
-    """
-    try:
-        *lines, _ = read_bytes(path, limit=LINES).split(b"\n")
-    except MissingFile:
-        return []
-    kept, damaged = [], 0
-    for line in lines:
-        try:
-            if b"\r" in line:  # white space to JSON, but the end of a line to readers of text
-                raise FileError(f"{path}: a line is broken")
-            if parse_json(line, {"clock": int, "group?": str}, what=str(path))["clock"] <= clock:
-                kept.append(line + b"\n")
-        except FileError:
-            damaged += 1
-    warnings = []
-    if damaged:
-        copy = event_file.keep_damaged(path)
-        warnings.append(
-            f"warning: {path}: {damaged} damaged lines are left out; the file as it was: {copy.name}"
-        )
-    event_file.replace(path, b"".join(kept))
-    return warnings
-
-
 class Monitor:
     """The reports of a run, built on every rank. `resume_clock`: a checkpoint's clock (None = fresh run)."""
 
@@ -106,11 +76,13 @@ class Monitor:
         if self._resume_clock is None:
             event_file.remove(self.run)
             lines.unlink(missing_ok=True)
+            sample_files.trim(self.run, 0)
         else:
             warnings = [
                 *event_file.trim(self.run, self._resume_clock),
                 *trim_lines(lines, self._resume_clock),
             ]
+            sample_files.trim(self.run, self._resume_clock)
         self._events = event_file.EventFile(self.run, resume_clock=self._resume_clock)
         from torch.utils.tensorboard import summary  # after `events`, which keeps TensorFlow out
 
@@ -239,10 +211,16 @@ class Monitor:
             projector.write(self.run, clock, vectors[rows], shown[0][keep], columns)
 
     @_rank0
-    def images(self, clock: int, name: str, images: Tensor) -> None:
-        """Add a grid of `images` [n, 3 or 1, h, w] in [-1, 1]."""
+    def images(self, clock: int, name: str, images: Tensor, *, keep: bool = False) -> None:
+        """Add a grid of `images` [n, 3 or 1, h, w] in [-1, 1].
+
+        keep: whether it also becomes a file of its own, in full size (`sample_files.py`)
+        """
         pixels = images.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
-        self._image(clock, f"pictures/{name}", projector.png(projector.grid(pixels, gap=2)))
+        sheet = projector.grid(pixels, gap=2)
+        if keep:
+            sample_files.write(self.run, name, clock, projector.png(sheet))
+        self._image(clock, f"pictures/{name}", projector.png(projector.reduced(sheet)))
 
     def _image(self, clock: int, tag: str, encoded: bytes) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary

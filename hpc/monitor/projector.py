@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from data_shards.files import write_bytes
 
+MOST = 2048  # pixels of a side of what is put into an event file, which grows with the run
 THUMBNAIL = 64  # pixels; the projector takes sprites of up to 8192
 
 
@@ -31,6 +33,15 @@ def grid(images: Tensor, *, gap: int = 0, square: bool = False) -> np.ndarray:
         left = gap + place % columns * (width + gap)
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def reduced(image: np.ndarray, most: int = MOST) -> np.ndarray:
+    """Return an image [h, w, 3] whose longer side has at most so many pixels, averaged by area."""
+    scale = most / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def png(image: np.ndarray) -> bytes:

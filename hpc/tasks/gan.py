@@ -14,12 +14,12 @@ from data_shards.errors import UserError
 from hpc.evaluation.generated import Generated
 from hpc.losses import adversarial as losses
 from hpc.task import Batch, Generator, Phase, Task
-from hpc.tasks.gan_plan import BASE, GROWS, level_of
+from hpc.tasks.gan_plan import BASE, GROWS, WGAN, level_of
 from models import dcgan, progan, stylegan
 from models.equalised import double, faded, halve
 
-SHOWN = 32  # images of the monitor's grid
-WGAN = "wgan"  # also the penalty that bounds its slopes
+SHOWN, FEWEST = 32, 8  # images of the monitor's grid, and of one of the largest images
+PIXELS = 1 << 23  # of the whole grid, where the last level is reached
 
 
 class Gan(Task):
@@ -27,6 +27,7 @@ class Gan(Task):
 
     metric = ("generated/frechet", "min")
     takes = ("latents",)
+    kept_images = ("generated",)
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -34,7 +35,10 @@ class Gan(Task):
         self.losses = losses.LOSSES[keys["loss"]]
         judged = {
             "generated": lambda: Generated(
-                features=keys["features"], samples=keys["samples"], side=min(64, config.data.size)
+                features=keys["features"],
+                samples=keys["samples"],
+                side=min(64, config.data.size),
+                block=config.eval.batch,
             )
         }
         # Without features a training judges nothing: `rostro evaluate features=` does it later.
@@ -123,8 +127,12 @@ class Gan(Task):
         return nets["G"](z, *level, noise=noise, **mixed)
 
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        """Return images of the latents of the batch's positions, which needs no images."""
-        return {"image": self.generator(nets).at(batch).float().clamp(-1, 1)}
+        """Return images of the latents of the batch's positions, which needs no images.
+
+        Styles are not truncated: figures of generated images are of what was trained (Karras et al. 2019,
+        figure 2).
+        """
+        return {"image": self.generator(nets, truncation=1.0).at(batch).float().clamp(-1, 1)}
 
     def generator(
         self, nets: Mapping[str, nn.Module], *, level: int | None = None, truncation: float | None = None
@@ -166,9 +174,13 @@ class Gan(Task):
         generator.track(batch.latents("mean", self.config.task["latents"]), keep=0.0)  # type: ignore[operator]
 
     def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-        latents = Batch.of_positions(torch.arange(SHOWN), self.config.seed).prepare(batch.device)
-        made = self.make(nets, latents, "shown", clock).clamp(-1, 1)
-        return {"generated": made, "batch": self.real(batch, clock)[:SHOWN]}
+        """Return images of the first positions, as many at each level, and real ones as they are judged."""
+        count = min(SHOWN, max(FEWEST, PIXELS // self.config.data.size**2))
+        latents = Batch.of_positions(torch.arange(count), self.config.seed).prepare(batch.device)
+        return {
+            "generated": self.predict(nets, latents)["image"],
+            "batch": self.real(batch, clock)[:count],
+        }
 
 
 class Images(Generator):

@@ -9,6 +9,11 @@ from hpc.config.plan import Stage
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
 from hpc.config.types import shown
+from models import costs
+
+# What the slopes of the judge keep for the second backward pass, relative to one look at images
+SLOPES = {"dcgan": 2.0, "progan": 1.5, "stylegan": 1.6}
+CORE = 2e10  # multiplications a second that a CPU core of 2.5 GHz with AVX-512 does in convolutions
 
 players = ("G", "D")
 roles = dict.fromkeys(("train", "val", "eval"), ())
@@ -19,6 +24,7 @@ BASE = 4  # pixels of level 0
 LARGEST = {"dcgan": 256, "progan": 1024, "stylegan": 1024}  # pixels
 SMALLEST = {"dcgan": 16, "progan": 4, "stylegan": 4}
 GROWS = ("progan", "stylegan")
+WGAN = "wgan"  # a loss, and the penalty that bounds its slopes
 
 KEYS = {
     "network": Rule("which pair of networks", one_of=tuple(LARGEST)),
@@ -37,7 +43,7 @@ KEYS = {
     "group": Rule("progan, stylegan: images whose differences the judge is shown", least=1),
     "mixing": Rule("stylegan: share of the images with styles of two latents", least=0, most=1),
     "truncation": Rule(
-        "stylegan: of what is shown and judged; 1: as trained, 0: the mean face", least=0, most=1
+        "stylegan: of what `rostro generate` makes; 1: as trained, 0: the mean face", least=0, most=1
     ),
     "start": Rule("progan, stylegan: pixels of the first level; data.size is that of the last", least=4),
     "stable": Rule("images of each level, once it has come in", least=1),
@@ -88,6 +94,7 @@ def stages(config: Config) -> list[Stage]:
             )
         )
         clock += -(-(fade + keys["stable"]) // batch) * batch
+    _check_images(config, grown)
     return grown
 
 
@@ -96,10 +103,44 @@ def unit(config: Config) -> int:
     return config.task["group"] if config.task["network"] in GROWS else 1
 
 
+def networks(config: Config) -> tuple[costs.Cost, costs.Cost]:
+    """Return the costs of generator and judge of images of `data.size` pixels."""
+    keys, size = config.task, config.data.size
+    if keys["network"] == "dcgan":
+        return costs.dcgan_generator(size, keys["width"], keys["latents"]), costs.dcgan_judge(
+            size, keys["width"]
+        )
+    level, styled = level_of(size), keys["network"] == "stylegan"
+    generator = costs.stylegan_generator if styled else costs.progan_generator
+    judge = costs.growing_judge(level, keys["width"], blur=styled)
+    return generator(level, keys["width"], keys["latents"]), judge
+
+
+def counts(config: Config) -> tuple[int, float]:
+    """Return the parameters of both networks and the fp32 bytes that one image keeps for backward.
+
+    Of the phases the largest counts: an image is made and judged, or judged beside a made one.
+    """
+    made, judged = networks(config)
+    looks = 2.0 + (SLOPES[config.task["network"]] if config.task["penalty"] == WGAN else 0.0)
+    kept = max(made.kept + judged.kept, looks * judged.kept)
+    return made.parameters + judged.parameters, 4.0 * kept
+
+
+def core_rate(config: Config) -> float:
+    """Return the images a second that one CPU core trains."""
+    (made, judged), keys = networks(config), config.task
+    # Forward, and twice that backward; half of it where gradients only pass through.
+    work = 3 * made.work + 2 * judged.work + made.work + 6 * judged.work
+    if keys["penalty"] != "none":
+        work += 6 * judged.work / (keys["lazy"] if keys["penalty"] == "r1" else 1)
+    return CORE / work
+
+
 def check(config: Config, sets: Mapping[str, Any]) -> None:
     """Raise UserError for a loss without its penalty, and for sets of smaller images."""
     keys, size = config.task, config.data.size
-    if keys["loss"] == "wgan" and keys["penalty"] != "wgan":
+    if keys["loss"] == WGAN and keys["penalty"] != WGAN:
         raise UserError(
             f"task.penalty={keys['penalty']}: task.loss=wgan needs a bound on slopes: use task.penalty=wgan"
         )
@@ -130,6 +171,22 @@ def _check_levels(config: Config) -> None:
                 f"task.{key}={shown(keys[key])} has {len(keys[key])} of the {levels} levels from {start} to "
                 f"{size} pixels: give one for each"
             )
+
+
+def _check_images(config: Config, grown: list[Stage]) -> None:
+    """Refuse a run that ends before its last level has come in."""
+    last = grown[-1]
+    least = last.clock + max(last.fade, last.batch)
+    if least <= config.images:
+        return
+    each = config.images // (2 * len(grown))
+    remedy = f"images={least:_} or more"
+    if each >= max(stage.batch for stage in grown):
+        remedy += f", or shorter levels, such as task.stable={each:_} task.fade={each:_}"
+    raise UserError(
+        f"images={config.images:_} ends before the level of {last.size} pixels is there, at {least:_}: use "
+        f"{remedy}"
+    )
 
 
 def _is_power(number: int) -> bool:

@@ -1,4 +1,4 @@
-"""Compare two runs: the files of their last checkpoints, their TensorBoard series, their metrics."""
+"""Compare two runs: the files of their last checkpoints, their series, their metrics, kept images."""
 
 import json
 from pathlib import Path
@@ -30,6 +30,11 @@ def records(run: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("group") != WALL_CLOCK]
 
 
+def samples(run: Path) -> dict[str, bytes]:
+    """Return the grids of images that a run has kept, by their place in it."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in (run / "samples").glob("*/*.png")}
+
+
 def differences(one: Path, other: Path) -> list[str]:
     """Return what differs between two finished runs, in words (empty = equal bit for bit)."""
     wrong = []
@@ -45,6 +50,8 @@ def differences(one: Path, other: Path) -> list[str]:
         wrong += _curve(tag, curves[0].get(tag, []), curves[1].get(tag, []))
     if records(one) != records(other):
         wrong.append("metrics.jsonl differs")
+    shown = [samples(one), samples(other)]
+    wrong += [f"{name} differs" for name in sorted(dict(shown[0].items() ^ shown[1].items()))]
     return wrong
 
 

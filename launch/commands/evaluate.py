@@ -41,6 +41,15 @@ with the gap between groups, beside baselines. A word may be meant for one evalu
 
 {option_lines(of_keys(evaluators.CLASSES))}
 
+generated (task=dcgan and others that make images): Frechet distance, KID, precision and recall of features,
+and the nearest training images beside samples.
+
+{option_lines(of_keys(evaluators.GENERATED))}
+
+cycles (task=cyclegan): L1 of images that went there and back, and what identity a translated face keeps.
+
+{option_lines(of_keys(evaluators.CYCLES))}
+
 example: rostro evaluate runs/faces
          rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip
          rostro evaluate runs/gender gate.max_gap=0.1

@@ -19,7 +19,7 @@ from hpc.runs.run_dir import RunDir
 from launch.options import key_value
 from launch.options.option import Option, option_lines
 from launch.start import data as plan
-from launch.start import set_digests
+from launch.start import set_digests, weights
 from launch.start.create import on_cluster, refuse_unused
 from launch.start.undo import OldRun
 
@@ -76,6 +76,7 @@ def main(argv: list[str]) -> int:
     refuse_unused(config, words)
     check(config, examples)
     config = plan.locate_data(config, siblings=list(set_digests.recorded(run)) or ("eval",))
+    config = weights.with_helpers(config)
     plan.check_data(config)
     set_digests.check_digests(run, config)
     if not again and (why := restart.gone(run)):

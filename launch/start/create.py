@@ -50,7 +50,7 @@ def resolve(
     config = config if job else on_cluster(config)  # a job has its cluster
     refuse_unused(config, words)
     check(config, examples)
-    config = weights.located(data.locate_data(config))
+    config = weights.with_helpers(weights.located(data.locate_data(config)))
     data.check_place(config)
     if config.cluster.name == "slurm":
         slurm.preflight(config)

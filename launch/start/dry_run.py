@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
 from launch.start import forecast, table
 from launch.start.plan import RunPlan
@@ -17,18 +16,23 @@ def show(plan: RunPlan) -> int:
     if line := forecast.warning(plan.config, forecast.rate(plan)):
         print(f"warning: {line}", file=sys.stderr)
     if plan.config.cluster.name == "slurm":
-        _show_job(plan.config)
+        _show_job(plan)
     return 0
 
 
-def _show_job(config: Config) -> None:
+def _show_job(plan: RunPlan) -> None:
     """Print the sbatch text, and how many allocations the run will need if its rate is known."""
+    config = plan.config
     from launch.start import slurm
 
     run = RunDir(Path(config.runs) / (config.name or f"{config.task['name']}-<date>-<time>"))
     status = run.status()
     rate, left = float(status.get("rate") or 0.0), config.images - int(status.get("clock") or 0)
-    if rate:
+    of_plan = forecast.rate(plan)
+    if len(plan.sizes.stages) > 1 and of_plan:  # the last rate of a run is that of its level
+        count = slurm.allocations(config, config.images, of_plan.images_per_s)
+        print(f"allocations  {count} of {config.hours:g} hours, {of_plan.source}")
+    elif rate:
         count = slurm.allocations(config, left, rate)
         print(f"allocations  {count} of {config.hours:g} hours, at {rate:,.0f} images/s as this run did")
     else:

@@ -2,17 +2,22 @@
 
 import dataclasses
 import os
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_shards.errors import UserError
+from data_shards.files import parse_json, read_bytes
+from hpc.config.plan import Stage, plan_of
 from hpc.config.schema import Config
-from hpc.config.stages import lengths
+from hpc.config.stages import lengths, stage_at
 from hpc.runs.run_dir import list_runs
 from launch.start.plan import RunPlan
 from launch.terminal import duration
 
 DAY = 86_400  # seconds; a longer run is worth a warning
+LINES = 1 << 32  # bytes of a file of metrics
 LOOKED_AT = 50  # of the newest runs
 NETWORK = ("name", "trunk", "backbone", "width")  # keys of the task
 ALIKE = ("procs", "nodes", "gpus", "precision")
@@ -26,17 +31,38 @@ class Rate(NamedTuple):
 
 
 def rate(plan: RunPlan) -> Rate | None:
-    """Return the rate to expect (None = unknown)."""
-    return _measured(plan.config) or _typical(plan)
+    """Return the rate to expect of the whole run (None = unknown)."""
+    if len(plan.sizes.stages) == 1:
+        return _measured(plan.config) or _typical(plan, plan.sizes.stages[0])
+    found = [each for each in stage_rates(plan) if each]
+    if len(found) < len(plan.sizes.stages):
+        return None  # the largest level, which takes the most time, is not known
+    spans = lengths(plan.sizes.stages, plan.config.images)
+    seconds = sum(span / each.images_per_s for span, each in zip(spans, found, strict=True))
+    return Rate(plan.config.images / seconds, found[-1].source)
+
+
+def stage_rates(plan: RunPlan) -> list[Rate | None]:
+    """Return the rate to expect of each stage: as a run like this one had it there, or typical."""
+    found = _measured_stages(plan)
+    return [found.get((stage.size, stage.batch)) or _typical(plan, stage) for stage in plan.sizes.stages]
 
 
 def text(config: Config, rate: Rate | None) -> str:
     """Return the plan's line on the time that the run takes."""
     if rate is None:
         return "unknown: no run like it has been measured here"
-    images_per_s, source = rate
-    shown = f"{images_per_s:,.0f}" if images_per_s >= 10 else f"{images_per_s:.2g}"
-    return f"about {duration(config.images / images_per_s)} at {shown} images/s, {source}"
+    return f"about {duration(config.images / rate.images_per_s)} at {shown(rate)} images/s, {rate.source}"
+
+
+def shown(rate: Rate) -> str:
+    """Return the number of a rate."""
+    return f"{rate.images_per_s:,.0f}" if rate.images_per_s >= 10 else f"{rate.images_per_s:.2g}"
+
+
+def useful_seconds(config: Config) -> float:
+    """Return how long an allocation of `hours` trains; the warning time is lost."""
+    return max(60.0, config.hours * 3600 - config.cluster.warning)
 
 
 def warning(config: Config, rate: Rate | None) -> str:
@@ -62,14 +88,44 @@ def _measured(config: Config) -> Rate | None:
     return None
 
 
+def _measured_stages(plan: RunPlan) -> dict[tuple[int, int], Rate]:
+    """Return the median rates of the log lines of like runs, by the size and the batch of their stages."""
+    found: dict[tuple[int, int], Rate] = {}
+    for run in reversed(list_runs(Path(plan.config.runs))[-LOOKED_AT:]):
+        try:
+            other = run.config()
+            if _speed_keys(other) != _speed_keys(plan.config):
+                continue
+            stages = plan_of(other.task).stages(other)
+            for place, rates in _logged(run.metrics_file, stages).items():
+                found.setdefault(place, Rate(statistics.median(rates), f"as run {run.name} did"))
+        except (UserError, ValueError, TypeError, KeyError):  # a damaged run is skipped
+            continue
+    return found
+
+
+def _logged(path: Path, stages: Sequence[Stage]) -> dict[tuple[int, int], list[float]]:
+    """Return the rates in a file of metrics by size and batch; the first line of a stage begins before it."""
+    found: dict[tuple[int, int], list[float]] = {}
+    before = 0
+    for line in read_bytes(path, limit=LINES).splitlines():
+        point = parse_json(line, {"clock": int, "images_per_s?": float}, what=str(path))
+        if "images_per_s" not in point:
+            continue
+        if (stage := stage_at(stages, before)) is stage_at(stages, point["clock"] - 1):
+            found.setdefault((stage.size, stage.batch), []).append(point["images_per_s"])
+        before = point["clock"]
+    return found
+
+
 def _speed_keys(config: Config) -> list[Any]:
     common = [getattr(config, key) for key in ALIKE]
     network = [config.task.get(key) for key in NETWORK]
     return [*common, *network, config.data.size, config.cluster.name]
 
 
-def _typical(plan: RunPlan) -> Rate | None:
-    """Return the rate by the cores of the ranks; None for GPUs, whose rates differ too much."""
+def _typical(plan: RunPlan, stage: Stage) -> Rate | None:
+    """Return the rate of a stage by the cores of the ranks; None for GPUs, whose rates differ too much."""
     config, core_rate = plan.config, plan.stated.core_rate
     if core_rate is None or config.gpus or _has_gpu(config):
         return None
@@ -78,12 +134,8 @@ def _typical(plan: RunPlan) -> Rate | None:
     else:
         usable = len(os.sched_getaffinity(0))
         cores = usable if config.procs == 1 else min(usable, config.procs)
-    stages = plan.sizes.stages
-    seconds = 0.0  # of one core for the whole run
-    for stage, images in zip(stages, lengths(stages, config.images), strict=True):
-        sized = dataclasses.replace(config, data=dataclasses.replace(config.data, size=stage.size))
-        seconds += images / core_rate(sized)
-    return Rate(cores * config.images / seconds, f"typical of {cores} CPU core{'s' * (cores > 1)}")
+    sized = dataclasses.replace(config, data=dataclasses.replace(config.data, size=stage.size))
+    return Rate(cores * core_rate(sized), f"typical of {cores} CPU core{'s' * (cores > 1)}")
 
 
 def _has_gpu(config: Config) -> bool:

@@ -22,6 +22,7 @@ from hpc.runs.ownership import SUBMITTING
 from hpc.runs.requeue import REQUEUE_CODE
 from hpc.runs.run_dir import RunDir
 from launch import job
+from launch.start import forecast
 from launch.start.shell import Variable, Word, joined, module_lines, quoted
 
 # Minutes: rounding an hour of four digits must not exceed the partition's limit by a minute.
@@ -187,8 +188,7 @@ def sbatch_text(run: RunDir, config: Config) -> str:
 
 def allocations(config: Config, images_left: int, rate: float) -> int:
     """Return how many allocations of `hours` the images need at `rate` images/s; the warning time is lost."""
-    useful = max(60.0, config.hours * 3600 - config.cluster.warning)
-    return max(1, math.ceil(images_left / rate / useful))
+    return max(1, math.ceil(images_left / rate / forecast.useful_seconds(config)))
 
 
 def submit(run: RunDir, config: Config) -> str:

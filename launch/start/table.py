@@ -6,27 +6,29 @@ from typing import Any
 
 from hpc.config import data_order, held_out
 from hpc.config.optimizers import OPTIMIZERS
-from hpc.config.plan import plan_of
+from hpc.config.plan import Stage, plan_of
 from hpc.config.players import describe, ema_of, optim_of
 from hpc.config.schema import Config, Ema, Optim
 from hpc.config.sizes import Sizes, micro_batches
 from hpc.config.types import flatten, shown
-from launch.start import forecast
+from launch.start import forecast, levels
 from launch.start.data import folders_of
 from launch.start.plan import RunPlan
 from launch.terminal import print_facts
 
 
-def memory(plan: RunPlan) -> dict[str, float]:
-    """Estimate the bytes of one rank by their use, from the plan's counts; {} if it states none."""
+def memory(plan: RunPlan, stages: Sequence[Stage] = ()) -> dict[str, float]:
+    """Estimate the bytes of one rank by their use, from the plan's counts; {} if it states none.
+
+    stages: the largest of them counts (empty = all of the run)
+    """
     config, counts = plan.config, plan.stated.counts
     if counts is None:
         return {}
-    parameters, activations = 0, 0.0
-    for stage in plan.sizes.stages:
+    parameters, activations = counts(config)[0], 0.0
+    for stage in stages or plan.sizes.stages:
         sized = dataclasses.replace(config, data=dataclasses.replace(config.data, size=stage.size))
-        parameters, image = counts(sized)
-        activations = max(activations, image * micro_batches(config, stage)[0])
+        activations = max(activations, counts(sized)[1] * micro_batches(config, stage)[0])
     half = 0.5 if config.precision == "bf16" else 1.0
     world, copy = config.procs * config.nodes, 4.0 * parameters
     moments = max(len(OPTIMIZERS[o.name].moments_with(o.momentum)) for o, _ in _settings(config).values())
@@ -52,14 +54,6 @@ def _optimizer_rows(config: Config) -> list[tuple[str, str]]:
     return [(f"player {name}", describe(*settings)) for name, settings in _settings(config).items()]
 
 
-def micro_text(micro: Sequence[int]) -> str:
-    """Return the micro batches as `2 x 16 + 8` or `40 x 16`."""
-    first, last, count = micro[0], micro[-1], len(micro)
-    if count == 1:
-        return str(first)
-    return f"{count} x {first}" if first == last else f"{count - 1} x {first} + {last}"
-
-
 def _weights_rows(config: Config) -> list[tuple[str, str]]:
     """Return with whose weights the run begins, where it is another one's."""
     init = config.init
@@ -75,19 +69,13 @@ def _keys_text(task: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={shown(value)}" for key, value in flatten(task).items() if key != "name")
 
 
-def _batch_rows(config: Config, sizes: Sizes) -> list[tuple[str, str]]:
-    """Return how the batches are cut: one row, or one for each of several stages."""
-    lines = []
-    for stage in sizes.stages:
-        cut = micro_text(micro_batches(config, stage))
-        text = f"{stage.batch} = {sizes.world} x {stage.batch // sizes.world}; micro batches of a rank: {cut}"
-        if len(sizes.stages) == 1:
-            return [("batch", text)]
-        fade = f", which fades in over {stage.fade:,} images" if stage.fade else ""
-        reset = "; moments are reset" if stage.reset_moments else ""
-        text += f"; {stage.size} x {stage.size}, level {stage.level}{fade}{reset}"
-        lines.append((f"from {stage.clock:,}", text))
-    return lines
+def _batch_row(config: Config, sizes: Sizes) -> tuple[str, str]:
+    """Return how a batch is cut; of several stages there is a table."""
+    first, *more = sizes.stages
+    if more:
+        return "levels", f"{len(sizes.stages)}, from {first.size} to {more[-1].size} pixels: the table below"
+    cut = levels.micro_text(micro_batches(config, first))
+    return "batch", f"{first.batch} = {sizes.world} x {sizes.share}; micro batches of a rank: {cut}"
 
 
 def _people(shards: Any) -> str:
@@ -117,7 +105,7 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
     lines = [
         ("task", _keys_text(config.task)),
         ("ranks", f"{sizes.world} ({config.nodes} x {config.procs}), engine {config.engine.name}"),
-        *_batch_rows(config, sizes),
+        _batch_row(config, sizes),
         ("run", f"{config.images:,} images = {sizes.updates:,} updates{epochs}"),
         ("time", forecast.text(config, forecast.rate(plan))),
         ("saves", f"{sizes.saves:,} checkpoints, every {config.save.every:,} images"),
@@ -145,5 +133,9 @@ def rows(plan: RunPlan) -> list[tuple[str, str]]:
 
 
 def show(plan: RunPlan) -> None:
-    """Print the plan."""
+    """Print the plan, and the table of its stages where there are several."""
     print_facts(rows(plan))
+    if len(plan.sizes.stages) == 1:
+        return
+    known = [sum(memory(plan, [stage]).values()) for stage in plan.sizes.stages]
+    print("\n".join(["", *levels.lines(plan, known if any(known) else []), *levels.notes(plan)]))

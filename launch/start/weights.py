@@ -1,6 +1,8 @@
-"""The run with whose weights another one begins (`init.run`), at submit: is it there, and does it fit?
+"""The runs that another one needs, at submit: are they there, and do they fit?
 
-Torch is imported here, and only where `init.run` is given: a misfit is refused before the queue.
+`init.run` is the one with whose weights it begins; a task may name others, whose networks help its losses
+(`Plan.runs`). Torch is imported here, and only where `init.run` is given: a misfit is refused before the
+queue.
 """
 
 import dataclasses
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import UserError
+from hpc.config.plan import kind_of, plan_of
 from hpc.config.schema import Config
 from hpc.runs.run_dir import RunDir
 
@@ -22,6 +25,31 @@ def located(config: Config) -> Config:
     except UserError as error:
         raise UserError(f"init.run={config.init.run}: {error}") from None
     return dataclasses.replace(config, init=dataclasses.replace(config.init, run=str(run)))
+
+
+def with_helpers(config: Config) -> Config:
+    """Return the config with the absolute folders of the runs that keys of the task name.
+
+    UserError where one is not there (any more), is of another kind of job, or has no checkpoint.
+    """
+    keys = dict(config.task)
+    for key, kind in plan_of(config.task).runs.items():
+        if keys.get(key):  # an older run may not have it
+            keys[key] = str(_helper(f"task.{key}={keys[key]}", keys[key], kind, config.runs))
+    return dataclasses.replace(config, task=keys)
+
+
+def _helper(typed: str, name: str, kind: str, runs: str) -> Path:
+    try:
+        run = RunDir.open(Path(name).expanduser(), runs=runs)
+        found = run.config().task
+    except UserError as error:
+        raise UserError(f"{typed}: {error}") from None
+    if kind_of(found) != kind:
+        raise UserError(f"{typed}: is a run of task={found.get('name')}: give one of task={kind}")
+    if not any(path.name.isdigit() for path in run.checkpoints.glob("*")):
+        raise UserError(f"{typed}: has no checkpoint yet: wait for its first, or give another run")
+    return run.path
 
 
 def check(config: Config) -> None:

@@ -1,6 +1,7 @@
 """slurm/<job>.sh: one for each job, alike but for its name, and each alone starts what its yaml says."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from hpc.cluster import slurm
+from hpc.config.check import check
+from hpc.config.sizes import sizes
 from hpc.runs.run_dir import RunDir
 from launch import batch
-from launch.options.compose import task_yaml
+from launch.options.compose import composed, task_yaml
 from launch.options.conf import choices
 from launch.start import snapshot
 from tests.support.sets import pack_faces
@@ -18,6 +21,8 @@ from tests.support.sets import pack_faces
 SLURM = Path(batch.__file__).parents[1] / "slurm"
 BODIES = ("job", "sandbox")  # scripts of that folder that are not those of a job
 JOBS = choices("task")
+# Jobs that take days even on several GPUs
+SIZES = dict.fromkeys(("progan", "stylegan"), "--nodes=1 --ntasks-per-node=4 --gpus-per-node=4")
 
 
 def test_each_job_has_a_script() -> None:
@@ -27,7 +32,7 @@ def test_each_job_has_a_script() -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_the_scripts_differ_in_the_name_of_the_job_alone(job: str) -> None:
+def test_the_scripts_differ_in_name_and_size_of_the_job_alone(job: str) -> None:
     """Under sbatch a script is copied away from its folder, so that what finds the checkout is in each."""
     lines, others = ((SLURM / f"{name}.sh").read_text().splitlines() for name in (job, "siamese"))
     differing = [number for number, pair in enumerate(zip(lines, others, strict=True)) if len(set(pair)) > 1]
@@ -36,7 +41,20 @@ def test_the_scripts_differ_in_the_name_of_the_job_alone(job: str) -> None:
     assert f"data.set={task_yaml(job)['data']['set']} ".replace("lfw_train_112", "lfw") in lines[5]
     assert lines[6].endswith(f"bash slurm/{job}.sh")
     assert lines[-1] == f'exec bash "$here/slurm/job.sh" task={job} "$@"'
-    assert set(differing) <= {1, 5, 6, len(lines) - 1}
+    assert lines[2] == f"#SBATCH {SIZES.get(job, '--nodes=1 --ntasks-per-node=1')}"
+    assert set(differing) <= {1, 2, 5, 6, len(lines) - 1}
+
+
+@pytest.mark.parametrize("job", SIZES)
+def test_the_ranks_of_a_script_divide_every_batch_of_the_real_configuration(job: str) -> None:
+    """Each rank has a GPU of its own, and whole groups of images that are judged together."""
+    ranks, gpus = re.findall(r"-per-node=(\d+)", SIZES[job])
+    assert ranks == gpus
+    config = composed([f"task={job}", f"procs={ranks}", f"gpus={gpus}"])
+    check(config)
+    stages = sizes(config).stages
+    assert (stages[-1].size, len(stages)) == (1024, {"progan": 9, "stylegan": 8}[job])
+    assert all(stage.batch % (int(ranks) * config.task["group"]) == 0 for stage in stages)
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -81,6 +99,8 @@ def test_alone_it_starts_the_real_configuration(
         monkeypatch.delenv(name)
     shards = packed(job)
     given = {"SLURM_JOB_ID": "7", "ROSTRO_BINDING": str(tmp_path / "bound"), "ROSTRO_SHARDS": str(shards)}
+    ranks, gpus = re.findall(r"-per-node=(\d+)", SIZES[job]) if job in SIZES else ("1", "0")
+    given |= {"SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS_PER_NODE": ranks, "SLURM_GPUS_ON_NODE": gpus}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(slurm, "ask", lambda *words, timeout=0.0: None)
@@ -91,5 +111,6 @@ def test_alone_it_starts_the_real_configuration(
     assert config.data.train == str(shards / yaml["data"]["set"] / "train")
     assert config.data.eval == str(shards / yaml["data"]["set"] / "eval")
     assert (config.images, config.batch) == (int(yaml["images"]), yaml["batch"])
+    assert (config.nodes, config.procs, config.gpus) == (1, int(ranks), int(gpus))
     assert config.data.size == yaml["data"]["size"]
     assert config.task == yaml["task"]

@@ -62,12 +62,15 @@ def test_the_plan_of_a_growing_run_names_every_stage_and_player(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "engine=flat", "players.D.optim.lr=0.002", "dry_run=true"]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "from 0 32 = 1 x 32; micro batches of a rank: 32; 8 x 8, level 0" in out
-    assert (
-        "from 192 16 = 1 x 16; micro batches of a rank: 4 x 4; 32 x 32, level 2, which fades in over 64"
-        in out
-    )
+    said = capsys.readouterr().out
+    rows = [line.split() for line in said.splitlines()]
+    assert ["pixels", "images", "until", "fade", "batch", "a", "rank"] in rows
+    assert ["8", "96", "96", "32", "32"] in rows
+    assert ["32", "96", "288", "64", "16", "4", "x", "4"] in rows
+    assert ["run", "288"] in rows
+    out = " ".join(said.split())
+    assert "levels 3, from 8 to 32 pixels: the table below" in out
+    assert "the optimizers forget their moments where a level begins rates that are missing" in out
     assert "288 images = 15 updates" in out
     assert "player G adamw, lr 0.001" in out
     assert "player D adamw, lr 0.002" in out

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.cyclegan import Generator, ReflectionPad, build_discriminator
+from models.pix2pix import instance_norm
 from tests.support.counts import parameters
 from tests.support.host_reads import HostReads
 
@@ -52,6 +53,23 @@ def test_images_do_not_see_each_other():
     x = draw(3, 3, 32, 32)
     torch.testing.assert_close(net(x)[1:2], net(x[1:2]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(judge(x)[1:2], judge(x[1:2]), rtol=1e-4, atol=1e-5)
-    norms = [m for net_ in (net, judge) for m in net_.modules() if isinstance(m, nn.InstanceNorm2d)]
+    norms = [m for net_ in (net, judge) for m in net_.modules() if isinstance(m, nn.GroupNorm)]
     assert norms
-    assert all(m.weight is None and m.running_mean is None for m in norms)
+    assert all(m.weight is None and m.num_groups == m.num_channels for m in norms)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_layouts_of_memory_change_no_gradient(count):
+    """Instance norm of torch 2.13 gave others for a single image, the batch of the paper."""
+    torch.manual_seed(0)
+    x, weights = draw(2 * count, 3, 24, 24).chunk(2)
+    net, slopes = Generator(1, width=4), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        net = net.to(memory_format=layout)
+        net.zero_grad()
+        (net(x.to(memory_format=layout)) * weights).mean().backward()
+        slopes.append([p.grad.clone() for p in net.parameters() if p.dim() > 1])
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(one.abs().max()))
+    norm = instance_norm(4)
+    torch.testing.assert_close(norm(draw(2, 4, 5, 6)), F.instance_norm(draw(2, 4, 5, 6)))

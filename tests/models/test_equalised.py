@@ -13,12 +13,12 @@ from models.equalised import (
     Dense,
     FromLatents,
     add_deviation,
-    channels_at,
     double,
     faded,
     halve,
     pixel_norm,
 )
+from models.resolution import channels_at
 from tests.support.host_reads import HostReads
 
 

@@ -73,7 +73,7 @@ def test_a_good_configuration_is_not_blamed(sites: dict[str, Cluster]) -> None:
     report = doctor(sites["good"], code=0)
     assert harmful(report) == set()
     assert report["partitions"][1] == "main* (1 nodes), preempt (1 nodes)"
-    assert report["GPU plugin"][:2] == ("ok", "gpu:2 a node: gpus=N asks for them")
+    assert report["GPU plugin"][:2] == ("ok", "gpu:4 a node: gpus=N asks for them")
     assert report["JobRequeue"][0] == report["PreemptMode"][0] == report["GraceTime"][0] == "ok"
 
 

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from data_shards.batch import Batch
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.distributed.comm import Comm
-from hpc.evaluation.base import JudgedSet, Report
+from hpc.evaluation.base import JudgedSet, Report, Request
 from hpc.evaluation.features import FeatureNetwork
 from hpc.evaluation.generated import Generated
-from hpc.evaluation.run import evaluate
+from hpc.evaluation.run import evaluate, figures, walk
+from hpc.inference.judge import evaluators_of
+from hpc.inference.predictor import load_run
+from hpc.inference.run_features import open_any
 from hpc.task import Task
 
 SIDE = 16  # pixels of what is generated
@@ -89,3 +92,14 @@ def scalars(comm: Comm, shards: str, cache: str, options: dict[str, Any]) -> dic
 def scalars_twice(comm: Comm, shards: str, cache: str) -> tuple[dict[str, float], dict[str, float]]:
     """Scalars by features that are computed, then by those that are kept."""
     return scalars(comm, shards, cache, {}), scalars(comm, shards, cache, {})
+
+
+def scalars_of_run(comm: Comm, run: str, shards: str, cache: str, typed: dict[str, Any]) -> dict[str, float]:
+    """The figures of what a run generates, as `rostro evaluate` computes them, on all ranks."""
+    os.environ["XDG_CACHE_HOME"] = cache
+    model, judged = load_run(run), ShardSet.open(Path(shards))
+    evaluators = evaluators_of(model, typed)
+    for each in evaluators.values():
+        each.assess(model, Request(judged, each.typed, open_features=open_any))
+    walk(model.task, model.nets, evaluators, JudgedSet(lambda comm: (), judged), comm, channels_last=False)
+    return figures(evaluators["generated"], comm).scalars

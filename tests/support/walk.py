@@ -59,7 +59,8 @@ JOBS = [
     Job("siamese", "people", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("face_attributes", "", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("vae", "", ("batch=24", "norm_group=4"), engine="ddp"),
-    Job("pix2pix", "", ("batch=24",), engine="ddp"),
+    Job("pix2pix", "", ("batch=24", "norm_group=4"), engine="ddp"),
+    Job("cyclegan", "", ("batch=24", "norm_group=4")),
     Job("stylegan", "", ("images=240", "batch=24", "task.batches=[24,24,24]", "norm_group=4")),
 ]
 

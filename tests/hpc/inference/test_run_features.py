@@ -66,7 +66,7 @@ def test_a_generator_is_judged_beside_the_images_of_its_training(folder, tmp_pat
     assert content["pictures_drawn"] == ["nearest.png"]
     written = json.loads((Path(content["folder"]) / "report.json").read_text())
     assert written["extractor_sha256"] == report.facts["extractor_sha256"]
-    assert "nearest images of the training set" in report.tables["nearest"].note
+    assert "images of the training set" in report.tables["nearest"].note
     training = ShardSet.open(folder / "shards" / "train")
     known = {training.member(number).removesuffix(".jpg") for number in range(len(training))}
     assert {cell for row in report.tables["nearest"].rows for cell in row[1:4]} <= known

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from torch.utils.tensorboard import summary
 
 from hpc.monitor import event_file
-from hpc.monitor.monitor import trim_lines
+from hpc.monitor.metrics_file import trim_lines
 
 
 def _points(run: Path) -> list[tuple[int, float]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch.utils.tensorboard import summary
 
 from hpc.monitor import event_file
-from hpc.monitor.monitor import trim_lines
+from hpc.monitor.metrics_file import trim_lines
 from tests.support.fuzz import HARMLESS, RECOVERED, Silent, campaign, damage
 
 CLOCK = 30  # of the checkpoint that the run resumes from

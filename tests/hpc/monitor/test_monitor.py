@@ -20,7 +20,8 @@ from data_shards.errors import UserError
 from hpc.config.schema import Config
 from hpc.evaluation.base import Report
 from hpc.monitor import console, event_file, projector
-from hpc.monitor.monitor import Monitor, trim_lines
+from hpc.monitor.metrics_file import trim_lines
+from hpc.monitor.monitor import Monitor
 
 IMAGES = 1000
 
@@ -282,7 +283,7 @@ def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     monitor.note("hello")
     _tick(monitor, 100)
     monitor.report(100, *_report(0))
-    monitor.images(100, "batch", torch.zeros(1, 3, 4, 4))
+    monitor.images(100, "batch", torch.zeros(1, 3, 4, 4), keep=True)
     monitor.histograms(100, {"w": torch.zeros(3)})
     monitor.flush()
     monitor.close()

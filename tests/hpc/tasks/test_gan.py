@@ -114,13 +114,28 @@ def test_dcgan_has_one_stage():
         ("dcgan", ["engine=ddp", "task.penalty=r1"], "use engine=flat"),
         ("progan", ["task.network=biggan"], "task.network=biggan"),
         ("stylegan", ["task.truncation=1.5"], "task.truncation"),
-        ("stylegan", ["images=160"], "is not below images=160"),
+        (
+            "stylegan",
+            ["images=160"],
+            "images=160 ends before the level of 16 pixels is there, at 192: use images=192 or more, or "
+            "shorter levels, such as task.stable=26 task.fade=26",
+        ),
+        ("progan", ["images=80"], "is there, at 192: use images=192 or more$"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_at_submit(job, words, said):
     with pytest.raises(UserError) as refused:
         check(config_of(job, *words))
     assert re.search(said, str(refused.value)), refused.value
+
+
+def test_a_short_run_is_accepted_as_the_refusal_says():
+    words = ["task=stylegan", "data.size=32", "images=20_000", "procs=4"]
+    with pytest.raises(UserError) as refused:
+        check(composed(words))
+    typed = re.findall(r"task\.\w+=[\d_]+", str(refused.value))
+    assert len(typed) == 2
+    check(composed([*words, *typed]))
 
 
 def test_sets_of_smaller_images_are_refused():

@@ -73,3 +73,10 @@ def test_the_comparison_names_what_differs(tmp_path: Path) -> None:
         "metrics.jsonl differs",
     ]
     assert differences(runs[0], runs[0]) == []
+    for run, grids in zip(runs, ({"16": b"a", "32": b"b"}, {"16": b"x"}), strict=True):
+        (run / "samples" / "generated").mkdir(parents=True)
+        for clock, data in grids.items():
+            (run / "samples" / "generated" / f"{clock}.png").write_bytes(data)
+    names = [f"samples/generated/{clock}.png differs" for clock in (16, 32)]
+    assert differences(runs[0], runs[1])[-2:] == names
+    assert differences(runs[0], runs[0]) == []

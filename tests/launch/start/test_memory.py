@@ -43,6 +43,10 @@ def assert_counted(config: Config) -> None:
     assert counts(config)[0] == sum(p.numel() for net in built.values() for p in net.parameters())
 
 
+def test_jobs_that_grow_over_days_are_counted():
+    assert {"dcgan", "progan", "stylegan"} <= set(JOBS)
+
+
 @pytest.mark.parametrize("trunk", ["googlenet", "small"])
 @pytest.mark.parametrize("loss", ["contrastive", "bce"])
 def test_parameters(trunk, loss):

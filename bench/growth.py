@@ -28,7 +28,7 @@ from hpc.train import Trainer
 from launch.options.compose import composed
 
 BAR = 0.05  # of the time
-BATCHES = {8: 64, 16: 64, 32: 32, 64: 16, 128: 8, 256: 8, 512: 4, 1024: 4}  # by pixels
+BATCHES = {8: 64, 16: 64, 32: 32, 64: 8, 128: 4, 256: 4, 512: 4, 1024: 4}  # by pixels
 LEAST = 2  # updates that are timed
 VARIANTS: dict[str, list[int]] = {"twins": TWINS, "originals": []}
 
@@ -62,7 +62,7 @@ def timed(trainer: Trainer, seconds: float) -> tuple[float, float]:
 
 def main() -> int:
     options = arguments(
-        __doc__, images=(64, "in the set"), rounds=3, seconds=(2, "of a level in each round"), width=64
+        __doc__, images=(64, "in the set"), rounds=2, seconds=(1, "of a level in each round"), width=64
     )
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

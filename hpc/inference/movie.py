@@ -1,6 +1,7 @@
 """Images one after another as a file: GIF, or a video by PyAV (the extra `video`), by the file's ending.
 
-What a run has shown at each evaluation becomes its growth: `rostro generate movie=`.
+What a run has kept at each evaluation (`hpc/monitor/sample_files.py`) becomes its growth: `rostro generate
+movie=`.
 """
 
 import importlib.util
@@ -15,9 +16,9 @@ from PIL import Image
 
 from data_shards.errors import UserError
 from data_shards.files import write_bytes
+from hpc.monitor.sample_files import FOLDER
 
 ENDINGS = (".gif", ".mp4")
-SAMPLES = "samples"  # folder of a run: the grids of a name are <name>/<clock>.png
 SHOWN = "generated"  # the name of images from latents that stay the same
 LEAST = 256  # pixels of a side of a video: smaller images are enlarged, since it halves the colours
 QUALITY = {"libx264": {"crf": "16"}, "mpeg4": {"qmin": "2", "qmax": "3"}}  # encoders, the best one first
@@ -40,7 +41,7 @@ def write_movie(path: Path, frames: Iterable[np.ndarray], *, rate: int) -> None:
 
 def saved_grids(run: Path, name: str = SHOWN) -> list[Path]:
     """Return the grids that a run has saved of a name, in the order of their clocks. UserError for none."""
-    folder = run / SAMPLES / name
+    folder = run / FOLDER / name
     found = [path for path in sorted(folder.glob("*.png")) if path.stem.isdigit()]
     if not found:
         known = ", ".join(sorted(path.name for path in folder.parent.glob("*") if path.is_dir()))

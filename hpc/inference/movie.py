@@ -7,8 +7,8 @@ movie=`.
 import importlib.util
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,12 +16,12 @@ from PIL import Image
 
 from data_shards.errors import UserError
 from data_shards.files import write_bytes
+from hpc.inference.video_stream import add_stream
 from hpc.monitor.sample_files import FOLDER
 
 ENDINGS = (".gif", ".mp4")
 SHOWN = "generated"  # the name of images from latents that stay the same
 LEAST = 256  # pixels of a side of a video: smaller images are enlarged, since it halves the colours
-QUALITY = {"libx264": {"crf": "16"}, "mpeg4": {"qmin": "2", "qmax": "3"}}  # encoders, the best one first
 LARGEST = 1 << 29  # pixels of a saved image, and of a GIF's images together
 MOST = 10_000  # of these
 
@@ -98,19 +98,16 @@ def _gif(frames: Iterable[np.ndarray], rate: int) -> bytes:
 
 
 def _video(frames: Iterable[np.ndarray], rate: int) -> bytes:
-    """Return an MP4 of H.264, or of MPEG-4 where PyAV has no encoder for that."""
+    """Return an MP4."""
     import av
 
-    name = next(name for name in QUALITY if name in av.codecs_available)
-    buffer = io.BytesIO()
+    buffer, stream = io.BytesIO(), None
     with av.open(buffer, "w", format="mp4") as video:
-        stream: Any = video.add_stream(name, rate=rate, options=QUALITY[name])
-        for number, frame in enumerate(frames):
-            image = _even(frame)
-            if not number:
-                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
+        for image in map(_even, frames):
+            stream = stream or add_stream(video, image.shape[1], image.shape[0], Fraction(rate))
             video.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        video.mux(stream.encode())
+        if stream:
+            video.mux(stream.encode())
     return buffer.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy as np
 
 from data_shards.images.pixels import reason
 from data_shards.sources.video_frames import decoded, length_and_rate
+from hpc.inference.video_stream import add_stream
 
 MOVING = (".mp4", ".mov", ".mkv")  # that are written; other videos become the first of them
 BLOCK = 8  # frames at a time
-ENCODERS = {"libx264": {"crf": "16"}, "mpeg4": {"qmin": "2", "qmax": "3"}}  # with options, the best one first
 
 
 class FrameBlocks:
@@ -64,7 +63,7 @@ def write_video(
             stream = None
             for block in progress(f"translating {source.name}", FrameBlocks(source, total)):
                 made = make(block)
-                stream = stream or _stream(video, made.shape[2], made.shape[1], rate)
+                stream = stream or add_stream(video, made.shape[2], made.shape[1], rate)
                 for frame in made:
                     video.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             if stream is None:
@@ -75,15 +74,3 @@ def write_video(
         raise OSError(reason(error)) from None
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _stream(video: Any, width: int, height: int, rate: Fraction) -> Any:
-    """Add a stream of H.264, or of MPEG-4 where PyAV has no encoder for that."""
-    import av
-
-    name = next(name for name in ENCODERS if name in av.codecs_available)
-    stream = video.add_stream(name, rate=rate, options=ENCODERS[name])
-    odd = width % 2 or height % 2  # H.264 halves its colours on even sides only
-    stream.width, stream.height = width, height
-    stream.pix_fmt = "yuv444p" if odd and name == "libx264" else "yuv420p"
-    return stream

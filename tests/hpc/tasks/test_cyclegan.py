@@ -2,6 +2,7 @@
 
 import functools
 import re
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -180,6 +181,18 @@ def test_what_cannot_be_trained_is_refused_at_submit(words, said):
     assert "\n" not in str(refused.value)
 
 
+def test_sets_of_smaller_images_are_refused():
+    config = config_of("data.size=256")
+    shards = MagicMock(folder="shards/x", width=np.array([112, 128]), height=np.array([128, 112]))
+    shards.__len__.return_value = 2
+    said = "data.train=shards/x holds images of 112 pixels: use data.size=64 or less"
+    with pytest.raises(UserError, match=said):
+        plan_of(config.task).check(config, {"train": shards})
+    shards.width = np.array([11, 128])
+    with pytest.raises(UserError, match="images of 11 pixels: pack larger ones"):
+        plan_of(config.task).check(config_of("data.size=24"), {"train": shards})
+
+
 def test_what_is_translated_shown_and_written():
     task, nets = job_of()
     batch = whole(6)
@@ -217,4 +230,5 @@ def test_only_with_features_a_training_judges_translations():
     task, _ = job_of("task.features=lite0")
     assert (list(task.evaluators), list(task.later)) == (["cycles", "ab", "ba"], [])
     assert task.metric[0].split("/")[0] in task.evaluators
+    assert [task.evaluators[way]().block for way in ("ab", "ba")] == [task.config.eval.batch] * 2
     assert plan_of(task.config.task).runs == {"identity_run": "siamese"}

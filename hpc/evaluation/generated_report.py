@@ -12,6 +12,7 @@ from data_shards.errors import UserError
 from data_shards.loading.loader import EvalLoader
 from data_shards.sampling.view import View
 from hpc.evaluation.base import Report, Table, check_finite
+from hpc.evaluation.feature_words import distance_name
 from hpc.evaluation.features import FeatureNetwork
 from hpc.metrics import generated as metrics
 from hpc.plots.heat import Cell, draw_sheet, enlarged
@@ -41,7 +42,7 @@ class Judged:
 def compose(judged: Judged) -> Report:
     """Compute all figures. UserError where images are too few or not finite."""
     check_finite("image", judged.features)
-    name = "fid" if judged.extractor.is_inception else "frechet"
+    name = distance_name(judged.extractor.name)
     report = Report()
     rows: list[list[Any]] = []
     if (real := judged.real.get("real")) is not None:

@@ -3,6 +3,7 @@
 It helps the losses of other runs, which never train it: `Task.frozen`. For figures, see `run_features.py`.
 """
 
+import functools
 from pathlib import Path
 
 import torch
@@ -62,11 +63,14 @@ def resized(images: Tensor, side: int) -> Tensor:
     height, width = images.shape[-2:]
     if (height, width) == (side, side):
         return images
-    rows, columns = (_weights(length, side).to(images) for length in (height, width))
+    rows, columns = (_weights(length, side, images.device, images.dtype) for length in (height, width))
     return rows @ images @ columns.mT
 
 
-def _weights(length: int, side: int) -> Tensor:
+@functools.lru_cache(maxsize=64)  # an update asks for them again and again, and a copy makes the host wait
+def _weights(length: int, side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the share of each of `length` pixels in each of `side` ones: [side, length]."""
-    unit = torch.eye(length)[None, None]
-    return F.interpolate(unit, (side, length), mode="bilinear", antialias=True)[0, 0]
+    with torch.inference_mode(False), torch.no_grad():  # a training may be the next to ask
+        unit = torch.eye(length)[None, None]
+        shares = F.interpolate(unit, (side, length), mode="bilinear", antialias=True)[0, 0]
+        return shares.to(device, dtype)

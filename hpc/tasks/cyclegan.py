@@ -17,6 +17,7 @@ from data_shards.batch import IMAGE, PAIR
 from data_shards.errors import UserError
 from hpc.data import views
 from hpc.evaluation.cycles import Cycles
+from hpc.evaluation.feature_words import distance_name
 from hpc.evaluation.translated import Translated
 from hpc.inference.embedder import embedder_of
 from hpc.losses import adversarial as losses
@@ -37,19 +38,23 @@ class CycleGan(Task):
     alone would choose a network that changes nothing.
     """
 
-    metric = ("ab/frechet", "min")
     kept_images = tuple(WAYS)
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         keys = config.task
+        self.metric = (f"ab/{distance_name(keys['features'])}", "min")
         domains = held_out_domains(config.data)
         person = PERSON if keys["identity_run"] else ""
         cycles = {"cycles": lambda: Cycles(domains=domains, ways=WAYS, identity=person)}
         view = views.evaluation(config, config.data.size)
 
         def translated(way: str) -> Translated:
-            options = {"features": keys["features"], "side": min(64, config.data.size)}
+            options = {
+                "features": keys["features"],
+                "side": min(64, config.data.size),
+                "block": config.eval.batch,
+            }
             return Translated(way, pair=WAYS[way], domains=domains, view=view, **options)
 
         both = {"ab": lambda: translated("ab"), "ba": lambda: translated("ba")}

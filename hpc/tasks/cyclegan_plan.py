@@ -8,6 +8,8 @@ from data_shards.shard_format.schema import Field
 from hpc.config.data_order import WHOLE
 from hpc.config.rules import Rule
 from hpc.config.schema import Config, Data
+from hpc.evaluation.feature_words import check_training
+from hpc.tasks.gan_plan import check_pixels
 
 players = ("G", "D")
 roles = dict.fromkeys(("train", "a", "b", "val", "eval"), ())
@@ -46,7 +48,7 @@ def held_out_domains(data: Data) -> dict[str, str]:
 
 
 def check(config: Config, sets: Mapping[str, Any]) -> None:
-    """Raise UserError for sizes that the networks cannot take, and for held-out sets without the domains."""
+    """Raise UserError for sizes, images and features of no use, and held-out sets without the domains."""
     keys, data = config.task, config.data
     if data.halves:
         raise UserError(
@@ -69,6 +71,9 @@ def check(config: Config, sets: Mapping[str, Any]) -> None:
             f"task.features={keys['features']}: the held-out sets hold A alone where data.train_b is given: "
             "pack both domains into one set by source=unpaired, or leave task.features out"
         )
+    check_training(config)
+    for split, shards in sets.items():
+        check_pixels(f"data.{split}={shards.folder}", data.size, shards, least=SMALLEST)
     for split in ("val", "eval"):
         if split in sets:
             _check_domains(sets[split], data)

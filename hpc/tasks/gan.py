@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.errors import UserError
+from hpc.evaluation.feature_words import distance_name
 from hpc.evaluation.generated import Generated
 from hpc.losses import adversarial as losses
 from hpc.task import Batch, Generator, Phase, Task
@@ -25,13 +26,13 @@ PIXELS = 1 << 23  # of the whole grid, where the last level is reached
 class Gan(Task):
     """A generator G and a judge D, alternately: `make` and `judge`, and lazily the slopes of the judge."""
 
-    metric = ("generated/frechet", "min")
     takes = ("latents",)
     kept_images = ("generated",)
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         keys = config.task
+        self.metric = (f"generated/{distance_name(keys['features'])}", "min")
         self.losses = losses.LOSSES[keys["loss"]]
         judged = {
             "generated": lambda: Generated(

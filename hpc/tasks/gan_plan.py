@@ -9,6 +9,7 @@ from hpc.config.plan import Stage
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
 from hpc.config.types import shown
+from hpc.evaluation.feature_words import check_training
 from models import costs
 
 # What the slopes of the judge keep for the second backward pass, relative to one look at images
@@ -138,14 +139,15 @@ def core_rate(config: Config) -> float:
 
 
 def check(config: Config, sets: Mapping[str, Any]) -> None:
-    """Raise UserError for a loss without its penalty, and for sets of smaller images."""
+    """Raise UserError for a loss without its penalty, features of no use, and sets of smaller images."""
     keys, size = config.task, config.data.size
     if keys["loss"] == WGAN and keys["penalty"] != WGAN:
         raise UserError(
             f"task.penalty={keys['penalty']}: task.loss=wgan needs a bound on slopes: use task.penalty=wgan"
         )
+    check_training(config)
     for split, shards in sets.items():
-        check_pixels(f"data.{split}={shards.folder}", size, shards)
+        check_pixels(f"data.{split}={shards.folder}", size, shards, least=SMALLEST[keys["network"]])
 
 
 def _check_levels(config: Config) -> None:
@@ -193,11 +195,12 @@ def _is_power(number: int) -> bool:
     return number > 0 and number & (number - 1) == 0
 
 
-def check_pixels(place: str, size: int, shards: Any) -> None:
-    """Refuse images that would only be enlarged: what is learnt is the blur."""
+def check_pixels(place: str, size: int, shards: Any, *, least: int = BASE) -> None:
+    """Refuse images that would only be enlarged: what is learnt is the blur. least: pixels of the task."""
     sides = [min(int(shards.width.min()), int(shards.height.min()))] if len(shards) else []
     if sides and sides[0] * 2 < size:
+        smaller = 1 << (sides[0].bit_length() - 1)
+        remedy = f"use data.size={smaller} or less, or " if smaller >= least else ""
         raise UserError(
-            f"data.size={size}: {place} holds images of {sides[0]} pixels: use data.size="
-            f"{1 << (sides[0].bit_length() - 1)} or less, or pack larger ones"
+            f"data.size={size}: {place} holds images of {sides[0]} pixels: {remedy}pack larger ones"
         )

@@ -8,6 +8,7 @@ from hpc.config.plan import Stage
 from hpc.config.rules import Rule
 from hpc.config.schema import Config
 from hpc.config.sizes import micro_batches
+from hpc.evaluation.feature_words import check_training
 from hpc.tasks.gan_plan import check_pixels
 from models.resolution import level_of
 
@@ -31,11 +32,12 @@ KEYS = {
 
 
 def check(config: Config, sets: Mapping[str, Any]) -> None:
-    """Raise UserError for a size that halves do not reach, lone images, and sets of smaller images."""
+    """Raise UserError for sizes, batches and features of no use, and for sets of smaller images."""
     _layers(config)
     _check_statistics(config)
+    check_training(config)
     for split, shards in sets.items():
-        check_pixels(f"data.{split}={shards.folder}", config.data.size, shards)
+        check_pixels(f"data.{split}={shards.folder}", config.data.size, shards, least=SMALLEST)
 
 
 def counts(config: Config) -> tuple[int, float]:
@@ -56,7 +58,9 @@ def _check_statistics(config: Config) -> None:
     if config.norm_stats == "group" and config.norm_group < 2:
         raise UserError("norm_group=1: batch norm of one image makes all latents equal: use norm_group=8")
     fewest = min(micro_batches(config, Stage(0, config.batch, config.data.size)))
-    if config.norm_stats == "local" and fewest < 2:
+    if config.norm_stats == "sync":  # of all ranks together
+        fewest *= config.procs * config.nodes
+    if config.norm_stats in ("local", "sync") and fewest < 2:
         ranks = config.procs * config.nodes
         raise UserError(
             f"batch={config.batch} over {ranks} ranks with micro_batch={config.micro_batch} has a micro "

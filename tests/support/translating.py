@@ -1,6 +1,7 @@
 """A task of two fixed ways between drawn domains, and its judgement on every rank."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,6 +89,16 @@ def judged(comm: Comm, identity: str = "", typed: str = "", broken: bool = False
 
 def scalars(comm: Comm, identity: str, typed: str) -> dict[str, float]:
     return judged(comm, identity, typed).scalars
+
+
+def sheet(comm: Comm, folder: str) -> bytes | None:
+    """Return the file that is drawn; None on a rank that draws none."""
+    draw = judged(comm).figures.get("cycles.png")
+    if draw is None:
+        return None
+    path = Path(folder, f"{comm.world}.png")
+    draw(path)
+    return path.read_bytes()
 
 
 class _Set(SimpleNamespace):

@@ -7,7 +7,7 @@ import torch
 from data_shards.errors import UserError
 from hpc.distributed.comm import Comm
 from tests.support.ranks import launch
-from tests.support.translating import Sides, drawn, judged, scalars
+from tests.support.translating import Sides, drawn, judged, scalars, sheet
 
 
 @pytest.mark.parametrize("words", [("", ""), ("identity", ""), ("", "faces")], ids=["none", "own", "typed"])
@@ -38,6 +38,13 @@ def test_figures_are_those_of_the_images(tmp_path):
 
     sheet = cv2.imread(str(tmp_path / "cycles.png"))
     assert sheet.shape[1] == 8 + 2 * (3 * 128 + 8)
+
+
+def test_what_is_drawn_is_the_same_at_any_world_size(tmp_path):
+    (alone,) = launch(sheet, 1, str(tmp_path))
+    assert alone is not None
+    for world in (2, 5):
+        assert launch(sheet, world, str(tmp_path)) == [alone] + [None] * (world - 1)
 
 
 def test_an_identity_is_the_cosine_before_and_after():

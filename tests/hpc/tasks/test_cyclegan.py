@@ -2,6 +2,8 @@
 
 import functools
 import re
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from data_shards.errors import UserError
 from hpc.config.check import check
 from hpc.config.plan import plan_of
 from hpc.distributed.comm import Comm
+from hpc.inference import embedder
+from hpc.inference.embedder import Embedder
 from hpc.task import build_task
 from launch.options.compose import composed
 from tests.hpc.engines.test_engine import difference
@@ -111,12 +115,16 @@ def test_the_judges_minimise_half_of_the_squares_of_what_was_made():
 
 def test_an_update_reads_nothing_from_the_device():
     task, nets = job_of(*POOLED)
-    nets["identity"] = Person()
+    embeds = SimpleNamespace(predict=lambda nets, batch: {"embedding": nets["net"](batch.images["image"])})
+    sizes = SimpleNamespace(data=SimpleNamespace(size=SIDE // 2))  # others than those of the translations
+    nets["identity"] = Embedder(SimpleNamespace(nets={"net": Person()}, task=embeds, config=sizes))
+    embedder._weights.cache_clear()
     with HostReads() as reads:
         for clock in CLOCKS:
             for phase in task.phases(clock):
                 task.loss(phase, nets, whole(clock=clock), clock).backward()
     assert reads.found == []
+    assert embedder._weights.cache_info().misses == 1  # a copy to the device is a wait too
 
 
 @functools.cache
@@ -180,6 +188,18 @@ def test_what_cannot_be_trained_is_refused_at_submit(words, said):
     assert "\n" not in str(refused.value)
 
 
+def test_sets_of_smaller_images_are_refused():
+    config = config_of("data.size=256")
+    shards = MagicMock(folder="shards/x", width=np.array([112, 128]), height=np.array([128, 112]))
+    shards.__len__.return_value = 2
+    said = "data.train=shards/x holds images of 112 pixels: use data.size=64 or less"
+    with pytest.raises(UserError, match=said):
+        plan_of(config.task).check(config, {"train": shards})
+    shards.width = np.array([11, 128])
+    with pytest.raises(UserError, match="images of 11 pixels: pack larger ones"):
+        plan_of(config.task).check(config_of("data.size=24"), {"train": shards})
+
+
 def test_what_is_translated_shown_and_written():
     task, nets = job_of()
     batch = whole(6)
@@ -217,4 +237,5 @@ def test_only_with_features_a_training_judges_translations():
     task, _ = job_of("task.features=lite0")
     assert (list(task.evaluators), list(task.later)) == (["cycles", "ab", "ba"], [])
     assert task.metric[0].split("/")[0] in task.evaluators
+    assert [task.evaluators[way]().block for way in ("ab", "ba")] == [task.config.eval.batch] * 2
     assert plan_of(task.config.task).runs == {"identity_run": "siamese"}

@@ -91,6 +91,7 @@ def kept_by_a_step(net: nn.Module, size: int) -> float:
         (["task.latents=0"], "task.latents=0"),
         (["batch=2", "procs=2"], "batch=2 over 2 ranks with micro_batch=0 has a micro batch of one image"),
         (["batch=5", "micro_batch=4"], "use batch=8 micro_batch=0"),
+        (["batch=1", "norm_stats=sync"], "batch=1 over 1 ranks with micro_batch=0 has a micro batch of one"),
         (["norm_stats=group", "norm_group=1"], "use norm_group=8"),
         (["engine=deepspeed", "engine.deepspeed.stage=2"], "use engine=ddp or engine=flat"),
     ],

@@ -148,7 +148,8 @@ def _first(folders: Sequence[str | Path]) -> Path:
 
 
 def _is_set(folder: str | Path) -> bool:
-    return Path(folder, "manifest.json").is_file()
+    """Return whether a folder is a packed set; an empty name is none."""
+    return bool(folder) and Path(folder, "manifest.json").is_file()
 
 
 def _column(shards: ShardSet, name: str) -> np.ndarray:

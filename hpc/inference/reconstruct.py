@@ -48,7 +48,7 @@ def check_encodes(model: Predictor, generator: Generator, word: str) -> Autoenco
 
 def find(place: Path, out: Path) -> tuple[Path, list[str]]:
     """Return the folder of `place` and its image files; those below `out` and videos are left out."""
-    folder, files = find_images(place, but=(out,), key="reconstruct")
+    folder, files = find_images(place, but=(out,), key="reconstruct", kinds="an image or a folder")
     still = [file for file in files if not is_video(file)]
     if not still:
         raise UserError(f"reconstruct={place} holds videos alone: give images")

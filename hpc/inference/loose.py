@@ -56,7 +56,8 @@ def find_images(
     """Return a folder and the image and video files below it, sorted; of a file its folder and its name.
 
     Raises UserError where there are none. Links to folders are not followed. but: folders to leave out, such
-    as the ones where an earlier prediction has drawn. key: the option that names the place; kinds: what it takes.
+    as the ones where an earlier prediction has drawn. key: the option that names the place; kinds: that it
+    takes.
     """
     if place.is_file():
         return place.parent, [place.name]

@@ -247,11 +247,11 @@ def test_growth_is_made_of_what_the_run_saved_and_needs_no_weights(run, tmp_path
     folder.mkdir()
     (folder / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
     for number in range(3):
-        path = folder / "samples" / "generated" / f"{48 * number:012}.png"
+        path = folder / "samples" / "ab" / f"{48 * number:012}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(np.full((6, 6, 3), 60 * number, np.uint8)))
     out = tmp_path / "growth.gif"
-    assert main(["generate", str(folder), f"movie={out}", "rate=5"]) == 0
+    assert main(["generate", str(folder), f"movie={out}", "grids=ab", "rate=5"]) == 0
     assert f"{out}: 3 grids of {folder}" in capsys.readouterr().out
     with Image.open(out) as growth:
         assert (growth.n_frames, growth.info["duration"]) == (3, 200)

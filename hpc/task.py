@@ -119,6 +119,7 @@ class Translator(nn.Module):
     """
 
     multiple = 1  # pixels: both sides of an image must be multiples of it
+    least = 1  # pixels of a side, rounded up to such a multiple
 
 
 class Task:

@@ -36,9 +36,8 @@ Triple = tuple[np.ndarray, np.ndarray, np.ndarray]  # input, output, target: uin
 class Paired(Evaluator):
     """Judges the task's prediction `output` by the image `target` of the batch.
 
-    target: a | b, the half that is right (None = as the set's manifest states it), or another image of the
-    batch, which is then the input too, such as `image` of an autoencoder. palette: RGB of the labels on 0 to
-    255, the background first (empty = the images are no labels).
+    target: a | b, the half that is right (None = as the set's manifest states it). palette: RGB of the labels
+    on 0 to 255, the background first (empty = the images are no labels).
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Paired(Evaluator):
     def _pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the input and the target of a batch. UserError where it does not hold them."""
         assert self.target is not None
-        given = {"a": "b", "b": "a"}.get(self.target, self.target)
+        given = {"a": "b", "b": "a"}[self.target]
         missing = [name for name in (given, self.target) if name not in batch.images]
         if missing:
             held = " and ".join(batch.images) or "none"

@@ -89,7 +89,8 @@ def write_attribute(
 ) -> None:
     """Write a row for each of `rows` faces: the face itself, and it with each strength of the attribute."""
     rows = min(rows, len(attribute.faces))
-    check_pixels(rows * (1 + len(strengths)), coder.side, f"rows={rows} steps={len(strengths)}")
+    words = f"rows={rows} steps={len(strengths)}"
+    check_pixels(rows * (1 + len(strengths)), coder.side, words, "type smaller numbers")
     direction = find_direction(model, coder, attribute, progress=progress)
     ids = _drawn(np.arange(len(attribute.faces)), rows, seed)
     (batch,) = _batches(model, attribute.faces, ids, rows)
@@ -148,7 +149,8 @@ def _first(folders: Sequence[str | Path]) -> Path:
 
 
 def _is_set(folder: str | Path) -> bool:
-    return Path(folder, "manifest.json").is_file()
+    """Return whether a folder is a packed set; an empty name is none."""
+    return bool(folder) and Path(folder, "manifest.json").is_file()
 
 
 def _column(shards: ShardSet, name: str) -> np.ndarray:

@@ -5,7 +5,8 @@ Nothing is written before all that was asked for is known to be possible. `rostr
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hpc.task import Generator
 BLOCK = 16  # images at a time
 LARGEST = 1 << 28  # pixels of a picture of many images
 RATE = 25  # frames a second
+FOLDER = "give out= a folder"  # where images are too many for one picture
 Progress = Callable[[str, Any], Iterable[Any]]
 
 
@@ -51,6 +53,14 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise UserError(f"{path} exists already: give another place, or add overwrite=true")
 
 
+def check_apart(places: Mapping[str, Path]) -> None:
+    """Raise UserError where two words name one file, or a file and a place below it; word -> its place."""
+    for (word, path), (other, place) in permutations(places.items(), 2):
+        one, two = path.resolve(), place.resolve()
+        if one == two or (path.suffix and one in two.parents):
+            raise UserError(f"{word}={path} and {other}={place} are in each other's way: give another place")
+
+
 def images_of(generator: Generator, numbers: range, seed: int) -> Iterator[np.ndarray]:
     """Yield the images of latents by their numbers, uint8 [n, side, side, 3], BLOCK at a time."""
     for low in range(0, len(numbers), BLOCK):
@@ -74,7 +84,7 @@ def write_grid(
     generator: Generator, path: Path, *, n: int, seed: int, progress: Progress = lambda text, steps: steps
 ) -> None:
     """Write `n` images as one picture, row by row."""
-    check_pixels(n, generator.side, f"n={n}")
+    check_grid(generator, n)
     starts = progress("generating", range(0, n, BLOCK))
     parts = [next(images_of(generator, range(low, min(low + BLOCK, n)), seed)) for low in starts]
     _write(path, png(grid(_channels_first(np.concatenate(parts)), gap=2)))
@@ -90,7 +100,7 @@ def write_walk(
     progress: Progress = lambda text, steps: steps,
 ) -> None:
     """Write a GIF or a video that passes the latents 0 to `stops` - 1 and comes back to the first."""
-    check_pixels(frames, generator.side, f"frames={frames}")
+    check_walk(generator, path, frames)
     keys = _batch(range(stops), seed).latents("shown", generator.latents)
     still = generator.noise_at(_batch(range(1), seed))
     places = np.arange(frames) * stops / frames
@@ -115,8 +125,7 @@ def write_matrix(
     Above and on the left are the images of which the styles are. Layers below `crossover` are coarse. Karras
     et al. 2019, figure 3.
     """
-    check_mixing(generator, crossover)
-    check_pixels((rows + 1) * (columns + 1), generator.side, f"rows={rows} columns={columns}")
+    check_matrix(generator, rows, columns, crossover)
     batch = _batch(range(columns + rows), seed)
     latents, noise = batch.latents("shown", generator.latents), generator.noise_at(batch)
     assert noise is not None
@@ -132,8 +141,20 @@ def write_matrix(
     _write(path, png(picture))
 
 
-def check_mixing(generator: Generator, crossover: int) -> None:
-    """Raise UserError where there are no styles, or none of them would be mixed."""
+def check_grid(generator: Generator, n: int) -> None:
+    """Raise UserError where one picture of `n` images would be too large."""
+    check_pixels(n, generator.side, f"n={n}", FOLDER)
+
+
+def check_walk(generator: Generator, path: Path, frames: int) -> None:
+    """Raise UserError where a GIF would be too large: unlike a video, it is kept in memory."""
+    if path.suffix == ".gif":
+        remedy = "type fewer, or interpolate=FILE.mp4"
+        check_pixels(frames, generator.side, f"frames={frames}", remedy, what="GIF")
+
+
+def check_matrix(generator: Generator, rows: int, columns: int, crossover: int) -> None:
+    """Raise UserError where a matrix would be too large, there are no styles, or none would be mixed."""
     if not generator.layers:
         raise UserError("mix: this network has no styles to mix: use a run of task=stylegan")
     if not 0 < crossover < generator.layers:
@@ -141,14 +162,19 @@ def check_mixing(generator: Generator, crossover: int) -> None:
             f"crossover={crossover}: images of {generator.side} pixels have {generator.layers} layers of "
             f"styles: type 1 to {generator.layers - 1}"
         )
+    words = f"rows={rows} columns={columns}"
+    check_pixels((rows + 1) * (columns + 1), generator.side, words, "type smaller numbers")
 
 
-def check_pixels(count: int, side: int, words: str) -> None:
-    """Raise UserError where a picture of `count` images would be larger than memory takes."""
+def check_pixels(count: int, side: int, words: str, remedy: str, *, what: str = "picture") -> None:
+    """Raise UserError where a picture of `count` images would be larger than memory takes.
+
+    words: that ask for it, as they are typed; remedy: what to type instead
+    """
     if count * side**2 > LARGEST:
         raise UserError(
-            f"{words}: of {side} pixels each are too many for one picture: {LARGEST // side**2} fit; for "
-            "more, give out= a folder"
+            f"{words}: {count:,} images of {side} pixels are too many for one {what}, {LARGEST // side**2:,} "
+            f"fit: {remedy}"
         )
 
 

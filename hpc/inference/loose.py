@@ -46,16 +46,23 @@ class LooseBlock:
     rejected: list[tuple[str, str]]  # file, reason
 
 
-def find_images(place: Path, *, but: Sequence[Path] = (), key: str = "in") -> tuple[Path, list[str]]:
+def find_images(
+    place: Path,
+    *,
+    but: Sequence[Path] = (),
+    key: str = "in",
+    kinds: str = "an image, a video, a folder or a packed set",
+) -> tuple[Path, list[str]]:
     """Return a folder and the image and video files below it, sorted; of a file its folder and its name.
 
     Raises UserError where there are none. Links to folders are not followed. but: folders to leave out, such
-    as the ones where an earlier prediction has drawn. key: the option that names the place.
+    as the ones where an earlier prediction has drawn. key: the option that names the place; kinds: that it
+    takes.
     """
     if place.is_file():
         return place.parent, [place.name]
     if not place.is_dir():
-        raise UserError(f"{key}={place} does not exist: give an image, a video, a folder or a packed set")
+        raise UserError(f"{key}={place} does not exist: give {kinds}")
     left_out = [folder.resolve() for folder in but]
     files = [
         os.path.relpath(os.path.join(folder, name), place)

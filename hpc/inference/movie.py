@@ -41,21 +41,25 @@ def write_movie(path: Path, frames: Iterable[np.ndarray], *, rate: int) -> None:
 
 def saved_grids(run: Path, name: str = SHOWN) -> list[Path]:
     """Return the grids that a run has saved of a name, in the order of their clocks. UserError for none."""
-    folder = run / FOLDER / name
+    folder = run / FOLDER / Path(name).name
     found = [path for path in sorted(folder.glob("*.png")) if path.stem.isdigit()]
     if not found:
         known = ", ".join(sorted(path.name for path in folder.parent.glob("*") if path.is_dir()))
         raise UserError(
             f"movie: {folder} holds no grid, which a training saves at each evaluation"
-            + (f": there are those of {known}" if known else ": use a run of a task that generates images")
+            + (
+                f": there are those of {known}: type grids=NAME"
+                if known
+                else ": use a run of a task that generates images"
+            )
         )
     if len(found) > MOST:
         raise UserError(f"movie: {folder} holds {len(found):,} grids: move all but {MOST:,} of them away")
     return found
 
 
-def write_growth(path: Path, grids: Sequence[Path], *, rate: int) -> None:
-    """Write PNG files one after another, smaller ones enlarged to the largest by nearest.
+def growth_size(path: Path, grids: Sequence[Path]) -> tuple[int, int]:
+    """Return the height and width of the largest of PNG files, which are to become the movie `path`.
 
     Raises UserError for a file that is not an image, and for a GIF that memory does not take.
     """
@@ -65,6 +69,12 @@ def write_growth(path: Path, grids: Sequence[Path], *, rate: int) -> None:
             f"movie={path}: {len(grids):,} grids of {width} x {height} pixels are too many for a GIF: give "
             "FILE.mp4"
         )
+    return height, width
+
+
+def write_growth(path: Path, grids: Sequence[Path], size: tuple[int, int], *, rate: int) -> None:
+    """Write PNG files one after another, smaller ones enlarged to `size`, height and width, by nearest."""
+    height, width = size
 
     def frames() -> Iterator[np.ndarray]:
         for grid in grids:

@@ -19,7 +19,7 @@ from data_shards.errors import UserError
 from data_shards.files import write_bytes
 from data_shards.sources.video_frames import is_video
 from hpc.data import views
-from hpc.inference.generate import BLOCK, check_pixels
+from hpc.inference.generate import BLOCK, FOLDER, check_pixels
 from hpc.inference.loose import LooseBlocks, find_images
 from hpc.inference.predictor import Predictor, device
 from hpc.monitor.projector import grid, png
@@ -48,7 +48,7 @@ def check_encodes(model: Predictor, generator: Generator, word: str) -> Autoenco
 
 def find(place: Path, out: Path) -> tuple[Path, list[str]]:
     """Return the folder of `place` and its image files; those below `out` and videos are left out."""
-    folder, files = find_images(place, but=(out,), key="reconstruct")
+    folder, files = find_images(place, but=(out,), key="reconstruct", kinds="an image or a folder")
     still = [file for file in files if not is_video(file)]
     if not still:
         raise UserError(f"reconstruct={place} holds videos alone: give images")
@@ -66,7 +66,7 @@ def write_reconstructions(
 ) -> Reconstructed:
     """Write what is made of each file: to the folder `out`, or each below its original to `out`, a PNG."""
     if out.suffix:
-        check_pixels(2 * len(files), coder.side, f"out={out}")
+        check_pixels(2 * len(files), coder.side, f"out={out}", FOLDER)
     done, names, pairs = Reconstructed(), _png_names(files), []
     for block in progress("reconstructing", _blocks(model, folder, files)):
         done.rejected += block.rejected

@@ -72,7 +72,8 @@ class Worker:
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width at which the network sees an image. Raises Rejected for a long one."""
         multiple, scale = self.translator.multiple, self.side / min(height, width)
-        tall, wide = (max(1, round(scale * each / multiple)) * multiple for each in (height, width))
+        least = -(-self.translator.least // multiple)
+        tall, wide = (max(least, round(scale * each / multiple)) * multiple for each in (height, width))
         if tall * wide > MOST:
             raise Rejected(
                 f"{width} x {height} pixels would be {wide} x {tall} for the network, which are too many: "
@@ -80,11 +81,16 @@ class Worker:
             )
         return tall, wide
 
-    @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Translate images uint8 [n, h, w, 3]: as many of the same size. Raises Rejected."""
+        tall, wide = self.working_size(*images.shape[1:3])
+        block = MOST // (tall * wide)
+        parts = [self._made(images[low : low + block], tall, wide) for low in range(0, len(images), block)]
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def _made(self, images: np.ndarray, tall: int, wide: int) -> np.ndarray:
         height, width = images.shape[1:3]
-        tall, wide = self.working_size(height, width)
         seen = np.stack([resize_exactly(image, (wide, tall)) for image in images])
         tensor = torch.from_numpy(seen).to(device()).permute(0, 3, 1, 2)
         made = pixels_of(self.translator(tensor.float().div_(127.5).sub_(1.0)))
@@ -109,7 +115,7 @@ def pieces_of(place: Path, out: Path, *, overwrite: bool) -> list[Piece]:
     """Return the files of `place` and where they go below `out`, or to it. UserError if they cannot."""
     if place.is_dir() and out.is_dir() and out.resolve() == place.resolve():
         raise UserError(f"out={out} is the folder of the originals: give another one")
-    folder, files = find_images(place, but=(out,), key="translate")
+    folder, files = find_images(place, but=(out,), key="translate", kinds="an image, a video or a folder")
     if place.is_dir():
         pieces = _of_folder(folder, files, out, overwrite=overwrite)
     else:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_shards.batch import IMAGE, PAIR
+from data_shards.batch import IMAGE, PAIR, pixels_of
 from data_shards.errors import UserError
 from hpc.data import views
 from hpc.evaluation.cycles import Cycles
@@ -137,8 +137,7 @@ class CycleGan(Task):
 
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
         """Return the translation, and how much it differs: L1 as a share of the range."""
-        scaled = (prediction[IMAGE].transpose(1, 2, 0).astype(np.float64) + 1) * 127.5
-        made = scaled.round().clip(0, 255).astype(np.uint8)
+        made = pixels_of(torch.from_numpy(prediction[IMAGE])[None])[0]
         return Rendered({"change": float(l1(made[None], image[None])[0])}, image=made)
 
     def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
@@ -162,7 +161,7 @@ class CycleGan(Task):
 class Way(Translator):
     """One way between the domains."""
 
-    multiple = MULTIPLE
+    multiple, least = MULTIPLE, 16  # as `cyclegan.Generator` states
 
     def __init__(self, ways: nn.Module, direction: str) -> None:
         super().__init__()

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_shards.batch import IMAGE
+from data_shards.batch import IMAGE, pixels_of
 from data_shards.errors import UserError
 from hpc.evaluation.paired import Paired
 from hpc.losses import adversarial as losses
-from hpc.metrics.paired import nearest_colours
+from hpc.metrics.paired import l1, nearest_colours
 from hpc.task import Batch, Phase, Rendered, Task, Translator
 from hpc.tasks.pix2pix_plan import direction_of, palette_of
 from models.pix2pix import PatchDiscriminator, UNet
@@ -103,13 +103,11 @@ class Pix2Pix(Task):
         return self._dropped[height, width].expand(images.shape[0], -1)  # an export traces it
 
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
-        """Return the translated image; the record holds the share of each label, or how much has changed."""
-        scaled = (np.asarray(prediction[IMAGE], np.float64).transpose(1, 2, 0) + 1) * 127.5
-        translated = scaled.round().clip(0, 255).astype(np.uint8)
+        """Return the translated image; the record holds the share of each label, or the L1 to the input."""
+        translated = pixels_of(torch.from_numpy(prediction[IMAGE])[None])[0]
         names, colours = self.palette.names, np.asarray(self.palette.colours)
         if not names:
-            gap = np.abs(translated.astype(np.float64) - image).mean() / 255
-            return Rendered({"changed": float(gap)}, image=translated)
+            return Rendered({"change": float(l1(translated[None], image[None])[0])}, image=translated)
         found = np.bincount(nearest_colours(translated[None], colours).ravel(), minlength=len(names))
         shares = dict(zip(names, (found / found.sum()).tolist(), strict=True))
         return Rendered(shares, image=translated)

@@ -38,6 +38,7 @@ GROWTH = {
     "movie": Option(
         "", "the grids that the training saved, one after another", placeholder="FILE.gif|FILE.mp4"
     ),
+    "grids": Option("generated", "of movie=: a name in RUN/samples, such as ab of task=cyclegan"),
     "rate": Option(10, "grids of movie= a second", least=1, most=50),
 }
 ENCODED = {
@@ -64,7 +65,7 @@ ENCODED = {
 TRANSLATED = {
     "translate": Option(
         "",
-        "an image, a folder or a video, of any size: what it becomes goes to out=, a folder, where it\n"
+        "an image, a folder or a video, of any size: what it becomes goes to out=, a folder, where it "
         "keeps its name, or a file",
         placeholder="FILE|FOLDER",
     ),
@@ -119,14 +120,16 @@ def main(argv: list[str]) -> int:
     from hpc.inference import generate, movie
     from hpc.runs.run_dir import RunDir
 
+    generate.check_apart(places)
     for path in places.values():
         generate.check_free(path, overwrite=keys.overwrite)
         movie.check_writer(path)
     growth = places.pop("movie", None)
-    grids = movie.saved_grids(RunDir.open(keys.run).path) if growth else []
+    grids = movie.saved_grids(RunDir.open(keys.run).path, keys.grids) if growth else []
+    size = movie.growth_size(growth, grids) if growth else (0, 0)
     status = _by_network(keys, places, options) if places else 0
     if growth:
-        movie.write_growth(growth, grids, rate=keys.rate)
+        movie.write_growth(growth, grids, size, rate=keys.rate)
         print(f"{growth}: {len(grids):,} grids of {keys.run}")
     return status
 
@@ -139,12 +142,16 @@ def _by_network(keys: Any, places: dict[str, Path], options: dict[str, Any]) -> 
 
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     generator = generate.open_generator(model, **options)
-    if "mix" in places:
-        generate.check_mixing(generator, keys.crossover)
-    status = 0
-    for word in _made_of(keys):
-        status = MAKERS[word](model, generator, keys, places.pop("out"))
     sizes = {"rows": keys.rows, "columns": keys.columns, "crossover": keys.crossover}
+    if "mix" in places:
+        generate.check_matrix(generator, **sizes)
+    if "interpolate" in places:
+        generate.check_walk(generator, places["interpolate"], keys.frames)
+    if "out" in places and places["out"].suffix and not _made_of(keys):
+        generate.check_grid(generator, keys.n)
+    status = 0
+    for word in _made_of(keys):  # which checks the rest before it writes
+        status = MAKERS[word](model, generator, keys, places.pop("out"))
     for word, path in places.items():
         if word == "mix":
             generate.write_matrix(generator, path, **sizes, seed=keys.seed)

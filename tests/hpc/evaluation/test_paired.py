@@ -129,15 +129,11 @@ def test_a_task_is_given_the_other_half(target, names):
     np.testing.assert_allclose(report.rows["l1"], metrics.l1(given, wanted), rtol=1e-6)
 
 
-def test_an_autoencoder_is_judged_by_what_it_was_given():
-    assert added(Paired(target="image"), ("image",)).scalars["l1"] == 0.0
-
-
 @pytest.mark.parametrize(
     ("target", "names", "said"),
     [
         ("b", ("image",), "the images of the judged set are image, not a: judge a set that was packed by"),
-        ("image", ("a", "b"), "the images of the judged set are a and b, not image"),
+        ("a", ("a",), "the images of the judged set are a, not b"),
     ],
 )
 def test_a_set_without_the_images_is_refused(target, names, said):

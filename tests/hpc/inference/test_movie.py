@@ -69,12 +69,14 @@ def test_growth_has_every_grid_at_the_size_of_the_largest(tmp_path):
     (tmp_path / "samples" / "generated" / "note.png").write_text("not a clock")
     grids = movie.saved_grids(tmp_path)
     assert [int(path.stem) for path in grids] == [48, 96, 1_000_000]
-    movie.write_growth(tmp_path / "growth.gif", grids, rate=10)
+    size = movie.growth_size(tmp_path / "growth.gif", grids)
+    assert size == (12, 12)
+    movie.write_growth(tmp_path / "growth.gif", grids, size, rate=10)
     frames, rate = read(tmp_path / "growth.gif")
     assert rate == 10
     for frame, wanted in zip(frames, (small.repeat(3, 0).repeat(3, 1), large, 255 - large), strict=True):
         np.testing.assert_array_equal(frame, wanted)
-    movie.write_growth(tmp_path / "growth.mp4", grids, rate=10)
+    movie.write_growth(tmp_path / "growth.mp4", grids, size, rate=10)
     frames, _ = read(tmp_path / "growth.mp4")
     assert [frame.shape for frame in frames] == [(264, 264, 3)] * 3
 
@@ -83,22 +85,23 @@ def test_grids_that_cannot_become_a_movie_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"generated holds no grid, .*: use a run of a task that generates"):
         movie.saved_grids(tmp_path)
     path = saved(tmp_path, "translated", 48, greys(1)[0])
-    with pytest.raises(UserError, match="there are those of translated"):
+    with pytest.raises(UserError, match="there are those of translated: type grids=NAME"):
         movie.saved_grids(tmp_path)
+    assert movie.saved_grids(tmp_path, "translated") == [path]
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"text", b""):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"000000000048\.png is not a whole PNG"):
-            movie.write_growth(tmp_path / "a.gif", [path], rate=10)
+            movie.growth_size(tmp_path / "a.gif", [path])
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, format="JPEG")
     path.write_bytes(buffer.getvalue())
     with pytest.raises(UserError, match="is not a whole PNG"):
-        movie.write_growth(tmp_path / "a.gif", [path], rate=10)
+        movie.growth_size(tmp_path / "a.gif", [path])
     path.write_bytes(whole)
     monkeypatch.setattr(movie, "LARGEST", 1000)
     with pytest.raises(UserError, match=r"2 grids of 32 x 24 pixels are too many for a GIF: give FILE.mp4"):
-        movie.write_growth(tmp_path / "a.gif", [path, path], rate=10)
+        movie.growth_size(tmp_path / "a.gif", [path, path])
     assert not (tmp_path / "a.gif").exists()
 
 

@@ -1,6 +1,7 @@
 """`rostro generate`: folders, grids, walks, matrices of counted latents; what it refuses; other commands."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -153,11 +154,47 @@ def test_words_that_do_not_fit_are_refused(runs, words, said, tmp_path, monkeypa
     if not said:
         monkeypatch.setattr("hpc.inference.generate.LARGEST", 1000)
         said = (
-            "n=1000000: of 8 pixels each are too many for one picture: 15 fit; for more, give out= a folder"
+            "n=1000000: 1,000,000 images of 8 pixels are too many for one picture, 15 fit: give out= a folder"
         )
     assert main(["generate", str(runs["stylegan"]), *words]) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["n=1", "out=f.png", "mix=m.png", "rows=9", "columns=9", "crossover=2"],
+            "rows=9 columns=9: 100 images",
+        ),
+        (["n=1", "out=f.png", "interpolate=w.gif", "frames=99"], "for one GIF, 15 fit: type fewer, or"),
+        (["n=1", "out=f.png", "movie=g.gif"], "000000000048.png is not a whole PNG"),
+        (["interpolate=a.gif", "movie=./a.gif"], "interpolate=a.gif and movie=a.gif are in each other's way"),
+        (["n=1", "out=a.png", "mix=a.png/b.png"], "out=a.png and mix=a.png/b.png are in each other's way"),
+    ],
+)
+def test_nothing_is_written_where_a_part_is_refused(runs, words, said, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs["stylegan"], run)
+    (run / "samples" / "generated").mkdir(parents=True)
+    (run / "samples" / "generated" / "000000000048.png").write_text("damaged")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("hpc.inference.generate.LARGEST", 1000)
+    assert main(["generate", str(run), *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert list(Path().iterdir()) == []
+
+
+def test_a_video_has_any_number_of_frames(runs, tmp_path, monkeypatch):
+    pytest.importorskip("av", reason="videos need PyAV, the extra `video`")
+    monkeypatch.setattr("hpc.inference.generate.LARGEST", 1000)
+    walk = tmp_path / "walk.mp4"
+    assert main(["generate", str(runs["dcgan"]), "frames=18", "stops=2", f"interpolate={walk}"]) == 0
+    assert walk.stat().st_size > 0
 
 
 def test_what_is_there_is_not_written_over(runs, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """`rostro generate` of an autoencoder: reconstructions, attributes, walks and growth; what it refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from data_shards.pack.request import Request
 from data_shards.shard_format.schema import Field
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.registry import open_source, source_module
+from hpc.inference.attribute import open_attribute
 from hpc.inference.predictor import Predictor, load_run
 from hpc.monitor.projector import png
 from launch.audit.faces import LabelledFaces
@@ -191,7 +193,7 @@ def test_strength_0_is_the_reconstruction_and_a_number_is_both_ways(run, faces, 
         (["attribute=Bald", "data=nowhere"], "data=nowhere is not a packed set: give one that `rostro pack`"),
         (["attribute=Bald", "steps=1"], "steps=1 is not 2 to 100"),
         (["attribute=Bald", "level=1"], "level=1: a VAE does not grow: leave it out"),
-        (["reconstruct=nowhere", "out=x"], "reconstruct=nowhere does not exist"),
+        (["reconstruct=nowhere", "out=x"], "reconstruct=nowhere does not exist: give an image or a folder\n"),
         (["reconstruct={faces}", "out=x"], "holds no image"),
         (["mix=x.png"], "no styles to mix"),
     ],
@@ -201,6 +203,14 @@ def test_words_that_do_not_fit_are_refused(run, faces, words, said, tmp_path, mo
     assert main(["generate", str(run), *(word.format(faces=faces) for word in words)]) == 2
     assert said.format(faces=faces) in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_held_out_set_shows_faces_of_its_own(model, faces, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")  # of something else, in the current folder
+    data = replace(model.config.data, eval="", val="")
+    other = replace(model, config=replace(model.config, data=data))
+    assert open_attribute(other, "Bald", "").faces.folder == faces / "train"
 
 
 def test_sets_without_the_attribute_are_refused(run, tmp_path, monkeypatch, capsys):
@@ -237,11 +247,11 @@ def test_growth_is_made_of_what_the_run_saved_and_needs_no_weights(run, tmp_path
     folder.mkdir()
     (folder / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
     for number in range(3):
-        path = folder / "samples" / "generated" / f"{48 * number:012}.png"
+        path = folder / "samples" / "ab" / f"{48 * number:012}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(np.full((6, 6, 3), 60 * number, np.uint8)))
     out = tmp_path / "growth.gif"
-    assert main(["generate", str(folder), f"movie={out}", "rate=5"]) == 0
+    assert main(["generate", str(folder), f"movie={out}", "grids=ab", "rate=5"]) == 0
     assert f"{out}: 3 grids of {folder}" in capsys.readouterr().out
     with Image.open(out) as growth:
         assert (growth.n_frames, growth.info["duration"]) == (3, 200)

@@ -15,7 +15,9 @@ from data_shards.images.placed import resize_exactly
 from hpc.inference.predictor import load_run
 from hpc.inference.translate import MOST, STILL, Worker, encoded
 from hpc.task import Translator
+from hpc.tasks.cyclegan import Way
 from launch.cli import main
+from models import cyclegan
 from tests.support.generating_run import generating_run
 from tests.support.sets import pack_faces
 from tests.support.small_set import jpeg, photo
@@ -75,6 +77,29 @@ def test_a_network_sees_multiples_and_the_image_keeps_its_size():
     with pytest.raises(Rejected, match=r"40000 x 2 pixels would be .* too many: give a smaller size="):
         Worker(Negative(), 64).working_size(2, 40_000)
     assert MOST < 64 * 64 * 20_000
+
+
+def test_many_frames_are_looked_at_in_parts(monkeypatch):
+    seen: list[int] = []
+
+    class Counted(Negative):
+        def forward(self, images):
+            seen.append(len(images))
+            return -images
+
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 48, 3), np.uint8)
+    monkeypatch.setattr("hpc.inference.translate.MOST", 3 * 32 * 48 + 1)
+    np.testing.assert_array_equal(Worker(Counted(), 32)(images), 255 - images)
+    assert seen == [3, 3, 2]
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (20, 90)])
+def test_the_smallest_size_is_what_the_network_takes(shape):
+    nets = {"G": cyclegan.Networks({"ab": cyclegan.Generator(1, width=4)})}
+    worker = Worker(Way(nets["G"], "ab").eval(), 4)
+    assert worker.working_size(*shape)[0] == 16
+    image = np.ascontiguousarray(photo(1, *shape))[None]
+    assert worker(image).shape == image.shape
 
 
 def test_a_folder_keeps_names_and_sizes(run, negative, tmp_path, capsys):
@@ -191,7 +216,7 @@ def test_what_is_there_is_not_written_over(run, negative, tmp_path, capsys):
         (picture.parent, picture.parent): "is the folder of the originals: give another one",
         (picture.parent, other): "a folder becomes a folder: type out=FOLDER",
         (picture, tmp_path / "c.mp4"): "a.png does not become a file of that kind: use one of .jpg",
-        (tmp_path / "none", tmp_path / "c"): "translate=",
+        (tmp_path / "none", tmp_path / "c"): "none does not exist: give an image, a video or a folder\n",
     }
     for (place, out), said in refused.items():
         assert translate(run, place, out) == 2
@@ -254,7 +279,7 @@ def test_predict_writes_translations_of_loose_images_and_of_a_set(run, tmp_path)
         assert main(["predict", str(run), f"in={place}", f"out={out}", "draw=true"]) == 0
         with (out / "predictions.csv").open() as stream:
             rows = list(csv.DictReader(stream))
-        assert all(0 < float(row["changed"]) < 1 for row in rows)
+        assert all(0 < float(row["change"]) < 1 for row in rows)
         made[name] = {row["image"]: read(out / "drawn" / f"{row['image']}.jpg") for row in rows}
     assert made["loose"].keys() == {"a.png"}
     model = load_run(run)

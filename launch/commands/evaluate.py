@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc.evaluation import keys as evaluators
-from launch.options.key_value import parse
+from launch.options.key_value import parse, typed
 from launch.options.option import Option, of_keys, option_lines
 from launch.options.other_words import refuse_old_gate
 from launch.start import set_digests
@@ -46,6 +46,9 @@ and the nearest training images beside samples.
 
 {option_lines(of_keys(evaluators.GENERATED))}
 
+ab, ba (task=cyclegan): the distance of translated images of one domain from real ones of the other. They take
+the words of `generated` but samples=, such as features=.
+
 cycles (task=cyclegan): L1 of images that went there and back, and what identity a translated face keeps.
 
 {option_lines(of_keys(evaluators.CYCLES))}
@@ -76,12 +79,11 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"{folder}, the held-out set of {keys.run}, is not there any more: give data=DIR, where it is now"
         )
-    named = {word.partition("=")[0] for word in argv if "=" in word} - COMMON.keys() - {"run"}
-    typed = {name: getattr(keys, name) for name in named & options.keys()}
+    words = {name: getattr(keys, name) for name in typed(argv, options) if name not in COMMON}
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     shards = ShardSet.open(folder, fields=model.task.plan.roles.get("eval", ()))
     request = _request(run, shards, own=not keys.data, rounds=keys.bootstrap)
-    content, reports = judge(model, request, typed)
+    content, reports = judge(model, request, words)
     for name, report in reports.items():
         print_report(name, report)
     files = ("report.json", "report.html", *content["pictures_drawn"])

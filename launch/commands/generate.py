@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launch.options.key_value import convert, parse
+from launch.options.key_value import convert, parse, refuse_unused
 from launch.options.option import Option, option_lines
 
 OPTIONS = {
@@ -106,11 +106,27 @@ MOVING = (".gif", ".mp4")
 WRITTEN = {"interpolate": MOVING, "mix": (".png",), "movie": MOVING}
 # What out= may be where these words say what it is made of, instead of latents
 MADE_OF = {"reconstruct": ("", ".png"), "attribute": (".png",)}
+LATENTS = ("out", "interpolate", "mix")
+NETWORK = (*LATENTS, *MADE_OF)
+# What an option belongs to; `out` is that of latents here
+NEEDS: dict[str, tuple[str, ...]] = {
+    "n": ("out",),
+    "seed": (*LATENTS, "attribute"),
+    **dict.fromkeys(("truncation", "level"), NETWORK),
+    **dict.fromkeys(("stops", "frames"), ("interpolate",)),
+    "rows": ("mix", "attribute"),
+    **dict.fromkeys(("columns", "crossover"), ("mix",)),
+    **dict.fromkeys(("checkpoint", "weights"), (*NETWORK, "translate")),
+    **dict.fromkeys(GROWTH.keys() - {"movie"}, ("movie",)),
+    **dict.fromkeys(ENCODED.keys() - MADE_OF.keys(), ("attribute",)),
+    **dict.fromkeys(TRANSLATED.keys() - {"translate"}, ("translate",)),
+}
 
 
 def main(argv: list[str]) -> int:
     keys = parse(argv, OPTIONS, positional=("run",), required=("run",))
-    if keys.translate or keys.direction or keys.size:
+    refuse_unused(argv, OPTIONS, NEEDS, _used(keys))
+    if keys.translate:
         return _translate(keys)
     places = _places(keys)
     options = {
@@ -132,6 +148,13 @@ def main(argv: list[str]) -> int:
         movie.write_growth(growth, grids, size, rate=keys.rate)
         print(f"{growth}: {len(grids):,} grids of {keys.run}")
     return status
+
+
+def _used(keys: Any) -> set[str]:
+    """Return the words that say what is made; `out` is among them where it, or nothing, asks for latents."""
+    words = {word for word in (*WRITTEN, *MADE_OF, "translate") if getattr(keys, word)}
+    of_images = words & {*MADE_OF, "translate"}
+    return words | {"out"} if not words or (keys.out and not of_images) else words
 
 
 def _by_network(keys: Any, places: dict[str, Path], options: dict[str, Any]) -> int:
@@ -245,9 +268,6 @@ def _translate(keys: Any) -> int:
     from hpc.inference.predictor import load_run
     from launch.terminal import track
 
-    if not keys.translate:
-        word = "direction" if keys.direction else "size"
-        raise UserError(f"{word}= belongs to translate=: add translate=FILE, or leave it out")
     if other := next((word for word in (*WRITTEN, *MADE_OF) if getattr(keys, word)), ""):
         raise UserError(f"{other}= and translate= are made of different things: give one of them")
     if not keys.out:

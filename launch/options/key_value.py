@@ -87,6 +87,30 @@ def parse(
     return SimpleNamespace(**values)
 
 
+def typed(argv: Sequence[str], options: Mapping[str, Option]) -> list[str]:
+    """Return the options that are typed in `argv`, which `parse` has read, in their order."""
+    return [key for key, equals, _ in (word.partition("=") for word in argv) if equals and key in options]
+
+
+def refuse_unused(
+    argv: Sequence[str], options: Mapping[str, Option], needs: Mapping[str, Sequence[str]], used: set[str]
+) -> None:
+    """Raise UserError for a typed option of which none of the options that it belongs to is used.
+
+    needs: option -> those that it belongs to (an option that is not listed is always used)
+    """
+    given = typed(argv, options)
+    for key in given:
+        if key in needs and not used.intersection(needs[key]):
+            if set(given).intersection(needs[key]):  # which is something else beside these
+                others = " and ".join(f"{each}=" for each in given if each in used)
+                raise UserError(f"{key}= does nothing beside {others}: leave it out")
+            *first, last = (f"{need}=" for need in needs[key])
+            owners = f"{', '.join(first)} or {last}" if first else last
+            remedy = "one of them" if first else options[needs[key][0]].typed(needs[key][0])
+            raise UserError(f"{key}= belongs to {owners}: add {remedy}, or leave it out")
+
+
 def whole_numbers(key: str, text: str) -> list[int]:
     """Read `[64,256]`, or `64`, as whole numbers; [] for an empty text."""
     words = text.strip().removeprefix("[").removesuffix("]").split(",")

@@ -291,7 +291,7 @@ def test_what_is_shown_and_what_is_said():
     grey = np.full((32, 32, 3), 100, np.uint8)
     said = task.render(grey, {"image": np.full((3, 32, 32), 151 / 127.5 - 1)})
     assert (said.image == 151).all()
-    assert said.record == {"changed": pytest.approx(0.2)}
+    assert said.record == {"change": pytest.approx(0.2)}
     labels, _ = job_of(LABELS)
     half = np.concatenate([np.full((3, 8, 32), 0.9), np.full((3, 24, 32), -0.7)], 1)
     assert labels.render(grey, {"image": half}).record == {"dark": 0.75, "light": 0.25}

@@ -243,6 +243,7 @@ def test_two_files_that_become_one_are_refused(run, tmp_path, capsys):
     [
         (["direction=ab"], "direction=ab: a run of pix2pix translates one way"),
         (["mix=m.png"], "mix= and translate= are made of different things: give one of them"),
+        (["level=1"], "level= does nothing beside translate=: leave it out"),
         (["size=-1"], "size=-1 is not 0 or more"),
     ],
 )
@@ -291,9 +292,8 @@ def test_predict_writes_translations_of_loose_images_and_of_a_set(run, tmp_path)
     assert len(made["set"]) == len(shards)
     loader = EvalLoader(shards, rank=0, world=1, batch=8, view=views.evaluation(model.config, 32))
     batch = next(iter(loader))
-    wanted = model.predict(batch.images["b"].permute(0, 2, 3, 1).numpy())[
-        "image"
-    ]  # the input is on the right
+    given = batch.images["b"]  # the input is on the right
+    wanted = model.predict(given.permute(0, 2, 3, 1).numpy())["image"]
     for row, output in enumerate(wanted):
         drawn = made["set"][shards.member(int(batch.ids[row, 0]))]
         assert np.abs(drawn - (output.transpose(1, 2, 0) * 127.5 + 127.5)).mean() < 12  # a JPEG

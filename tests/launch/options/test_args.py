@@ -7,7 +7,7 @@ import pytest
 from data_shards.errors import UserError
 from hpc.config.types import near
 from launch.options.command_table import COMMANDS
-from launch.options.key_value import parse
+from launch.options.key_value import parse, refuse_unused, typed
 from launch.options.option import WIDTH, Option, option_lines
 from tests.support.command import refused, rostro
 
@@ -25,6 +25,23 @@ OPTIONS = {
 def test_values_take_the_types_of_their_defaults():
     keys = parse(["a=b/run", "workers=1_000", "share=1e-2", "all=yes"], OPTIONS, positional=("a",))
     assert (keys.a, keys.workers, keys.share, keys.all, keys.out) == ("b/run", 1000, 0.01, True, "")
+
+
+def test_words_that_belong_to_none_that_is_used_are_refused():
+    needs = {"share": ("out",), "length": ("out", "only")}
+    argv = ["out/x=1", "share=0.5", "length=3", "all=yes"]
+    assert typed(argv, OPTIONS) == ["share", "length", "all"]
+    refuse_unused(argv, OPTIONS, needs, {"out"})
+    for used, said in (
+        ({"only"}, "share= belongs to out=: add out=DIR, or leave it out"),
+        (set(), "share= belongs to out=: add out=DIR"),
+    ):
+        with pytest.raises(UserError, match=said):
+            refuse_unused(argv, OPTIONS, needs, used)
+    with pytest.raises(UserError, match="length= belongs to out= or only=: add one of them, or leave it out"):
+        refuse_unused(["length=3"], OPTIONS, needs, {"kind"})
+    with pytest.raises(UserError, match="share= does nothing beside kind=: leave it out"):
+        refuse_unused(["out=x", "kind=fast", "share=1"], OPTIONS, needs, {"kind"})
 
 
 def test_words_fill_the_places_and_paths_may_hold_an_equals_sign():

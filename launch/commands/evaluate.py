@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
         )
     named = {word.partition("=")[0] for word in argv if "=" in word} - COMMON.keys() - {"run"}
     typed = {name: getattr(keys, name) for name in named & options.keys()}
-    model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
+    model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights, helpers=True)
     shards = ShardSet.open(folder, fields=model.task.plan.roles.get("eval", ()))
     request = _request(run, shards, own=not keys.data, rounds=keys.bootstrap)
     content, reports = judge(model, request, typed)

@@ -29,7 +29,7 @@ from hpc.optim.state import load_module
 from hpc.runs.run_dir import RunDir
 from hpc.task import Batch, Score, Task, build_task
 from hpc.training import seeding
-from hpc.training.helpers import build_helpers
+from hpc.training.helpers import build_helpers, check_helpers, digests
 
 BATCH = 64  # images at a time
 UNTRAINED = "untrained"  # in the place of the name of weights
@@ -155,17 +155,29 @@ def _build(config: Config) -> tuple[Task, dict[str, nn.Module]]:
     return task, nets
 
 
-def _ready(task: Task, nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
+def _ready(nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    return {name: net.to(device()).eval().requires_grad_(False) for name, net in nets.items()}
+
+
+def _helpers(
+    task: Task, nets: dict[str, nn.Module], config: Config, saved: store.Checkpoint
+) -> dict[str, nn.Module]:
+    """Build what figures may need beside the players. UserError where it is not what the run was given."""
     with seeding.seeded(config.seed):
         helpers = build_helpers(task, nets, device())
-    return {name: net.to(device()).eval().requires_grad_(False) for name, net in nets.items()} | helpers
+    if "helpers" in saved.meta:
+        check_helpers(saved.meta["helpers"], digests(helpers), saved.clock)
+    return helpers
 
 
-def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto") -> Predictor:
+def load_run(
+    run: Path | str, *, checkpoint: str = "best", weights: str = "auto", helpers: bool = False
+) -> Predictor:
     """Load the networks of a run directory, from a checkpoint whose hashes match.
 
-    `checkpoint`: best | last | a clock; `weights`: ema | raw | auto (the average where one was kept). Raises
-    UserError where the run has no such checkpoint or weights.
+    `checkpoint`: best | last | a clock; `weights`: ema | raw | auto (the average where one was kept);
+    `helpers`: also the frozen networks of the task, which only figures need. Raises UserError where the run
+    has no such checkpoint or weights, or a helper has other weights than it had.
     """
     if weights not in ("auto", "ema", "raw"):
         raise UserError(f"weights={weights} is not known: use ema, raw or auto")
@@ -182,7 +194,7 @@ def load_run(run: Path | str, *, checkpoint: str = "best", weights: str = "auto"
     task.clock = saved.clock
     return Predictor(
         task,
-        _ready(task, nets, config),
+        _ready(nets) | (_helpers(task, nets, config, saved) if helpers else {}),
         config,
         folder,
         saved.clock,
@@ -202,7 +214,8 @@ def _load(nets: dict[str, nn.Module], saved: store.Checkpoint, *, averaged: bool
 def untrained(trained: Predictor) -> Predictor:
     """Build the same networks with the initial weights of their run's seed."""
     task, nets = _build(trained.config)
-    return Predictor(task, _ready(task, nets, trained.config), trained.config, trained.run, 0, UNTRAINED, {})
+    helpers = {name: net for name, net in trained.nets.items() if name not in nets}
+    return Predictor(task, _ready(nets) | helpers, trained.config, trained.run, 0, UNTRAINED, {})
 
 
 class ImageBlocks:

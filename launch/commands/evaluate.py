@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
             f"{folder}, the held-out set of {keys.run}, is not there any more: give data=DIR, where it is now"
         )
     words = {name: getattr(keys, name) for name in typed(argv, options) if name not in COMMON}
-    model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
+    model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights, helpers=True)
     shards = ShardSet.open(folder, fields=model.task.plan.roles.get("eval", ()))
     request = _request(run, shards, own=not keys.data, rounds=keys.bootstrap)
     content, reports = judge(model, request, words)

@@ -10,12 +10,18 @@ import torch
 import torch.nn.functional as F
 
 from data_shards.errors import UserError
+from hpc.checkpoints import manager, store
+from hpc.checkpoints.checkpoint import Checkpoint
+from hpc.config.parse import save_config
+from hpc.distributed.comm import Comm
 from hpc.inference.embedder import embedder_of, resized
 from hpc.inference.predictor import load_run
+from hpc.task import build_task
+from hpc.training.helpers import digests
 from launch.cli import main
 from launch.options.compose import composed
 from launch.start import weights
-from tests.support.judged import judged_run
+from tests.support.judged import judged_run, move
 from tests.support.runs import make_run
 from tests.support.sets import pack_faces, pack_set
 
@@ -55,8 +61,6 @@ def test_a_task_gets_its_helper_by_the_folder_that_submit_writes(run, monkeypatc
     monkeypatch.chdir(run.parent)
     config = weights.with_helpers(composed(["task=cyclegan", "smoke=true", f"{KEY}={run.name}", "runs=."]))
     assert config.task["identity_run"] == str(run)
-    from hpc.task import build_task
-
     assert list(build_task(config).frozen()) == ["identity"]
 
 
@@ -88,3 +92,46 @@ def test_a_run_that_was_moved_away_is_named_at_a_resume_and_by_the_ranks(run, tm
         with pytest.raises(UserError, match=f"^{KEY}={moved}: .* is not a run directory"):
             refuse(config)
     assert weights.with_helpers(replace(config, task=config.task | {"identity_run": ""})).task
+
+
+@pytest.fixture
+def translating(run, tmp_path) -> tuple[Path, Path]:
+    """An untrained run of cyclegan that is saved once, and the copy of a run that helps it."""
+    helper = Path(shutil.copytree(run, tmp_path / "helper", symlinks=True))
+    words = ["task=cyclegan", "smoke=true", "task.width=2", f"{KEY}={helper}"]
+    config = composed(words)
+    path = tmp_path / "horses"
+    path.mkdir()
+    save_config(config, path / "config.yaml")
+    task = build_task(config)
+    players = {name: net.state_dict() for name, net in task.players().items()}
+    saved = Checkpoint(48, 3, players=players, task=task.state())
+    saved.meta = manager.meta(config, task, Comm()) | {"metrics": {}, "helpers": digests(task.frozen())}
+    store.save(path, saved)
+    return path, helper
+
+
+def test_a_run_is_judged_by_the_helper_that_it_had_alone(translating):
+    path, helper = translating
+    model = load_run(path, helpers=True)
+    assert set(model.nets) == set(model.untrained().nets) == {"G", "D", "identity"}
+    embeds = load_run(helper)
+    move(embeds.nets["net"], 7)
+    players = {"net": embeds.nets["net"].state_dict()}
+    later = Checkpoint(480, 30, players=players, task=embeds.task.state())  # it trained on, and became better
+    later.meta = manager.meta(embeds.config, embeds.task, Comm()) | {"metrics": {"eer": 0.01}}
+    store.save(helper, later)
+    with pytest.raises(UserError, match=r"the frozen helper identity has the digest .* of clock 48 was made"):
+        load_run(path, helpers=True)
+    assert set(load_run(path).nets) == {"G", "D"}
+
+
+def test_a_run_translates_without_its_helper(translating, tmp_path):
+    path, helper = translating
+    helper.rename(tmp_path / "elsewhere")
+    model = load_run(path)
+    images = np.zeros((2, 24, 24, 3), np.uint8)
+    assert model.predict(images)["image"].shape == (2, 3, 24, 24)
+    assert main(["export", str(path), f"out={tmp_path / 'net'}", "onnx=false"]) == 0
+    with pytest.raises(UserError, match=f"^{KEY}={helper}: .* is not a run directory"):
+        load_run(path, helpers=True)

@@ -12,7 +12,7 @@ from launch.options.compose import composed
 from tests.hpc.training.test_host_reads import ONE, reads_of_updates
 from tests.support.adversarial import adversarial_run, drawn, gradients, losses
 from tests.support.ranks import launch
-from tests.support.sets import pack_set
+from tests.support.sets import pack_faces, pack_set
 
 # Of a gradient's difference at another number of ranks: relative to its largest number, besides what rounding
 # leaves of scores, whose gradients are of size 1 and cancel out.
@@ -118,3 +118,10 @@ def test_the_host_waits_once_an_update(tmp_path: Path, shards: Path, job: str) -
     words = ("procs=2", "images=160", *PENALTIES[job])
     run = adversarial_run(tmp_path / "run", job, shards, *words)
     assert launch(reads_of_updates, 2, run, build_task, 5) == [[ONE] * 5] * 2
+
+
+@pytest.mark.parametrize("job", ["vae", "pix2pix", "cyclegan"])
+def test_jobs_of_images_wait_once_an_update(tmp_path: Path, job: str) -> None:
+    faces = pack_faces(tmp_path / "faces", job, size=32)
+    run = adversarial_run(tmp_path / "run", job, faces, "procs=2", "images=96", "engine=flat")
+    assert launch(reads_of_updates, 2, run, build_task) == [[ONE] * 3] * 2

@@ -171,8 +171,7 @@ class Task:
     def frozen(self) -> dict[str, nn.Module]:
         """Build helpers that nothing trains, as an identity network; losses find them in `nets` by name.
 
-        They are on the device, in eval mode and without gradients. A resume and `rostro evaluate` refuse
-        other weights; what else uses a trained run does without them.
+        They are in eval mode, without gradients. A resume and `rostro evaluate` refuse other weights.
         """
         return {}
 

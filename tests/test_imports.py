@@ -43,6 +43,7 @@ LEVELS = {
     "hpc": (
         ("config", "cluster"),
         ("runs", "distributed", "optim"),
+        ("generator",),
         ("engines", "task"),
         ("training", "data", "metrics"),
         ("checkpoints", "plots", "losses"),

@@ -23,10 +23,10 @@ from data_shards.loading.loader import EvalLoader
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.config.types import near
 from hpc.data import views
+from hpc.generator import Autoencoder
 from hpc.inference.generate import BLOCK, check_pixels
 from hpc.inference.predictor import BATCH, Predictor, device
 from hpc.monitor.projector import png
-from hpc.task import Autoencoder
 
 MOST = 10_000  # images of each side of which the mean is taken
 STRONGEST = 100.0

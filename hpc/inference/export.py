@@ -18,9 +18,9 @@ from data_shards.batch import Batch
 from data_shards.errors import UserError
 from data_shards.files import write_bytes, write_json
 from hpc.checkpoints import safetensors_writer
+from hpc.generator import Generator
 from hpc.inference.export_card import describe
 from hpc.inference.predictor import Predictor
-from hpc.task import Generator
 
 OPSET = 18
 EXAMPLE = '''"""python example.py A B: the score of two images, by numpy, OpenCV and ONNX Runtime alone."""

@@ -17,10 +17,10 @@ from torch import Tensor
 from data_shards.batch import Batch, pixels_of
 from data_shards.errors import UserError
 from data_shards.files import write_bytes
+from hpc.generator import Generator
 from hpc.inference.movie import write_movie
 from hpc.inference.predictor import Predictor, device
 from hpc.monitor.projector import grid, png
-from hpc.task import Generator
 
 BLOCK = 16  # images at a time
 LARGEST = 1 << 28  # pixels of a picture of many images

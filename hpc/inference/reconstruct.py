@@ -19,11 +19,11 @@ from data_shards.errors import UserError
 from data_shards.files import write_bytes
 from data_shards.sources.video_frames import is_video
 from hpc.data import views
+from hpc.generator import Autoencoder, Generator
 from hpc.inference.generate import BLOCK, FOLDER, check_pixels
 from hpc.inference.loose import LooseBlocks, find_images
 from hpc.inference.predictor import Predictor, device
 from hpc.monitor.projector import grid, png
-from hpc.task import Autoencoder, Generator
 
 Progress = Callable[[str, Any], Iterable[Any]]
 

@@ -22,10 +22,10 @@ from data_shards.images import normalize
 from data_shards.images.pixels import Rejected, reason
 from data_shards.images.placed import resize_exactly
 from data_shards.sources.video_frames import check_reader, is_video
+from hpc.generator import Translator
 from hpc.inference.loose import LARGEST, find_images
 from hpc.inference.predictor import Predictor, device
 from hpc.inference.translate_video import MOVING, write_video
-from hpc.task import Translator
 
 JPEGS = (".jpg", ".jpeg", ".jfif")
 STILL = (

@@ -19,10 +19,11 @@ from hpc.data import views
 from hpc.evaluation.cycles import Cycles
 from hpc.evaluation.feature_words import distance_name
 from hpc.evaluation.translated import Translated
+from hpc.generator import Translator
 from hpc.inference.embedder import embedder_of
 from hpc.losses import adversarial as losses
 from hpc.metrics.paired import l1
-from hpc.task import Batch, Phase, Rendered, Task, Translator
+from hpc.task import Batch, Phase, Rendered, Task
 from hpc.tasks.cyclegan_plan import MULTIPLE, WAYS, held_out_domains
 from hpc.training.image_pool import ImagePool
 from models import cyclegan

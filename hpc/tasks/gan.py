@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from data_shards.errors import UserError
 from hpc.evaluation.feature_words import distance_name
 from hpc.evaluation.generated import Generated
+from hpc.generator import Generator
 from hpc.losses import adversarial as losses
-from hpc.task import Batch, Generator, Phase, Task
+from hpc.task import Batch, Phase, Task
 from hpc.tasks.gan_plan import BASE, GROWS, WGAN, level_of
 from models import dcgan, progan, stylegan
 from models.equalised import double, faded, halve

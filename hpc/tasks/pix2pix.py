@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from data_shards.batch import IMAGE, pixels_of
 from data_shards.errors import UserError
 from hpc.evaluation.paired import Paired
+from hpc.generator import Translator
 from hpc.losses import adversarial as losses
 from hpc.metrics.paired import l1, nearest_colours
-from hpc.task import Batch, Phase, Rendered, Task, Translator
+from hpc.task import Batch, Phase, Rendered, Task
 from hpc.tasks.pix2pix_plan import direction_of, palette_of
 from models.pix2pix import PatchDiscriminator, UNet
 

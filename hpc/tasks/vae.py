@@ -15,10 +15,11 @@ from data_shards.batch import IMAGE, pixels_of
 from data_shards.errors import UserError
 from hpc.evaluation.generated import Generated
 from hpc.evaluation.reconstruction import Reconstruction
+from hpc.generator import Autoencoder
 from hpc.losses import adversarial as losses
 from hpc.metrics import paired as metrics
 from hpc.plots.heat import enlarged
-from hpc.task import Autoencoder, Batch, Phase, Rendered, Task
+from hpc.task import Batch, Phase, Rendered, Task
 from models import vae
 
 NET = "VAE"  # its one player

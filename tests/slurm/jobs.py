@@ -114,6 +114,13 @@ class Field:
         self.wait(f"job {job} to end", lambda: self.cluster.state(job) in ENDED, limit=limit)
         return self.cluster.state(job)
 
+    def assert_completed(self, job: str, *, limit: float = 240) -> None:
+        """The job's last state, with all that is known of it where it is another one."""
+        state = self.wait_ended(job, limit=limit)
+        assert state == "COMPLETED", (
+            f"job {job}: {self.cluster.job(job)}\n{self.logs()}\n{self.cluster.story()}"
+        )
+
     def rank(self, name: str, rank: int) -> psutil.Process:
         return psutil.Process(self.run(name).ranks()[rank][1])
 

@@ -37,7 +37,7 @@ def test_an_array_of_two_runs_dies_inside_a_save_and_goes_on_with_the_old_code(f
     field.wait_restart(f"{job}_0", 1)
     assert [path.name for path in store.listing(field.run("array-0").path)] == ["000000000096"]
     for index in (0, 1):
-        assert field.wait_ended(f"{job}_{index}") == "COMPLETED"
+        field.assert_completed(f"{job}_{index}")
     assert field.restarts(f"{job}_1") == 0
     assert "the new code" not in field.logs()
     field.assert_like(field.run("array-1"), "array-0")
@@ -53,7 +53,7 @@ def test_a_foreign_package_named_models_is_refused_by_name(field: Field, tmp_pat
     jobs = {}
     for name, lines in (("behind", [first]), ("before", [first, "export PYTHONSAFEPATH=1"])):
         jobs[name] = ours.submit(name, nodes=1, images=96, **{"cluster.setup": lines})
-    assert ours.wait_ended(jobs["behind"]) == "COMPLETED"
+    ours.assert_completed(jobs["behind"])
     assert ours.wait_ended(jobs["before"]) == "FAILED"
     log = ours.run("before").log(0).read_text()
     assert "a foreign package named models is first on the path" in log

@@ -92,7 +92,7 @@ def test_a_sweep_is_one_job_for_each_point_and_a_run_may_wait_for_another(field:
     assert field.run("later").status()["state"] == "queued"
     assert "SLURM job" in field.rostro("resume", "later", ok=False).stderr  # in use: it waits in the queue
     for job in (*jobs, later):
-        assert field.wait_ended(job) == "COMPLETED"
+        field.assert_completed(job)
     assert [load_config(field.run(f"s-seed={n}").config_file).seed for n in (0, 1)] == [0, 1]
     refused = field.rostro("submit", *words(field.shards), "after=nobody", ok=False)
     assert refused.returncode == 2
@@ -109,7 +109,7 @@ def test_classifiers_by_sbatch_and_by_a_sweep_over_jobs_and_seeds(cluster: Clust
     jobs = re.findall(r"SLURM job (\d+)", answer)
     assert len(set(jobs)) == 2
     for job in (script, *jobs):
-        assert faces.wait_ended(job) == "COMPLETED", faces.logs()
+        faces.assert_completed(job)
     heads = {name: list(faces.run(name).config().task["heads"]) for name in ("alone", "gender", "age")}
     assert heads == {"alone": ["age"], "gender": ["gender"], "age": ["age"]}
     assert all(faces.run(name).status()["state"] == "finished" for name in heads)

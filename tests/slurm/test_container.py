@@ -50,7 +50,7 @@ def test_a_run_in_a_container_that_is_preempted_goes_on(cluster: Cluster, tmp_pa
     preempt(field, job)
     field.until_told(held)
     field.wait_restart(job, 1)
-    assert field.wait_ended(job) == "COMPLETED"
+    field.assert_completed(job)
     assert field.run("contained").status()["state"] == "finished"
     assert shutil.which("scontrol", path=variables["PATH"])  # outside of the image
     options = (fake.parent / "options").read_text().splitlines()

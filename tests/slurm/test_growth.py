@@ -29,8 +29,8 @@ def test_a_run_that_is_preempted_in_a_fade_ends_as_one_that_is_not(field: Field)
     preempt(field, job)
     field.until_told(held)
     field.wait_restart(job, 1)
-    assert field.wait_ended(alone) == "COMPLETED"
-    assert field.wait_ended(job) == "COMPLETED"
+    field.assert_completed(alone)
+    field.assert_completed(job)
     assert field.restarts(job) == 1
     run = field.run("preempted")
     config = run.config()

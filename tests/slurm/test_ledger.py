@@ -32,7 +32,7 @@ def test_losses_add_up_to_the_allocated_time(field: Field) -> None:
     first = slurm.started(field.cluster.job(requeued))
     field.wait_restart(requeued, 1)
     gone = time.time()
-    assert field.wait_ended(requeued) == "COMPLETED"
+    field.assert_completed(requeued)
     info = field.cluster.job(requeued)
     allocated = gone - first + slurm.started(info, "EndTime") - slurm.started(info)
     found = goodput.summary(field.run("requeued"))

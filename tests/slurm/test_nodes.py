@@ -27,7 +27,7 @@ def field(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Field:
 
 def test_a_dead_node_requeues_its_jobs_on_four_nodes_and_on_three(field: Field) -> None:
     whole = field.submit("undisturbed", **GROUPS)
-    assert field.wait_ended(whole) == "COMPLETED"
+    field.assert_completed(whole)
     four = field.submit("four", **GROUPS)
     three = field.sbatch("--nodes=4", name="three", **GROUPS)
     try:
@@ -44,7 +44,7 @@ def test_a_dead_node_requeues_its_jobs_on_four_nodes_and_on_three(field: Field) 
     finally:
         field.cluster.run("bash", SANDBOX, "up", field.cluster.folder)
     for job in (four, three):
-        assert field.wait_ended(job) == "COMPLETED"
+        field.assert_completed(job)
         assert field.restarts(job) == 1
     reference = field.run("undisturbed")
     field.assert_like(reference, "four")

@@ -63,7 +63,7 @@ def sbatch_story(field: Field, meeting: threading.Barrier) -> str:
     held = field.hold(name)
     field.cluster.run("scontrol", "requeue", job)
     field.until_told(held)
-    assert field.wait_ended(job) == "COMPLETED"
+    field.assert_completed(job)
     assert field.restarts(job) == 4
     return name
 
@@ -86,7 +86,7 @@ def submitit_story(field: Field, meeting: threading.Barrier) -> str:
     assert field.wait_ended(job, limit=60) == "FAILED"
     field.assert_nobody_left(name)
     job = resumed(field, name)
-    assert field.wait_ended(job) == "COMPLETED"
+    field.assert_completed(job)
     return name
 
 
@@ -115,7 +115,7 @@ def reference(field: Field) -> RunDir:
     """The undisturbed run, by submitit."""
     name = "reference"
     job = field.submit(name)
-    assert field.wait_ended(job) == "COMPLETED"
+    field.assert_completed(job)
     assert field.run(name).status()["state"] == "finished"
     field.assert_nobody_left(name)
     return field.run(name)

@@ -16,7 +16,8 @@ from hpc.evaluation.base import JudgedSet, Report
 from hpc.evaluation.cycles import Cycles
 from hpc.evaluation.features import FeatureNetwork
 from hpc.evaluation.run import evaluate
-from hpc.task import Task, Translator
+from hpc.generator import Translator
+from hpc.task import Task
 
 SAMPLES, BLOCK, SIDE = 13, 4, 6
 WAYS = {"ab": ("a", "b"), "ba": ("b", "a")}

@@ -12,7 +12,8 @@ from hpc.distributed.comm import Comm
 from hpc.evaluation.base import JudgedSet, Report
 from hpc.evaluation.run import evaluate
 from hpc.evaluation.translated import Translated
-from hpc.task import Task, Translator
+from hpc.generator import Translator
+from hpc.task import Task
 from tests.support.generating import small_features
 from tests.support.ranks import launch
 from tests.support.sets import pack_faces

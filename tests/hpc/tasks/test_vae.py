@@ -13,8 +13,9 @@ from data_shards.errors import UserError
 from hpc.config.check import check
 from hpc.config.plan import Stage, plan_of
 from hpc.config.sizes import sizes
+from hpc.generator import Autoencoder
 from hpc.metrics import paired as metrics
-from hpc.task import Autoencoder, build_task
+from hpc.task import build_task
 from launch.options.compose import composed
 from models.vae import sample
 from tests.support.counts import parameters, with_statistics

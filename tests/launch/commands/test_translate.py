@@ -12,9 +12,9 @@ from PIL import Image
 
 from data_shards.images.pixels import Rejected
 from data_shards.images.placed import resize_exactly
+from hpc.generator import Translator
 from hpc.inference.predictor import load_run
 from hpc.inference.translate import MOST, STILL, Worker, encoded
-from hpc.task import Translator
 from hpc.tasks.cyclegan import Way
 from launch.cli import main
 from models import cyclegan

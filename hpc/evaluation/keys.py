@@ -96,11 +96,25 @@ CYCLES: Mapping[str, Key] = {
         placeholder="RUN",
     )
 }
+WIDER: Mapping[str, Key] = {
+    "ground_truth": Key(
+        "", "WIDER FACE: the folder of the official .mat files, eval_tools/ground_truth", placeholder="DIR"
+    ),
+    "missing": Key(
+        "error",
+        "skip: judge only the images that are there, not all 3,226 of the official set",
+        choices=("error", "skip"),
+    ),
+    "written": Key("", "write the detections in the official text layout too", placeholder="DIR"),
+    "support": SUPPORT,
+    MAX_GAP: GATE,
+}
 
 KINDS: Mapping[str, Mapping[str, Key]] = {
     "verification": VERIFICATION,
     "classes": CLASSES,
     "values": VALUES,
+    "wider": WIDER,
 }
 
 

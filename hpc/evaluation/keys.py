@@ -96,6 +96,15 @@ CYCLES: Mapping[str, Key] = {
         placeholder="RUN",
     )
 }
+DETECTIONS: Mapping[str, Key] = {
+    **BY_GROUP,
+    "least": Key(
+        0.0,
+        "also the AP of objects whose area, as the network sees them, is that of a square of so many pixels\n"
+        "a side or more (0 = the task's)",
+        least=0,
+    ),
+}
 WIDER: Mapping[str, Key] = {
     "ground_truth": Key(
         "", "WIDER FACE: the folder of the official .mat files, eval_tools/ground_truth", placeholder="DIR"
@@ -120,4 +129,6 @@ KINDS: Mapping[str, Mapping[str, Key]] = {
 
 def all_keys() -> dict[str, Key]:
     """Return the words of all evaluators."""
-    return {name: key for keys in (*KINDS.values(), GENERATED, CYCLES) for name, key in keys.items()}
+    return {
+        name: key for keys in (*KINDS.values(), DETECTIONS, GENERATED, CYCLES) for name, key in keys.items()
+    }

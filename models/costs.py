@@ -1,6 +1,7 @@
 """What the networks that make images cost, said before torch is loaded. Imports no torch.
 
-Counts follow the layers of `dcgan.py`, `progan.py` and `stylegan.py`; a test compares them with the networks.
+Counts follow the layers of `dcgan.py`, `progan.py`, `stylegan.py` and `cyclegan.py`; a test compares them
+with the networks.
 """
 
 from dataclasses import dataclass
@@ -68,6 +69,42 @@ def dcgan_judge(size: int, width: int) -> Cost:
         cost.norm(channels)
         cost.keep(2 * channels, side**2)
     cost.conv(channels, 1, 4, 1, bias=False)
+    return cost
+
+
+def cyclegan_generator(size: int, width: int, blocks: int) -> Cost:
+    cost, inner = Cost(), size // 4  # pixels of a side in the blocks
+    cost.conv(3, width, 7, size**2)
+    cost.keep(3, (size + 6) ** 2)  # padded copies, which a convolution keeps
+    cost.keep(2 * width, size**2)
+    for channels, side in ((2 * width, size // 2), (4 * width, inner)):
+        cost.conv(channels // 2, channels, 3, side**2)
+        cost.keep(2 * channels, side**2)
+    for _ in range(2 * blocks):
+        cost.conv(4 * width, 4 * width, 3, inner**2)
+        cost.keep(4 * width, (inner + 2) ** 2)
+        cost.keep(1.5 * 4 * width, inner**2)  # the activation follows the first of two
+    cost.keep(4 * width, inner**2)
+    for channels, side in ((2 * width, size // 2), (width, size)):
+        cost.conv(2 * channels, channels, 3, (side // 2) ** 2)
+        cost.keep(2 * channels, side**2)
+    cost.conv(width, 3, 7, size**2)
+    cost.keep(width, (size + 6) ** 2)
+    cost.keep(3, size**2)
+    return cost
+
+
+def cyclegan_judge(size: int, width: int) -> Cost:
+    cost, channels, side = Cost(), width, size // 2
+    cost.conv(3, channels, 4, side**2)
+    cost.keep(3, size**2)
+    cost.keep(channels, side**2)
+    for last in (False, False, True):
+        side = side - 1 if last else side // 2
+        cost.conv(channels, 2 * channels, 4, side**2)
+        channels *= 2
+        cost.keep(2 * channels, side**2)
+    cost.conv(channels, 1, 4, (side - 1) ** 2)
     return cost
 
 

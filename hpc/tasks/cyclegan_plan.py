@@ -10,6 +10,7 @@ from hpc.config.rules import Rule
 from hpc.config.schema import Config, Data
 from hpc.evaluation.feature_words import check_training
 from hpc.tasks.gan_plan import check_pixels
+from models import costs
 
 players = ("G", "D")
 roles = dict.fromkeys(("train", "a", "b", "val", "eval"), ())
@@ -45,6 +46,19 @@ def held_out_domains(data: Data) -> dict[str, str]:
     """
     domains = {"a": data.a or WHOLE, "b": data.b or WHOLE}
     return {"a": domains["a"]} if data.train_b else domains
+
+
+def counts(config: Config) -> tuple[int, float]:
+    """Return the parameters of all four networks and the fp32 bytes that one image of each domain keeps.
+
+    In `make` each way has three passes of generators, one without a weight of `identity`, and one of a judge.
+    """
+    keys, size = config.task, config.data.size
+    generator = costs.cyclegan_generator(size, keys["width"], keys["blocks"])
+    judge = costs.cyclegan_judge(size, keys["width"])
+    passes = 3 if keys["cycle"] * keys["identity"] else 2
+    kept = 2 * (passes * generator.kept + judge.kept)
+    return 2 * (generator.parameters + judge.parameters), 4.0 * kept
 
 
 def check(config: Config, sets: Mapping[str, Any]) -> None:

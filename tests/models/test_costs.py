@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import costs, dcgan, progan, stylegan
+from models import costs, cyclegan, dcgan, progan, stylegan
 from models.costs import Cost
+from tests.support.counts import kept_bytes, parameters
 
 # Cost and network, of images of so many pixels, of a width and with so many latents
 MAKERS = {
@@ -40,27 +41,10 @@ def level(size: int) -> int:
     return size.bit_length() - 3
 
 
-def parameters(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
-
-
 def kept(net: nn.Module, inputs: torch.Tensor, *more: object) -> float:
     """Numbers that an image keeps for the backward pass: what twice as many keep besides."""
-
-    def of(count: int) -> int:
-        found: dict[int, tuple[int, torch.Tensor]] = {}
-        own = inputs[:count].clone()
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            found[storage.data_ptr()] = (storage.nbytes() // 4, tensor)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            net(own, *more)
-        return sum(size for size, _ in found.values())
-
-    return (of(8) - of(4)) / 4
+    four, eight = (inputs[:count].clone() for count in (4, 8))
+    return (kept_bytes(lambda: net(eight, *more)) - kept_bytes(lambda: net(four, *more))) / 16
 
 
 def work(net: nn.Module, inputs: torch.Tensor, *more: object) -> float:
@@ -89,6 +73,13 @@ def test_a_judge_costs_what_is_stated(name: str, size: int) -> None:
     cost, net = JUDGES[name](size, 16)
     grown = () if name == "dcgan" else (level(size),)
     assert_costs(cost, net, torch.randn(8, 3, size, size, requires_grad=True), *grown)
+
+
+@pytest.mark.parametrize("size", [24, 64])
+def test_a_cycle_costs_what_is_stated(size: int) -> None:
+    images = torch.randn(8, 3, size, size, requires_grad=True)
+    assert_costs(costs.cyclegan_generator(size, 8, 3), cyclegan.Generator(3, width=8), images)
+    assert_costs(costs.cyclegan_judge(size, 8), cyclegan.build_discriminator(8), images)
 
 
 def test_the_networks_of_the_papers_have_their_parameters() -> None:

@@ -1,5 +1,8 @@
 """A node that dies: a job of 4 nodes waits until it is back, one that may goes on with the other three."""
 
+import contextlib
+
+import psutil
 import pytest
 
 from launch.audit.compare import elastic_differences
@@ -33,6 +36,8 @@ def test_a_dead_node_requeues_its_jobs_on_four_nodes_and_on_three(field: Field) 
     try:
         field.wait_clock("four", 288)
         field.wait_clock("three", 288)
+        ranks = [field.rank(name, 3) for name in ("four", "three")]
+        steps = [above for rank in ranks for above in rank.parents() if above.name() == "slurmstepd"]
         kill_daemon(field.cluster, "n3")  # whose ranks live on: nobody can end them but themselves
         field.cluster.run("scontrol", "update", "NodeName=n3", "State=DOWN", "Reason=killed")
         for job in (four, three):
@@ -41,6 +46,10 @@ def test_a_dead_node_requeues_its_jobs_on_four_nodes_and_on_three(field: Field) 
         field.wait("three nodes", lambda: field.cluster.state(three) == "RUNNING", limit=60)
         assert field.cluster.job(three)["NumNodes"] == "3"
         assert field.cluster.state(four) == "PENDING"
+        field.wait("the ranks of n3 to end", lambda: not any(map(psutil.Process.is_running, ranks)), limit=60)
+        for step in steps:  # which a node without power has not: SLURM would end the job's new step with them
+            with contextlib.suppress(psutil.NoSuchProcess):
+                step.kill()
     finally:
         field.cluster.run("bash", SANDBOX, "up", field.cluster.folder)
     for job in (four, three):

@@ -22,15 +22,15 @@ def config_of(*words: str) -> Config:
     return composed(["task=cyclegan", "smoke=true", f"data.size={SIDE}", "task.width=2", *words])
 
 
-def images(positions: Tensor, name: str) -> Tensor:
-    """Draw the images [n, 3, h, w] of a domain at `positions`, in [-1, 1]."""
-    drawn = Batch.of_positions(positions, seed=1).latents(name, 3 * SIDE * SIDE)
-    return drawn.view(-1, 3, SIDE, SIDE).tanh()
+def images(positions: Tensor, name: str, side: int = SIDE) -> Tensor:
+    """Draw the images [n, 3, side, side] of a domain at `positions`, in [-1, 1]."""
+    drawn = Batch.of_positions(positions, seed=1).latents(name, 3 * side * side)
+    return drawn.view(-1, 3, side, side).tanh()
 
 
-def batch_of(clock: int, rows: slice, count: int) -> Batch:
+def batch_of(clock: int, rows: slice, count: int, side: int = SIDE) -> Batch:
     positions = torch.arange(clock, clock + count)[rows]
-    pair = {name: images(positions, name) for name in ("a", "b")}
+    pair = {name: images(positions, name, side) for name in ("a", "b")}
     return Batch(pair, {}, torch.stack([positions, positions], 1), positions)
 
 

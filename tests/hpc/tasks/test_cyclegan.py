@@ -21,6 +21,7 @@ from hpc.task import build_task
 from launch.options.compose import composed
 from tests.hpc.engines.test_engine import difference
 from tests.support import zero_equality
+from tests.support.counts import kept_bytes, parameters
 from tests.support.cyclegan_ranks import SIDE, batch_of, config_of, updates
 from tests.support.host_reads import HostReads
 from tests.support.ranks import launch
@@ -47,6 +48,19 @@ def job_of(*words):
 
 def whole(n=4, clock=0):
     return batch_of(clock, slice(None), n)
+
+
+@pytest.mark.parametrize("words", [(), ("task.identity=0", "task.width=4", "task.blocks=3", "data.size=64")])
+def test_the_plan_knows_parameters_and_what_an_image_keeps(words):
+    task, nets = job_of(*words)
+    numbers, kept = task.plan.counts(task.config)
+    assert numbers == sum(map(parameters, nets.values()))
+    nets["D"].requires_grad_(False)
+    make, two = task.phases(0)[0], batch_of(0, slice(None), 2, task.config.data.size)
+    held = kept_bytes(lambda: task.loss(make, nets, two, 0), without=tuple(nets.values()))
+    assert kept == pytest.approx(held / 2, rel=0.2)
+    full = composed(["task=cyclegan"])
+    assert plan_of(full.task).counts(full)[0] == 2 * (11_378_179 + 2_764_737)
 
 
 def test_the_real_job_has_the_settings_of_the_paper():

@@ -18,7 +18,7 @@ from hpc.metrics import paired as metrics
 from hpc.task import build_task
 from launch.options.compose import composed
 from models.vae import sample
-from tests.support.counts import parameters, with_statistics
+from tests.support.counts import kept_bytes, parameters, with_statistics
 
 SMALL = ("smoke=true", "task.latents=6", "task.width=4")
 
@@ -68,18 +68,13 @@ def test_the_plan_states_what_the_networks_cost(size, words):
 
 def kept_by_a_step(net: nn.Module, size: int) -> float:
     """Bytes of an image that autograd keeps: 16 images, so that weights count for little."""
-    own = {p.untyped_storage().data_ptr() for p in (*net.parameters(), *net.buffers())}
-    found: dict[int, tuple[int, torch.Tensor]] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if (place := tensor.untyped_storage().data_ptr()) not in own:
-            found[place] = (tensor.untyped_storage().nbytes(), tensor)
-        return tensor
-
     images = torch.zeros(16, 3, size, size)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        (net(images, torch.zeros(16, net.latents))[0] - images).square().mean()
-    return sum(held for held, _ in found.values()) / 16
+    return (
+        kept_bytes(
+            lambda: (net(images, torch.zeros(16, net.latents))[0] - images).square().mean(), without=(net,)
+        )
+        / 16
+    )
 
 
 @pytest.mark.parametrize(

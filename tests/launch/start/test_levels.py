@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from hpc.config.parse import save_config
 from hpc.config.plan import plan_of
@@ -16,6 +15,7 @@ from launch.options.compose import composed
 from launch.start import forecast, levels, table
 from launch.start.plan import RunPlan
 from tests.hpc.tasks.test_gan import batch_of, job_of
+from tests.support.counts import kept_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -145,18 +145,9 @@ def test_an_image_keeps_as_much_as_is_said(job: str, words: tuple[str, ...]) -> 
     assert level in ((), (3, 1.0))
 
     def kept(phase: object, count: int) -> int:
-        found: dict[int, tuple[int, torch.Tensor]] = {}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            found[storage.data_ptr()] = (storage.nbytes(), tensor)
-            return tensor
-
         for name, net in nets.items():
             net.requires_grad_(name == phase.player)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            task.loss(phase, nets, batch_of(task, clock, n=count), clock)
-        return sum(size for size, _ in found.values())
+        return kept_bytes(lambda: task.loss(phase, nets, batch_of(task, clock, n=count), clock))
 
     most = max((kept(phase, 16) - kept(phase, 8)) / 8 for phase in task.phases(clock))
     assert plan_of(task.config.task).counts(task.config)[1] == pytest.approx(most, rel=0.25)

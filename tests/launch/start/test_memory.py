@@ -16,24 +16,15 @@ from launch.start.plan import RunPlan
 from models import names
 from models.backbones import build_trunk
 from tests.support import tiny
+from tests.support.counts import kept_bytes
 
 JOBS = [task for task in choices("task") if task != "siamese" and plan_of_task(task).counts]
 
 
 def kept(net: nn.Module, size: int) -> float:
     """What autograd keeps for an image, bytes."""
-    mine = {p.untyped_storage().data_ptr() for p in net.train().parameters()}
-    found: dict[int, tuple[int, torch.Tensor]] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in mine:
-            found[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        assert len(net(torch.zeros(2, 3, size, size))) == 2
-    return sum(size for size, _ in found.values()) / 2
+    net.train()
+    return kept_bytes(lambda: net(torch.zeros(2, 3, size, size)), without=(net,)) / 2
 
 
 def assert_counted(config: Config) -> None:

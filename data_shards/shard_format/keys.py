@@ -89,7 +89,7 @@ def stem_slugs(
 
 
 def key_room(extensions: Sequence[str]) -> int:
-    """The bytes that a key may have beside the longest of these extensions of its members, at most LONGEST."""
+    """The most bytes of a key whose members have these extensions, at most LONGEST."""
     return min(LONGEST, 99 - max(map(len, extensions), default=0))
 
 

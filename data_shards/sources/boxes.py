@@ -62,13 +62,13 @@ class Boxes:
         if cut > 0:
             self.mended += [CLIPPED] * (cut > _OUTSIDE)
             x, y, width, height = *low, high[0] - low[0], high[1] - low[1]
-        stated = np.float32([x, y, width, height]).tolist()
-        if any(row[0] == tuple(stated) and row[1] == number for row in self.rows):
+        stated = tuple(np.array([x, y, width, height], np.float32).tolist())
+        if any(row[0] == stated and row[1] == number for row in self.rows):
             self.mended.append(TWICE)
             return ""
         bits = tuple(flags) if flags is not None else (0,) * self.flags
         known = float(np.float32(area)) if np.isfinite(area) and area >= 0 else -1.0
-        self.rows.append((tuple(stated), number, bits, known))
+        self.rows.append((stated, number, bits, known))
         return ""
 
     def labels(self) -> tuple[np.ndarray, ...]:

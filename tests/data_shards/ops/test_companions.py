@@ -38,7 +38,7 @@ def boxes_of(slot: int) -> tuple[Tensor, Tensor]:
 
 
 def batch() -> Batch:
-    """Black images with up to three boxes of pure colours; companions state colour, stored area and a flag."""
+    """Black images with up to three boxes of pure colours; companions state colour, area and flags."""
     image, lists = torch.full((N, 3, *SIZE), -1.0), []
     for slot in range(N):
         boxes, colours = boxes_of(slot)

@@ -131,12 +131,13 @@ def _paste(
     square, x, y = where
     drawn = max(square, _SMALLEST)
     face = draw(who[0], who[1], seed=who[2], size=drawn)
-    pixels, person, skin = face.image, face.person.astype(np.uint8), face.face.astype(np.uint8)
+    pixels = face.image
     if drawn != square:
-        pixels = cv2.resize(pixels, (square, square), interpolation=cv2.INTER_AREA)
-        person, skin = (
-            cv2.resize(each, (square, square), interpolation=cv2.INTER_NEAREST) for each in (person, skin)
-        )
+        pixels = np.asarray(cv2.resize(pixels, (square, square), interpolation=cv2.INTER_AREA), np.uint8)
+    person, skin = (
+        cv2.resize(each.astype(np.uint8), (square, square), interpolation=cv2.INTER_NEAREST)
+        for each in (face.person, face.face)
+    )
     height, width = owner.shape
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + square, width), min(y + square, height)
     inner = (slice(top - y, bottom - y), slice(left - x, right - x))

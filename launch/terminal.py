@@ -168,7 +168,7 @@ def print_report(name: str, report: Any) -> None:
         if table.note:
             print(f"  {table.note}")
     if hidden:
-        print(f"  {hidden} more tables are on the page: groups of two labels, differences of all pairs")
+        print(f"  {hidden} more tables are on the page: many groups or two labels, differences of all pairs")
     for note in report.notes:
         print(note)
 

@@ -21,6 +21,7 @@ from hpc.plots import bars
 ROUNDS = 100  # of bootstrapping that a gate needs
 FAIRNESS = {ODDS: "equalized odds difference", PARITY: "demographic parity difference"}
 MOST = 40  # pairs of groups that are listed
+LONG = 24  # rows: a longer table is on the page only
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _table(label: str, parts: Split, shown: Shown, support: int) -> Table:
     else:
         note = f"gap: largest less smallest, of groups of {support} samples or more"
         cells.append(["gap", "", *(_gap_text(parts.gaps.get(key)) for key in shown.names)])
-    return Table((label, "samples", *shown.names), cells, note, long=AND in label)
+    return Table((label, "samples", *shown.names), cells, note, long=AND in label or len(cells) > LONG)
 
 
 def _differences(label: str, parts: Split, gap: Gap, name: str) -> Table:

@@ -70,6 +70,8 @@ def in_words(record: Mapping[str, Any]) -> str:
         words = [f"temperature {chosen['temperature']:.4g}"] if "temperature" in chosen else []
         if "threshold" in chosen:
             words.append(f"threshold {chosen['threshold_probability']:.4g} (far={chosen['far']:g})")
+        if "score" in chosen:
+            words.append(f"objects of a score of {chosen['score']:.4g} or more")
         parts.append(f"{name}: {', '.join(words) or 'nothing'}")
     place = " ".join(filter(None, (record["set"], record["split"])))
     return f"{'; '.join(parts)} ({place}, {record['checkpoint']:,} images, {record['weights']})"

@@ -96,14 +96,39 @@ CYCLES: Mapping[str, Key] = {
         placeholder="RUN",
     )
 }
+DETECTIONS: Mapping[str, Key] = {
+    **BY_GROUP,
+    "least": Key(
+        0.0,
+        "also the AP of objects whose area, as the network sees them, is that of a square of so many pixels\n"
+        "a side or more (0 = the task's)",
+        least=0,
+    ),
+}
+WIDER: Mapping[str, Key] = {
+    "ground_truth": Key(
+        "", "WIDER FACE: the folder of the official .mat files, eval_tools/ground_truth", placeholder="DIR"
+    ),
+    "missing": Key(
+        "error",
+        "skip: judge only the images that are there, not all 3,226 of the official set",
+        choices=("error", "skip"),
+    ),
+    "written": Key("", "write the detections in the official text layout too", placeholder="DIR"),
+    "support": SUPPORT,
+    MAX_GAP: GATE,
+}
 
 KINDS: Mapping[str, Mapping[str, Key]] = {
     "verification": VERIFICATION,
     "classes": CLASSES,
     "values": VALUES,
+    "wider": WIDER,
 }
 
 
 def all_keys() -> dict[str, Key]:
     """Return the words of all evaluators."""
-    return {name: key for keys in (*KINDS.values(), GENERATED, CYCLES) for name, key in keys.items()}
+    return {
+        name: key for keys in (*KINDS.values(), DETECTIONS, GENERATED, CYCLES) for name, key in keys.items()
+    }

@@ -15,12 +15,14 @@ from data_shards.errors import UserError
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.distributed.comm import Comm
 from hpc.evaluation import prediction_file as files
+from hpc.evaluation import wider
 from hpc.evaluation.base import Evaluator, JudgedSet, Report
 from hpc.evaluation.classes import Bits, Classes
 from hpc.evaluation.keys import MAX_GAP
 from hpc.evaluation.pair_protocol import score_run, trial
 from hpc.evaluation.run import gathered
 from hpc.evaluation.values import Values
+from hpc.evaluation.wider import Wider
 from hpc.metrics.groups import Groups, groups_of
 from hpc.metrics.pair_list import read_list, shown
 from hpc.metrics.pairs import Pairs
@@ -36,7 +38,7 @@ class Asked:
     """What `rostro score` was asked for."""
 
     predictions: Path
-    truth: Path
+    truth: Path  # of kind wider the folder of the .mat files
     field: str = ""  # the label (empty = the one that both files name)
     pairs: Path | None = None  # a pair list for embeddings of a set
     groups: tuple[str, ...] = ()
@@ -275,8 +277,19 @@ def _verified(verdict: VerificationResult, scores: np.ndarray, pairs: Pairs, *, 
     return report
 
 
+def _score_wider(asked: Asked) -> tuple[str, Report]:
+    each = Wider()
+    each.typed = {
+        MAX_GAP: asked.max_gap,
+        "support": asked.support,
+        "missing": "skip" if asked.skip else "error",
+    }
+    return "wider", wider.score(each, asked.predictions, asked.truth, rounds=asked.rounds)
+
+
 SCORERS: Mapping[str, Callable[[Asked], tuple[str, Report]]] = {
     "verification": _score_verification,
     "classes": _score_classes,
     "values": _score_values,
+    "wider": _score_wider,
 }

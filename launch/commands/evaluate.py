@@ -53,6 +53,14 @@ cycles (task=cyclegan): L1 of images that went there and back, and what identity
 
 {option_lines(of_keys(evaluators.CYCLES))}
 
+objects (task=yolov5): AP and AR by COCO's protocol, precision and recall, recall by group.
+
+{option_lines(of_keys(evaluators.DETECTIONS))}
+
+wider (task=yolov5): easy, medium and hard by the official protocol of WIDER FACE; needs ground_truth=.
+
+{option_lines(of_keys(evaluators.WIDER))}
+
 example: rostro evaluate runs/faces
          rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip
          rostro evaluate runs/gender gate.max_gap=0.1

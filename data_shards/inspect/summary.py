@@ -34,10 +34,12 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         ("shards", f"{len(manifest['shards'])}, {tar_bytes / 1e6:.1f} MB"),
         ("held out", _held_out(manifest)),
         ("verified", f"{manifest['verify']} while packing"),
-        ("converted", ", ".join(f"{count} {what}" for what, count in manifest["converted"].items()) or "0"),
+        ("converted", _counted(manifest["converted"]) or "0"),
         ("rejected", f"{manifest['rejected']} (rejected.csv)"),
         ("sha256", shards.digest),
     ]
+    if "mended" in manifest:
+        rows.insert(-2, ("mended", _counted(manifest["mended"])))
     if unknown := len(shards) - int(shards.identity_start[-1]):
         rows.insert(5, ("unknown", f"{unknown} images of people whom the source does not name"))
     for twin in shards.manifest.get("twins", ()):
@@ -54,6 +56,10 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
         else:
             rows.append((f"label {name}", label_facts(field, np.asarray(shards.labels[name]))))
     return rows
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
 def _held_out(manifest: dict[str, Any]) -> str:

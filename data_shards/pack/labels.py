@@ -30,6 +30,10 @@ def label_columns(
             ragged[name] = _ragged_column(name, field, samples, place)
         else:
             columns[name] = _column(name, field, samples, place)
+    counts = {name: np.diff(np.asarray(column.start, np.int64)) for name, column in ragged.items()}
+    number, fault = schema.miscount(counts)
+    if fault:
+        raise UserError(f"{fault} of {samples[number].path}: give one for each; correct the source")
     return columns, ragged
 
 

@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_shards.errors import UserError
-from data_shards.shard_format.keys import UNKNOWN, identity_slugs, slug, stem_slugs, visible
+from data_shards.shard_format.keys import (
+    UNKNOWN,
+    identity_slugs,
+    key_room,
+    slug,
+    stem_slugs,
+    visible,
+    with_whole_stem,
+)
 from data_shards.sources.base import Sample
 
 TRAINED, VALIDATION, HELD_OUT = "train", "val", "eval"  # the sets of a pack with holdout= or val=
@@ -72,9 +80,11 @@ def fingerprint(
 def _facts(sample: Sample) -> tuple[Any, ...]:
     """The sample as a tuple, with the hash of each array in its place: numpy shortens what it prints.
 
-    A sample without group and split is what it was before there were any, so that older packs are recognised.
+    A sample without the newer entries is what it was before there were any, so that older packs are
+    recognised.
     """
-    facts = tuple(sample) if sample.group or sample.split else tuple(sample)[:-2]
+    newer = 2 if sample.group or sample.split else 4
+    facts = tuple(sample) if sample.mended or sample.extra else tuple(sample)[:-newer]
     if not any(isinstance(label, np.ndarray) for label in sample.labels):
         return facts
     labels = [
@@ -203,8 +213,16 @@ def rank(name: str, seed: int, purpose: str) -> bytes:
     return hashlib.sha256(f"{purpose} {seed} {name}".encode("utf-8", "surrogateescape")).digest()
 
 
-def plan_split(identities: Mapping[str, list[Sample]], *, shard_bytes: int, size: int | None) -> SplitPlan:
+def plan_split(
+    identities: Mapping[str, list[Sample]],
+    *,
+    shard_bytes: int,
+    size: int | None,
+    extensions: Sequence[str] = (),
+) -> SplitPlan:
     """Keys, identity numbers and shards of one split, in the order of `identities`.
+
+    extensions: of the members that a sample may have.
 
     size: side of the stored squares in pixels (None = images keep their size). Shards are even and at most
     about shard_bytes: they are cut by the sizes of the files, and a converted image changes its size. There
@@ -213,10 +231,13 @@ def plan_split(identities: Mapping[str, list[Sample]], *, shard_bytes: int, size
     slugs = identity_slugs(sorted(identities))
     people = [name for name in identities if not is_unknown(name)]
     numbers = {name: number for number, name in enumerate(people)}
-    entries, weights = [], []
+    entries, weights, longest = [], [], key_room(extensions)
     for name, members in identities.items():
         first, number = slugs[name], numbers.get(name, -1)
-        stems = stem_slugs(first, [each.stem for each in members], paths=[each.path for each in members])
+        if is_unknown(name):
+            first = with_whole_stem(first, members[0].stem, whole=name, longest=longest)
+        paths = [each.path for each in members]
+        stems = stem_slugs(first, [each.stem for each in members], paths=paths, longest=longest)
         for sample, stem in zip(members, stems, strict=True):
             entries.append(Entry(f"{first}/{stem}", number, sample))
             weights.append(_weight(sample, size))

@@ -19,6 +19,7 @@ from data_shards.pack.request import Request, request_facts
 from data_shards.pack.shard_worker import ShardResult
 from data_shards.shard_format.columns import BLOCKS, block_digests
 from data_shards.shard_format.keys import visible
+from data_shards.shard_format.members import extensions
 from data_shards.shard_format.people import GROUP, whole_hashes
 from data_shards.shard_format.schema import PIECE_COLUMNS, Schema
 from data_shards.shard_format.shard_set import COLUMNS, STARTS
@@ -56,6 +57,7 @@ class SetWriter:
             {name: members for name, members in good.items() if members},
             shard_bytes=int(self.request.shard_mb * 1e6),
             size=self.request.size or None,
+            extensions=extensions(self.schema),
         )
         self.results: dict[int, ShardResult] = {}
         for number in range(len(self.plan.shards)):
@@ -103,13 +105,18 @@ class SetWriter:
         """A column of all finished shards, in their order."""
         return np.concatenate([self.results[number].table[name] for number in sorted(self.results)])
 
-    def groups(self) -> np.ndarray | None:
-        """A hash of the group of each sample [n] u8, 0 where it has none (None = no sample has one)."""
-        names: list[str] = []
+    def packed(self) -> list[Sample]:
+        """The samples of all finished shards, in their order."""
+        samples: list[Sample] = []
         for number in sorted(self.results):
             left_out = {path for path, _ in self.results[number].rejected}
             entries = self.plan.shards[number]
-            names += [entry.sample.group for entry in entries if entry.sample.path not in left_out]
+            samples += [entry.sample for entry in entries if entry.sample.path not in left_out]
+        return samples
+
+    def groups(self) -> np.ndarray | None:
+        """A hash of the group of each sample [n] u8, 0 where it has none (None = no sample has one)."""
+        names = [sample.group for sample in self.packed()]
         if not any(names):
             return None
         return np.where([bool(name) for name in names], whole_hashes(names), 0).astype("u8")
@@ -171,6 +178,7 @@ class SetWriter:
         converted: Counter[str] = Counter()
         for result in self.results.values():
             converted.update(result.converted)
+        mended = Counter(what for sample in self.packed() for what in sample.mended)
         fields: dict[str, Any] = {
             name: field.to_json()
             for name, field in {"identity": self.schema.identity, **self.schema.fields}.items()
@@ -195,6 +203,7 @@ class SetWriter:
             "fields": fields,
             "picture_bytes": int(tables["size"].sum(dtype=np.int64)),
             "converted": dict(sorted(converted.items())),
+            **({"mended": dict(sorted(mended.items()))} if mended else {}),
             "rejected": num_rejected,
             "shards": [
                 {

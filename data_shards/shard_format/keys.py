@@ -76,11 +76,32 @@ def identity_slugs(identities: Sequence[str]) -> dict[str, str]:
     return dict(zip(identities, unique, strict=True))
 
 
-def stem_slugs(first: str, stems: Sequence[str], *, paths: Sequence[str]) -> list[str]:
-    """The second parts of the keys that begin with `first`, all distinct; paths: of the same samples."""
-    longest = LONGEST - 1 - len(first)
+def stem_slugs(
+    first: str, stems: Sequence[str], *, paths: Sequence[str], longest: int = LONGEST
+) -> list[str]:
+    """The second parts of the keys that begin with `first`, all distinct; paths: of the same samples.
+
+    longest: bytes of a whole key.
+    """
+    longest -= 1 + len(first)
     slugs = [slug(stem, longest=longest) for stem in stems]
     return _unique(stems, slugs, wholes=paths, longest=longest)
+
+
+def key_room(extensions: Sequence[str]) -> int:
+    """The most bytes of a key whose members have these extensions, at most LONGEST."""
+    return min(LONGEST, 99 - max(map(len, extensions), default=0))
+
+
+def with_whole_stem(first: str, stem: str, *, whole: str, longest: int) -> str:
+    """The first part of the key of an image of an unknown person, cut where its plain `stem` would be.
+
+    By their stems other programs find such images; `first` was made of the path `whole`.
+    """
+    room = longest - 1 - len(stem)
+    if len(first) <= room or room < 9 or slug(stem) != stem:
+        return first
+    return _marked(first, whole, room)
 
 
 def member_key(identity: str, stem: str) -> str:

@@ -52,6 +52,7 @@ _SHAPE = {
     "rejected": int,
     "picture_bytes": int,
     "converted": {str: int},
+    "mended?": {str: int},
     "shards": [_SHARD],
     "files": [_FILE],
     "twins?": [{"size": range(1, 1 << 16), "samples": int, "shards": [_SHARD], "files": [_FILE]}],

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_shards.shard_format.columns import RaggedColumn
-from data_shards.shard_format.schema import Schema
+from data_shards.shard_format.schema import PIECES, Schema
+
+
+def extensions(schema: Schema) -> list[str]:
+    """The extensions of all members that a sample may have."""
+    labels = ["cls", "json", *(f"{name}.npy" for name in schema.ragged)]
+    return ["jpg", *labels, *(f"{name}.{PIECES[field.kind]}" for name, field in schema.pieces.items())]
 
 
 def label_members(

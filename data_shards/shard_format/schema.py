@@ -40,6 +40,7 @@ SHAPE = {
     "ragged?": bool,
     "rows?": range(1 << 48),  # of a ragged field, in all samples
     "unknown?": (float, None),
+    "rows_of?": str,
 }
 
 
@@ -57,6 +58,7 @@ class Field:
     names: tuple[str, ...] = ()  # of the classes, of the bits, of the points, or of a mask's numbers
     ragged: bool = False  # each sample has any number of labels of this shape, such as the boxes in an image
     unknown: float | None = -1  # stands for a value that the source does not state (None = all are stated)
+    rows_of: str = ""  # the ragged boxes that its rows belong to, as classes of them do ("" = none)
 
     def fault(self) -> str:
         """What is wrong with this field, and what to type instead ("" = nothing)."""
@@ -73,6 +75,8 @@ class Field:
         if self.kind in LAST_AXIS and self.shape[-1:] != LAST_AXIS[self.kind][:1]:
             length, meaning = LAST_AXIS[self.kind]
             return f"shape={self.shape!r:.40}: {self.kind} end in {length}, which are {meaning}"
+        if self.rows_of and not self.ragged:
+            return f"rows_of={self.rows_of!r:.40}: only a ragged field has rows; type ragged=True too"
         return self._fault_of_names() or ("" if self.kind in PIECES else self._fault_of_unknown())
 
     def _fault_of_names(self) -> str:
@@ -137,6 +141,8 @@ class Field:
             entry["ragged"] = True
         if self.unknown != -1:
             entry["unknown"] = self.unknown
+        if self.rows_of:
+            entry["rows_of"] = self.rows_of
         return entry
 
     @classmethod
@@ -149,6 +155,7 @@ class Field:
             tuple(entry.get("names", ())),
             entry.get("ragged", False),
             entry.get("unknown", -1),
+            entry.get("rows_of", ""),
         )
 
 
@@ -208,7 +215,7 @@ class Schema:
         for name, field in self.fields.items():
             if not _NAME.fullmatch(name) or name in _RESERVED:
                 return f"fields: {name!r:.60} is not a name of a label: type small letters, digits and _"
-            if fault := field.fault():
+            if fault := field.fault() or self._fault_of_companion(name, field):
                 return f"fields.{name}: {fault}"
         if self.cls in (None, "identity"):
             return ""
@@ -219,6 +226,31 @@ class Schema:
             words = _either(["identity", *good])
             return f"cls={self.cls!r:.60}: is not a single class of a sample: type {words}"
         return ""
+
+    def _fault_of_companion(self, name: str, field: Field) -> str:
+        if not field.rows_of:
+            return ""
+        boxes = self.fields.get(field.rows_of)
+        good = boxes is not None and boxes.kind == "boxes" and boxes.ragged and not boxes.rows_of
+        if good and field.rows_of != name:
+            return ""
+        lists = [other for other, each in self.fields.items() if each.kind == "boxes" and each.ragged]
+        words = _either([other for other in lists if other != name] or ["nothing"])
+        return f"rows_of={field.rows_of!r:.40}: is not a ragged field of boxes: type {words}"
+
+    def miscount(self, counts: Mapping[str, np.ndarray]) -> tuple[int, str]:
+        """(sample, what is wrong) of the first one whose rows do not go with its boxes; (-1, "") for none.
+
+        counts: {ragged field: [n], its rows of each sample}.
+        """
+        for name, field in self.ragged.items():
+            if field.rows_of:
+                wrong = np.flatnonzero(counts[name] != counts[field.rows_of])
+                if len(wrong):
+                    first = int(wrong[0])
+                    rows, boxes = int(counts[name][first]), int(counts[field.rows_of][first])
+                    return first, f"{name} has {rows} rows for {boxes} rows of {field.rows_of}"
+        return -1, ""
 
     def to_json(self) -> dict[str, Any]:
         """The entries `schema`, `fields` and `cls` of a request, by which two packs are the same."""

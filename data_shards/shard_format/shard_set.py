@@ -224,13 +224,14 @@ class ShardSet:
                 raise UserError(f"{self._column(f'piece.{piece}.{part}')}: row {row} cannot be: {REMEDY}")
 
     def _compare_values(self, ids: np.ndarray) -> None:
+        spans = {name: self._spans(name, ids) for name in self.ragged}
+        row, fault = self.schema.miscount({name: stop - first for name, (first, stop) in spans.items()})
+        if fault:
+            column = self._column(f"labels.{fault.split()[0]}.start")
+            raise UserError(f"{column}: row {int(ids[row])}: {fault}: {REMEDY}")
         for name, field in self.schema.labels.items():
             file = f"labels.{name}{'.rows' if field.ragged else ''}"
-            if field.ragged:
-                self._spans(name, ids)
-                values = self.ragged[name].rows_of(ids)[0]
-            else:
-                values = self.labels[name][ids]
+            values = self.ragged[name].rows_of(ids)[0] if field.ragged else self.labels[name][ids]
             if reason := field.misfit(values.astype(np.float64)):
                 raise UserError(f"{self._column(file)}: a value {reason}: {REMEDY}")
 

@@ -34,6 +34,8 @@ class Sample(NamedTuple):
     # identity, or this image alone where that is unknown): a class is never that.
     group: str = ""
     split: str = ""  # the set in which the data set's authors put this sample ("" = `rostro pack` decides)
+    mended: tuple[str, ...] = ()  # what the source had to correct in its labels; the manifest counts it
+    extra: bytes = b""  # what `read` needs beside the path, such as polygons: it goes to the workers
 
 
 class Source(Protocol):

@@ -23,6 +23,11 @@ HELPERS = (
     "fer2013_csv",
     "video_frames",
     "affectnet_lists",
+    "boxes",
+    "coco_json",
+    "coco_masks",
+    "wider_lists",
+    "yolo_labels",
 )
 
 

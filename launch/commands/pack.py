@@ -15,7 +15,8 @@ OPTIONS = {
     "source": Option(
         "",
         "folder (one for each identity) | classes (one for each class) | vggface2 | lfw | orl | utkface | "
-        "celeba | fer2013 | affectnet | deepfake | own_face | faces_from | procedural",
+        "celeba | fer2013 | affectnet | deepfake | own_face | faces_from | widerface | coco | yolo | masks | "
+        "procedural",
     ),
     "src": Option("", "folder of the data set as published"),
     "out": Option("", "folder of the packed sets"),
@@ -133,6 +134,8 @@ def _summary(made: "Packed") -> str:
     lines.append(f"  converted {converted}{f' ({kinds})' if kinds else ''}, rejected {manifest['rejected']}")
     if manifest["rejected"]:
         lines[-1] += f": see {made.folder / 'rejected.csv'}"
+    if mended := manifest.get("mended"):
+        lines.append(f"  mended {', '.join(f'{count} {what}' for what, count in mended.items())}")
     split = manifest["split"]
     if manifest.get(HELD_OUT.get(split, "")) and manifest["identities"] + unknown < FEW:
         known = manifest["identities"]

@@ -27,7 +27,7 @@ class Scenes:
         "age": Field("value", "f4"),
         "breed": Field("class", "i4", names=("cat", "dog")),
         "boxes": Field("boxes", "i4", (4,), ragged=True),
-        "colour": Field("class", "i2", names=("red", "green", "none"), ragged=True),
+        "colour": Field("class", "i2", names=("red", "green", "none"), ragged=True, rows_of="boxes"),
         "corners": Field("points", "f4", (2, 2), names=("left_corner", "right_corner")),
         "parts": Field("mask", "u1", names=("back", "red", "green")),
         "depth": Field("image", "u1"),

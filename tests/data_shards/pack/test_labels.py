@@ -32,7 +32,7 @@ FIELDS = {
     "face": Field("boxes", "i4", (4,)),
     "landmarks": Field("points", "f4", (5, 2)),
     "things": Field("boxes", "f4", (4,), ragged=True),
-    "kinds": Field("class", "i2", names=("ball", "bone"), ragged=True),
+    "kinds": Field("class", "i2", names=("ball", "bone"), ragged=True, rows_of="things"),
 }
 COUNT = 12
 
@@ -226,6 +226,29 @@ def test_starts_of_a_ragged_label_rise_though_all_hashes_fit(folder, row, value)
         ShardSet.open(folder)
 
 
+def test_rows_go_with_their_boxes_though_all_hashes_fit(folder):
+    table = np.load(folder / "index" / "labels.kinds.start.npy", mmap_mode="r+")
+    row = int(np.flatnonzero(np.diff(table.astype(int)))[0])
+    table[row + 1] -= 1
+    table.flush()
+    with open(folder / columns.BLOCKS, "wb") as file:
+        for path in sorted((folder / "index").glob("*.npy")):
+            if not path.stem.endswith("_start"):
+                file.writelines(columns.block_digests(path))
+    commit_again(folder)
+    words = rf"labels.kinds.start.npy: row {row}: kinds has \d rows for \d rows of things"
+    with pytest.raises(UserError, match=words):
+        ShardSet.open(folder)
+    assert any("rows of things" in problem.reason for problem in check_set(folder, workers=1))
+
+
+def test_a_manifest_from_before_rows_went_with_boxes_is_read(folder):
+    fields = json.loads((folder / "manifest.json").read_text())["fields"]
+    assert fields["kinds"].pop("rows_of") == "things"
+    commit_again(folder, fields=fields)
+    assert ShardSet.open(folder).schema.fields["kinds"].rows_of == ""
+
+
 def test_a_set_without_a_single_box_opens(tmp_path):
     source = Pets()
     places = {list(FIELDS).index(name): value for name, value in {"things": [], "kinds": ()}.items()}
@@ -276,6 +299,8 @@ def test_a_manifest_whose_fields_cannot_be_is_refused(folder, entry, words):
         ),
         ({"things": 3}, r"things=3 of 5.jpg: is not a list of arrays of shape \(4,\)"),
         ({"kinds": [0, 2]}, r"kinds=\[0, 2\] of 5.jpg: is not 0 to 1"),
+        ({"kinds": [0, 1, 0]}, r"kinds has 3 rows for 2 rows of things of 5.jpg: give one for each"),
+        ({"things": []}, r"kinds has 2 rows for 0 rows of things of 5.jpg: give one for each"),
         ({"landmarks": np.zeros((4, 2))}, r"landmarks=array.* of 5.jpg: does not have the shape \(5, 2\)"),
     ],
 )

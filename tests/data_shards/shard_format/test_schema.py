@@ -16,6 +16,7 @@ GOOD = {
     "marks": Field("bits", "i1", (3,), ("smile", "hat", "beard")),
     "face": Field("boxes", "f4", (4,), unknown=None),
     "things": Field("boxes", "f4", (4,), ragged=True),
+    "kinds": Field("class", "i4", names=("ball", "bone"), ragged=True, rows_of="things"),
     "parts": Field("mask", "u1", names=("skin", "hair")),
     "b": Field("image", "u1"),
     "landmarks": Field("points", "f4", (5, 2), ("l", "r", "n", "ml", "mr")),
@@ -35,7 +36,8 @@ def test_a_field_comes_back_from_the_manifest(name):
     entry = GOOD[name].to_json()
     assert not conform(entry, SHAPE)
     assert Field.from_json(entry) == GOOD[name]
-    assert declared_schema({name: GOOD[name]}, None).fields == {name: GOOD[name]}
+    declared = {name: GOOD[name], "things": GOOD["things"]}
+    assert declared_schema(declared, None).fields == declared
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,23 @@ def test_a_bad_field_is_one_line_that_says_what_to_type(field, words):
     with pytest.raises(UserError, match=f"^fields.label: {words}") as refused:
         declared_schema({"label": field}, None)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        (Field("value", "f4", rows_of="things"), r"rows_of='things': only a ragged field has rows"),
+        (Field("value", "f4", ragged=True, rows_of="age"), r"rows_of='age': is not .*: type things$"),
+        (Field("value", "f4", ragged=True, rows_of="many"), r"rows_of='many': is not .*: type things$"),
+        (
+            Field("boxes", "f4", (4,), ragged=True, rows_of="label"),
+            r"rows_of='label': is not .*: type things$",
+        ),
+    ],
+)
+def test_rows_go_with_ragged_boxes_only(field, words):
+    with pytest.raises(UserError, match=f"^fields.label: {words}"):
+        declared_schema({"things": GOOD["things"], "age": GOOD["age"], "label": field}, None)
 
 
 @pytest.mark.parametrize("name", ["identity", "cls", "Age", "a.b", "", "../x", "repeat"])

@@ -1,0 +1,117 @@
+"""What sources of boxes share: their fields, and what is done with rows that cannot be.
+
+A box is x, y, width, height in pixels of the upright image. What sticks out is cut off and a row that comes
+twice is taken once, both counted as mended; a row of which no box is left is listed with its reason. A helper
+of `widerface.py`, `coco.py` and `yolo.py`, not a source.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data_shards.images.jpeg import read_head
+from data_shards.images.normalize import pixels
+from data_shards.images.pixels import Rejected
+from data_shards.shard_format.schema import Field
+from data_shards.sources.base import read_file
+
+IGNORE = "ignore"  # the first flag of every set: neither a target nor a mistake
+CLIPPED, TWICE = "boxes cut to their picture", "boxes listed twice"
+_OUTSIDE = 0.5  # pixels that may be cut off as the rounding that they are
+_FIRST_BYTES = 1 << 16  # of a file, which nearly always hold its size
+
+
+def box_fields(names: Sequence[str], flags: Sequence[str] = (IGNORE,)) -> dict[str, Field]:
+    """The fields of a detection set, in the order in which `Boxes.labels` states them."""
+    return {
+        "boxes": Field("boxes", "f4", (4,), ragged=True, unknown=None),
+        "box_class": Field("class", "i4", names=tuple(names), ragged=True, unknown=None, rows_of="boxes"),
+        "box_flags": Field(
+            "bits", "u1", (len(flags),), tuple(flags), ragged=True, unknown=None, rows_of="boxes"
+        ),
+        "box_area": Field("value", "f4", ragged=True, rows_of="boxes"),
+    }
+
+
+@dataclass
+class Boxes:
+    """The boxes of one picture, as its source lists them one by one."""
+
+    size: tuple[int, int]  # width, height of the upright picture
+    flags: int  # how many each box has
+    mended: list[str] = field(default_factory=list)
+    rows: list[tuple[tuple[float, ...], int, tuple[int, ...], float]] = field(default_factory=list)
+
+    def add(
+        self, box: Sequence[float], number: int, flags: Sequence[int] | None = None, area: float = -1.0
+    ) -> str:
+        """Add one box of class `number`; returns why it cannot be one ("" = it can).
+
+        area: of what the box is around, in pixels (-1 = not stated).
+        """
+        if not np.isfinite(box).all():
+            return "is not a box of finite numbers"
+        x, y, width, height = map(float, box)
+        if width <= 0 or height <= 0:
+            return f"is a box without area, {width:g} x {height:g}"
+        low, high = (max(x, 0.0), max(y, 0.0)), (min(x + width, self.size[0]), min(y + height, self.size[1]))
+        if low[0] >= high[0] or low[1] >= high[1]:
+            return f"is outside of its picture of {self.size[0]} x {self.size[1]}"
+        cut = max(low[0] - x, low[1] - y, x + width - high[0], y + height - high[1])
+        if cut > 0:
+            self.mended += [CLIPPED] * (cut > _OUTSIDE)
+            x, y, width, height = *low, high[0] - low[0], high[1] - low[1]
+        stated = tuple(np.array([x, y, width, height], np.float32).tolist())
+        if any(row[0] == stated and row[1] == number for row in self.rows):
+            self.mended.append(TWICE)
+            return ""
+        bits = tuple(flags) if flags is not None else (0,) * self.flags
+        known = float(np.float32(area)) if np.isfinite(area) and area >= 0 else -1.0
+        self.rows.append((stated, number, bits, known))
+        return ""
+
+    def labels(self) -> tuple[np.ndarray, ...]:
+        """The labels of `box_fields`: boxes [k, 4], classes [k], flags [k, f], areas [k]."""
+        boxes, numbers, flags, areas = zip(*self.rows, strict=True) if self.rows else ((), (), (), ())
+        return (
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(numbers, np.int32),
+            np.array(flags, np.uint8).reshape(-1, self.flags),
+            np.array(areas, np.float32),
+        )
+
+
+def picture_size(path: str) -> tuple[int, int, int]:
+    """(width, height, EXIF orientation) of a picture as it is stored. Raises OSError, or Rejected."""
+    with open(path, "rb") as file:
+        first = file.read(_FIRST_BYTES)
+    if first[:2] != b"\xff\xd8":
+        height, width = pixels(read_file(path)).shape[:2]
+        return width, height, 1
+    try:
+        head = read_head(first)
+    except ValueError:
+        try:
+            head = read_head(read_file(path))
+        except ValueError as error:
+            raise Rejected(str(error)) from None
+    return head.width, head.height, head.orientation
+
+
+def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """Width and height of a picture once its EXIF orientation is applied."""
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def upright_box(box: Sequence[float], size: tuple[int, int], orientation: int) -> tuple[float, ...]:
+    """A box of a picture as stored, of `size` (width, height), in its upright pixels (Exif 2.3, 4.6.5.1)."""
+    x, y, width, height = box
+    wide, high = size
+    if orientation >= 5:
+        x, y, width, height, wide, high = y, x, height, width, high, wide
+    if orientation in (3, 4, 7, 8):
+        y = high - y - height
+    if orientation in (2, 3, 6, 7):
+        x = wide - x - width
+    return x, y, width, height

@@ -80,6 +80,8 @@ class Task:
 
     # What the batch holds that `predict` is given: images, or positions alone (latents), or either of them
     takes: tuple[str, ...] = ("images",)
+    # Whether `rostro predict` gives `render` the file's own pixels, in which the predicted boxes are
+    whole_image: bool = False
     # `<evaluator>/<scalar>`, the figure that names the best checkpoint, and min | max
     metric: tuple[str, str] = ("loss", "min")
     # How the held-out set is judged: name -> what makes an evaluator, new and empty (hpc/evaluation/)

@@ -89,7 +89,7 @@ def predict(
         blocks = _loose(folder, files, view=single, threads=threads, exact=exact, frames=frames)
     out.mkdir(parents=True, exist_ok=True)
     done = Predicted(out / f"predictions.{format}", notes=notes)
-    with _Writer(done.file, format) as writer:
+    with RecordWriter(done.file, format) as writer:
         for block in progress("predicting", blocks):
             done.rejected += block.rejected
             pictures = panels(model, block.images) if explain else iter(())
@@ -99,11 +99,11 @@ def predict(
                     _draw(drawn / f"{name}.jpg", image, rendered)
                 if explain:
                     parts = [captioned(picture, {"": line}) for picture, line in next(pictures)]
-                    _write_jpeg(explained / f"{name}.jpg", np.hstack(parts))
+                    write_jpeg(explained / f"{name}.jpg", np.hstack(parts))
                 if rendered.label:
-                    write_bytes(_below(out / "labels" / f"{name}.txt"), rendered.label.encode())
+                    write_bytes(below(out / "labels" / f"{name}.txt"), rendered.label.encode())
             done.images += len(block.files)
-    _list_rejected(out / "rejected.csv", done.rejected)
+    list_rejected(out / "rejected.csv", done.rejected)
     return done
 
 
@@ -151,7 +151,7 @@ def render(model: Predictor, block: LooseBlock) -> Iterator[tuple[str, np.ndarra
         yield name, block.images[row], model.task.render(block.images[row], values)
 
 
-class _Writer:
+class RecordWriter:
     """Writes records as they come, to a temporary file that is renamed at the end."""
 
     def __init__(self, path: Path, format: str) -> None:
@@ -161,7 +161,7 @@ class _Writer:
         self._columns: list[str] = []
         self._count = 0
 
-    def __enter__(self) -> "_Writer":
+    def __enter__(self) -> "RecordWriter":
         self._stream = self._temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         if self.format == "json":
             self._stream.write("[")
@@ -171,7 +171,7 @@ class _Writer:
         assert self._stream is not None
         self._count += 1
         if self.format == "json":
-            text = json.dumps({"image": name} | _plain(record), ensure_ascii=False)
+            text = json.dumps({"image": name} | plain(record), ensure_ascii=False)
             self._stream.write(("," if self._count > 1 else "") + "\n" + text)
             return
         flat = flattened(record)
@@ -193,14 +193,14 @@ class _Writer:
             self._temporary.unlink(missing_ok=True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return what CSV and JSON hold of a value; numbers have 8 digits, as many as float32 can tell apart."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, float):
@@ -211,7 +211,7 @@ def _plain(value: Any) -> Any:
 def flattened(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cells of a record: a list of numbers becomes `name_0`, `name_1`; what is deeper, JSON."""
     flat: dict[str, Any] = {}
-    for key, value in _plain(record).items():
+    for key, value in plain(record).items():
         if isinstance(value, list) and all(not isinstance(item, list | dict) for item in value):
             flat |= {f"{key}_{place}": item for place, item in enumerate(value)}
         else:
@@ -219,20 +219,22 @@ def flattened(record: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _below(path: Path) -> Path:
+def below(path: Path) -> Path:
+    """Return the path of a file that is to be written, whose folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _draw(path: Path, image: np.ndarray, rendered: Rendered) -> None:
-    _write_jpeg(path, rendered.image if rendered.image is not None else captioned(image, rendered.record))
+    write_jpeg(path, rendered.image if rendered.image is not None else captioned(image, rendered.record))
 
 
-def _write_jpeg(path: Path, drawn: np.ndarray) -> None:
+def write_jpeg(path: Path, drawn: np.ndarray) -> None:
+    """Write an image uint8 [h, w, 3] RGB, and the folders that it is in."""
     _, data = cv2.imencode(
         ".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     )
-    write_bytes(_below(path), data.tobytes())
+    write_bytes(below(path), data.tobytes())
 
 
 def captioned(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
@@ -241,7 +243,7 @@ def captioned(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
     large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     lines = [
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}".strip()
-        for key, value in _plain(record).items()
+        for key, value in plain(record).items()
         if not isinstance(value, list | dict)
     ]
     step, thick = max(14, large.shape[1] // 18), max(1, large.shape[1] // 400)
@@ -253,9 +255,10 @@ def captioned(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
     return np.vstack([large, strip]) if lines else large
 
 
-def _list_rejected(path: Path, rejected: list[tuple[str, str]]) -> None:
+def list_rejected(path: Path, rejected: list[tuple[str, str]]) -> None:
+    """Write files and reasons as CSV; of an earlier prediction nothing is left where there are none."""
     if not rejected:
-        path.unlink(missing_ok=True)  # of an earlier prediction
+        path.unlink(missing_ok=True)
         return
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         csv.writer(stream).writerows([("image", "reason"), *rejected])

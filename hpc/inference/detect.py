@@ -1,0 +1,181 @@
+"""Objects in images, videos and packed sets, written as records, pictures, videos, label files and crops.
+
+`rostro predict` of a detector: one of a run, or a public one (`centerface.py`). Boxes are in pixels of the
+file. Below out=: predictions.csv or .json, drawn/, crops/, labels/; or event/name.txt, WIDER FACE's layout.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_shards.files import write_bytes
+from data_shards.shard_format.shard_set import ShardSet
+from data_shards.sources.video_frames import check_reader, is_video
+from hpc.inference import drawn_boxes
+from hpc.inference.detector import Detector
+from hpc.inference.loose import find_images
+from hpc.inference.predict import DRAWINGS, Predicted, RecordWriter, below, list_rejected, plain, write_jpeg
+from hpc.inference.translate_video import MOVING
+from hpc.inference.video_stream import add_stream
+from hpc.inference.whole_images import Files, Frames, Members, Whole, camera
+from hpc.metrics import wider_files
+from hpc.metrics.boxes import to_corner_and_size
+
+CROPS, LABELS = "crops", "labels"  # folders below out=
+LAYOUTS = ("yolo", "wider")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written. score: from which a detection counts (None = the detector's own)."""
+
+    format: str = "csv"
+    draw: bool = False
+    crops: bool = False
+    layout: str = ""  # of label files: yolo | wider (empty = none)
+    score: float | None = None
+
+
+def detect(
+    detector: Detector,
+    place: str,
+    out: Path,
+    wanted: Wanted,
+    *,
+    threads: int = 0,
+    frames: int = 1 << 30,
+    progress: Callable[[str, Any], Iterable[Any]] = lambda text, blocks: blocks,
+) -> Predicted:
+    """Find objects in what `place` names; write to `out`. frames: of a camera. Raises UserError."""
+    threads = threads or len(os.sched_getaffinity(0))
+    parts = list(_parts(place, out, threads, frames))
+    score = detector.score if wanted.score is None else wanted.score
+    out.mkdir(parents=True, exist_ok=True)
+    done = Predicted(out / f"predictions.{wanted.format}", notes=list(detector.notes))
+    done.notes.append(f"  objects of a score of {score:.4g} or more")
+    files = _Files(out, wanted, Path(place).resolve(), detector.names)
+    with RecordWriter(done.file, wanted.format) as records:
+        for title, part in parts:
+            with _Video(out / DRAWINGS) as video:
+                for block in progress(title, part):
+                    done.rejected += block.rejected
+                    for name, image, found in _found(detector, block):
+                        kept = found[found[:, 4] >= score]
+                        rendered = detector.render(image, kept)
+                        records.write(name, _flat(rendered.record, wanted.format))
+                        drawn = image if rendered.image is None else rendered.image
+                        if wanted.draw and block.video:
+                            video.add(block.video, block.rate, drawn)
+                        elif wanted.draw:
+                            write_jpeg(out / DRAWINGS / f"{name}.jpg", drawn)
+                        files.write(name, image, kept, found, rendered.label)
+                        done.images += 1
+    list_rejected(out / "rejected.csv", done.rejected)
+    return done
+
+
+def _found(detector: Detector, block: Whole) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    found = detector.find(block.images) if block.images else []
+    yield from zip(block.names, block.images, found, strict=True)
+
+
+def _parts(place: str, out: Path, threads: int, frames: int) -> Iterator[tuple[str, Any]]:
+    """Yield a title and the blocks of each part: the images together, each video alone."""
+    device = camera(place, frames)
+    if device is not None:
+        yield "predicting the camera's frames", device
+        return
+    path = Path(place)
+    if (path / "manifest.json").is_file():
+        yield "predicting", Members(ShardSet.open(path))
+        return
+    folder, files = find_images(path, but=(out / DRAWINGS, out / CROPS))
+    videos = [file for file in files if is_video(file)]
+    if videos:
+        check_reader(str(folder / videos[0]))
+    if stills := [file for file in files if not is_video(file)]:
+        yield "predicting", Files(folder, stills, threads=threads)
+    for file in videos:
+        yield f"predicting {file}", Frames(folder, file)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Writes label files and crops of one image after the other."""
+
+    out: Path
+    wanted: Wanted
+    place: Path  # what was asked for
+    names: Sequence[str]  # of the classes
+
+    def write(self, name: str, image: np.ndarray, kept: np.ndarray, found: np.ndarray, label: str) -> None:
+        """Write what is wanted of an image; kept: the detections that count, found: all of them."""
+        stem = name.replace("#", "-") if "#" in name else str(PurePosixPath(name).with_suffix(""))
+        if self.wanted.crops:
+            for number, part in enumerate(drawn_boxes.crops(image, kept)):
+                kind = drawn_boxes.named(self.names, int(kept[number, 5]))
+                write_jpeg(self.out / CROPS / kind / f"{stem}-{number}.jpg", part)
+        if self.wanted.layout == "yolo":
+            write_bytes(below(self.out / LABELS / f"{stem}.txt"), label.encode())
+        elif self.wanted.layout == "wider":
+            event = self.place.name if self.place.is_dir() else self.place.parent.name
+            official = "/".join(PurePosixPath(event, stem).parts[-2:])
+            sides = to_corner_and_size(torch.from_numpy(found[:, :4].astype(np.float64))).numpy()
+            rows = np.concatenate([sides, found[:, 4:5]], 1)
+            wider_files.write_text(self.out, official, wider_files.text_of(official, rows))
+
+
+def _flat(record: dict[str, Any], format: str) -> dict[str, Any]:
+    """Return a record that has equal columns for every image as CSV, where lists become JSON."""
+    if format == "json":
+        return record
+    return {
+        key: json.dumps(plain(value)) if isinstance(value, list) else value for key, value in record.items()
+    }
+
+
+class _Video:
+    """The video with what was found drawn on it; it appears under its name once it is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._target: Path | None = None
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> "_Video":
+        return self
+
+    def add(self, file: str, rate: Fraction, image: np.ndarray) -> None:
+        """Add a frame uint8 [h, w, 3] of the video `file`."""
+        import av
+
+        if self._container is None:
+            target = self.folder / file
+            self._target = below(target if target.suffix in MOVING else target.with_suffix(MOVING[0]))
+            self._container = av.open(str(self._draft), "w")
+            self._stream = add_stream(self._container, image.shape[1], image.shape[0], rate)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    @property
+    def _draft(self) -> Path:
+        assert self._target is not None
+        return self._target.with_name(f".tmp-{os.getpid()}-{self._target.name}")
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if self._container is None:
+            return
+        if kind is None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+        if kind is None and self._target is not None:
+            self._draft.replace(self._target)
+        self._draft.unlink(missing_ok=True)

@@ -68,7 +68,7 @@ def sides_of(shards: Any, size: int, *, field: str = "boxes", flags: str = "box_
     The longer side of an image becomes `size`. Ignored boxes do not count.
     """
     column = shards.ragged[field]
-    counts = np.diff(np.asarray(column.start).astype(np.int64))
+    counts: np.ndarray = np.diff(np.asarray(column.start, np.int64))
     longer = np.maximum(shards.width, shards.height).astype(np.float64)
     sides = np.asarray(column.rows)[:, 2:4].astype(np.float64) * np.repeat(size / longer, counts)[:, None]
     if flags in shards.ragged:

@@ -23,24 +23,24 @@ from data_shards.ops.resize import Resize
 from data_shards.ragged import Ragged
 from hpc.evaluation.detections import Detections
 from hpc.evaluation.wider import Wider
+from hpc.inference.drawn_boxes import class_names, rendered
 from hpc.losses import anchors
 from hpc.losses.assignment import Targets
 from hpc.losses.detection import Gains, detection_loss
 from hpc.metrics.nms import suppressed
-from hpc.plots.boxes import RGB, draw_boxes
 from hpc.task import Batch, Phase, Rendered, Task
 from hpc.tasks.yolov5_plan import STRIDE
 from models.yolo_maps import decode
 from models.yolov5 import YOLOv5
 
 MIXUP_ALPHA = 32.0  # of the Beta distribution, as published: nearly halves
-SHOWN_SCORE = 0.25  # of a drawn detection, where val has not chosen one
 SHOWN = 8  # images of the monitor's picture
 
 
 class Yolov5(Task):
     """Finds the objects of `task.classes`. COCO's AP on the held-out set names the best checkpoint."""
 
+    whole_image = True
     metric = ("boxes/ap", "max")
     evaluators = {"boxes": Detections}  # noqa: RUF012
     later = {"wider": Wider}  # noqa: RUF012
@@ -63,7 +63,7 @@ class Yolov5(Task):
         return [Phase("detect", "net")]
 
     def begin(self, sets: Mapping[str, Any]) -> None:
-        """Fit the anchors to the training set; they are a buffer of the network, and so in its checkpoints."""
+        """Fit the anchors to the training set: a buffer of the network, and so in its checkpoints."""
         if self.config.task["anchors"] != "auto" or "train" not in sets or self._net is None:
             return
         sides = anchors.sides_of(sets["train"], self.config.data.size)
@@ -120,7 +120,8 @@ class Yolov5(Task):
             unit=self.config.task["unit"],
         )
         for name, value in found._asdict().items():
-            self.report(name, value.detach())
+            if name != "classes" or len(self.names) > 1:
+                self.report(name, value.detach())
         return found.total * self.stage(clock).batch
 
     def targets(self, batch: Batch) -> Targets:
@@ -146,23 +147,8 @@ class Yolov5(Task):
         return {"boxes": found.boxes, "scores": found.objectness[..., None] * found.classes}
 
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
-        """Return the boxes drawn; the label file has a line `class x y w h score` for each, in shares."""
-        chosen = self.chosen.get("boxes", {}).get("score", SHOWN_SCORE)
-        found = prediction["detections"]
-        found = found[found[:, 4] >= chosen]
-        kinds = found[:, 5].astype(int).tolist()
-        height, width = image.shape[:2]
-        objects, lines = [], []
-        for row, kind in zip(found.tolist(), kinds, strict=True):
-            x0, y0, x1, y1, score, _ = row
-            box = [round(edge, 2) for edge in (x0, y0, x1, y1)]
-            objects.append({"box": box, "score": round(score, 4), "class": self.names[kind]})
-            place = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
-            lines.append(" ".join([str(kind), *(f"{share:.6f}" for share in place), f"{score:.4f}"]))
-        captions = [f"{self.names[kind]} {score:.2f}" for kind, score in zip(kinds, found[:, 4], strict=True)]
-        drawn = draw_boxes(image, found[:, :4], [RGB[kind % len(RGB)] for kind in kinds], captions)
-        record = {"found": len(objects), "objects": objects}
-        return Rendered(record, image=drawn, label="".join(f"{line}\n" for line in lines))
+        """Return the record, the image with boxes drawn, and the label file in YOLO's text."""
+        return rendered(image, prediction["detections"], class_names(self.known_fields) or self.names)
 
     def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
         """Return the images of the batch as the network sees them, with the boxes that it learns."""
@@ -176,7 +162,7 @@ class Yolov5(Task):
 
 
 def _candidates(boxes: Tensor, scores: Tensor, least: float) -> Ragged:
-    """Return the candidates of at least a score, each of its likeliest class: x0, y0, x1, y1, score, class."""
+    """Return the candidates of some score, of their likeliest class: x0, y0, x1, y1, score, class."""
     best, kind = scores.max(2)
     owner, place = (best >= least).nonzero(as_tuple=True)
     rows = torch.cat(

@@ -31,9 +31,7 @@ KEYS = {
     "objectness": Rule("gain of the objectness, before it is scaled by scales and image size", least=0),
     "class": Rule("gain of the classes' loss, before it is scaled by scales and classes", least=0),
     "smoothing": Rule("smoothing of the classes' targets", least=0, below=1),
-    "ratio": Rule(
-        "how many times a side of a box may exceed that of an anchor, or fall short of it", above=1
-    ),
+    "ratio": Rule("how many times a side of a box may be that of an anchor, or the other way round", above=1),
     "unit": Rule(
         "consecutive images that find partners among each other, and over which the means of the losses are "
         "taken; ranks and micro batches hold whole ones",
@@ -57,9 +55,7 @@ KEYS = {
     "augment.saturation": Rule("x: the factor is drawn from [1 - x, 1 + x]", least=0, most=1),
     "augment.value": Rule("x: the factor is drawn from [1 - x, 1 + x]", least=0, most=1),
     "score": Rule("candidates of a lower score are no detections", least=0, below=1),
-    "overlap": Rule(
-        "of two detections that overlap by more than this (IoU) the better stays", least=0, most=1
-    ),
+    "overlap": Rule("of detections that overlap by more than this (IoU) the best stays", least=0, most=1),
     "agnostic": Rule("whether detections of unequal classes suppress each other too"),
     "limit": Rule("detections of an image", least=1, cap=1 << 15),
 }
@@ -77,7 +73,7 @@ def unit(config: Config) -> int:
 
 
 def check(config: Config, sets: Mapping[str, Any]) -> None:
-    """Raise UserError for sizes that the strides do not divide, ops without partners, sets of other classes."""
+    """Raise UserError for unfit sizes, ops without partners, and sets of other classes."""
     task, augment = config.task, config.task["augment"]
     stride = STRIDE[task["p6"]]
     if config.data.size % stride:
@@ -89,8 +85,8 @@ def check(config: Config, sets: Mapping[str, Any]) -> None:
         own = key == "mosaic" and augment["mosaic_own"]
         if augment[key] and not own and task["unit"] < least:
             raise UserError(
-                f"task.unit={task['unit']}: task.augment.{key}={augment[key]:g} finds partners in units of at "
-                f"least {least} images: use task.unit={least}, or task.augment.{key}=0"
+                f"task.unit={task['unit']}: task.augment.{key}={augment[key]:g} finds partners among {least} "
+                f"images or more: use task.unit={least}, or task.augment.{key}=0"
             )
     names = list(task["classes"])
     if not names or len(set(names)) != len(names):

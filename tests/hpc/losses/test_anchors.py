@@ -21,7 +21,7 @@ def test_planted_sides_are_found_by_area():
     )  # slim ones, which no published one suits
     sides = (planted[:, None] * draw.uniform(0.97, 1.03, (9, 50, 2))).reshape(-1, 2)
     found = fit(draw.permutation(sides), PUBLISHED)
-    assert found.recall == 1.0 > 0.5 > found.before
+    assert found.recall == 1.0 > 0.6 > found.before
     assert found.boxes == 450
     assert found.anchors.shape == (3, 3, 2)
     assert np.allclose(found.anchors.reshape(-1, 2), planted, rtol=0.02)
@@ -50,17 +50,12 @@ def test_the_recall_is_that_of_the_matching():
 
 
 def test_sides_are_those_of_the_networks_images_and_ignored_ones_are_left_out():
+    starts = np.array([0, 2, 3], np.uint64)
+    boxes = np.array([[0, 0, 20, 10], [5, 5, 8, 8], [0, 0, 40, 80]], np.float32)
+    flags = np.array([[0, 1], [1, 0], [0, 0]], np.uint8)
     shards = SimpleNamespace(
         width=np.array([200, 100], np.uint16),
         height=np.array([100, 400], np.uint16),
-        ragged={
-            "boxes": RaggedColumn(
-                np.array([0, 2, 3], np.uint64),
-                np.array([[0, 0, 20, 10], [5, 5, 8, 8], [0, 0, 40, 80]], np.float32),
-            ),
-            "box_flags": RaggedColumn(
-                np.array([0, 2, 3], np.uint64), np.array([[0, 1], [1, 0], [0, 0]], np.uint8)
-            ),
-        },
+        ragged={"boxes": RaggedColumn(starts, boxes), "box_flags": RaggedColumn(starts, flags)},
     )
     assert sides_of(shards, 100).tolist() == [[10.0, 5.0], [10.0, 20.0]]

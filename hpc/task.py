@@ -208,6 +208,13 @@ class Task:
         """
         return None
 
+    def graph(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        """Return what the graph of an export answers, tensors alone (by default what `predict` does).
+
+        A task whose prediction is chosen among candidates, as boxes are, answers all of them.
+        """
+        return self.predict(nets, batch)
+
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
         """Return what is written of `prediction`, the outputs of `predict` for one image uint8 [h, w, 3].
 

@@ -148,7 +148,7 @@ class Trainer:
         for index, phase in enumerate(phases):
             player = self.players[phase.player]
             lazy = lazy_share(other.every for other in phases if other.player == phase.player)
-            player.rate, decays = settings_at(
+            player.rate, decays, biases = settings_at(
                 player.optim, self.clock, self.config.images, lazy, self.stage.rate
             )
             if self.updates % phase.every:
@@ -157,7 +157,7 @@ class Trainer:
             player.engine.reduce()
             norm = player.norm_of_gradient()
             message.add(phase, loss, norm, self.scalars.in_order())
-            player.update(player.rate, norm, decays)
+            player.update(player.rate, norm, decays, biases)
 
     def _after_step(self, before: int) -> None:
         fault_injection.crash_point("step", self.clock, self.comm.rank)

@@ -153,6 +153,11 @@ def _check_optim(config: Config, place: str, optim: Optim) -> None:
             f"{place}.warmup_momentum={optim.warmup_momentum} needs a warm-up: use for example "
             f"{place}.warmup={config.images // 10}"
         )
+    if optim.warmup_bias and not optim.warmup:
+        raise UserError(
+            f"{place}.warmup_bias={optim.warmup_bias:g} needs a warm-up: use {place}.warmup=1000, "
+            f"or {place}.warmup_bias=0"
+        )
     if optim.warmup_momentum and not {"betas", "momentum"} & set(OPTIMIZERS[optim.name].reads):
         raise UserError(
             f"{place}.warmup_momentum={optim.warmup_momentum}: {place}.name={optim.name} has no momentum: "

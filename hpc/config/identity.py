@@ -40,6 +40,7 @@ YOUNGER: dict[str, Any] = {
     "data.twins": [],
     "optim.hold": 0.0,
     "optim.warmup_momentum": 0.0,
+    "optim.warmup_bias": 0.0,
     "init.run": "",
     "init.checkpoint": "best",
     "init.skip": [],

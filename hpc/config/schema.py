@@ -99,6 +99,11 @@ class Optim:
         least=0,
         below=1,
     )
+    warmup_bias: float = key(
+        0.0,
+        "rate of the biases from which it falls to the common one during the warm-up; 0: as of all others",
+        least=0,
+    )
     hold: float = key(
         0.0, "cosine, linear: share of the run in which the rate stays before it falls", least=0, below=1
     )

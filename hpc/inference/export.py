@@ -57,10 +57,10 @@ class Exported(nn.Module):
         self.nets = nn.ModuleDict(model.nets)
         self.task = model.task
         with torch.no_grad():
-            self.names = tuple(self.task.predict(model.nets, Batch.of_images(example)))
+            self.names = tuple(self.task.graph(model.nets, Batch.of_images(example)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.task.predict(dict(self.nets.items()), Batch.of_images(images))
+        outputs = self.task.graph(dict(self.nets.items()), Batch.of_images(images))
         return tuple(outputs[name] for name in self.names)
 
 

@@ -27,7 +27,7 @@ def build_optimizer(
 
     by_pattern: settings of parameters by patterns of their names (None = none)
     """
-    groups = split(named_parameters, by_pattern or {}, config.weight_decay)
+    groups = split(named_parameters, by_pattern or {}, config.weight_decay, biases=config.warmup_bias > 0)
     if config.impl == "apex":
         apex.refuse(config.name)
         apex_optim.refuse(named_parameters)

@@ -58,22 +58,27 @@ def freeze(module: nn.Module, groups: Groups, player: str) -> None:
         raise UserError(f"everything of player {player} is frozen: leave a parameter to be trained")
 
 
-def split(named_parameters: Named, groups: Groups, weight_decay: float) -> list[dict[str, Any]]:
+def split(
+    named_parameters: Named, groups: Groups, weight_decay: float, *, biases: bool = False
+) -> list[dict[str, Any]]:
     """Return the groups of an optimizer, each with its factor of the rate as `scale`.
 
     Without a decay of their own one-dimensional parameters (norms, biases) have no weight decay.
+    biases: whether those have groups of their own, marked by `bias`
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for pattern in (None, *groups):
         group = groups[pattern] if pattern is not None else None
         own = group.decay if group else None
-        for kind in ("decayed", "undecayed"):
+        for kind in ("decayed", "undecayed", "biases"):
             decay = own if own is not None else weight_decay if kind == "decayed" else 0.0
             name = kind if pattern is None else f"{pattern} {kind}"
             scale = group.lr if group else 1.0
             found[pattern or "", kind] = {"name": name, "params": [], "weight_decay": decay, "scale": scale}
+            found[pattern or "", kind] |= {"bias": True} if kind == "biases" else {}
     for name, p in named_parameters:
-        kind = "decayed" if p.ndim > 1 else "undecayed"
+        is_bias = biases and name.rpartition(".")[2] == "bias"
+        kind = "biases" if is_bias else "decayed" if p.ndim > 1 else "undecayed"
         found[matching(name, groups) or "", kind]["params"].append((name, p))
     return [group for group in found.values() if group["params"]]
 

@@ -14,6 +14,7 @@ class Settings(NamedTuple):
 
     lr: float
     decays: dict[str, Any]
+    biases: float  # their learning rate, another one during a warm-up with `warmup_bias`
 
 
 def settings_at(config: Optim, clock: int, images: int, share: float = 1.0, factor: float = 1.0) -> Settings:
@@ -29,8 +30,14 @@ def settings_at(config: Optim, clock: int, images: int, share: float = 1.0, fact
         "momentum": _warmed(config, config.momentum, clock),
     }
     reads = OPTIMIZERS[config.name].reads
+    lr = rate(config, clock, images)
+    biases = lr
+    if config.warmup_bias and clock < config.warmup:
+        biases = config.warmup_bias + (config.lr - config.warmup_bias) * clock / config.warmup
     return Settings(
-        rate(config, clock, images) * share * factor, {name: decays[name] for name in decays if name in reads}
+        lr * share * factor,
+        {name: decays[name] for name in decays if name in reads},
+        biases * share * factor,
     )
 
 

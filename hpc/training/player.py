@@ -76,17 +76,25 @@ class Player:
         """Return the Euclidean norm over all gradients (`Engine.norm`); all ranks call it."""
         return self.engine.norm()
 
-    def update(self, rate: float, gradient_norm: Tensor, decays: Mapping[str, Any] | None = None) -> None:
+    def update(
+        self,
+        rate: float,
+        gradient_norm: Tensor,
+        decays: Mapping[str, Any] | None = None,
+        biases: float | None = None,
+    ) -> None:
         """Clip, step, and commit the batch norm statistics of the passes that led here.
 
         decays: betas, momentum or alpha of this step (None = as they are)
+        biases: their learning rate, where they have groups of their own (None = as of all others)
         Where the norm, which is equal on all ranks, is not finite, weights, moments and statistics stay
         finite. The average follows them.
         """
         finite = torch.isfinite(gradient_norm)
         for group in self.optimizer.param_groups:
             group.update(decays or {})
-            group["lr"] = rate * group.get("scale", 1.0)
+            own = biases if biases is not None and group.get("bias") else rate
+            group["lr"] = own * group.get("scale", 1.0)
         self.engine.step(self.optimizer, self.optim.clip, gradient_norm, finite)
         batch_norm.commit(self.layers, self.comm, finite)
 

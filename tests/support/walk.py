@@ -24,6 +24,7 @@ from launch.options.conf import plan_of_task
 from launch.start import snapshot
 from tests.support import runs
 from tests.support.marked import pack_marked
+from tests.support.object_set import pack_objects
 from tests.support.scenes import Scenes
 from tests.support.sets import pack_set
 
@@ -60,6 +61,12 @@ JOBS = [
     Job("face_attributes", "", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("vae", "", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("pix2pix", "", ("batch=24", "norm_group=4"), engine="ddp"),
+    Job("yolov5x_widerface", "objects", ("batch=24", "norm_stats=group", "norm_group=8"), engine="ddp"),
+    Job(
+        "yolov5m_persons",
+        "objects",
+        ("batch=24", "data.members=4", "task.augment.mosaic_own=true", "task.classes=[face]", "norm_group=8"),
+    ),
     Job("cyclegan", "", ("batch=24", "norm_group=4")),
     Job("stylegan", "", ("images=240", "batch=24", "task.batches=[24,24,24]", "norm_group=4")),
 ]
@@ -74,7 +81,12 @@ def _scenes(folder: Path) -> None:
 
 
 # Each packs folder/train and folder/eval.
-SETS: dict[str, Callable[[Path], None]] = {"people": _people, "scenes": _scenes, "marked": pack_marked}
+SETS: dict[str, Callable[[Path], None]] = {
+    "people": _people,
+    "scenes": _scenes,
+    "marked": pack_marked,
+    "objects": pack_objects,
+}
 
 
 class Walker(Auditor):

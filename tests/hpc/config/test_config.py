@@ -164,6 +164,7 @@ def test_the_message_of_a_batch_that_does_not_divide():
         ),
         ({"optim": Optim(hold=0.9, warmup=200_000)}, "optim.hold=0.9 and optim.warmup=200000 leave nothing"),
         ({"optim": Optim(warmup_momentum=0.5)}, "optim.warmup_momentum=0.5 needs a warm-up"),
+        ({"optim": Optim(warmup_bias=0.1)}, "optim.warmup_bias=0.1 needs a warm-up"),
         (
             {"optim": Optim(name="sgd", momentum=0.0, warmup=64, warmup_momentum=0.5)},
             "optim.warmup_momentum=0.5 is above optim.momentum, to whose 0.0 it would fall",

@@ -78,3 +78,15 @@ def test_a_tied_weight_is_frozen_by_each_of_its_names() -> None:
     assert [name for name, p in module.named_parameters() if not p.requires_grad] == ["0.weight"]
     with pytest.raises(UserError, match=r"the pattern 1\.weight matches no parameter"):
         freeze(module, {"1.weight": Group(lr=2.0)}, "G")  # an optimizer knows the weight by its first name
+
+
+def test_biases_have_groups_of_their_own_where_their_warm_up_is_another() -> None:
+    config = Optim(name="sgd", weight_decay=0.1, warmup=100, warmup_bias=0.1)
+    optimizer = build_optimizer(config, list(net().named_parameters()))
+    found = {group["name"]: (group["weight_decay"], group["param_names"]) for group in optimizer.param_groups}
+    assert found == {
+        "decayed": (0.1, ["0.weight", "3.weight"]),
+        "undecayed": (0.0, ["1.weight"]),
+        "biases": (0.0, ["0.bias", "1.bias", "3.bias"]),
+    }
+    assert [bool(group.get("bias")) for group in optimizer.param_groups] == [False, False, True]

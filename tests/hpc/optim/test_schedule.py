@@ -106,3 +106,12 @@ def test_lazy_steps_are_shared_out_as_in_stylegan2(every: list[int], share: floa
     found = settings_at(config, 0, 100, lazy_share(every))
     assert found.lr == pytest.approx(0.002 * share)
     assert found.decays["betas"] == pytest.approx((0.0**share, 0.99**share))
+
+
+def test_the_rate_of_biases_falls_to_the_common_one_during_the_warm_up():
+    config = Optim(name="sgd", lr=0.01, warmup=100, warmup_bias=0.1, schedule="constant")
+    found = [settings_at(config, clock, 1000) for clock in (0, 50, 100, 500)]
+    assert [each.biases for each in found] == pytest.approx([0.1, 0.055, 0.01, 0.01])
+    assert [each.lr for each in found] == pytest.approx([0.0, 0.005, 0.01, 0.01])
+    plain = settings_at(Optim(lr=0.01, warmup=100), 50, 1000)
+    assert plain.biases == plain.lr == 0.005

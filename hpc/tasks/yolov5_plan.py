@@ -1,0 +1,122 @@
+"""The plan of YOLOv5: its keys, the sets that it takes, refusals, and what it costs. Imports no torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_shards.errors import UserError
+from hpc.config.rules import Rule
+from hpc.config.schema import Config
+from hpc.config.types import shown
+from models import yolo_costs
+
+roles = {
+    "train": ("boxes:boxes", "box_class:class", "box_flags:bits"),
+    "val": ("boxes:boxes", "box_class:class", "box_flags:bits"),
+    "eval": ("boxes:boxes", "box_class:class", "box_flags:bits"),
+}
+engines = ("ddp", "flat", "deepspeed:1")
+controls = ("optim", "ema")
+STRIDE = {False: 32, True: 64}  # the largest, by p6: sides of images are its multiples
+
+KEYS = {
+    "model": Rule("which size of the network", one_of=tuple(yolo_costs.FACTORS)),
+    "p6": Rule("a fourth scale of stride 64, for images of about 1280 pixels"),
+    "classes": Rule("names of the classes, in the order of the set's label box_class"),
+    "anchors": Rule(
+        "auto: the published ones, or where too few boxes suit them those of the training set's boxes by "
+        "k-means",
+        one_of=("auto", "published"),
+    ),
+    "box": Rule("gain of the boxes' loss, before it is scaled by the scales", least=0),
+    "objectness": Rule("gain of the objectness, before it is scaled by scales and image size", least=0),
+    "class": Rule("gain of the classes' loss, before it is scaled by scales and classes", least=0),
+    "smoothing": Rule("smoothing of the classes' targets", least=0, below=1),
+    "ratio": Rule("how many times a side of a box may be that of an anchor, or the other way round", above=1),
+    "unit": Rule(
+        "consecutive images that find partners among each other, and over which the means of the losses are "
+        "taken; ranks and micro batches hold whole ones",
+        least=1,
+        cap=1 << 10,
+    ),
+    "scales": Rule(
+        "x: the images of an update get sides from (1 - x) to (1 + x) times data.size; 0: always data.size",
+        least=0,
+        most=0.9,
+    ),
+    "augment.mosaic": Rule("share of the slots that show four images", least=0, most=1),
+    "augment.mosaic_own": Rule("whether the four are the slot's own members: data.members=4, four decodes"),
+    "augment.mosaic_scale": Rule("smallest and largest scale of the four images", above=0),
+    "augment.mixup": Rule("share of the slots that are blended with a partner", least=0, most=1),
+    "augment.degrees": Rule("x: images are turned by an angle from [-x, x]", least=0, most=180),
+    "augment.scale": Rule("smallest and largest scale of an image, about its centre", above=0),
+    "augment.shear": Rule("x: the tangent of the shear is drawn from [-x, x]", least=0),
+    "augment.shift": Rule("x: images are moved by a share of the side from [-x, x]", least=0, below=1),
+    "augment.hue": Rule("x: degrees, drawn from [-x, x]", least=0, most=180),
+    "augment.saturation": Rule("x: the factor is drawn from [1 - x, 1 + x]", least=0, most=1),
+    "augment.value": Rule("x: the factor is drawn from [1 - x, 1 + x]", least=0, most=1),
+    "score": Rule("candidates of a lower score are no detections", least=0, below=1),
+    "overlap": Rule("of detections that overlap by more than this (IoU) the best stays", least=0, most=1),
+    "agnostic": Rule("whether detections of unequal classes suppress each other too"),
+    "limit": Rule("detections of an image", least=1, cap=1 << 15),
+}
+
+
+def members(config: Config) -> int:
+    """Return the images of a slot."""
+    augment = config.task["augment"]
+    return 4 if augment["mosaic"] and augment["mosaic_own"] else 1
+
+
+def unit(config: Config) -> int:
+    """Return the slots that stay together, for partners and for the means of the losses."""
+    return int(config.task["unit"])
+
+
+def check(config: Config, sets: Mapping[str, Any]) -> None:
+    """Raise UserError for unfit sizes, ops without partners, and sets of other classes."""
+    task, augment = config.task, config.task["augment"]
+    stride = STRIDE[task["p6"]]
+    if config.data.size % stride:
+        near = max(stride, round(config.data.size / stride) * stride)
+        raise UserError(f"data.size={config.data.size} is not a multiple of {stride}: use data.size={near}")
+    for key in ("mosaic_scale", "scale"):
+        _check_range(f"task.augment.{key}", augment[key])
+    for key, least in (("mosaic", 4), ("mixup", 2)):
+        own = key == "mosaic" and augment["mosaic_own"]
+        if augment[key] and not own and task["unit"] < least:
+            raise UserError(
+                f"task.unit={task['unit']}: task.augment.{key}={augment[key]:g} finds partners among {least} "
+                f"images or more: use task.unit={least}, or task.augment.{key}=0"
+            )
+    names = list(task["classes"])
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"task.classes={shown(names)}: type at least one name, each once, such as [face]")
+    for split, shards in sets.items():
+        _check_classes(f"data.{split}={shards.folder}", names, shards)
+
+
+def _check_range(key: str, values: list[float]) -> None:
+    if len(values) != 2 or values[0] > values[1]:
+        raise UserError(f"{key}={shown(values)} is not a smallest and a largest scale: use {key}=[0.5,1.5]")
+
+
+def _check_classes(place: str, names: list[str], shards: Any) -> None:
+    found = list(shards.schema.fields["box_class"].names)
+    if found and found != names:
+        raise UserError(
+            f"{place} has boxes of the classes {shown(found)}, not {shown(names)}: use "
+            f"task.classes={shown(found)}, or give a set of these classes"
+        )
+
+
+def counts(config: Config) -> tuple[int, float]:
+    """Return the parameters, and the fp32 bytes that one image keeps for backward, at its largest scale."""
+    task = config.task
+    parameters, values = yolo_costs.cost(task["model"], classes=len(task["classes"]), p6=task["p6"])
+    side = largest(config.data.size, task["scales"], STRIDE[task["p6"]])
+    return parameters, 4.0 * (values * side**2 + 9 * side**2)
+
+
+def largest(size: int, scales: float, stride: int) -> int:
+    """Return the largest side of an update's images, in pixels."""
+    return max(stride, round(size * (1 + scales) / stride) * stride)

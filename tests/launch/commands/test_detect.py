@@ -147,7 +147,7 @@ def test_a_video_comes_back_with_boxes_and_one_that_ends_early_is_listed(run, tm
     folder.mkdir()
     noise = np.random.default_rng(0)
     with av.open(str(folder / "clip.avi"), "w") as video:
-        stream = video.add_stream("mpeg4", rate=10)
+        stream = video.add_stream("mpeg4", rate=10, options={"qmin": "2", "qmax": "3"})
         stream.width, stream.height, stream.pix_fmt = 96, 80, "yuv420p"
         for number in range(21):
             image = picture((96, 80), [(10 + number, 20, 50 + number, 60)])
@@ -173,7 +173,8 @@ def test_a_video_comes_back_with_boxes_and_one_that_ends_early_is_listed(run, tm
     assert 0 < len(cut) < 21
     with av.open(str(tmp_path / "out" / "drawn" / "cut.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == len(cut)
-    assert rejected["cut.avi"] == f"ends after {len(cut)} of 21 frames"
+    assert rejected.keys() == {"image", "cut.avi"}
+    assert rejected["cut.avi"].startswith(("does not decode", f"ends after {len(cut)} of 21 frames"))
     assert not list((tmp_path / "out").rglob(".tmp-*"))
 
 

@@ -82,6 +82,9 @@ class Task:
     takes: tuple[str, ...] = ("images",)
     # Whether `rostro predict` gives `render` the file's own pixels, in which the predicted boxes are
     whole_image: bool = False
+    # The output of `predict` that is the probabilities of classes by pixel, [n, k, h, w] (empty = none):
+    # `rostro predict` writes masks of it, at the size of the file, which `render` is given
+    by_pixel: str = ""
     # `<evaluator>/<scalar>`, the figure that names the best checkpoint, and min | max
     metric: tuple[str, str] = ("loss", "min")
     # How the held-out set is judged: name -> what makes an evaluator, new and empty (hpc/evaluation/)

@@ -73,6 +73,7 @@ CLASSES: Mapping[str, Key] = {
 }
 BITS: Mapping[str, Key] = {**BY_GROUP, "baselines": BASELINES, "recompress": CLASSES["recompress"]}
 VALUES: Mapping[str, Key] = {**BY_GROUP, "baselines": BASELINES}
+SEGMENTED: Mapping[str, Key] = BY_GROUP
 
 FEATURES = "lite0, inception:FILE or run:RUN"  # the networks of hpc/evaluation/features.py, as they are typed
 GENERATED: Mapping[str, Key] = {

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,10 +19,9 @@ from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.video_frames import check_reader, is_video
 from hpc.inference import drawn_boxes
 from hpc.inference.detector import Detector
+from hpc.inference.drawn_video import DrawnVideo
 from hpc.inference.loose import find_images
 from hpc.inference.predict import DRAWINGS, Predicted, RecordWriter, below, list_rejected, plain, write_jpeg
-from hpc.inference.translate_video import MOVING
-from hpc.inference.video_stream import add_stream
 from hpc.inference.whole_images import Files, Frames, Members, Whole, camera
 from hpc.metrics import wider_files
 from hpc.metrics.boxes import to_corner_and_size
@@ -55,7 +53,7 @@ def detect(
 ) -> Predicted:
     """Find objects in what `place` names; write to `out`. frames: of a camera. Raises UserError."""
     threads = threads or len(os.sched_getaffinity(0))
-    parts = list(_parts(place, out, threads, frames))
+    parts = list(parts_of(place, [out / DRAWINGS, out / CROPS], threads, frames))
     score = detector.score if wanted.score is None else wanted.score
     out.mkdir(parents=True, exist_ok=True)
     done = Predicted(out / f"predictions.{wanted.format}", notes=list(detector.notes))
@@ -63,7 +61,7 @@ def detect(
     files = _Files(out, wanted, Path(place).resolve(), detector.names)
     with RecordWriter(done.file, wanted.format) as records:
         for title, part in parts:
-            with _Video(out / DRAWINGS) as video:
+            with DrawnVideo(out / DRAWINGS) as video:
                 for block in progress(title, part):
                     done.rejected += block.rejected
                     for name, image, found in _found(detector, block):
@@ -86,8 +84,11 @@ def _found(detector: Detector, block: Whole) -> Iterator[tuple[str, np.ndarray, 
     yield from zip(block.names, block.images, found, strict=True)
 
 
-def _parts(place: str, out: Path, threads: int, frames: int) -> Iterator[tuple[str, Any]]:
-    """Yield a title and the blocks of each part: the images together, each video alone."""
+def parts_of(place: str, but: Sequence[Path], threads: int, frames: int) -> Iterator[tuple[str, Any]]:
+    """Yield a title and the blocks of each part: the images together, each video alone.
+
+    but: folders to leave out, in which an earlier prediction has written. frames: of a camera
+    """
     device = camera(place, frames)
     if device is not None:
         yield "predicting the camera's frames", device
@@ -96,7 +97,7 @@ def _parts(place: str, out: Path, threads: int, frames: int) -> Iterator[tuple[s
     if (path / "manifest.json").is_file():
         yield "predicting", Members(ShardSet.open(path))
         return
-    folder, files = find_images(path, but=(out / DRAWINGS, out / CROPS))
+    folder, files = find_images(path, but=but)
     videos = [file for file in files if is_video(file)]
     if videos:
         check_reader(str(folder / videos[0]))
@@ -139,43 +140,3 @@ def _flat(record: dict[str, Any], format: str) -> dict[str, Any]:
     return {
         key: json.dumps(plain(value)) if isinstance(value, list) else value for key, value in record.items()
     }
-
-
-class _Video:
-    """The video with what was found drawn on it; it appears under its name once it is whole."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._target: Path | None = None
-        self._container: Any = None
-        self._stream: Any = None
-
-    def __enter__(self) -> "_Video":
-        return self
-
-    def add(self, file: str, rate: Fraction, image: np.ndarray) -> None:
-        """Add a frame uint8 [h, w, 3] of the video `file`."""
-        import av
-
-        if self._container is None:
-            target = self.folder / file
-            self._target = below(target if target.suffix in MOVING else target.with_suffix(MOVING[0]))
-            self._container = av.open(str(self._draft), "w")
-            self._stream = add_stream(self._container, image.shape[1], image.shape[0], rate)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
-
-    @property
-    def _draft(self) -> Path:
-        assert self._target is not None
-        return self._target.with_name(f".tmp-{os.getpid()}-{self._target.name}")
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if self._container is None:
-            return
-        if kind is None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
-        if kind is None and self._target is not None:
-            self._draft.replace(self._target)
-        self._draft.unlink(missing_ok=True)

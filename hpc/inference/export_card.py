@@ -49,6 +49,7 @@ def describe(model: Predictor) -> dict[str, Any]:
         "players": {name: type(net).__name__ for name, net in model.nets.items()},
         "checkpoint": {"images": model.clock, "weights": model.weights, "updates": model.meta.get("updates")},
         "preprocessing": _preprocessing(model, data) if "images" in model.task.takes else None,
+        "postprocessing": _postprocessing(model),
         "generator": _generator(model),
         "score": model.unit if model.task.scorer(model.nets) is not None else None,
         "evaluators": list(model.task.evaluators),
@@ -71,6 +72,25 @@ def _preprocessing(model: Predictor, data: dict[str, Any]) -> dict[str, Any]:
         "faces": _faces(data),
         **PIXELS,
         "from_8_bit": "x / 127.5 - 1",
+    }
+
+
+def _postprocessing(model: Predictor) -> dict[str, Any] | None:
+    """Say how masks are made of what the network puts out; None where a task predicts none."""
+    output = model.task.by_pixel
+    if not output:
+        return None
+    part = {
+        "cover": "the centre square of the image, beside which nothing is known",
+        "contain": "the whole image, once the padding is cut away",
+        "stretch": "the whole image",
+    }
+    return {
+        "output": output,
+        "values": "probabilities of the classes, n, classes, height, width",
+        "shows": part[model.config.data.fit],
+        "resize": "bilinear, to the size of what it shows",
+        "mask": "the class of the largest probability of each pixel, 0 for the first",
     }
 
 

@@ -24,7 +24,7 @@ PART_COLOURS = np.array(list(itertools.product((0, 128, 255), repeat=3)), np.uin
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """The faces of `source` with further `fields`: classes, bits or plain numbers."""
+    """The faces of `source` with further `fields`: classes, bits, plain numbers, or a mask of their parts."""
 
     source: Procedural
     own: Mapping[str, Field]
@@ -43,11 +43,22 @@ class LabelledFaces:
     def samples(self) -> Iterator[Sample]:
         for sample in self.source.samples():
             known = dict(zip(self.source.fields, sample.labels, strict=True))
-            known |= {name: label(name, field, known) for name, field in self.own.items()}
+            known |= {
+                name: label(name, field, known)
+                for name, field in self.own.items()
+                if name not in pieces_of(self.own)
+            }
             yield sample._replace(labels=tuple(known.values()))
 
-    def read(self, sample: Sample) -> bytes:
-        return self.source.read(sample)
+    def read(self, sample: Sample) -> bytes | dict[str, bytes | np.ndarray]:
+        """The image, with its masks beside it where there are any: the number of a part, at most the last."""
+        image, masks = self.source.read(sample), pieces_of(self.own)
+        if not masks:
+            return image
+        person, number = sample.path.split("/")
+        parts = draw(int(person[1:]), int(number), seed=self.source.seed, size=self.source.size).parts
+        drawn = {name: np.minimum(parts, len(field.names) - 1) for name, field in masks.items()}
+        return {"image": image, **drawn}
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,11 @@ class FacePairs:
         face = draw(int(person[1:]), int(number), seed=self.source.seed, size=self.source.size)
         both = np.hstack([PART_COLOURS[face.parts], face.image])
         return simplejpeg.encode_jpeg(np.ascontiguousarray(both), QUALITY, "RGB", "444")
+
+
+def pieces_of(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """Return the fields that are masks."""
+    return {name: field for name, field in fields.items() if field.kind == "mask"}
 
 
 def label(name: str, field: Field, known: Mapping[str, Any]) -> Any:

@@ -99,7 +99,7 @@ class Auditor:
         from data_shards.pack.pack import pack
         from data_shards.pack.request import Request
         from data_shards.sources.registry import open_source, source_module
-        from launch.audit.faces import OF_PAIRS, FacePairs, LabelledFaces
+        from launch.audit.faces import OF_PAIRS, FacePairs, LabelledFaces, pieces_of
         from launch.options.compose import composed  # it loads Hydra
 
         options = source_module("procedural").OPTIONS | {"identities": 24, "per_identity": 8, "size": 32}
@@ -109,6 +109,7 @@ class Auditor:
             source, size, options = FacePairs(source), 0, OF_PAIRS
         elif own := plan_of_task(self.task).labels:
             source = LabelledFaces(source, own)
+            size = 0 if pieces_of(own) else size  # they are drawn at it
         request = Request(size=size, holdout=0.25, name="audit", options=options)
         pack(source, self.folder / "shards", request, workers=1)
 

@@ -55,7 +55,12 @@ OPTIONS |= DETECTORS | {
         placeholder="centerface",
     )
 }
-PLAIN = {name: option for name, option in OPTIONS.items() if name not in (*DETECTORS, "detector")}
+MASKS = {  # the words of runs that predict a class for each pixel
+    "cutouts": Option(False, "true: also out/cutouts, what the mask shows, as PNG with transparency"),
+    "background": Option("00ff00", "colour behind the cut-outs of a video, RRGGBB"),
+}
+OPTIONS |= MASKS
+PLAIN = {name: option for name, option in OPTIONS.items() if name not in (*DETECTORS, *MASKS, "detector")}
 HELP = f"""
 usage: rostro predict RUN in=FILE|FOLDER|SET out=FOLDER [key=value ...]
        rostro predict detector=centerface in=FILE|FOLDER|SET out=FOLDER [key=value ...]
@@ -71,6 +76,11 @@ A run that finds objects (task=yolov5) looks at whole images and all frames of a
 file its boxes are; draw=true writes a video with boxes too. in=camera is a camera, until Ctrl-C or frames=.
 
 {option_lines({name: OPTIONS[name] for name in (*DETECTORS, "detector")})}
+
+A run that predicts masks (task=unet_persons) writes one of the size of each image to out/masks, and a video
+of masks for a video; draw=true writes them over the images.
+
+{option_lines(MASKS)}
 
 example: rostro predict runs/age in=photos out=ages draw=true
          rostro predict runs/yolov5x clip.mp4 out=found draw=true crops=true
@@ -91,20 +101,25 @@ def main(argv: list[str]) -> int:
     if public:
         from hpc.inference.centerface import CenterFace
 
-        _refuse(argv, ("checkpoint", "weights", "tta", "explain", "exact"), f"detector={keys.detector}")
+        words = ("checkpoint", "weights", "tta", "explain", "exact", *MASKS)
+        _refuse(argv, words, f"detector={keys.detector}")
         return _detect(CenterFace(threads=keys.threads), keys, argv)
     model = load_run(keys.run, checkpoint=keys.checkpoint, weights=keys.weights)
     if model.task.whole_image:
         from hpc.inference.detector import RunDetector
         from hpc.inference.names import learn_chosen, learn_names
 
-        _refuse(argv, ("explain", "exact"), f"task {model.config.task['name']}")
+        _refuse(argv, ("explain", "exact", *MASKS), f"task {model.config.task['name']}")
         learn_names(model)
         notes = learn_chosen(model)
         detector = RunDetector(model, keys.tta)
         detector.notes = notes
         return _detect(detector, keys, argv)
     _refuse(argv, tuple(DETECTORS), f"task {model.config.task['name']}, which finds no objects")
+    if model.task.by_pixel:
+        _refuse(argv, ("explain", "exact"), f"task {model.config.task['name']}")
+        return _segment(model, keys, argv)
+    _refuse(argv, tuple(MASKS), f"task {model.config.task['name']}, which predicts no masks")
     return _predict(model, keys)
 
 
@@ -138,6 +153,18 @@ def _detect(detector: Any, keys: Any, argv: list[str]) -> int:
     place, out = getattr(keys, "in"), Path(keys.out)
     done = detect(detector, place, out, wanted, threads=keys.threads, frames=frames, progress=track)
     return _said(done, detector.name)
+
+
+def _segment(model: Any, keys: Any, argv: list[str]) -> int:
+    from hpc.inference.cutout import colour_of
+    from hpc.inference.segment import Wanted, segment
+    from launch.terminal import track
+
+    wanted = Wanted(keys.format, keys.draw, keys.cutouts, colour_of(keys.background))
+    frames = keys.frames if "frames" in typed(argv, OPTIONS) else 1 << 30
+    place, out = getattr(keys, "in"), Path(keys.out)
+    done = segment(model, place, out, wanted, threads=keys.threads, frames=frames, progress=track)
+    return _said(done, model.name)
 
 
 def _refuse(argv: list[str], words: tuple[str, ...], what: str) -> None:

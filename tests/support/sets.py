@@ -59,7 +59,7 @@ def pack_faces(
     from data_shards.pack.pack import pack
     from data_shards.pack.request import Request
     from data_shards.sources.registry import open_source, source_module
-    from launch.audit.faces import OF_PAIRS, FacePairs, LabelledFaces
+    from launch.audit.faces import OF_PAIRS, FacePairs, LabelledFaces, pieces_of
     from launch.options.compose import composed
     from launch.options.conf import plan_of_task
 
@@ -70,6 +70,7 @@ def pack_faces(
         pack(FacePairs(source), folder, Request(holdout=holdout, options=OF_PAIRS), workers=1)
         return folder
     labels = {name: field for job in jobs for name, field in plan_of_task(job).labels.items()}
+    size = 0 if pieces_of(labels) else size  # they are drawn at it
     pack(LabelledFaces(source, labels), folder, Request(size=size, holdout=holdout), workers=1)
     return folder
 

@@ -68,6 +68,7 @@ JOBS = [
         ("batch=24", "data.members=4", "task.augment.mosaic_own=true", "task.classes=[face]", "norm_group=8"),
     ),
     Job("cyclegan", "", ("batch=24", "norm_group=4")),
+    Job("unet_persons", "", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("stylegan", "", ("images=240", "batch=24", "task.batches=[24,24,24]", "norm_group=4")),
 ]
 

@@ -41,6 +41,15 @@ with the gap between groups, beside baselines. A word may be meant for one evalu
 
 {option_lines(of_keys(evaluators.CLASSES))}
 
+wider (task=yolov5): easy, medium and hard by the official protocol of WIDER FACE; missing=skip judges
+only the images that are there, not all 3,226 of the official set.
+
+{option_lines(of_keys({name: evaluators.WIDER[name] for name in ("ground_truth", "written")}))}
+
+objects (task=yolov5): AP and AR by COCO's protocol, precision and recall; recall by group as above.
+
+{option_lines(of_keys({"least": evaluators.DETECTIONS["least"]}))}
+
 generated (task=dcgan and others that make images): Frechet distance, KID, precision and recall of features,
 and the nearest training images beside samples.
 
@@ -52,14 +61,6 @@ the words of `generated` but samples=, such as features=.
 cycles (task=cyclegan): L1 of images that went there and back, and what identity a translated face keeps.
 
 {option_lines(of_keys(evaluators.CYCLES))}
-
-objects (task=yolov5): AP and AR by COCO's protocol, precision and recall, recall by group.
-
-{option_lines(of_keys(evaluators.DETECTIONS))}
-
-wider (task=yolov5): easy, medium and hard by the official protocol of WIDER FACE; needs ground_truth=.
-
-{option_lines(of_keys(evaluators.WIDER))}
 
 example: rostro evaluate runs/faces
          rostro evaluate runs/faces data=shards/lfw_all/train pairs=pairs.txt missing=skip

@@ -79,7 +79,8 @@ def _boxes(shards: ShardSet, name: str, row: int) -> tuple[np.ndarray, list[tupl
         if each.kind == "bits" and _IGNORE in each.names:
             ignored = values[:, each.names.index(_IGNORE)] == 1
     colours = [_GREY if out else _colour(1 + n) for n, out in zip(numbers.tolist(), ignored, strict=True)]
-    return boxes, colours
+    known = np.flatnonzero((boxes != shards.schema.fields[name].unknown).any(axis=1)).tolist()
+    return boxes[known], [colours[place] for place in known]
 
 
 def _mask(shards: ShardSet, name: str, row: int) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Synthetic scenes of several people: `rostro pack source=scenes scenes=3000 size=256 holdout=0.1 out=DIR`.
+"""Synthetic scenes of several people: `rostro pack source=scenes scenes=3000 side=256 holdout=0.1 out=DIR`.
 
 The generator is `faces/scenes.py`. Each has the boxes of its faces and a mask of its persons. Scenes are
 numbered, so a larger set contains a smaller one. It reads no src.
@@ -16,10 +16,15 @@ from data_shards.sources.base import Sample
 from data_shards.sources.boxes import IGNORE, Boxes, box_fields
 
 NEEDS_SRC = False
-SIZE = 256
-# size and seed are also keys of the packer. For this source size is the longer side that is drawn (0 = SIZE)
-OPTIONS: dict[str, object] = {"scenes": 2000, "faces": 5, "size": 0, "seed": 0}
-HELP = {"scenes": "how many", "faces": "people of a scene, at most"}
+SIDE = 256
+# seed is also a key of the packer; for this source it decides what the scenes are, too
+OPTIONS: dict[str, object] = {"scenes": 2000, "faces": 5, "side": SIDE, "seed": 0}
+HELP = {
+    "scenes": "how many",
+    "faces": "people of a scene, at most",
+    "side": "the longer one of a scene, in pixels",
+    "seed": "of the scenes, their order and their split",
+}
 FLAGS = (IGNORE, "occluded")
 QUALITY = 92
 
@@ -36,8 +41,8 @@ class Scenes:
     cls = None
     cluster = False
 
-    def __init__(self, *, count: int, most: int, size: int, seed: int) -> None:
-        self.count, self.most, self.size, self.seed = count, most, size, seed
+    def __init__(self, *, count: int, most: int, side: int, seed: int) -> None:
+        self.count, self.most, self.side, self.seed = count, most, side, seed
 
     def samples(self) -> Iterator[Sample]:
         for number in range(self.count):
@@ -54,7 +59,7 @@ class Scenes:
 
     def scene(self, number: int) -> Scene:
         """Scene `number` of the set."""
-        return draw_scene(number, seed=self.seed, size=self.size, most=self.most)
+        return draw_scene(number, seed=self.seed, size=self.side, most=self.most)
 
     def read(self, sample: Sample) -> dict[str, bytes | np.ndarray]:
         width, height, length, rest = sample.extra.split(b" ", 3)
@@ -64,19 +69,18 @@ class Scenes:
         return {"image": jpeg, "mask": mask}
 
 
-def source(src: str, *, split: str, scenes: int, faces: int, size: int, seed: int) -> Scenes:
+def source(src: str, *, split: str, scenes: int, faces: int, side: int, seed: int) -> Scenes:
     """Make the source; src must be empty. Raises UserError for a number out of range."""
     del split
     if src:
         raise UserError(f"src={src}: source=scenes reads no folder; leave src out")
-    size = size or SIZE
     checks = {
         "scenes": (scenes, 1, 10**5),
         "faces": (faces, 1, MOST_FACES),
-        "size": (size, MIN_SIZE, MAX_SIZE),
+        "side": (side, MIN_SIZE, MAX_SIZE),
         "seed": (seed, 0, 2**63 - 1),
     }
     for key, (value, low, high) in checks.items():
         if not low <= value <= high:
             raise UserError(f"{key}={value} is out of range: type {low} to {high}")
-    return Scenes(count=scenes, most=faces, size=size, seed=seed)
+    return Scenes(count=scenes, most=faces, side=side, seed=seed)

@@ -5,7 +5,7 @@ import pytest
 
 from data_shards.inspect.box_plots import box_lists, box_sides, plot_boxes
 from data_shards.inspect.places import draw_places, fitted, has_places
-from data_shards.inspect.summary import contact_sheet, thumbnail
+from data_shards.inspect.summary import contact_sheet
 from data_shards.shard_format.shard_set import ShardSet
 from launch.cli import main
 from tests.support.scenes import number_of, pack_scenes
@@ -21,7 +21,7 @@ def shards(tmp_path_factory) -> ShardSet:
 def test_boxes_are_drawn_where_they_are_and_masks_tint(shards):
     assert has_places(shards.schema)
     for row in range(len(shards)):
-        plain = thumbnail(shards, row, side=SIDE)
+        plain = np.full((SIDE, SIDE, 3), 100, np.uint8)
         drawn = draw_places(plain, shards, row)
         left, top, wide, _ = fitted(int(shards.width[row]), int(shards.height[row]), SIDE)
         scale = wide / int(shards.width[row])

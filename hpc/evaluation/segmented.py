@@ -121,10 +121,10 @@ class Segmented(Evaluator):
         }
         parts = self._parts or [empty]
         rows: Rows = {name: np.concatenate([part[name] for part in parts]) for name in empty}
-        cells = {each[1]: each[2] for each in self._worst}
-        shown = [cells[sample][None] if sample in cells else _no_cell() for sample in rows["ids"].tolist()]
+        cells, ids = {each[1]: each[2] for each in self._worst}, np.asarray(rows["ids"]).tolist()
+        shown = [cells[sample][None] if sample in cells else _no_cell() for sample in ids]
         rows["cells"] = Ragged.of_lists([torch.from_numpy(each) for each in shown or [_no_cell()]])[
-            : len(rows["ids"])
+            : len(ids)
         ]
         return rows
 

@@ -61,7 +61,7 @@ JOBS = [
     Job("face_attributes", "", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("vae", "", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("pix2pix", "", ("batch=24", "norm_group=4"), engine="ddp"),
-    Job("yolov5x_widerface", "objects", ("batch=24", "norm_stats=group", "norm_group=8"), engine="ddp"),
+    Job("yolov5x_widerface", "objects", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("cyclegan", "", ("batch=24", "norm_group=4")),
     Job("stylegan", "", ("images=240", "batch=24", "task.batches=[24,24,24]", "norm_group=4")),
 ]

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -74,10 +75,11 @@ def config_of(train: Path) -> Config:
 def bare_loop(batch: Batch) -> Action:
     """Run one step of the plainest loop."""
     torch.manual_seed(0)
-    net = YOLOv5("n", classes=1).to(memory_format=torch.channels_last).train()
+    net = YOLOv5("n", classes=1).train()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim == 1]
-    groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": others}]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": 5e-4}, {"params": others}]
     optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.937, nesterov=True, fused=True)
     gains = Gains().scaled(scales=3, classes=1, side=SEEN)
     boxes, classes, flags = (batch.labels[name] for name in ("boxes", "box_class", "box_flags"))

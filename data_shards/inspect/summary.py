@@ -10,6 +10,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
+from data_shards.inspect.box_plots import box_lists, box_sides, facts_of
+from data_shards.inspect.places import draw_places, fitted, has_places
 from data_shards.shard_format.schema import Field
 from data_shards.shard_format.shard_set import ShardSet
 
@@ -53,6 +55,8 @@ def facts(shards: ShardSet) -> list[tuple[str, str]]:
             counts = np.diff(shards.ragged[name].start.astype(np.int64))
             values = np.asarray(shards.ragged[name].rows)
             rows.append((f"label {name}", f"{_spread(counts)} an image: {label_facts(field, values)}"))
+            if name in box_lists(shards):
+                rows.append((f"sizes of {name}", facts_of(box_sides(shards, name))))
         else:
             rows.append((f"label {name}", label_facts(field, np.asarray(shards.labels[name]))))
     return rows
@@ -117,11 +121,12 @@ def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tupl
     """(uint8 [h, w, 3] RGB, number of damaged images): a row for an identity, with its name and first images.
 
     The identities are spread evenly over the set; images of unknown people follow them, or are all that there
-    is. The cell of a damaged image says so.
+    is. The cell of a damaged image says so. Boxes and masks are drawn, in cells of twice the size.
     """
     damaged = 0
     shown = _lines(shards, rows=rows, columns=columns)
-    step = CELL + GAP
+    side = CELL * (1 + has_places(shards.schema))
+    step = side + GAP
     sheet = Image.new("RGB", (CAPTION + columns * step + GAP, len(shown) * step + GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for line, (name, start, stop) in enumerate(shown):
@@ -130,12 +135,12 @@ def contact_sheet(shards: ShardSet, *, rows: int = 10, columns: int = 8) -> tupl
         draw.multiline_text((GAP, top), f"{caption}\n{stop - start} images", fill=INK, font=font)
         for column, row in enumerate(range(start, min(stop, start + columns))):
             corner = (CAPTION + column * step, top)
-            if (cell := thumbnail(shards, row)) is None:
+            if (cell := thumbnail(shards, row, side=side)) is None:
                 damaged += 1
-                draw.rectangle((*corner, corner[0] + CELL - 1, top + CELL - 1), outline=INK)
-                draw.text((corner[0] + 2 * GAP, top + CELL // 3), "damaged", fill=INK, font=font)
+                draw.rectangle((*corner, corner[0] + side - 1, top + side - 1), outline=INK)
+                draw.text((corner[0] + 2 * GAP, top + side // 3), "damaged", fill=INK, font=font)
             else:
-                sheet.paste(Image.fromarray(cell), corner)
+                sheet.paste(Image.fromarray(draw_places(cell, shards, row)), corner)
     return np.asarray(sheet), damaged
 
 
@@ -161,8 +166,8 @@ def folded(
     return lines[:4]
 
 
-def thumbnail(shards: ShardSet, row: int) -> np.ndarray | None:
-    """uint8 [CELL, CELL, 3]: the whole image on a square of paper (None = it is damaged)."""
+def thumbnail(shards: ShardSet, row: int, *, side: int = CELL) -> np.ndarray | None:
+    """uint8 [side, side, 3]: the whole image on a square of paper (None = it is damaged)."""
     with open(shards.shards[int(shards.shard[row])], "rb") as file:
         file.seek(int(shards.offset[row]))
         data = file.read(int(shards.size[row]))
@@ -172,11 +177,9 @@ def thumbnail(shards: ShardSet, row: int) -> np.ndarray | None:
         return None
     if zlib.crc32(data) != shards.crc[row]:
         return None
-    scale = CELL / max(image.shape[:2])
-    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    cell = np.full((CELL, CELL, 3), PAPER, np.uint8)
-    top, left = (CELL - height) // 2, (CELL - width) // 2
+    left, top, width, height = fitted(image.shape[1], image.shape[0], side)
+    how = cv2.INTER_AREA if side < max(image.shape[:2]) else cv2.INTER_CUBIC
+    cell = np.full((side, side, 3), PAPER, np.uint8)
     cell[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=how)
     return cell
 

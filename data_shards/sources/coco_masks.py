@@ -68,13 +68,13 @@ def _covered(outline: Any, width: int, height: int) -> np.ndarray:
         runs = np.array(outline["counts"], np.int64)
         values = np.arange(len(runs)) % 2 == 1  # the first run is of pixels outside
         return np.repeat(values, runs).reshape(width, height).T  # column by column
-    if isinstance(outline, dict):
-        decoded = _decoded(outline)
-        return np.zeros((height, width), bool) if decoded is None else decoded
-    from pycocotools import mask as run_lengths  # late: most packs need none
+    if isinstance(outline, list):
+        from pycocotools import mask as run_lengths  # late: most packs need none
 
-    parts = run_lengths.frPyObjects(outline, height, width)
-    return run_lengths.decode(run_lengths.merge(parts)).astype(bool)
+        merged = run_lengths.merge(run_lengths.frPyObjects(outline, height, width))
+        outline = {"size": [height, width], "counts": merged["counts"].decode()}
+    decoded = _decoded(outline)
+    return np.zeros((height, width), bool) if decoded is None else decoded
 
 
 def _decoded(outline: Mapping[str, Any]) -> np.ndarray | None:

@@ -122,8 +122,8 @@ class Frames:
                 if len(block.names) == BLOCK:
                     yield block
                     block = Whole([], [], video=self.file, rate=block.rate)
-            if done < total:
-                fault = f"ends after {done} of {total} frames"
+            if done < (stated := max(total, _stated(path, block.rate))):
+                fault = f"ends after {done} of {stated} frames"
         except OSError as error:
             fault = str(error)
         block.rejected = [(self.file, fault)] if fault else []
@@ -161,6 +161,17 @@ class Camera:
                 yield frame
         except KeyboardInterrupt:
             return
+
+
+def _stated(path: str, rate: Fraction) -> int:
+    """Return how many frames a video says that it has, 0 where it does not, or not clearly."""
+    import av
+
+    with av.open(path) as video:
+        frames = int(video.streams.video[0].frames)
+        alone = len(video.streams) == 1  # or else the duration may be that of the sound
+        seconds = (video.duration or 0) / av.time_base
+    return frames or (int(seconds * rate) - 1 if alone else 0)
 
 
 def camera(place: str, frames: int) -> Camera | None:

@@ -178,10 +178,15 @@ def write_text(folder: Path, name: str, text: str) -> None:
 
 
 def read_detections(folder: Path, names: Sequence[str]) -> tuple[Ragged, np.ndarray]:
-    """Read the files of the images `names`: rows float64 [k, 5], and which have a file, bool [n]."""
+    """Read the files of the images `names`: rows float64 [k, 5], and which have a file, bool [n].
+
+    A file that is not in the folder of its event is found by its own name, which no other image has.
+    """
+    by_name = {path.name: path for path in _texts(folder)}
     found, there = [], np.zeros(len(names), bool)
     for number, name in enumerate(names):
         path = folder / f"{name}.txt"
+        path = path if path.is_file() else by_name.get(path.name, path)
         there[number] = path.is_file()
         text = read_text(path, limit=LARGEST, remedy=f"write it again: {ROW}") if there[number] else "\n0"
         found.append(torch.from_numpy(parse(text, where=str(path))))
@@ -190,7 +195,10 @@ def read_detections(folder: Path, names: Sequence[str]) -> tuple[Ragged, np.ndar
 
 def others(folder: Path, names: Iterable[str]) -> list[str]:
     """List the text files below `folder` that belong to none of the images `names`."""
-    known = {f"{name}.txt" for name in names}
-    return sorted(
-        name for path in folder.glob("*/*.txt") if (name := path.relative_to(folder).as_posix()) not in known
-    )
+    known = {f"{name.rpartition('/')[2]}.txt" for name in names}
+    return sorted(path.relative_to(folder).as_posix() for path in _texts(folder) if path.name not in known)
+
+
+def _texts(folder: Path) -> list[Path]:
+    """List the text files of images, each in one folder below `folder`."""
+    return sorted(folder.glob("*/*.txt"))

@@ -93,7 +93,7 @@ class Auditor:
         self.words = [f"task={task}", *smoke_overrides(task), *words]
 
     def make_data(self) -> None:
-        """Pack procedural faces, few enough for a smoke run."""
+        """Pack procedural faces, or scenes for a task that learns boxes, few enough for a smoke run."""
         if (self.folder / "shards" / "train" / "manifest.json").exists():
             return
         from data_shards.pack.pack import pack
@@ -102,6 +102,12 @@ class Auditor:
         from launch.audit.faces import OF_PAIRS, FacePairs, LabelledFaces
         from launch.options.compose import composed  # it loads Hydra
 
+        if "boxes" in plan_of_task(self.task).fields("train"):
+            options = source_module("scenes").OPTIONS | {"scenes": 64, "size": 64}
+            request = Request(holdout=0.25, name="audit", options=options)
+            scenes: Any = open_source("scenes", "", options=options)
+            pack(scenes, self.folder / "shards", request, workers=1)
+            return
         options = source_module("procedural").OPTIONS | {"identities": 24, "per_identity": 8, "size": 32}
         source: Any = open_source("procedural", "", options=options)
         size = 32

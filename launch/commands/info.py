@@ -20,6 +20,8 @@ usage: rostro info DIR [out=FOLDER]
 Prints what a run is: its task, networks, checkpoints, figures, and what `evaluate` and `export` give of it.
 Or what a packed set (or each set in a folder) holds, and writes a contact sheet of its images, one row
 an identity, beside the set: <name>-<split>-contact.png. They are images of people: mind where out= puts them.
+Boxes and masks are drawn on it, ignored ones in grey, and <name>-<split>-<boxes>.png has histograms of their
+size, their aspect, and how many an image has.
 A set that cannot be opened and damaged images are an error each: exit code 1, after all other sets.
 
 {option_lines(OPTIONS, {"DIR": "a run directory, a packed set, or a folder of sets"})}
@@ -33,6 +35,7 @@ def main(argv: list[str]) -> int:
     from rich.table import Table
 
     from data_shards.errors import UserError
+    from data_shards.inspect.box_plots import box_lists, plot_boxes
     from data_shards.inspect.check import find_sets
     from data_shards.inspect.summary import contact_sheet, facts, write_png
     from data_shards.shard_format.shard_set import ShardSet
@@ -61,11 +64,16 @@ def main(argv: list[str]) -> int:
         number = f"-{taken[place]}" if taken[place] > 1 else ""
         sheet = place.with_name(f"{place.name}{number}-contact.png")
         image, damaged = contact_sheet(shards)
-        try:
-            write_png(sheet, image)
-        except OSError as error:
-            raise UserError(f"{sheet} cannot be written ({error.strerror}): type out=FOLDER") from None
-        console.print(f"contact sheet: {sheet}", soft_wrap=True)
+        written = {"contact sheet": (sheet, image)}
+        for name in box_lists(shards):
+            plot = place.with_name(f"{place.name}{number}-{name}.png")
+            written[f"histograms of {name}"] = (plot, plot_boxes(shards, name))
+        for what, (path, pixels) in written.items():
+            try:
+                write_png(path, pixels)
+            except OSError as error:
+                raise UserError(f"{path} cannot be written ({error.strerror}): type out=FOLDER") from None
+            console.print(f"{what}: {path}", soft_wrap=True)
         if damaged:
             print(f"error: {folder}: damaged images: type rostro check {folder}", file=sys.stderr)
             bad += 1

@@ -16,7 +16,7 @@ OPTIONS = {
         "",
         "folder (one for each identity) | classes (one for each class) | vggface2 | lfw | orl | utkface | "
         "celeba | fer2013 | affectnet | deepfake | own_face | faces_from | widerface | coco | yolo | masks | "
-        "procedural",
+        "procedural | scenes",
     ),
     "src": Option("", "folder of the data set as published"),
     "out": Option("", "folder of the packed sets"),

@@ -26,8 +26,8 @@ OPTIONS = {
     ),
     "frames": Option(
         16,
-        "of each video, evenly spaced over it; all where it has fewer (a detector takes all of a video, and so "
-        "many of a camera)",
+        "of each video, evenly spaced over it; all where it has fewer. A detector takes all, and so many of "
+        "a camera",
         least=1,
     ),
     "threads": Option(0, "that decode images (0 = one a core)", least=0, most=1024),

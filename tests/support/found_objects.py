@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import tests.support.tiny  # noqa: F401 - makes the task `blobs` known
 from data_shards.batch import Batch
 from data_shards.loading.loader import EvalLoader
 from data_shards.pack.pack import pack
@@ -22,13 +23,18 @@ from data_shards.sampling.view import View
 from data_shards.shard_format.schema import Field
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.base import Sample
+from hpc.checkpoints import manager, store
+from hpc.checkpoints.store import Checkpoint
+from hpc.config.schema import Data
 from hpc.distributed.comm import Comm
 from hpc.evaluation.base import JudgedSet
 from hpc.evaluation.detections import Detections
 from hpc.evaluation.run import evaluate
 from hpc.evaluation.wider import Wider
-from hpc.task import Task
+from hpc.runs.run_dir import RunDir
+from hpc.task import Task, build_task
 from tests.support.painted import as_jpeg
+from tests.support.runs import make_run
 from tests.support.wider_set import write_truth
 
 SIDE = 500  # pixels of an image
@@ -42,9 +48,11 @@ class Painted:
     name, licence, cls, cluster = "painted", "none", None, False
     fields = {  # noqa: RUF012
         "boxes": Field("boxes", "f4", (4,), ragged=True),
-        "box_class": Field("class", "i2", names=("face", "mask"), ragged=True),
-        "box_flags": Field("bits", "u1", (len(FLAGS),), names=FLAGS, ragged=True, unknown=None),
-        "box_area": Field("value", "f4", ragged=True),
+        "box_class": Field("class", "i2", names=("face", "mask"), ragged=True, rows_of="boxes"),
+        "box_flags": Field(
+            "bits", "u1", (len(FLAGS),), names=FLAGS, ragged=True, rows_of="boxes", unknown=None
+        ),
+        "box_area": Field("value", "f4", ragged=True, rows_of="boxes"),
     }
 
     def __init__(self, faces: dict[str, np.ndarray]) -> None:
@@ -147,3 +155,25 @@ def in_memory(lists: dict[str, list[np.ndarray]], fields: dict[str, Field]) -> S
         schema=SimpleNamespace(fields=fields),
         ragged={name: ragged(rows) for name, rows in lists.items()},
     )
+
+
+def blobs_run(path: Path, packed: Path) -> Path:
+    """A run of the tiny detector `blobs` with a checkpoint; `packed` is its only set."""
+    data = Data(
+        train=str(packed),
+        eval=str(packed),
+        size=SEEN,
+        fit="contain",
+        order="plain",
+        backend="host",
+        threads=1,
+    )
+    run = make_run(path, packed, task={"name": "blobs"}, data=data)
+    config = RunDir(run).config()
+    task = build_task(config)
+    saved = Checkpoint(160, 10, players={"net": task.players()["net"].state_dict()}, task=task.state())
+    saved.monitor = {"sums": {}, "digest": 0}
+    comm = Comm(0, 1, 0, torch.device("cpu"))
+    saved.meta = manager.meta(config, task, comm) | {"metrics": {"objects/ap50": 0.5}}
+    store.save(run, saved)
+    return run

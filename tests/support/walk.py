@@ -62,11 +62,6 @@ JOBS = [
     Job("vae", "", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("pix2pix", "", ("batch=24", "norm_group=4"), engine="ddp"),
     Job("yolov5x_widerface", "objects", ("batch=24", "norm_stats=group", "norm_group=8"), engine="ddp"),
-    Job(
-        "yolov5m_persons",
-        "objects",
-        ("batch=24", "data.members=4", "task.augment.mosaic_own=true", "task.classes=[face]", "norm_group=8"),
-    ),
     Job("cyclegan", "", ("batch=24", "norm_group=4")),
     Job("stylegan", "", ("images=240", "batch=24", "task.batches=[24,24,24]", "norm_group=4")),
 ]

@@ -113,6 +113,14 @@ def test_text_files_come_back(truth, tmp_path):
         np.testing.assert_array_equal(again.of(row), found[each])
     (tmp_path / "0--Parade" / "other.txt").write_text("other\n0\n")
     assert wider_files.others(tmp_path, faces.names) == ["0--Parade/other.txt"]
+    (tmp_path / f"{name}.txt").rename(tmp_path / "0--Parade" / "moved.txt")
+    (tmp_path / "4--Dancing" / "moved.txt").write_text("another\n0\n")
+    assert not wider_files.read_detections(tmp_path, faces.names)[1][0]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "0--Parade" / "moved.txt").rename(tmp_path / "elsewhere" / f"{name.split('/')[1]}.txt")
+    moved, there = wider_files.read_detections(tmp_path, faces.names)
+    assert there.all()
+    np.testing.assert_array_equal(moved.of(0), found[name])
     score = np.float32(0.123456789)
     text = wider_files.text_of("a/b", np.array([[0.1, 2, 3.5, 4, score]]))
     assert np.float32(wider_files.parse(text, where="x")[0, 4]) == score

@@ -86,7 +86,7 @@ def test_the_whole_batch_is_changed_alike_in_whole_halves_and_quarters(shards):
 
 
 def test_updates_have_sizes_of_their_own_within_the_stated_scales():
-    task, _ = job_of("data.size=128", "task.scales=0.5")
+    task, _ = job_of("data.size=128", "task.scales=0.5", "micro_batch=0")
     sides = [task.side_at(clock) for clock in range(0, 3200, 16)]
     assert set(sides) == {64, 96, 128, 160, 192}
     assert sides == [task.side_at(clock) for clock in range(0, 3200, 16)]

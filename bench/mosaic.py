@@ -128,9 +128,10 @@ def main() -> int:
         "mosaic + affine / one warp": ratio(ops, "mosaic + affine", "one warp"),
         "trainer / bare loop": ratio(steps, "trainer", "bare loop"),
     }
-    first, second = ({name: ratios[name]} for name in BARS)
-    passed = show(f"{IMAGES} images of {SIDE} px", medians(ops), first, BARS)
-    passed &= show(f"YOLOv5n, batch {BATCH}, {SEEN} px", medians(steps), second, BARS)
+    passed = True
+    heads = (f"{IMAGES} images of {SIDE} px", ops), (f"YOLOv5n, batch {BATCH}, {SEEN} px", steps)
+    for (head, rows), name in zip(heads, BARS, strict=True):
+        passed &= show(head, medians(rows), {name: ratios[name]}, {name: BARS[name]})
     print(json.dumps({"bench": "mosaic", "ratios": ratios, "bars": BARS}))
     return int(not passed)
 

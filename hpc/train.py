@@ -95,7 +95,8 @@ class Trainer:
                 self.updates, self.means = saved.updates, step_sync.RunningMeans(**saved.monitor)
             elif config.init.run:
                 began = transfer.begin(run, config, self.players, comm)
-            self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=saved and saved.clock)
+            resumed = saved.clock if saved else None
+            self.monitor = Monitor(run.path, config, rank=comm.rank, resume_clock=resumed)
         except BaseException:
             self.loader.close()  # its threads must not outlive the interpreter
             raise
@@ -109,9 +110,8 @@ class Trainer:
         self.ledger.waited(self.loader.waited)
         self.ledger.write(self.clock)
         self.ledger.enter("train")
-        given = self._process_listener
-        opened = contextlib.nullcontext(given) if given else contextlib.closing(SignalListener())
-        with opened as self._listener:
+        kept = self._process_listener
+        with contextlib.nullcontext(kept) if kept else contextlib.closing(SignalListener()) as self._listener:
             while self.clock < self.config.images and not (self.stop or self.task.ended()):
                 before = self.clock
                 self.step()

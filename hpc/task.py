@@ -251,6 +251,17 @@ class Task:
         """
         return {"batch": next(iter(batch.images.values())).flatten(0, -4)[:32]}
 
+    def judged(self, scalars: Mapping[str, float], clock: int) -> None:
+        """Take note of what an evaluation of the training found, before the checkpoint of `clock`.
+
+        Called on all ranks with the same scalars, none where the run has no held-out set. What it keeps for
+        `ended` belongs in `state`, so that a resume decides the same.
+        """
+
+    def ended(self) -> bool:
+        """Return whether the run ends before its `images`, asked after each update: by the state alone."""
+        return False
+
     def state(self) -> dict[str, Any]:
         """Return the state: tensors and plain values in dicts and lists, the same at any world size."""
         return {}

@@ -110,10 +110,9 @@ class Trainer:
         self.ledger.waited(self.loader.waited)
         self.ledger.write(self.clock)
         self.ledger.enter("train")
-        given = self._process_listener
-        opened = contextlib.nullcontext(given) if given else contextlib.closing(SignalListener())
-        with opened as self._listener:
-            while self.clock < self.config.images and not self.stop:
+        kept = self._process_listener
+        with contextlib.nullcontext(kept) if kept else contextlib.closing(SignalListener()) as self._listener:
+            while self.clock < self.config.images and not (self.stop or self.task.ended()):
                 before = self.clock
                 self.step()
                 self._after_step(before)
@@ -124,6 +123,8 @@ class Trainer:
         self.ledger.enter("shutdown")
         if self.stop:
             self.monitor.note(f"stopped by {self.stop.text} at {self.clock:,} images; saved")
+        elif self.clock < self.config.images:
+            self.monitor.note(f"the task ended the run at {self.clock:,} images; saved")
         return "stopped" if self.stop else "finished"
 
     def step(self) -> None:
@@ -162,7 +163,7 @@ class Trainer:
     def _after_step(self, before: int) -> None:
         fault_injection.crash_point("step", self.clock, self.comm.rank)
         now = due_after(self.config, before, self.clock, self.updates)
-        if any(now) or self.stop:  # what is seen or kept of this update must be finite, and all of it
+        if any(now) or self.stop or self.task.ended():  # all that is seen or kept is finite
             self._exchange()
         if now.log:
             self._log_interval()
@@ -175,9 +176,10 @@ class Trainer:
         if now.evaluate:
             with self.ledger.spend("evaluate"):
                 metrics = self.evaluate()
+            self.task.judged(metrics, self.clock)
             for shown in monitor_images(self.task, self.players, self.helpers, self.batch, self.clock):
                 self.monitor.images(self.clock, shown.name, shown.images, keep=shown.keep)
-        if now.save or self.checkpoints.is_best(metrics):
+        if now.save or self.checkpoints.is_best(metrics) or self.task.ended():
             self.save(metrics)
 
     def _enter_stage(self) -> None:

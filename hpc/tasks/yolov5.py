@@ -5,6 +5,7 @@ The network is `models/yolov5.py`, its losses `hpc/losses/detection.py`, its fig
 the loss is the mean times the batch, so that its learning rates hold.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ class Yolov5(Task):
         self.stride = STRIDE[keys["p6"]]
         self.gains = Gains(keys["box"], keys["objectness"], keys["class"], keys["smoothing"], keys["ratio"])
         self.fitted: anchors.Fitted | None = None
+        self.best: float | None = None  # AP of the best evaluation so far
+        self.best_clock = self.judged_clock = 0  # of that evaluation, and of the latest one
         self._net: YOLOv5 | None = None  # the player, which an engine may hide
 
     def players(self) -> dict[str, nn.Module]:
@@ -145,6 +148,25 @@ class Yolov5(Task):
         net = nets["net"]
         found = decode(net(batch.images[IMAGE]), net.anchors, net.strides, classes=len(self.names))  # type: ignore[arg-type]
         return {"boxes": found.boxes, "scores": found.objectness[..., None] * found.classes}
+
+    def judged(self, scalars: Mapping[str, float], clock: int) -> None:
+        """Remember when the average precision was best."""
+        value = scalars.get(self.metric[0], math.nan)
+        self.judged_clock = clock
+        if not math.isnan(value) and (self.best is None or value > self.best):
+            self.best, self.best_clock = value, clock
+
+    def ended(self) -> bool:
+        """Return whether evaluations have found nothing better for `task.patience` images."""
+        patience = self.config.task["patience"]
+        return patience > 0 and self.best is not None and self.judged_clock - self.best_clock >= patience
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "best_clock": self.best_clock, "judged_clock": self.judged_clock}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.best, self.best_clock = state["best"], state["best_clock"]
+        self.judged_clock = state["judged_clock"]
 
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
         """Return the record, the image with boxes drawn, and the label file in YOLO's text."""

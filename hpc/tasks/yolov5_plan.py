@@ -38,6 +38,9 @@ KEYS = {
         least=1,
         cap=1 << 10,
     ),
+    "patience": Rule(
+        "end the run where evaluations have found no better AP for this many images (0 = never)", least=0
+    ),
     "scales": Rule(
         "x: the images of an update get sides from (1 - x) to (1 + x) times data.size; 0: always data.size",
         least=0,

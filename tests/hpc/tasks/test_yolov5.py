@@ -208,3 +208,22 @@ def test_a_set_of_other_classes_is_refused(shards):
     config = config_of()
     with pytest.raises(UserError, match=r"has boxes of the classes \[face, ?sign\], not \[face\]"):
         plan_of(config.task).check(config, {"train": shards})
+
+
+def test_the_run_ends_when_nothing_better_was_found_for_a_while():
+    task, _ = job_of("task.patience=100")
+    seen = []
+    for clock, value in ((50, 0.2), (100, 0.4), (150, 0.3), (199, 0.4), (200, 0.1)):
+        task.judged({"boxes/ap": value}, clock)
+        seen.append(task.ended())
+    assert seen == [False, False, False, False, True]
+    resumed, _ = job_of("task.patience=100")
+    resumed.load_state(task.state())
+    assert resumed.ended()
+    resumed.judged({"boxes/ap": 0.5}, 250)
+    assert not resumed.ended()
+    never, _ = job_of("task.patience=0")
+    for clock in (100, 900):
+        never.judged({}, clock)
+        never.judged({"boxes/ap": 0.4}, clock)
+    assert not never.ended()

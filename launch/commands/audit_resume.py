@@ -103,7 +103,7 @@ class Auditor:
         from launch.options.compose import composed  # it loads Hydra
 
         if "boxes" in plan_of_task(self.task).fields("train"):
-            options = source_module("scenes").OPTIONS | {"scenes": 64, "size": 64}
+            options = source_module("scenes").OPTIONS | {"scenes": 64, "side": 64}
             request = Request(holdout=0.25, name="audit", options=options)
             scenes: Any = open_source("scenes", "", options=options)
             pack(scenes, self.folder / "shards", request, workers=1)

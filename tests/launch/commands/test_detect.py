@@ -164,14 +164,14 @@ def test_a_video_comes_back_with_boxes_and_one_that_ends_early_is_listed(run, tm
     assert names[:21] == [f"clip.avi#{number}" for number in range(21)]
     assert [each["found"][0]["box"][0] for each in records[:21]] == pytest.approx(list(range(10, 31)), abs=2)
     assert (tmp_path / "out" / "labels" / "clip.avi-20.txt").read_text()
-    with av.open(str(tmp_path / "out" / "drawn" / "clip.mp4")) as video:
+    with av.open(str(tmp_path / "out" / "drawn" / "clip.avi.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
         assert video.streams.video[0].average_rate == 10
     assert [frame.shape for frame in frames] == [(80, 96, 3)] * 21
     assert np.abs(frames[5].astype(int) - picture((96, 80), [(15, 20, 55, 60)]))[40, 13:17].max() > 60
     cut = [name for name in names if name.startswith("cut.avi")]
     assert 0 < len(cut) < 21
-    with av.open(str(tmp_path / "out" / "drawn" / "cut.mp4")) as video:
+    with av.open(str(tmp_path / "out" / "drawn" / "cut.avi.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == len(cut)
     assert rejected.keys() == {"image", "cut.avi"}
     assert rejected["cut.avi"].startswith(("does not decode", f"ends after {len(cut)} of 21 frames"))

@@ -43,7 +43,7 @@ class Mosaic(Op):
         unit: int = 8,
         own: bool = False,
     ) -> None:
-        if unit < 4:
+        if unit < 4 and not own:
             raise ValueError(f"unit={unit} is too small for a mosaic of 4: use 4 or more")
         self.scale, self.junction, self.share = scale, junction, share
         self.unit, self.members = (1, 4) if own else (unit, 1)

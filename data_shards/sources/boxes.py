@@ -19,6 +19,7 @@ from data_shards.sources.base import read_file
 IGNORE = "ignore"  # the first flag of every set: neither a target nor a mistake
 CLIPPED, TWICE = "boxes cut to their picture", "boxes listed twice"
 _OUTSIDE = 0.5  # pixels that may be cut off as the rounding that they are
+_FARTHEST = 1e9  # pixels: no picture is as large
 _FIRST_BYTES = 1 << 16  # of a file, which nearly always hold its size
 
 
@@ -50,7 +51,7 @@ class Boxes:
 
         area: of what the box is around, in pixels (-1 = not stated).
         """
-        if not np.isfinite(box).all():
+        if not all(abs(each) < _FARTHEST for each in box):  # NaN is not, and neither are 400 digits
             return "is not a box of finite numbers"
         x, y, width, height = map(float, box)
         if width <= 0 or height <= 0:

@@ -33,6 +33,7 @@ HELP = {
     "masks": "paint the outlines of the objects into a mask, 255 where they cannot be used",
 }
 FLAGS = (IGNORE, "crowd")
+MOST_AREA = 1e12  # pixels: a larger one is not stated
 _LIST = re.compile(r"instances_((train|val)\d*)\.json")
 
 
@@ -142,14 +143,17 @@ class Coco(FileSource):
         if not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
             return f"has the box {box!r:.60}, not four numbers", None
         crowd = int(annotation.get("iscrowd") == 1)
-        area = float(area) if isinstance(area, int | float) else -1.0
+        area = float(area) if isinstance(area, int | float) and 0 <= area < MOST_AREA else -1.0
         why = boxes.add(upright_box(box, size, turn), number, (crowd, crowd), area)
-        if why or not self.masks:
-            return f"its box {box!r:.80} {why}" if why else "", None
-        outline = annotation.get("segmentation")
+        said = f"its box {box!r:.80} {why}" if why else ""
+        if not self.masks:
+            return said, None
+        outline, sides = annotation.get("segmentation"), max(box[2], 0) * max(box[3], 0)
         if fault := fault_of_outline(outline, size):
-            return f"{fault}: its region of the mask is unknown", (box[2] * box[3], UNKNOWN, box)
-        return "", (area if area >= 0 else box[2] * box[3], number + 1, outline)
+            if why:  # not even where it would be is known
+                return said, None
+            return f"{fault}: its region of the mask is unknown", (sides, UNKNOWN, box)
+        return said, (area if area >= 0 else min(sides, MOST_AREA), number + 1, outline)
 
     def read(self, sample: Sample) -> bytes | dict[str, bytes | np.ndarray]:  # type: ignore[override]
         """The picture, and its mask."""

@@ -14,6 +14,7 @@ import numpy as np
 from data_shards.images.masks import UNKNOWN
 
 _FEWEST = 6  # numbers of a polygon: three corners
+_FAR = 4  # sides of a picture: a corner further away is a mistake
 
 
 def fault_of_outline(outline: Any, size: tuple[int, int]) -> str:
@@ -34,8 +35,9 @@ def fault_of_outline(outline: Any, size: tuple[int, int]) -> str:
     for polygon in outline:
         if not isinstance(polygon, list) or len(polygon) < _FEWEST or len(polygon) % 2:
             return "has a polygon of fewer than three corners"
-        if not all(type(each) in (int, float) and math.isfinite(each) for each in polygon):
-            return "has a polygon whose corners are not finite numbers"
+        far = _FAR * max(size)  # the painter cannot count pixels of any number
+        if not all(type(each) in (int, float) and -far <= each <= far for each in polygon):
+            return "has a polygon with corners that are not numbers near its picture"
     return ""
 
 

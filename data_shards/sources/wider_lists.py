@@ -29,7 +29,7 @@ class Listed(NamedTuple):
 
     def fault(self) -> str:
         """Why its rows cannot be trusted ("" = they can): which of them are its faces is not known."""
-        if not self.stated.isdecimal():
+        if not self.stated.isdecimal() or len(self.stated) > 9:
             return f"is followed by {self.stated!r:.40} instead of a number of faces"
         if int(self.stated) != len(self.faces()):
             return f"states {int(self.stated)} faces, but {len(self.rows)} rows follow"

@@ -121,7 +121,7 @@ class _Files:
         stem = name.replace("#", "-") if "#" in name else str(PurePosixPath(name).with_suffix(""))
         if self.wanted.crops:
             for number, part in enumerate(drawn_boxes.crops(image, kept)):
-                kind = drawn_boxes.named(self.names, int(kept[number, 5]))
+                kind = drawn_boxes.folder_of(self.names, int(kept[number, 5]))
                 write_jpeg(self.out / CROPS / kind / f"{stem}-{number}.jpg", part)
         if self.wanted.layout == "yolo":
             write_bytes(below(self.out / LABELS / f"{stem}.txt"), label.encode())

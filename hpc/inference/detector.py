@@ -23,7 +23,7 @@ from hpc.task import Rendered
 
 SCORE = 0.25  # from which a detection counts where nothing was chosen on val
 MERGE = 0.6  # intersection over union beyond which two looks at an image have found one object
-STRIDE = 32  # pixels: sides of other sizes are multiples of it
+STRIDE = 32  # pixels: sides of other sizes are multiples of it, unless the task states another `stride`
 LOOKS = {  # tta= -> (factor of the size, mirrored)
     "none": ((1.0, False),),
     "flip": ((1.0, False), (1.0, True)),
@@ -63,7 +63,8 @@ class RunDetector(Detector):
         if self.tta not in LOOKS:
             raise UserError(f"tta={self.tta} is not known: use {', '.join(LOOKS)}")
         task = self.model.task
-        self.name, self.names = self.model.name, class_names(task.known_fields)
+        self.name = self.model.name
+        self.names = class_names(task.known_fields) or getattr(task, "names", ())
         chosen = [each["score"] for each in task.chosen.values() if "score" in each]
         self.score = float(chosen[0]) if chosen else SCORE
 
@@ -73,12 +74,15 @@ class RunDetector(Detector):
         if len(looks) == 1:
             return parts[0]
         joined = [torch.from_numpy(np.concatenate(each)) for each in zip(*parts, strict=True)]
-        merged = suppressed(Ragged.of_lists(joined), threshold=MERGE)
+        keys = self.model.config.task
+        more = {name: keys[name] for name in ("limit", "agnostic") if name in keys}
+        merged = suppressed(Ragged.of_lists(joined), threshold=MERGE, **more)
         return [merged.of(row).numpy() for row in range(len(images))]
 
     def _look(self, images: Sequence[np.ndarray], factor: float, mirrored: bool) -> list[np.ndarray]:
         size = self.model.config.data.size
-        side = size if factor == 1 else max(STRIDE, round(size * factor / STRIDE) * STRIDE)
+        stride = getattr(self.model.task, "stride", STRIDE)
+        side = size if factor == 1 else max(stride, round(size * factor / stride) * stride)
         view = replace(views.evaluation(self.model.config, side), halves=False)
         widths, heights = (np.array([image.shape[axis] for image in images]) for axis in (1, 0))
         seen = np.empty((len(images), side, side, 3), np.uint8)

@@ -52,6 +52,12 @@ def named(names: Sequence[str], kind: int) -> str:
     return names[kind] if 0 <= kind < len(names) else str(kind)
 
 
+def folder_of(names: Sequence[str], kind: int) -> str:
+    """Return the name of a class as that of one folder: whatever a set calls it, it leads nowhere else."""
+    name = named(names, kind).replace("/", "_").replace("\\", "_")
+    return name if name.strip(". ") else f"class {kind}"
+
+
 def crops(image: np.ndarray, found: np.ndarray, *, margin: float = MARGIN) -> Iterator[np.ndarray]:
     """Yield the part of `image` around each box with some margin, as far as the image goes."""
     height, width = image.shape[:2]

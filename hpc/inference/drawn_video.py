@@ -44,7 +44,7 @@ class DrawnVideo:
 
     def _free(self, file: str) -> Path:
         target = self.folder / file
-        if target.suffix not in MOVING:
+        if target.suffix.lower() not in MOVING:
             target = target.with_name(target.name + MOVING[0])
         if target.exists():
             raise UserError(f"{target} is there already: give another out=, or move it away")

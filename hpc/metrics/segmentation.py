@@ -115,8 +115,10 @@ class SegmentFigures:
         iou, dice = overlaps(self.counts)
         shown = self.counts[:, 1:].sum(2) > 0
         parts = {"iou": iou[:, 1:], "dice": dice[:, 1:], "boundary_f": boundary_f(self.edges)}
+        # A class that fills a picture has no boundary in it.
+        judged = {name: shown & ~np.isnan(part) for name, part in parts.items()}
         return {
-            name: share(np.where(shown, np.nan_to_num(part), 0).sum(1), shown.sum(1))
+            name: share(np.where(judged[name], part, 0).sum(1), judged[name].sum(1))
             for name, part in parts.items()
         }
 

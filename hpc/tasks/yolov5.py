@@ -7,6 +7,7 @@ the loss is the mean times the batch, so that its learning rates hold.
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,13 @@ class Yolov5(Task):
 
     whole_image = True
     metric = ("boxes/ap", "max")
-    evaluators = {"boxes": Detections}  # noqa: RUF012
     later = {"wider": Wider}  # noqa: RUF012
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         keys = config.task
         self.names = list(keys["classes"])
+        self.evaluators = {"boxes": partial(Detections, most=keys["most"])}
         self.stride = STRIDE[keys["p6"]]
         self.gains = Gains(keys["box"], keys["objectness"], keys["class"], keys["smoothing"], keys["ratio"])
         self.fitted: anchors.Fitted | None = None
@@ -205,8 +206,11 @@ def _in_files(found: Ragged, batch: Batch) -> Ragged:
         sides = batch.placed.source[owners]
         boxes = batch.placed.undo_boxes(rows[:, :4].numpy(), owners)
     clipped = np.clip(boxes, 0, np.tile(sides, 2))
-    there = torch.cat([torch.from_numpy(clipped).float(), rows[:, 4:]], 1)
-    return Ragged(there.to(found.rows.device), found.starts)
+    seen = (clipped[:, 2:] > clipped[:, :2]).all(1)  # the others are in the padding
+    there = torch.cat([torch.from_numpy(clipped).float(), rows[:, 4:]], 1)[torch.from_numpy(seen)]
+    counts = np.bincount(owners[seen], minlength=len(found))
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Ragged(there.to(found.rows.device), starts)
 
 
 def build(config: Any) -> Yolov5:

@@ -61,6 +61,7 @@ KEYS = {
     "overlap": Rule("of detections that overlap by more than this (IoU) the best stays", least=0, most=1),
     "agnostic": Rule("whether detections of unequal classes suppress each other too"),
     "limit": Rule("detections of an image", least=1, cap=1 << 15),
+    "most": Rule("detections of an image that AP counts; COCO's protocol: 100", least=1, cap=1 << 15),
 }
 
 

@@ -59,6 +59,8 @@ def test_rows_are_cut_taken_once_or_refused():
     assert boxes.mended == [CLIPPED, CLIPPED, TWICE, CLIPPED]
     for box, words in (
         ((0, 0, float("inf"), 1), "finite"),
+        ((0, 0, 10**400, 1), "finite"),
+        ((float("nan"), 0, 1, 1), "finite"),
         ((0, 0, 3, 0), "without area"),
         ((60, 0, 3, 3), "outside of its picture of 60 x 40"),
     ):

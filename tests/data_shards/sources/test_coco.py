@@ -71,6 +71,9 @@ def test_annotations_that_cannot_be_are_listed(tmp_path):
         annotation(6, box=[5, 5, 9]),
         annotation(7, box=[-5, 10, 20, 10]),
         annotation(8, image=2, segmentation={"size": [HEIGHT, WIDTH + 1], "counts": [9]}, box=[4, 5, 6, 7]),
+        annotation(
+            10, image=2, box=[5, 30, -1, 3], area=10**400, segmentation=[[40, 30, 44, 30, 44, 34, 40, 34]]
+        ),
         annotation(9, image=2, segmentation=[[1, 2, 3]], box=[30, 5, 6, 7]),
     ]
     root = coco(tmp_path / "src", rows)
@@ -90,6 +93,7 @@ def test_annotations_that_cannot_be_are_listed(tmp_path):
         (5, "is of picture 99, which the file does not list"),
         (6, "not four numbers"),
         (8, f"has run lengths of size [48, 65], its picture is [{HEIGHT}, {WIDTH}]: its region"),
+        (10, "is a box without area"),
         (9, "has a polygon of fewer than three corners: its region of the mask is unknown"),
     ):
         assert words in reasons[f"{listed}: annotation {number}"], number
@@ -98,6 +102,7 @@ def test_annotations_that_cannot_be_are_listed(tmp_path):
     assert len(found["000000000002"]["boxes"]) == 2
     mask = mask_of(shards, "000000000002")
     assert (mask[5:12, 4:10] == 255).all()
+    assert (mask[31:33, 41:43] == 1).all()  # the outline is good, whatever the box is
     assert (mask[5:12, 30:36] == 255).all()
     assert (mask == 255).sum() == 2 * 6 * 7
 
@@ -127,7 +132,9 @@ def test_run_lengths_are_those_of_pycocotools(seed):
     [
         ([], "has no polygons"),
         (None, "has no polygons"),
-        ([[1, 2, 3, 4, 5, float("inf")]], "are not finite"),
+        ([[1, 2, 3, 4, 5, float("inf")]], "not numbers near its picture"),
+        ([[1, 2, 3, 4, 5, 1e9]], "not numbers near its picture"),
+        ([[1, 2, 3, 4, 5, 10**400]], "not numbers near its picture"),
         ([[1, 2, 3, 4, 5, 6, 7]], "fewer than three corners"),
         ({"size": [HEIGHT, WIDTH], "counts": [5]}, f"run lengths of 5 pixels, not {HEIGHT * WIDTH}"),
         ({"size": [HEIGHT, WIDTH], "counts": [-5]}, "not whole numbers"),

@@ -99,3 +99,11 @@ def test_a_mask_comes_back_to_its_picture(fit):
 def test_a_mask_of_another_size_is_brought_to_that_of_its_picture():
     small = square(1, 3, side=4)
     np.testing.assert_array_equal(metrics.of_size(small, (12, 8)), small.repeat(2, 0).repeat(3, 1))
+
+
+def test_a_picture_that_one_class_fills_is_not_judged_by_boundaries():
+    full = np.ones((1, 2, 2), np.int64) * [[[0, 0], [0, 50]]]
+    none, some = np.zeros((1, 1, 4), np.int64), np.array([[[9, 9, 9, 9]]])
+    alone = metrics.SegmentFigures(full, none).by_picture()
+    assert (alone["iou"][0], np.isnan(alone["boundary_f"][0])) == (1.0, True)
+    assert metrics.SegmentFigures(full, some).by_picture()["boundary_f"][0] == 1.0

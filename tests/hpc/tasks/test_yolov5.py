@@ -10,12 +10,14 @@ import torch
 from data_shards.errors import UserError
 from data_shards.loading.loader import EvalLoader
 from data_shards.ops.base import run_ops
+from data_shards.ragged import Ragged
 from data_shards.sampling.view import View
 from data_shards.shard_format.shard_set import ShardSet
 from hpc.config.check import check
 from hpc.config.plan import plan_of
 from hpc.losses.anchors import Fitted
 from hpc.task import Phase, build_task
+from hpc.tasks import yolov5
 from hpc.tasks.yolov5_plan import counts, largest
 from launch.options.compose import composed
 from tests.support.host_reads import HostReads
@@ -167,6 +169,19 @@ def test_detections_are_in_pixels_of_the_files(shards):
         limits = np.tile(placed.source[row], 2)
         assert np.allclose(found.of(row)[0, :4].numpy(), np.clip(in_file, 0, limits), atol=1e-3)
         assert found.of(row)[0, 4:].tolist() == pytest.approx([1.0, 0.0], abs=1e-4)
+
+
+def test_what_is_found_in_the_padding_is_no_detection(shards):
+    batch = loaded(shards, 2)
+    placed = batch.placed
+    first = placed.offset[0].astype(float)
+    end = first + placed.size[0]
+    beyond = [end[0] + 1, end[1] + 1, end[0] + 5, end[1] + 5, 0.9, 0.0]  # behind the picture's last corner
+    within = [*(first + 2), *(first + 9), 0.8, 0.0]
+    found = Ragged.of_lists([torch.tensor([beyond, within], dtype=torch.float32), torch.zeros(0, 6)])
+    kept = yolov5._in_files(found, batch)
+    assert kept.counts.tolist() == [1, 0]
+    assert kept.rows[0, 4].item() == pytest.approx(0.8)
 
 
 def test_the_graph_has_all_candidates_that_predict_chooses_from(shards):

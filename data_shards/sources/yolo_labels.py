@@ -4,6 +4,7 @@ The shares are of the upright picture. A row with more numbers is a class and th
 box is taken. A helper of `yolo.py`.
 """
 
+import contextlib
 import os
 
 from data_shards.errors import UserError
@@ -73,11 +74,13 @@ def add_row(boxes: Boxes, row: str, classes: int) -> str:
 
 
 def largest_class(paths: list[str]) -> int:
-    """The largest class of some files of labels, -1 for none; rows that are not labels are passed over."""
+    """The largest class of some files of labels, -1 for none; what is not a label is passed over."""
     largest = -1
     for path in paths:
-        for _, row in read_rows(path) if os.path.isfile(path) else ():
-            word = row.split()[0]
-            if word.isdecimal() and len(word) < 6:
-                largest = max(largest, int(word))
+        with contextlib.suppress(OSError, ValueError):  # the packing lists it
+            for _, row in read_rows(path) if os.path.isfile(path) else ():
+                with contextlib.suppress(ValueError):
+                    number = float(row.split()[0])
+                    if number.is_integer() and 0 <= number < _MOST_CLASSES:
+                        largest = max(largest, int(number))
     return largest

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from data_shards.sources.yolo_labels import largest_class
 from tests.support.detection_sets import boxes_by_key, put_picture, put_text
 from tests.support.packed import last_error, manifest_of, pack_source, packed_sets, rejected
 
@@ -115,3 +116,16 @@ def test_another_layout_is_refused_on_a_line(tmp_path, capsys):
     put_picture(tmp_path / "src" / "images" / "a.jpg")
     assert pack_source("yolo", tmp_path / "src", tmp_path / "out") != 0
     assert "has images, but no labels; add it" in last_error(capsys)
+
+
+def test_the_largest_class_passes_over_what_is_no_label(tmp_path):
+    texts = {
+        "a": b"2 .5 .5 .1 .1\nx 1 2 3 4\n7.0 0 0 1 1\n8.5 0 0 1 1\n",
+        "b": b"\xff\xfe9 0 0 1 1",
+        "c": b"",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_bytes(text)
+    paths = [str(tmp_path / f"{name}.txt") for name in (*texts, "gone")]
+    assert largest_class(paths) == 7
+    assert largest_class(paths[1:]) == -1

@@ -14,8 +14,9 @@ from hpc.config.sizes import sizes
 from hpc.runs.run_dir import RunDir
 from launch import batch
 from launch.options.compose import composed, task_yaml
-from launch.options.conf import choices
+from launch.options.conf import choices, plan_of_task
 from launch.start import snapshot
+from tests.support.object_set import pack_objects
 from tests.support.sets import pack_faces
 
 SLURM = Path(batch.__file__).parents[1] / "slurm"
@@ -83,6 +84,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def with_set_of(job: str) -> Path:
         folder = shards / task_yaml(job)["data"]["set"]
         if not folder.exists():
+            if "boxes" in plan_of_task(job).fields("train"):
+                pack_objects(folder, 8, classes=tuple(task_yaml(job)["task"]["classes"]))
+                return shards
             users = [name for name in JOBS if task_yaml(name)["data"]["set"] == folder.name]
             largest = max(task_yaml(name)["data"]["size"] for name in users)
             pack_faces(folder, *users, each=2, size=largest // 2)

@@ -12,7 +12,7 @@ from data_shards.sources.base import Sample
 from tests.support.painted import as_jpeg
 
 FLAGS = ("ignore", "blur")
-COLOURS = {"face": (230, 180, 140), "sign": (60, 90, 230)}
+COLOURS = {"face": (230, 180, 140), "sign": (60, 90, 230), "person": (150, 60, 60)}
 
 
 class Objects:

@@ -73,7 +73,8 @@ in out/rejected.csv: exit code 1.
 {option_lines(PLAIN, {"RUN": "a run directory"})}
 
 A run that finds objects (task=yolov5) looks at whole images and all frames of a video, and says where in a
-file its boxes are; draw=true writes a video with boxes too. in=camera is a camera, until Ctrl-C or frames=.
+file its boxes are; draw=true writes a video with boxes too. in=camera is a camera: type frames=, since
+Ctrl-C discards what was found.
 
 {option_lines({name: OPTIONS[name] for name in (*DETECTORS, "detector")})}
 

@@ -1,7 +1,7 @@
 """Mosaic: four images in one, around a random junction (Bochkovskiy et al., "YOLOv4", 2020).
 
-The slot's own image and three partners of its unit stand below one another on a canvas, and one warp takes
-the output from it: one decode a slot, and about twice the cost of a single affine map.
+The slots of a unit stand below one another on one canvas, and one warp takes from it what each shows of its
+own image and of three partners: one decode a slot, and no image is copied more than once.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_shards.batch import Batch
 from data_shards.errors import UserError
-from data_shards.ops.base import Op, choose, join, partners, pick, unsuited, upload
+from data_shards.ops.base import Op, choose, join, partners, unsuited, upload
 from data_shards.ops.geometry import clip_boxes, sample
 from data_shards.ragged import Ragged
 from data_shards.sampling.placed import UNKNOWN_POINT
@@ -87,6 +87,7 @@ class Mosaic(Op):
         content = whole if batch.placed is None else batch.placed.content()
         return _Tiles(
             members,
+            max(self.unit, self.members),
             content[members].astype(np.float64),
             np.exp(low + (high - low) * noise[:, 5]),
             np.rint(share * [width, height]),
@@ -100,14 +101,18 @@ class _Tiles:
     def __init__(
         self,
         members: np.ndarray,
+        group: int,
         content: np.ndarray,
         scale: np.ndarray,
         junction: np.ndarray,
         size: tuple[int, int],
     ) -> None:
-        """members: [n, 4] images. content: [n, 4, 4], boxes without padding. junction: [n, 2], in pixels."""
-        self.members, self.content, self.scale, self.size = members, content, scale, size
-        self.junction = junction
+        """members: [n, 4] images, each of the slot's aligned `group` of images.
+
+        content: [n, 4, 4], boxes without padding. junction: [n, 2], in pixels.
+        """
+        self.members, self.group, self.content = members, group, content
+        self.scale, self.size, self.junction = scale, size, junction
         # the corner of a content that stands at the junction: the right one of a left tile, and so on
         x = np.where(_RIGHT == 1, content[:, :, 0], content[:, :, 2])
         y = np.where(_LOWER == 1, content[:, :, 1], content[:, :, 3])
@@ -124,9 +129,12 @@ class _Tiles:
     def paint(self, images: Tensor) -> Tensor:
         """The mosaics [n, c, h, w] of images [k, c, h, w]."""
         channels, (height, width) = images.shape[1], self.size
-        planes = self.members[:, None, :] * channels + np.arange(channels)[:, None]  # [n, channels, 4]
-        canvas = pick(images.reshape(-1, height, width), planes.reshape(-1))
-        return sample(canvas.reshape(-1, channels, 4 * height, width), self._grid(images.device))
+        grid = self._grid(images.device)
+        canvas = images.reshape(-1, self.group, channels, height, width).transpose(1, 2)
+        canvas = canvas.reshape(-1, channels, self.group * height, width)
+        # the slots that share a canvas are sampled below one another too
+        painted = sample(canvas, grid.reshape(len(canvas), -1, width, 2))
+        return painted.reshape(len(canvas), channels, -1, height, width).transpose(1, 2).flatten(0, 1)
 
     def move(self, rows: Tensor, slot: np.ndarray, tile: np.ndarray, kind: str, chosen: np.ndarray) -> Tensor:
         """Rows [m, ...] that came to these tiles, moved; those of slots not chosen (bool [n]) stay."""
@@ -177,7 +185,8 @@ class _Tiles:
         tiles[k]: the near and the far tile along the axis, in row (or column) k.
         """
         side = self.size[1 - axis]
-        canvas = side * 4 if axis else side
+        canvas = side * self.group if axis else side
+        above = self.members % self.group if axis else np.zeros_like(self.members)  # images on the canvas
         centres = np.arange(side) + 0.5
         is_far = centres > self.junction[:, axis : axis + 1]
         out = np.empty((len(self.members), 2, side))
@@ -187,6 +196,6 @@ class _Tiles:
             source = (centres - self.shift[rows, tile, axis]) / self.scale[:, None]
             low, high = self.content[rows, tile, axis], self.content[rows, tile, axis + 2]
             # no bilinear weight reaches beyond the content
-            place = np.clip(source, low + 0.5, high - 0.5) + axis * side * tile
+            place = np.clip(source, low + 0.5, high - 0.5) + side * above[rows, tile]
             out[:, k] = np.where((source >= low) & (source <= high), 2 * place / canvas - 1, _OUTSIDE)
         return out

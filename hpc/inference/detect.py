@@ -7,13 +7,14 @@ file. Below out=: predictions.csv or .json, drawn/, crops/, labels/; or event/na
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
+from data_shards.errors import UserError
 from data_shards.files import write_bytes
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.video_frames import check_reader, is_video
@@ -48,10 +49,13 @@ def detect(
     wanted: Wanted,
     *,
     threads: int = 0,
-    frames: int = 1 << 30,
+    frames: int | None = None,
     progress: Callable[[str, Any], Iterable[Any]] = lambda text, blocks: blocks,
 ) -> Predicted:
-    """Find objects in what `place` names; write to `out`. frames: of a camera. Raises UserError."""
+    """Find objects in what `place` names; write to `out`. Raises UserError.
+
+    frames: of a camera (None = until Ctrl-C)
+    """
     threads = threads or len(os.sched_getaffinity(0))
     parts = list(parts_of(place, [out / DRAWINGS, out / CROPS], threads, frames))
     score = detector.score if wanted.score is None else wanted.score
@@ -84,15 +88,17 @@ def _found(detector: Detector, block: Whole) -> Iterator[tuple[str, np.ndarray, 
     yield from zip(block.names, block.images, found, strict=True)
 
 
-def parts_of(place: str, but: Sequence[Path], threads: int, frames: int) -> Iterator[tuple[str, Any]]:
+def parts_of(place: str, but: Sequence[Path], threads: int, frames: int | None) -> Iterator[tuple[str, Any]]:
     """Yield a title and the blocks of each part: the images together, each video alone.
 
     but: folders to leave out, in which an earlier prediction has written. frames: of a camera
     """
-    device = camera(place, frames)
+    device = camera(place, 1 << 30 if frames is None else frames)
     if device is not None:
         yield "predicting the camera's frames", device
         return
+    if frames is not None:
+        raise UserError("frames= counts those of a camera, of a video all are looked at: leave it out")
     path = Path(place)
     if (path / "manifest.json").is_file():
         yield "predicting", Members(ShardSet.open(path))
@@ -115,10 +121,11 @@ class _Files:
     wanted: Wanted
     place: Path  # what was asked for
     names: Sequence[str]  # of the classes
+    taken: dict[str, str] = field(default_factory=dict)  # stem -> the image that has it
 
     def write(self, name: str, image: np.ndarray, kept: np.ndarray, found: np.ndarray, label: str) -> None:
         """Write what is wanted of an image; kept: the detections that count, found: all of them."""
-        stem = name.replace("#", "-") if "#" in name else str(PurePosixPath(name).with_suffix(""))
+        stem = self._stem(name)
         if self.wanted.crops:
             for number, part in enumerate(drawn_boxes.crops(image, kept)):
                 kind = drawn_boxes.folder_of(self.names, int(kept[number, 5]))
@@ -131,6 +138,14 @@ class _Files:
             sides = to_corner_and_size(torch.from_numpy(found[:, :4].astype(np.float64))).numpy()
             rows = np.concatenate([sides, found[:, 4:5]], 1)
             wider_files.write_text(self.out, official, wider_files.text_of(official, rows))
+
+    def _stem(self, name: str) -> str:
+        """Return an image's name without its ending, or all of it where another image has that one."""
+        path, _, frame = name.rpartition("#")
+        if path and is_video(path):
+            return f"{path}-{frame}"
+        stem = str(PurePosixPath(name).with_suffix(""))
+        return stem if self.taken.setdefault(stem, name) == name else name
 
 
 def _flat(record: dict[str, Any], format: str) -> dict[str, Any]:

@@ -50,10 +50,13 @@ def segment(
     wanted: Wanted,
     *,
     threads: int = 0,
-    frames: int = 1 << 30,
+    frames: int | None = None,
     progress: Callable[[str, Any], Iterable[Any]] = lambda text, blocks: blocks,
 ) -> Predicted:
-    """Write the masks of what `place` names to `out`. frames: of a camera. Raises UserError."""
+    """Write the masks of what `place` names to `out`. Raises UserError.
+
+    frames: of a camera (None = until Ctrl-C)
+    """
     learn_names(model)
     threads = threads or len(os.sched_getaffinity(0))
     folders = (MASKS, DRAWINGS, CUTOUTS)

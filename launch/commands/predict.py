@@ -150,19 +150,23 @@ def _detect(detector: Any, keys: Any, argv: list[str]) -> int:
     options = typed(argv, OPTIONS)
     score = keys.score if "score" in options else None
     wanted = Wanted(keys.format, keys.draw, keys.crops, keys.layout, score)
-    frames = keys.frames if "frames" in options else 1 << 30
+    frames = keys.frames if "frames" in options else None
     place, out = getattr(keys, "in"), Path(keys.out)
     done = detect(detector, place, out, wanted, threads=keys.threads, frames=frames, progress=track)
     return _said(done, detector.name)
 
 
 def _segment(model: Any, keys: Any, argv: list[str]) -> int:
+    from data_shards.errors import UserError
     from hpc.inference.cutout import colour_of
     from hpc.inference.segment import Wanted, segment
     from launch.terminal import track
 
+    options = typed(argv, OPTIONS)
+    if "background" in options and not keys.cutouts:
+        raise UserError("background= is the colour behind cut-outs: type cutouts=true too, or leave it out")
     wanted = Wanted(keys.format, keys.draw, keys.cutouts, colour_of(keys.background))
-    frames = keys.frames if "frames" in typed(argv, OPTIONS) else 1 << 30
+    frames = keys.frames if "frames" in options else None
     place, out = getattr(keys, "in"), Path(keys.out)
     done = segment(model, place, out, wanted, threads=keys.threads, frames=frames, progress=track)
     return _said(done, model.name)

@@ -196,6 +196,18 @@ def test_what_does_not_decode_is_listed_and_words_that_do_nothing_are_refused(ru
     camera = [*words[:2], "in=camera:97", words[3]]
     assert "in=camera:97: there is no such camera" in refused(camera, capsys)
     assert "in=camera:x: x is not the number" in refused([*words[:2], "in=camera:x", words[3]], capsys)
+    assert "frames= counts those of a camera" in refused([*words, "frames=3"], capsys)
+
+
+def test_two_images_of_one_name_have_label_files_and_crops_of_their_own(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, boxes in (("a.jpg", [(5, 5, 30, 30)]), ("a.png", []), ("b#1.jpg", [(5, 5, 30, 30)])):
+        Image.fromarray(picture((40, 40), boxes)).save(tmp_path / "in" / name)
+    words = [f"in={tmp_path / 'in'}", f"out={tmp_path}", "layout=yolo", "crops=true", "threads=1"]
+    assert main(["predict", str(run), *words]) == 0
+    found = {path.name: path.read_text().count("\n") for path in (tmp_path / "labels").iterdir()}
+    assert found == {"a.txt": 1, "a.png.txt": 0, "b#1.txt": 1}
+    assert sorted(path.name for path in (tmp_path / "crops" / "face").iterdir()) == ["a-0.jpg", "b#1-0.jpg"]
 
 
 def test_score_wider_says_what_is_missing(tmp_path, capsys):

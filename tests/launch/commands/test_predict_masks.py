@@ -73,4 +73,6 @@ def test_words_of_other_tasks_are_refused(run, photos, tmp_path, capsys):
     words = [f"in={photos}", f"out={tmp_path / 'out'}", "cutouts=true", "background=green"]
     assert main(["predict", str(run), *words]) == 2
     assert "background=green is not a colour: type RRGGBB" in capsys.readouterr().err
+    assert main(["predict", str(run), *words[:2], "background=0000ff"]) == 2
+    assert "type cutouts=true too, or leave it out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

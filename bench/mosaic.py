@@ -119,7 +119,7 @@ def main() -> int:
     ops = timed(ops_actions(), **keys)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        drawn = source_module("scenes").OPTIONS | {"scenes": 24, "size": SEEN}
+        drawn = source_module("scenes").OPTIONS | {"scenes": 24, "side": SEEN}
         pack(open_source("scenes", "", options=drawn), folder / "set", Request(options=drawn), workers=1)
         trainer = make_trainer(config_of(folder / "set" / "train"), folder / "run")
         loader, fixed = trainer.loader, first_batch(trainer)

@@ -148,7 +148,7 @@ def main() -> int:
     torch.set_num_threads(1)
     rows: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
-        drawn = source_module("scenes").OPTIONS | {"scenes": SCENES, "size": STORED}
+        drawn = source_module("scenes").OPTIONS | {"scenes": SCENES, "side": STORED}
         source: Any = open_source("scenes", "", options=drawn)
         pack(source, Path(name, "set"), Request(options=drawn), workers=1)
         shards = ShardSet.open(Path(name, "set", "train"))

@@ -129,7 +129,7 @@ class Watch:
         """Return the loss of a rank whose process has ended."""
         known = self._seen | self.places
         dead = [rank for rank, place in known.items() if alive(*place) is False]
-        if not dead and self._all_are_children() and time.time() - self._own.create_time() > SETTLE:
+        if not dead and self._all_are_children() and time.monotonic() - self._begun > SETTLE:
             dead = sorted(missing - known.keys() - {self.rank})
         if not dead:
             return None
@@ -164,11 +164,11 @@ class Watch:
             if process.pid in known:
                 continue
             try:
-                token, started = self._token(process), process.create_time()
+                token, place = self._token(process), mark(process.pid)
             except (psutil.Error, OSError):  # it ended this moment, or belongs to another user
                 continue
             if token and own_token and token[0] == own_token[0]:
-                self._seen[token[1]] = [socket.gethostname(), process.pid, round(started, 2)]
+                self._seen[token[1]] = place
 
     @staticmethod
     def _token(process: psutil.Process) -> tuple[tuple[str | None, ...], int] | None:

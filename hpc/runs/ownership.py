@@ -19,7 +19,7 @@ from data_shards.files import FileError
 from hpc.cluster import slurm, slurm_env
 from hpc.runs import lock as lockfile
 from hpc.runs import status
-from hpc.runs.processes import START_TOLERANCE, alive, mark
+from hpc.runs.processes import alive, mark
 
 if TYPE_CHECKING:
     from hpc.runs.run_dir import RunDir
@@ -164,11 +164,8 @@ class Ownership:
         started = lock.get("started")
         if lock.get("host") != socket.gethostname() or lock["pid"] <= 0 or started is None:
             return False
-        if lock["pid"] == pid:
-            return alive(lock["host"], pid, started) is True
-        parents = {parent.pid: parent.create_time() for parent in psutil.Process(pid).parents()}
-        parent_started = parents.get(lock["pid"])
-        return parent_started is not None and abs(parent_started - started) <= START_TOLERANCE
+        line = {pid, *(parent.pid for parent in psutil.Process(pid).parents())}
+        return lock["pid"] in line and alive(lock["host"], lock["pid"], started) is True
 
     def refusal(self) -> str:
         """Say that a living job holds this directory, and what to do about it."""

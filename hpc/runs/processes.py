@@ -1,17 +1,29 @@
-"""Recognises processes by host, pid and start time, since the system reuses the pid of a dead process."""
+"""Recognises processes by host, pid and start time, since the system reuses the pid of a dead process.
 
+On Linux the start is told in seconds since the system booted: a clock that is set, or a machine that slept,
+does not make a living process another one.
+"""
+
+import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-START_TOLERANCE = 2.0  # seconds: the clock that dates a process start may be set while the process runs
+TOLERANCE = 0.02  # seconds: the system counts starts in hundredths
+_BY_CLOCK = 1e9  # starts beyond are dates, of earlier versions and of other systems
+_CLOCK_TOLERANCE = 2.0  # seconds: the clock may be set while the process runs
+_TICKS = 19  # place of the start behind the name in /proc/PID/stat, in ticks of the system
 
 
 def mark(pid: int | None = None) -> list[Any]:
-    """Return [host, pid, start time] of a process, by which it can be recognised later."""
+    """Return [host, pid, start] of a process, by which it can be recognised later.
+
+    Raises psutil.NoSuchProcess where there is none.
+    """
     process = psutil.Process(pid)
-    return [socket.gethostname(), process.pid, round(process.create_time(), 2)]
+    return [socket.gethostname(), process.pid, _started(process)]
 
 
 def alive(host: str, pid: int, started: float | None = None) -> bool | None:
@@ -24,6 +36,21 @@ def alive(host: str, pid: int, started: float | None = None) -> bool | None:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:  # ended, but not yet reaped by its parent
             return False
-        return started is None or abs(process.create_time() - started) <= START_TOLERANCE
+        if started is None:
+            return True
+        if started > _BY_CLOCK:
+            return abs(process.create_time() - started) <= _CLOCK_TOLERANCE
+        return abs(_started(process) - started) <= TOLERANCE
     except psutil.NoSuchProcess:
         return False
+
+
+def _started(process: psutil.Process) -> float:
+    """Return the start of a process in seconds since the system booted, or as a date where it is not told."""
+    try:
+        text = Path(f"/proc/{process.pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        if psutil.LINUX:
+            raise psutil.NoSuchProcess(process.pid) from None
+        return round(process.create_time(), 2)
+    return round(int(text.rpartition(")")[2].split()[_TICKS]) / os.sysconf("SC_CLK_TCK"), 2)

@@ -218,6 +218,13 @@ class Task:
         """
         return self.predict(nets, batch)
 
+    def postprocessing(self) -> dict[str, Any] | None:
+        """Return in words and numbers how the outputs of `graph` become predictions, for an export's card.
+
+        None: they are the predictions.
+        """
+        return None
+
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
         """Return what is written of `prediction`, the outputs of `predict` for one image uint8 [h, w, 3].
 

@@ -36,6 +36,7 @@ class Scene:
     boxes: np.ndarray  # float32 [k, 4]: faces from hairline to chin, their hidden parts too
     visible: np.ndarray  # float32 [k]: the share of each face that is seen
     area: np.ndarray  # float32 [k]: pixels of each face that are seen
+    points: np.ndarray  # float32 [k, 5, 2]: `Face.five_points`, hidden ones and those beyond the image too
 
     @property
     def is_ignored(self) -> np.ndarray:
@@ -67,7 +68,8 @@ def draw_scene(number: int, *, seed: int = 0, size: int = 256, most: int = 5) ->
     image = np.ascontiguousarray(background(size, draws)[:height, :width])
     _clutter(image, draws, count=3 + draws.choice((1,) * 8))
     owner = np.zeros((height, width), np.uint8)  # who is seen in each pixel, from 1; 0 nobody
-    faces: list[tuple[np.ndarray, int]] = []  # box and pixels of each face if nothing hid it
+    # box, pixels and landmarks of each face if nothing hid it
+    faces: list[tuple[np.ndarray, int, np.ndarray]] = []
     seen = np.zeros((height, width), np.uint8)  # whose face, likewise
     for square, x, y in _places(width, height, draws, most):
         person = int(draws.generator.integers(PEOPLE))
@@ -75,8 +77,9 @@ def draw_scene(number: int, *, seed: int = 0, size: int = 256, most: int = 5) ->
     for _ in range(draws.choice((4, 3, 2, 1))):
         _hide(image, owner, seen, draws)
     pixels = np.bincount(seen.reshape(-1), minlength=len(faces) + 1)[1:]
-    boxes, shares = _cut([box for box, _ in faces], width, height)
-    whole = np.array([max(count, 1) for _, count in faces], np.float32)
+    boxes, shares = _cut([box for box, _, _ in faces], width, height)
+    whole = np.array([max(count, 1) for _, count, _ in faces], np.float32)
+    points = np.array([each for _, _, each in faces], np.float32).reshape(-1, 5, 2)
     kept = (shares > 0) & (pixels > 0)
     return Scene(
         image=_exposed(image, draws),
@@ -84,6 +87,7 @@ def draw_scene(number: int, *, seed: int = 0, size: int = 256, most: int = 5) ->
         boxes=boxes[kept],
         visible=np.minimum(pixels / whole, 1).astype(np.float32)[kept],
         area=pixels.astype(np.float32)[kept],
+        points=points[kept],
     )
 
 
@@ -123,8 +127,8 @@ def _paste(
     who: tuple[int, int, int],
     where: tuple[int, int, int],
     number: int,
-) -> tuple[np.ndarray, int]:
-    """Paint one person before all others; returns the box and the pixels of the whole face.
+) -> tuple[np.ndarray, int, np.ndarray]:
+    """Paint one person before all others; returns box, pixels and landmarks [5, 2] of the whole face.
 
     who: identity, sample, seed. where: side, x, y of its square. number: of the person in the scene.
     """
@@ -148,7 +152,8 @@ def _paste(
     seen[outer][covered] = 0
     seen[outer][skin[inner] > 0] = number
     box = face.box * (square / drawn) + np.array([x, y, 0, 0], np.float32)
-    return box, int(skin.sum())
+    points = face.five_points * (square / drawn) + np.array([x, y], np.float32)
+    return box, int(skin.sum()), points
 
 
 def _clutter(image: np.ndarray, draws: Draws, *, count: int) -> None:

@@ -1,6 +1,7 @@
 """Boxes and masks drawn on the thumbnails of a contact sheet."""
 
 import colorsys
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -30,8 +31,8 @@ def fitted(width: int, height: int, side: int) -> tuple[int, int, int, int]:
 def draw_places(cell: np.ndarray, shards: ShardSet, row: int) -> np.ndarray:
     """The thumbnail uint8 [side, side, 3] of a row with its masks and boxes, in a colour for each class.
 
-    Ignored boxes and unknown pixels are grey. A mask that does not decode is left out: `rostro check` names
-    it.
+    Ignored boxes and unknown pixels are grey; landmarks of boxes are dots. A mask that does not decode is
+    left out: `rostro check` names it.
     """
     out = cell.copy()
     left, top, wide, high = fitted(int(shards.width[row]), int(shards.height[row]), cell.shape[0])
@@ -53,7 +54,19 @@ def draw_places(cell: np.ndarray, shards: ShardSet, row: int) -> np.ndarray:
                     max(top + round(y + height) - 1, corner[1]),
                 )
                 cv2.rectangle(out, corner, other, colour, 1)
+        elif field.kind == "points" and field.rows_of:
+            for number, x, y in _marks(shards, name, row):
+                cv2.circle(out, (left + int(x * scale), top + int(y * scale)), 1, _colour(1 + number), -1)
     return out
+
+
+def _marks(shards: ShardSet, name: str, row: int) -> Iterator[tuple[int, float, float]]:
+    """Yield (number, x, y) of each known landmark of the boxes of a row."""
+    field = shards.schema.fields[name]
+    points = shards.ragged[name].rows_of(np.array([row]))[0].astype(np.float64).reshape(-1, *field.shape)
+    for number, (x, y) in ((n, mark) for marks in points.tolist() for n, mark in enumerate(marks)):
+        if field.unknown is None or (x, y) != (field.unknown,) * 2:
+            yield number, x, y
 
 
 def _boxes(shards: ShardSet, name: str, row: int) -> tuple[np.ndarray, list[tuple[int, ...]]]:

@@ -26,6 +26,7 @@ HELPERS = (
     "boxes",
     "coco_json",
     "coco_masks",
+    "wider_landmarks",
     "wider_lists",
     "yolo_labels",
 )

@@ -1,7 +1,7 @@
 """Synthetic scenes of several people: `rostro pack source=scenes scenes=3000 side=256 holdout=0.1 out=DIR`.
 
-The generator is `faces/scenes.py`. Each has the boxes of its faces and a mask of its persons. Scenes are
-numbered, so a larger set contains a smaller one. It reads no src.
+The generator is `faces/scenes.py`. Each has the boxes of its faces with five landmarks, and a mask of its
+persons. Scenes are numbered, so a larger set contains a smaller one. It reads no src.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from data_shards.errors import UserError
 from data_shards.faces.scenes import MAX_SIZE, MIN_SIZE, MOST_FACES, Scene, draw_scene
 from data_shards.shard_format.schema import Field
 from data_shards.sources.base import Sample
-from data_shards.sources.boxes import IGNORE, Boxes, box_fields
+from data_shards.sources.boxes import FIVE_POINTS, IGNORE, Boxes, box_fields
 
 NEEDS_SRC = False
 SIDE = 256
@@ -35,7 +35,7 @@ class Scenes:
     name = "scenes"
     licence = "drawn by a program, shows nobody; free of any claim"
     fields: Mapping[str, Field | str] = {
-        **box_fields(("face",), FLAGS),
+        **box_fields(("face",), FLAGS, FIVE_POINTS),
         "mask": Field("mask", "u1", names=("background", "person")),
     }
     cls = None
@@ -48,10 +48,11 @@ class Scenes:
         for number in range(self.count):
             scene = self.scene(number)
             height, width = scene.person.shape
-            boxes = Boxes((width, height), len(FLAGS))
+            boxes = Boxes((width, height), len(FLAGS), len(FIVE_POINTS))
             flags = np.stack([scene.is_ignored, scene.is_occluded], axis=1).astype(int).tolist()
-            for box, bits, area in zip(scene.boxes.tolist(), flags, scene.area.tolist(), strict=True):
-                boxes.add(box, 0, bits, area)
+            columns = (scene.boxes.tolist(), flags, scene.area.tolist(), scene.points.tolist())
+            for box, bits, area, points in zip(*columns, strict=True):
+                boxes.add(box, 0, bits, area, points)
             jpeg = simplejpeg.encode_jpeg(scene.image, QUALITY, "RGB", "420")
             packed = np.packbits(scene.person > 0).tobytes()
             extra = b"%d %d %d " % (width, height, len(jpeg)) + jpeg + packed

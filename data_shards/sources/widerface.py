@@ -4,6 +4,7 @@
     SRC/WIDER_val/images/...
     SRC/wider_face_split/wider_face_train_bbx_gt.txt       see `wider_lists.py`
     SRC/wider_face_split/wider_face_val_bbx_gt.txt
+    landmarks=FILE     the five landmarks of some faces, see `wider_landmarks.py`
 
 The official parts are `train` and `val`; the faces of the test part are not published. An event has pictures
 in both, so each picture is a group of its own. Boxes are those of the stored picture: where EXIF turns it,
@@ -11,17 +12,28 @@ they are turned with it. Faces that the authors call invalid are flagged `ignore
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from data_shards.errors import UserError
 from data_shards.images.pixels import Rejected
 from data_shards.shard_format.schema import Field
 from data_shards.sources.base import FileSource, Sample, folders_of, stem
-from data_shards.sources.boxes import IGNORE, Boxes, box_fields, picture_size, upright_box, upright_size
+from data_shards.sources.boxes import (
+    FIVE_POINTS,
+    IGNORE,
+    Boxes,
+    box_fields,
+    picture_size,
+    upright_box,
+    upright_points,
+    upright_size,
+)
 from data_shards.sources.walk import Walk
+from data_shards.sources.wider_landmarks import Marks, read_landmarks
 from data_shards.sources.wider_lists import Listed, numbers_of, read_list
 
-OPTIONS: dict[str, object] = {}
+OPTIONS: dict[str, object] = {"landmarks": ""}
+HELP = {"landmarks": "RetinaFace's label.txt with five landmarks of the faces (empty = none)"}
 PARTS = ("train", "val")
 CLASSES = ("face",)
 FLAGS = (
@@ -39,15 +51,16 @@ class WiderFace(FileSource):
     cls = "event"
     cluster = False
 
-    def __init__(self, root: str, lists: Mapping[str, str]) -> None:
-        """lists: {part: path of its list}."""
+    def __init__(self, root: str, lists: Mapping[str, str], landmarks: str = "") -> None:
+        """lists: {part: path of its list}. landmarks: path of the file of landmarks ("" = none)."""
         super().__init__(root)
-        self.lists = lists
+        self.lists, self.landmarks = lists, os.path.basename(landmarks)
+        self._marks = read_landmarks(landmarks) if landmarks else Marks({}, [])
         listed = {part: list(read_list(path)) for part, path in lists.items()}
         self.events = _events(path for each in listed.values() for path in (one.path for one in each))
         if not self.events:
             raise UserError(f"{next(iter(lists.values()))}: names no picture as EVENT/NAME.jpg; restore it")
-        fields: dict[str, Field | str] = {**box_fields(CLASSES, FLAGS)}
+        fields: dict[str, Field | str] = {**box_fields(CLASSES, FLAGS, FIVE_POINTS if landmarks else ())}
         fields["event"] = Field("class", "i4", names=self.events, unknown=None)
         self.fields: Mapping[str, Field | str] = fields
         self._listed = listed
@@ -57,6 +70,14 @@ class WiderFace(FileSource):
         return {"root": self.root}
 
     def samples(self) -> Iterator[Sample]:
+        for line, why in self._marks.faults:
+            yield Sample(f"{self.landmarks}:{line}", "", "", unfit=why)
+        known = {each.path for listed in self._listed.values() for each in listed}
+        for path, faces in self._marks.faces.items():
+            if path not in known:
+                line = next(iter(faces.values())).line
+                why = f"{path}: there is no such picture"[:300]
+                yield Sample(f"{self.landmarks}:{line}", "", "", unfit=why)
         for part, listed in self._listed.items():
             files: dict[str, int] = {}
             folder = os.path.join(f"WIDER_{part}", "images")
@@ -94,17 +115,36 @@ class WiderFace(FileSource):
         if fault:
             yield Sample(path, "", name, num_bytes, unfit=fault)
             return
-        boxes = Boxes(upright_size(width, height, turn), len(FLAGS))
+        points = len(FIVE_POINTS) if self.landmarks else 0
+        boxes = Boxes(upright_size(width, height, turn), len(FLAGS), points)
+        marks, found = self._marks.faces.get(listed.path, {}), set[int]()
         for line, row in listed.faces():
-            if why := _add(boxes, row, (width, height), turn):
+            numbers = numbers_of(row)
+            face = marks.get(tuple(numbers[:4])) if numbers else None
+            stated = upright_points(face.points, (width, height), turn) if face else None
+            if why := _add(boxes, numbers, (width, height), turn, stated):
                 yield Sample(f"{where}:{line}", "", "", unfit=f"{listed.path}: row {row!r:.60} {why}")
+            if face:
+                found.add(face.line)
+        for face in marks.values():
+            if face.line not in found:
+                why = f"{listed.path}: is no face of {os.path.basename(self.lists[part])}"
+                yield Sample(f"{self.landmarks}:{face.line}", "", "", unfit=why[:300])
         labels = (*boxes.labels(), self.events.index(event))
         yield Sample(path, "", name, num_bytes, labels, split=part, mended=tuple(boxes.mended))
 
 
-def _add(boxes: Boxes, row: str, size: tuple[int, int], turn: int) -> str:
-    """Add the face of a row; returns why it cannot be one."""
-    numbers = numbers_of(row)
+def _add(
+    boxes: Boxes,
+    numbers: list[float] | None,
+    size: tuple[int, int],
+    turn: int,
+    points: Sequence[Sequence[float]] | None,
+) -> str:
+    """Add the face of a row of numbers (None = it has others); returns why it cannot be one.
+
+    points: its landmarks in upright pixels (None = not stated).
+    """
     if numbers is None:
         return "is not ten numbers"
     blur, expression, light, invalid, occlusion, pose = numbers[4:]
@@ -112,7 +152,8 @@ def _add(boxes: Boxes, row: str, size: tuple[int, int], turn: int) -> str:
         *(invalid == 1, invalid == 1, blur == 1, blur == 2, expression == 1, light == 1),
         *(occlusion == 1, occlusion == 2, pose == 1),
     )
-    return boxes.add(upright_box(numbers[:4], size, turn), 0, [int(flag) for flag in flags])
+    box = upright_box(numbers[:4], size, turn)
+    return boxes.add(box, 0, [int(flag) for flag in flags], points=points)
 
 
 def _events(paths: Iterator[str]) -> tuple[str, ...]:
@@ -126,7 +167,7 @@ def _events(paths: Iterator[str]) -> tuple[str, ...]:
     return tuple(sorted(filter(str.isprintable, names), key=place))
 
 
-def source(src: str, *, split: str) -> WiderFace:
+def source(src: str, *, split: str, landmarks: str = "") -> WiderFace:
     """Open src, the folder that holds WIDER_train and wider_face_split. Raises UserError."""
     del split  # both parts are packed, each into its own set
     names = folders_of(src)
@@ -139,4 +180,6 @@ def source(src: str, *, split: str) -> WiderFace:
             lists[part] = path
     if not lists:
         raise UserError(f"src={src}: has no WIDER_train or WIDER_val; give the folder that holds them")
-    return WiderFace(src, lists)
+    if landmarks and not os.path.isfile(landmarks):
+        raise UserError(f"landmarks={landmarks}: there is no such file; give RetinaFace's label.txt")
+    return WiderFace(src, lists, landmarks)

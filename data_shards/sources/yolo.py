@@ -16,15 +16,16 @@ from data_shards.images.pixels import Rejected
 from data_shards.shard_format.keys import visible
 from data_shards.shard_format.schema import Field
 from data_shards.sources.base import FileSource, Sample, folders_of, stem
-from data_shards.sources.boxes import Boxes, box_fields, picture_size, upright_size
+from data_shards.sources.boxes import FIVE_POINTS, IGNORE, Boxes, box_fields, picture_size, upright_size
 from data_shards.sources.class_folders import PARTS, listed_words
 from data_shards.sources.walk import Walk
 from data_shards.sources.yolo_labels import TABLE, add_row, class_names, largest_class, read_rows
 
-OPTIONS: dict[str, object] = {"classes": "", "partition": "auto"}
+OPTIONS: dict[str, object] = {"classes": "", "partition": "auto", "points": 0}
 HELP = {
     "classes": "names of the classes by number, such as [person,car] (empty = those of data.yaml)",
     "partition": "auto (folders train, val and test) | none (by a hash of the path)",
+    "points": "5: behind each box stand x and y of eyes, nose and corners of the mouth, left ones first",
 }
 IMAGES, LABELS = "images", "labels"
 UNLABELLED = "pictures without a file of labels, taken as empty"
@@ -37,12 +38,16 @@ class Yolo(FileSource):
     cls = None
     cluster = False
 
-    def __init__(self, root: str, folders: list[str], names: list[str], *, official: bool) -> None:
-        """folders: those of the pictures, below root. names: of the classes, by number."""
+    def __init__(
+        self, root: str, folders: list[str], names: list[str], *, official: bool, points: int = 0
+    ) -> None:
+        """folders: those of the pictures, below root. names: of the classes, by number. points: 0 or 5."""
         super().__init__(root)
         self.name = os.path.basename(os.path.abspath(root)) or "yolo"
         self.folders, self.names, self.official = folders, names, official
-        self.fields: Mapping[str, Field | str] = {**box_fields(tuple(map(visible, names)))}
+        self.points = points
+        marks = FIVE_POINTS if points else ()
+        self.fields: Mapping[str, Field | str] = {**box_fields(tuple(map(visible, names)), (IGNORE,), marks)}
 
     def samples(self) -> Iterator[Sample]:
         walk, used, found = Walk(self.root), dict[str, str](), False
@@ -75,7 +80,7 @@ class Yolo(FileSource):
         except (OSError, Rejected) as error:
             yield Sample(path, "", name, num_bytes, unfit=str(error))
             return
-        boxes = Boxes(size, flags=1)
+        boxes = Boxes(size, flags=1, points=self.points)
         for line, row in rows:
             if why := add_row(boxes, row, len(self.names)):
                 yield Sample(f"{labels}:{line}", "", "", unfit=f"row {row!r:.60} {why}")
@@ -99,9 +104,11 @@ def _part(path: str) -> str:
     return next((PARTS[name.lower()] for name in path.split("/")[:-1] if name.lower() in PARTS), "")
 
 
-def source(src: str, *, split: str, classes: str = "", partition: str = "auto") -> Yolo:
+def source(src: str, *, split: str, classes: str = "", partition: str = "auto", points: int = 0) -> Yolo:
     """Open src, the folder that holds `images` and `labels`, or one of each in folders of parts."""
     del split  # all parts are packed, each into its own set
+    if points not in (0, len(FIVE_POINTS)):
+        raise UserError(f"points={points}: type {len(FIVE_POINTS)}, the landmarks of faces, or leave it out")
     if partition not in ("auto", "none"):
         raise UserError(f"partition={partition}: type auto or none")
     there = folders_of(src)
@@ -120,7 +127,7 @@ def source(src: str, *, split: str, classes: str = "", partition: str = "auto") 
         raise UserError(f"classes={classes}: names a class twice; type each once")
     if not names:
         names = _names(src, folders)
-    return Yolo(src, folders, names, official=partition == "auto")
+    return Yolo(src, folders, names, official=partition == "auto", points=points)
 
 
 def _names(src: str, folders: list[str]) -> list[str]:

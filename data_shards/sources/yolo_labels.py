@@ -1,7 +1,8 @@
 """The text labels of YOLO: a file a picture, a row a box: class, then centre x, y, width, height as shares.
 
 The shares are of the upright picture. A row with more numbers is a class and the corners of a polygon, whose
-box is taken. A helper of `yolo.py`.
+box is taken; or where landmarks are asked for, x and y of each behind the box, negative ones not visible. A
+helper of `yolo.py`.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import os
 
 from data_shards.errors import UserError
 from data_shards.files import FileError, MissingFile, read_text, read_yaml
+from data_shards.sampling.placed import UNKNOWN_POINT
 from data_shards.sources.boxes import Boxes
 
 TABLE = "data.yaml"
@@ -54,10 +56,13 @@ def add_row(boxes: Boxes, row: str, classes: int) -> str:
     if not 0 <= number < classes:
         return f"has the class {words[0]:.20}, not 0 to {classes - 1}"
     width, height = boxes.size
-    if len(shares) == 4:
-        x, y, wide, high = shares
+    if len(shares) in (4, 4 + 2 * boxes.points):
+        x, y, wide, high = shares[:4]
         box = ((x - wide / 2) * width, (y - high / 2) * height, wide * width, high * height)
-        return boxes.add(box, int(number))
+        points = [_point(pair, boxes.size) for pair in zip(shares[4::2], shares[5::2], strict=True)]
+        return boxes.add(box, int(number), points=points or None)
+    if boxes.points:
+        return f"has {len(words)} numbers, not 5, or {5 + 2 * boxes.points} with its landmarks"
     if len(shares) < _CORNERS or len(shares) % 2:
         return f"has {len(words)} numbers, not 5"
     across, down = shares[::2], shares[1::2]
@@ -71,6 +76,12 @@ def add_row(boxes: Boxes, row: str, classes: int) -> str:
     why = boxes.add(box, int(number))
     boxes.mended += [POLYGON] * (why == "")
     return why
+
+
+def _point(shares: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
+    """A landmark in pixels of a picture of `size` (width, height)."""
+    hidden = min(shares) < 0
+    return (UNKNOWN_POINT, UNKNOWN_POINT) if hidden else (shares[0] * size[0], shares[1] * size[1])
 
 
 def largest_class(paths: list[str]) -> int:

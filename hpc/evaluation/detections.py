@@ -2,7 +2,8 @@
 
 The task's `predict` answers Ragged rows x0, y0, x1, y1 in pixels of the file, score, class; the truth is read
 from the set. What a flag of the set calls ignored or a crowd is neither a target nor a mistake. The protocol:
-`hpc/metrics/coco.py`, curves: `matched.py`, groups and pictures: `detections_shown.py`.
+`hpc/metrics/coco.py`, curves: `matched.py`, groups and pictures: `detections_shown.py`. Landmarks of what was
+found, where the set states them and the task answers "landmarks": `landmarks_shown.py`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from data_shards.batch import Batch
 from data_shards.errors import UserError
 from data_shards.ragged import Ragged
 from hpc.evaluation import detections_shown as shown
-from hpc.evaluation import keys
+from hpc.evaluation import keys, landmarks_shown
 from hpc.evaluation.base import Evaluator, JudgedSet, Report, Rows, Table, check_finite
 from hpc.metrics import coco, matched
 from hpc.metrics.average_precision import Curve
@@ -61,6 +62,7 @@ class Detections(Evaluator):
         self._ids = [np.zeros(0, np.int64)]
         self._scale = [np.zeros(0)]
         self._found = [Ragged(torch.zeros(0, 6, dtype=torch.float64), NOTHING)]
+        self._points: list[Ragged] = []
 
     def begin(self, judged: JudgedSet) -> None:
         self._shards = judged.shards
@@ -68,23 +70,30 @@ class Detections(Evaluator):
             raise UserError(f"{self._shards.folder} has no label {self.boxes}: judge a set with boxes")
 
     def add(self, task: "Task", nets: dict[str, nn.Module], batch: Batch) -> None:
-        found = task.predict(nets, batch)[self.output]
+        answer = task.predict(nets, batch)
         placed = batch.placed
         scale = np.ones(len(batch)) if placed is None else np.sqrt((placed.size / placed.crop[:, 2:]).prod(1))
-        self.keep(batch.ids[:, 0].numpy(), found, scale)
+        points = answer.get(landmarks_shown.OUTPUT) if landmarks_shown.states(self._shards) else None
+        self.keep(batch.ids[:, 0].numpy(), answer[self.output], scale, points)
 
-    def keep(self, ids: np.ndarray, found: Ragged, scale: np.ndarray) -> None:
-        """Keep the detections [k, 6] of the samples `ids` [n]; scale: [n], pixels seen by pixel of a file."""
+    def keep(self, ids: np.ndarray, found: Ragged, scale: np.ndarray, points: Ragged | None = None) -> None:
+        """Keep the detections [k, 6] of the samples `ids` [n], and their landmarks [k, p, 2] (None = none).
+
+        scale: [n], pixels seen by pixel of a file
+        """
+        if points is not None:
+            self._points.append(Ragged(points.rows.double().cpu(), points.starts))
         self._ids.append(np.asarray(ids))
         self._scale.append(np.asarray(scale, np.float64))
         self._found.append(Ragged(found.rows.double().cpu(), found.starts))
 
     def rows(self) -> Rows:
-        return {
+        found: Rows = {
             "ids": np.concatenate(self._ids),
             "scale": np.concatenate(self._scale),
             "detections": Ragged.cat(self._found),
         }
+        return found | ({landmarks_shown.OUTPUT: Ragged.cat(self._points)} if self._points else {})
 
     @property
     def names(self) -> list[str]:
@@ -143,6 +152,8 @@ class Detections(Evaluator):
         shown.add_groups_of_truths(
             report, self, shown.Judged(ids, truths, pairs, self.flags_of(ids), names, at), groups, rounds
         )
+        if landmarks_shown.OUTPUT in rows:
+            landmarks_shown.add_landmarks(report, self._shards, ids, truths, pairs, rows)
         report.tables = self._tables(report, truths, found, figures, at) | report.tables
         report.curves["pr"] = _with_missed(pairs)
         self._add_figures(report, ids, truths, found, pairs, at)

@@ -44,11 +44,12 @@ class Detector(ABC):
     def find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Find objects in images uint8 [h, w, 3] RGB of any sizes, by falling score.
 
-        Returns of each float32 [k, 6]: x0, y0, x1, y1 in its pixels, clipped to it, score in [0, 1], class.
+        Returns of each float32 [k, 6 + 2 p]: x0, y0, x1, y1 in its pixels, clipped to it, score in [0, 1],
+        class; then x, y of p landmarks, where it knows any.
         """
 
     def render(self, image: np.ndarray, found: np.ndarray) -> Rendered:
-        """Return what is written of the detections `found` [k, 6] of an image."""
+        """Return what is written of the detections `found` [k, 6 or more] of an image."""
         return rendered(image, found, self.names)
 
 
@@ -88,12 +89,26 @@ class RunDetector(Detector):
         seen = np.empty((len(images), side, side, 3), np.uint8)
         for out, image in zip(seen, images, strict=True):
             lay_image(out, image[:, ::-1] if mirrored else image, view)
-        answer = self.model.predict(seen, still(view, widths, heights).placed)["detections"]
-        found = [np.array(rows, np.float32).reshape(-1, 6) for rows in answer]
+        answer = self.model.predict(seen, still(view, widths, heights).placed)
+        found = [np.array(rows, np.float32).reshape(-1, 6) for rows in answer["detections"]]
+        points = answer.get("landmarks", [np.zeros((len(rows), 0, 2), np.float32) for rows in found])
         if mirrored:
             for rows, width in zip(found, widths.tolist(), strict=True):
                 rows[:, [0, 2]] = width - rows[:, [2, 0]]
-        return found
+            points = [self._mirrored(*each) for each in zip(points, widths.tolist(), strict=True)]
+        return [
+            np.concatenate([rows, marks.reshape(len(rows), 2 * marks.shape[1])], 1)
+            for rows, marks in zip(found, points, strict=True)
+        ]
+
+    def _mirrored(self, points: np.ndarray, width: int) -> np.ndarray:
+        """The landmarks [k, p, 2] of a mirror image `width` pixels wide, in the image itself."""
+        turned = np.stack([width - points[..., 0], points[..., 1]], -1)
+        mirror = getattr(self.model.task, "mirror", None)
+        return turned if mirror is None else turned[:, mirror]
 
     def render(self, image: np.ndarray, found: np.ndarray) -> Rendered:
-        return self.model.task.render(image, {"detections": found})
+        prediction = {"detections": found[:, :6]}
+        if count := (found.shape[1] - 6) // 2:
+            prediction["landmarks"] = found[:, 6:].reshape(len(found), count, 2)
+        return self.model.task.render(image, prediction)

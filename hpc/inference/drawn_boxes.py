@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpc.plots.boxes import RGB, draw_boxes
+from hpc.plots.boxes import RGB, draw_boxes, draw_points
 from hpc.task import Rendered
 
 MARGIN = 0.2  # of a crop, on each side, as a share of its box
@@ -19,11 +19,14 @@ def class_names(fields: Mapping[str, Any], kind: str = "box_class") -> list[str]
     return list(fields[kind].names) if kind in fields else []
 
 
-def rendered(image: np.ndarray, found: np.ndarray, names: Sequence[str]) -> Rendered:
+def rendered(
+    image: np.ndarray, found: np.ndarray, names: Sequence[str], points: np.ndarray | None = None
+) -> Rendered:
     """Return the record, the drawn image and the label file of detections.
 
-    image: uint8 [h, w, 3], the pixels of the file. found: [k, 6] x0, y0, x1, y1 in them, score, class. The
-    label file is YOLO's: class, centre x, centre y, width, height as shares of the image, and the score.
+    image: uint8 [h, w, 3], the pixels of the file. found: [k, 6] x0, y0, x1, y1 in them, score, class.
+    points: [k, p, 2] x, y of their landmarks in them (None = there are none). The label file is YOLO's:
+    class, centre x, centre y, width, height as shares of the image, x and y of each landmark, and the score.
     """
     height, width = image.shape[:2]
     boxes, scores, kinds = found[:, :4].astype(np.float64), found[:, 4], found[:, 5].astype(int)
@@ -32,19 +35,37 @@ def rendered(image: np.ndarray, found: np.ndarray, names: Sequence[str]) -> Rend
         {"class": name, "score": round(float(score), 6), "box": [round(side, 3) for side in box]}
         for name, score, box in zip(called, scores, boxes.tolist(), strict=True)
     ]
+    marks = np.zeros((len(boxes), 0, 2)) if points is None else points.astype(np.float64)
+    if points is not None:
+        for each, own in zip(objects, marks.tolist(), strict=True):
+            each["points"] = [[round(x, 3), round(y, 3)] for x, y in own]
     several = len(names) > 1
     captions = [
         f"{name} {score:.2f}" if several else f"{score:.2f}"
         for name, score in zip(called, scores.tolist(), strict=True)
     ]
     drawn = draw_boxes(image, boxes, [RGB[(3 + kind) % len(RGB)] for kind in kinds.tolist()], captions)
-    shares = (boxes / [width, height, width, height]).tolist()
-    lines = [
-        f"{kind} {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f} {score:.6f}"
-        for kind, score, (x0, y0, x1, y1) in zip(kinds.tolist(), scores.tolist(), shares, strict=True)
-    ]
-    label = "".join(f"{line}\n" for line in lines)
+    draw_points(drawn, marks)
+    label = _label(kinds, scores, boxes / [width, height, width, height], marks / [width, height])
     return Rendered({"objects": len(objects), "found": objects}, drawn, label)
+
+
+def _label(kinds: np.ndarray, scores: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> str:
+    """The label file of boxes [k, 4] and landmarks [k, p, 2] in shares of the image."""
+    places = points.reshape(len(boxes), 2 * points.shape[1])
+    columns = (each.tolist() for each in (kinds, scores, boxes, places))
+    lines = [
+        " ".join(
+            [
+                str(kind),
+                *(f"{side:.6f}" for side in ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0)),
+                *(f"{place:.6f}" for place in marks),
+                f"{score:.6f}\n",
+            ]
+        )
+        for kind, score, (x0, y0, x1, y1), marks in zip(*columns, strict=True)
+    ]
+    return "".join(lines)
 
 
 def named(names: Sequence[str], kind: int) -> str:

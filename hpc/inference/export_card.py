@@ -76,10 +76,10 @@ def _preprocessing(model: Predictor, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _postprocessing(model: Predictor) -> dict[str, Any] | None:
-    """Say how masks are made of what the network puts out; None where a task predicts none."""
+    """Say how predictions are made of what the network puts out; None where these are the outputs."""
     output = model.task.by_pixel
     if not output:
-        return None
+        return model.task.postprocessing()
     part = {
         "cover": "the centre square of the image, beside which nothing is known",
         "contain": "the whole image, once the padding is cut away",

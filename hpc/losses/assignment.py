@@ -23,6 +23,7 @@ class Targets(NamedTuple):
     classes: Tensor  # [m] int64; below 0: not known, no class is learnt
     ignored: Tensor  # [m] bool: neither a target nor a mistake
     owners: Tensor  # [m] int64: the image of each box
+    points: Tensor | None = None  # [m, p, 2] x, y of landmarks; -1, -1: not known (None = none are learnt)
 
 
 class Matches(NamedTuple):
@@ -83,6 +84,16 @@ def match(
         size=spread(sides[None]),
         classes=spread(targets.classes[None]),
     )
+
+
+def shares(weight: Tensor, image: Tensor, images: int, unit: int) -> Tensor:
+    """Return what each of some terms [k] counts in the mean over units of the means over their terms, [k].
+
+    weight: [k], 0 for terms that do not count. image: [k], of `images`. unit: images of a mean.
+    """
+    place = image // unit
+    counts = torch.zeros(images // unit, device=place.device).index_add_(0, place, weight)
+    return weight / counts.clamp(min=1)[place] / len(counts)
 
 
 def _nearest(centre: Tensor, room: Tensor) -> Tensor:

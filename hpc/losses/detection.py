@@ -1,5 +1,7 @@
 """What a YOLOv5 learns: where boxes are (CIoU), whether there is one (objectness), and of which class.
 
+Where objects have landmarks it learns these too: `landmarks.py`.
+
 The published recipe (Jocher et al., release 6.0, 2021): the target of the objectness is the overlap that the
 predicted box reaches, finer scales weigh more, and the gains are scaled by scales, classes and image size.
 Which anchors answer for which boxes: `assignment.py`; what the maps mean: `models/yolo_maps.py`.
@@ -17,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpc.losses.assignment import RATIO, Matches, Targets, covered_cells, match
+from hpc.losses.assignment import RATIO, Matches, Targets, covered_cells, match, shares
+from hpc.losses.landmarks import landmark_loss
 from hpc.metrics.boxes import from_centre_and_size
 from models.yolo_maps import centres_and_sizes
 
@@ -27,13 +30,14 @@ EPS = 1e-7
 
 @dataclass(frozen=True)
 class Gains:
-    """Weights of the three losses, and what else the recipe states."""
+    """Weights of the losses, and what else the recipe states."""
 
     box: float = 0.05
     objectness: float = 1.0
     classes: float = 0.5
     smoothing: float = 0.0  # of the classes, in [0, 1)
     ratio: float = RATIO
+    landmarks: float = 0.05
 
     def scaled(self, *, scales: int, classes: int, side: int) -> "Gains":
         """Return the gains for so many scales and classes, and images of `side` pixels: as published."""
@@ -44,6 +48,7 @@ class Gains:
             self.classes * classes / 80 * by,
             self.smoothing,
             self.ratio,
+            self.landmarks * by,
         )
 
 
@@ -53,10 +58,12 @@ class Losses(NamedTuple):
     box: Tensor
     objectness: Tensor
     classes: Tensor
+    landmarks: Tensor | None = None  # of objects that have them
 
     @property
     def total(self) -> Tensor:
-        return self.box + self.objectness + self.classes
+        boxes = self.box + self.objectness + self.classes
+        return boxes if self.landmarks is None else boxes + self.landmarks
 
 
 def ciou(one: Tensor, other: Tensor) -> Tensor:
@@ -99,28 +106,31 @@ def detection_loss(
     if images % unit:
         raise ValueError(f"{images} images are not whole units of {unit}")
     zero = maps[0].new_zeros((), dtype=torch.float32)
-    box, objectness, kind = zero, zero, zero
+    box, objectness, kind, marks = zero, zero, zero, zero
     for values, sizes, stride, balance in zip(maps, anchors, strides, BALANCE[len(maps)], strict=True):
         values = values.float()
         shape = (values.shape[2], values.shape[3])
         found = match(targets, sizes, shape, stride, ratio=gains.ratio)
         at = (found.image, found.anchor, found.row, found.column)
         answers = values[at]
-        share = _share(found, images, unit)
+        share = shares(found.weight, found.image, images, unit)
         overlap = _overlap(answers, found, sizes / stride)
         box = box + ((1 - overlap) * share).sum()
         wanted, counted = _wanted(overlap.detach(), found, values.shape[:4], targets, stride)
         objectness = objectness + balance * _binary(values[..., 4], wanted, counted)
         if classes > 1:
             kind = kind + _classes(answers[:, 5 : 5 + classes], found, share, gains.smoothing)
-    return Losses(gains.box * box, gains.objectness * objectness, gains.classes * kind)
-
-
-def _share(found: Matches, images: int, unit: int) -> Tensor:
-    """Return what each candidate counts in the mean over units of the means over their targets, [k]."""
-    place = found.image // unit
-    counts = torch.zeros(images // unit, device=place.device).index_add_(0, place, found.weight)
-    return found.weight / counts.clamp(min=1)[place] / len(counts)
+        if targets.points is not None:
+            said = answers[:, 5 + classes :]
+            marks = marks + landmark_loss(
+                said, found, targets.points, sizes, stride, size=shape, images=images, unit=unit
+            )
+    return Losses(
+        gains.box * box,
+        gains.objectness * objectness,
+        gains.classes * kind,
+        None if targets.points is None else gains.landmarks * marks,
+    )
 
 
 def _overlap(answers: Tensor, found: Matches, anchors: Tensor) -> Tensor:

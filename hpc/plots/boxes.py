@@ -1,4 +1,4 @@
-"""Draws boxes with captions on an image, and a sheet of images with boxes."""
+"""Draws boxes with captions and landmarks on an image, and a sheet of images with boxes."""
 
 from collections.abc import Sequence
 
@@ -30,6 +30,15 @@ def draw_boxes(
         if captions and captions[number]:
             _write(drawn, captions[number], (x0, y0), colours[number], scale, thick)
     return drawn
+
+
+def draw_points(image: np.ndarray, points: np.ndarray) -> None:
+    """Draw landmarks [k, p, 2], x, y in its pixels, on `image` uint8 [h, w, 3] itself: a colour for each."""
+    radius = max(1, round(max(image.shape[:2]) / 300))
+    for marks in np.floor(points).astype(int).tolist():
+        for number, (x, y) in enumerate(marks):
+            if 0 <= x < image.shape[1] and 0 <= y < image.shape[0]:
+                cv2.circle(image, (x, y), radius, RGB[number % len(RGB)], -1)
 
 
 def _write(

@@ -2,11 +2,13 @@
 
 The network is `models/yolov5.py`, its losses `hpc/losses/detection.py`, its figures
 `hpc/evaluation/detections.py` and `wider.py`. The published recipe sums losses over the images of a batch:
-the loss is the mean times the batch, so that its learning rates hold.
+the loss is the mean times the batch, so that its learning rates hold. With `task.landmarks` it also learns
+points of each object, of the set's label `box_points`.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from data_shards import counter_rng
 from data_shards.batch import IMAGE
+from data_shards.loading.labels import mirror_of
 from data_shards.ops.affine import Affine
 from data_shards.ops.base import Op, upload
 from data_shards.ops.hsv import Hsv
@@ -23,6 +26,7 @@ from data_shards.ops.mixup import Mixup
 from data_shards.ops.mosaic import Mosaic
 from data_shards.ops.resize import Resize
 from data_shards.ragged import Ragged
+from data_shards.shard_format.schema import Field
 from hpc.evaluation.detections import Detections
 from hpc.evaluation.wider import Wider
 from hpc.inference.drawn_boxes import class_names, rendered
@@ -31,7 +35,7 @@ from hpc.losses.assignment import Targets
 from hpc.losses.detection import Gains, detection_loss
 from hpc.metrics.nms import suppressed
 from hpc.task import Batch, Phase, Rendered, Task
-from hpc.tasks.yolov5_plan import STRIDE
+from hpc.tasks.yolov5_plan import POINTS, STRIDE, landmarks
 from models.yolo_maps import decode
 from models.yolov5 import YOLOv5
 
@@ -53,6 +57,10 @@ class Yolov5(Task):
         self.evaluators = {"boxes": partial(Detections, most=keys["most"])}
         self.stride = STRIDE[keys["p6"]]
         self.gains = Gains(keys["box"], keys["objectness"], keys["class"], keys["smoothing"], keys["ratio"])
+        self.landmarks = landmarks(keys)
+        if self.landmarks:
+            self.gains = replace(self.gains, landmarks=keys["landmark"])
+        self.points: tuple[str, ...] = ()  # names of the landmarks, once the set has said them
         self.fitted: anchors.Fitted | None = None
         self.best: float | None = None  # AP of the best evaluation so far
         self.best_clock = self.judged_clock = 0  # of that evaluation, and of the latest one
@@ -60,14 +68,20 @@ class Yolov5(Task):
 
     def players(self) -> dict[str, nn.Module]:
         keys = self.config.task
-        self._net = YOLOv5(keys["model"], classes=len(self.names), p6=keys["p6"])
+        self._net = YOLOv5(keys["model"], classes=len(self.names), p6=keys["p6"], points=self.landmarks)
         return {"net": self._net}
 
     def phases(self, clock: int) -> list[Phase]:
         return [Phase("detect", "net")]
 
     def begin(self, sets: Mapping[str, Any]) -> None:
-        """Fit the anchors to the training set: a buffer of the network, and so in its checkpoints."""
+        """Learn the names of landmarks; fit the anchors to the training set.
+
+        Anchors are a buffer of the network, and so in its checkpoints.
+        """
+        for shards in sets.values():
+            if self.landmarks and not self.points and POINTS in shards.ragged:
+                self.points = tuple(shards.schema.fields[POINTS].names)
         if self.config.task["anchors"] != "auto" or "train" not in sets or self._net is None:
             return
         sides = anchors.sides_of(sets["train"], self.config.data.size)
@@ -124,7 +138,7 @@ class Yolov5(Task):
             unit=self.config.task["unit"],
         )
         for name, value in found._asdict().items():
-            if name != "classes" or len(self.names) > 1:
+            if value is not None and (name != "classes" or len(self.names) > 1):
                 self.report(name, value.detach())
         return found.total * self.stage(clock).batch
 
@@ -132,23 +146,56 @@ class Yolov5(Task):
         """Return what the batch's labels ask for. Ignored boxes carry the first flag of the set."""
         boxes, classes, flags = (batch.labels[name] for name in ("boxes", "box_class", "box_flags"))
         owners = upload(boxes.owners, boxes.rows.device, torch.int64)
-        return Targets(boxes.rows, classes.rows, flags.rows[:, 0] == 1, owners)
+        points = batch.labels[POINTS].rows if self.landmarks else None
+        return Targets(boxes.rows, classes.rows, flags.rows[:, 0] == 1, owners, points)
 
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Any]:
-        """Return {"detections": Ragged rows x0, y0, x1, y1 in pixels of the file, score, class}."""
+        """Return {"detections": Ragged rows x0, y0, x1, y1 in pixels of the file, score, class}.
+
+        And of a run with landmarks {"landmarks": Ragged rows [landmarks, 2] of the same detections}.
+        """
         found = self.graph(nets, batch)
         keys = self.config.task
-        candidates = _candidates(found["boxes"], found["scores"], keys["score"])
+        candidates = _candidates(found["boxes"], found["scores"], keys["score"], found.get("landmarks"))
         kept = suppressed(
             candidates, threshold=keys["overlap"], agnostic=keys["agnostic"], limit=keys["limit"]
         )
-        return {"detections": _in_files(kept, batch)}
+        there = _in_files(kept, batch, self.mirror)
+        answer = {"detections": Ragged(there.rows[:, :6], there.starts)}
+        if self.landmarks:
+            points = there.rows[:, 6:].unflatten(1, (self.landmarks, 2))
+            answer["landmarks"] = Ragged(points, there.starts)
+        return answer
 
     def graph(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        """Return all candidates: boxes [n, k, 4] in pixels of the image, scores [n, k, classes]."""
+        """Return all candidates: boxes [n, k, 4] in pixels of the image, scores [n, k, classes].
+
+        And of a run with landmarks these too, [n, k, landmarks, 2].
+        """
         net = nets["net"]
         found = decode(net(batch.images[IMAGE]), net.anchors, net.strides, classes=len(self.names))  # type: ignore[arg-type]
-        return {"boxes": found.boxes, "scores": found.objectness[..., None] * found.classes}
+        answer = {"boxes": found.boxes, "scores": found.objectness[..., None] * found.classes}
+        return answer | ({"landmarks": found.points} if self.landmarks else {})
+
+    @property
+    def mirror(self) -> np.ndarray | None:
+        """The landmark whose name each one takes in a mirror image, int64 [k] (None = its own)."""
+        return mirror_of(Field("points", "f4", (len(self.points), 2), self.points))
+
+    def postprocessing(self) -> dict[str, Any]:
+        """Return what the outputs of `graph` are, and how detections are chosen among them."""
+        said: dict[str, Any] = {
+            "boxes": "n, candidates, 4: x0, y0, x1, y1 in pixels of the input",
+            "scores": "n, candidates, classes: from 0 to 1",
+            "class": "the one of the largest score of a candidate",
+            **{name: self.config.task[name] for name in ("score", "overlap", "agnostic", "limit")},
+            "chosen": "candidates of `score` or more, of those that overlap by more than `overlap` (IoU) the "
+            "best; of unequal classes only where `agnostic`; `limit` of an image",
+        }
+        if self.landmarks:
+            said["landmarks"] = "n, candidates, landmarks, 2: x, y in pixels of the input"
+            said["names"] = list(self.points)
+        return said
 
     def judged(self, scalars: Mapping[str, float], clock: int) -> None:
         """Remember when the average precision was best."""
@@ -163,40 +210,56 @@ class Yolov5(Task):
         return patience > 0 and self.best is not None and self.judged_clock - self.best_clock >= patience
 
     def state(self) -> dict[str, Any]:
-        return {"best": self.best, "best_clock": self.best_clock, "judged_clock": self.judged_clock}
+        found = {"best": self.best, "best_clock": self.best_clock, "judged_clock": self.judged_clock}
+        return found | ({"landmarks": list(self.points)} if self.landmarks else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.best, self.best_clock = state["best"], state["best_clock"]
         self.judged_clock = state["judged_clock"]
+        self.points = tuple(state.get("landmarks", ())) or self.points
 
     def render(self, image: np.ndarray, prediction: dict[str, np.ndarray]) -> Rendered:
         """Return the record, the image with boxes drawn, and the label file in YOLO's text."""
-        return rendered(image, prediction["detections"], class_names(self.known_fields) or self.names)
+        names = class_names(self.known_fields) or self.names
+        return rendered(image, prediction["detections"], names, prediction.get("landmarks"))
 
     def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-        """Return the images of the batch as the network sees them, with the boxes that it learns."""
+        """Return the images of the batch as the network sees them, with the boxes that it learns.
+
+        And with the landmarks.
+        """
         shown = batch.images[IMAGE][:SHOWN].float().clone()
         for number, image in enumerate(shown):
             for x0, y0, x1, y1 in batch.labels["boxes"].of(number).round().long().tolist():
                 if x1 > x0 and y1 > y0:
                     image[:, y0:y1, [x0, x1 - 1]] = 1.0
                     image[:, [y0, y1 - 1], x0:x1] = 1.0
+            points = batch.labels[POINTS].of(number).flatten(0, 1) if POINTS in batch.labels else ()
+            for x, y in (point.long().tolist() for point in points if point.min() >= 0):
+                image[:, y : y + 2, x : x + 2] = 1.0
         return {"learnt": shown}
 
 
-def _candidates(boxes: Tensor, scores: Tensor, least: float) -> Ragged:
-    """Return the candidates of some score, of their likeliest class: x0, y0, x1, y1, score, class."""
+def _candidates(boxes: Tensor, scores: Tensor, least: float, points: Tensor | None = None) -> Ragged:
+    """Return the candidates of some score, of their likeliest class: x0, y0, x1, y1, score, class.
+
+    Behind these x, y of each of the `points` [n, k, p, 2].
+    """
     best, kind = scores.max(2)
     owner, place = (best >= least).nonzero(as_tuple=True)
-    rows = torch.cat(
-        [boxes[owner, place], best[owner, place, None], kind[owner, place, None].to(boxes.dtype)], 1
-    )
+    parts = [boxes[owner, place], best[owner, place, None], kind[owner, place, None].to(boxes.dtype)]
+    if points is not None:
+        parts.append(points[owner, place].flatten(1))
+    rows = torch.cat(parts, 1)
     counts = torch.bincount(owner, minlength=len(boxes)).cpu().numpy()
     return Ragged(rows, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 
-def _in_files(found: Ragged, batch: Batch) -> Ragged:
-    """Return detections of images with their boxes in pixels of the files, clipped to these."""
+def _in_files(found: Ragged, batch: Batch, mirror: np.ndarray | None = None) -> Ragged:
+    """Return detections of images with their boxes in pixels of the files, clipped to these.
+
+    Their landmarks may be beyond the file. mirror: as of `Placed.undo_points`
+    """
     rows, owners = found.rows.float().cpu(), found.owners
     if batch.placed is None:
         height, width = batch.size
@@ -205,6 +268,9 @@ def _in_files(found: Ragged, batch: Batch) -> Ragged:
     else:
         sides = batch.placed.source[owners]
         boxes = batch.placed.undo_boxes(rows[:, :4].numpy(), owners)
+        points = rows[:, 6:].reshape(len(rows), (rows.shape[1] - 6) // 2, 2)
+        moved = torch.from_numpy(batch.placed.undo_points(points.numpy(), owners, mirror=mirror))
+        rows = torch.cat([rows[:, :6], moved.float().flatten(1)], 1)
     clipped = np.clip(boxes, 0, np.tile(sides, 2))
     seen = (clipped[:, 2:] > clipped[:, :2]).all(1)  # the others are in the padding
     there = torch.cat([torch.from_numpy(clipped).float(), rows[:, 4:]], 1)[torch.from_numpy(seen)]

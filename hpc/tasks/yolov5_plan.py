@@ -9,11 +9,7 @@ from hpc.config.schema import Config
 from hpc.config.types import shown
 from models import yolo_costs
 
-roles = {
-    "train": ("boxes:boxes", "box_class:class", "box_flags:bits"),
-    "val": ("boxes:boxes", "box_class:class", "box_flags:bits"),
-    "eval": ("boxes:boxes", "box_class:class", "box_flags:bits"),
-}
+POINTS = "box_points"  # the label of landmarks
 engines = ("ddp", "flat", "deepspeed:1")
 controls = ("optim", "ema")
 STRIDE = {False: 32, True: 64}  # the largest, by p6: sides of images are its multiples
@@ -30,6 +26,12 @@ KEYS = {
     "box": Rule("gain of the boxes' loss, before it is scaled by the scales", least=0),
     "objectness": Rule("gain of the objectness, before it is scaled by scales and image size", least=0),
     "class": Rule("gain of the classes' loss, before it is scaled by scales and classes", least=0),
+    "landmarks": Rule(
+        f"landmarks of each object, as many as the set's label {POINTS} has: 5 of faces (0 = none)",
+        least=0,
+        cap=1 << 10,
+    ),
+    "landmark": Rule("gain of the landmarks' loss, before it is scaled by the scales", least=0),
     "smoothing": Rule("smoothing of the classes' targets", least=0, below=1),
     "ratio": Rule("how many times a side of a box may be that of an anchor, or the other way round", above=1),
     "unit": Rule(
@@ -65,6 +67,18 @@ KEYS = {
 }
 
 
+def landmarks(keys: Mapping[str, Any]) -> int:
+    """Return how many landmarks an object has; runs of older versions do not state it."""
+    return int(keys.get("landmarks", 0))
+
+
+def roles(keys: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the labels of each set; landmarks are those of the training set, others may lack them."""
+    boxes = ("boxes:boxes", "box_class:class", "box_flags:bits")
+    points = (f"{POINTS}:points",) if landmarks(keys) else ()
+    return {"train": (*boxes, *points), "val": boxes, "eval": boxes}
+
+
 def members(config: Config) -> int:
     """Return the images of a slot."""
     augment = config.task["augment"]
@@ -97,6 +111,8 @@ def check(config: Config, sets: Mapping[str, Any]) -> None:
         raise UserError(f"task.classes={shown(names)}: type at least one name, each once, such as [face]")
     for split, shards in sets.items():
         _check_classes(f"data.{split}={shards.folder}", names, shards)
+    if "train" in sets and (count := landmarks(task)):
+        _check_landmarks(config, count, sets["train"])
 
 
 def _check_range(key: str, values: list[float]) -> None:
@@ -113,10 +129,28 @@ def _check_classes(place: str, names: list[str], shards: Any) -> None:
         )
 
 
+def _check_landmarks(config: Config, count: int, shards: Any) -> None:
+    field, place = shards.schema.fields[POINTS], f"data.train={shards.folder}"
+    if not field.ragged or len(field.shape) != 2 or field.rows_of != "boxes":
+        raise UserError(f"{place}: {POINTS} are not landmarks of the boxes: use task.landmarks=0")
+    if field.shape[0] != count:
+        raise UserError(
+            f"{place} has {field.shape[0]} landmarks of each box, not {count}: use "
+            f"task.landmarks={field.shape[0]}"
+        )
+    if count > 1 and not field.names and config.data.augment.flip:
+        raise UserError(
+            f"{place}: its landmarks have no names, by which left and right change places in mirror images: "
+            "use data.augment.flip=0.0, or a set with names"
+        )
+
+
 def counts(config: Config) -> tuple[int, float]:
     """Return the parameters, and the fp32 bytes that one image keeps for backward, at its largest scale."""
     task = config.task
-    parameters, values = yolo_costs.cost(task["model"], classes=len(task["classes"]), p6=task["p6"])
+    parameters, values = yolo_costs.cost(
+        task["model"], classes=len(task["classes"]), p6=task["p6"], points=landmarks(task)
+    )
     side = largest(config.data.size, task["scales"], STRIDE[task["p6"]])
     return parameters, 4.0 * (values * side**2 + 9 * side**2)
 

@@ -18,7 +18,7 @@ def scenes():
 
 def test_the_same_number_is_the_same_scene(scenes):
     again = draw_scene(7, size=128)
-    for name in ("image", "person", "boxes", "visible", "area"):
+    for name in ("image", "person", "boxes", "visible", "area", "points"):
         assert getattr(again, name).tobytes() == getattr(scenes[7], name).tobytes()
     assert draw_scene(7, seed=1, size=128).image.tobytes() != again.image.tobytes()
     assert len({scene.image.tobytes() for scene in scenes}) == len(scenes)
@@ -39,6 +39,26 @@ def test_boxes_are_inside_and_around_persons(scenes):
                 assert part.mean() > 0.5
             assert area <= scene.person.sum()
         assert len(scene.boxes) <= 5
+
+
+def test_landmarks_are_those_of_the_faces(scenes):
+    """In the box of a face that is whole, in their order; the eyes of most faces are not skin."""
+    checked = 0
+    for scene in scenes:
+        assert scene.points.shape == (len(scene.boxes), 5, 2)
+        height, width = scene.person.shape
+        for box, visible, points in zip(scene.boxes, scene.visible, scene.points, strict=True):
+            low, high = box[:2], box[:2] + box[2:]
+            whole = (low > 0.5).all() and (high < [width - 0.5, height - 0.5]).all()
+            if not whole or visible < 0.9:
+                continue
+            assert ((points >= low - 0.5) & (points <= high + 0.5)).all()
+            left, right, nose, left_mouth, right_mouth = points
+            assert left[0] < right[0]
+            assert left_mouth[0] < right_mouth[0]
+            assert max(left[1], right[1]) < nose[1] < max(left_mouth[1], right_mouth[1])
+            checked += 1
+    assert checked > 20
 
 
 def test_there_are_crowds_negatives_and_hidden_faces(scenes):
@@ -62,6 +82,9 @@ def test_a_packed_set_states_what_was_drawn(tmp_path):
             np.testing.assert_allclose(np.reshape(found["boxes"], (-1, 4)), scene.boxes, atol=1e-4)
             np.testing.assert_array_equal(mask_of(shards, key), scene.person)
             assert [bits[0] for bits in found["box_flags"]] == scene.is_ignored.tolist()
+            inside = ((scene.points >= 0) & (scene.points <= scene.person.shape[::-1])).all(axis=2)
+            wanted = np.where(inside[..., None], scene.points, -1)
+            np.testing.assert_allclose(np.reshape(found["box_points"], (-1, 5, 2)), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(

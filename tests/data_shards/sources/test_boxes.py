@@ -15,6 +15,7 @@ from data_shards.sources.boxes import (
     box_fields,
     picture_size,
     upright_box,
+    upright_points,
     upright_size,
 )
 from tests.support.detection_sets import put_picture, wider
@@ -31,6 +32,24 @@ def test_a_box_is_turned_with_its_pixels(turn):
     assert upright_size(60, 40, turn) == turned.shape[::-1]
     left, top, wide, high = map(int, upright_box((x, y, width, height), (60, 40), turn))
     assert turned.sum() == turned[top : top + high, left : left + wide].sum() == wide * high
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_landmarks_are_turned_with_their_pixels(turn):
+    """Left and right are those of the face: they change names where the picture is mirrored."""
+    stated = [(10, 12), (30, 14), (20, 22), (12, 30), (-1, -1)]
+    found = upright_points(stated, (60, 40), turn)
+    names = [1, 0, 2, 4, 3] if turn in (2, 4, 5, 7) else [0, 1, 2, 3, 4]
+    for place, name in enumerate(names):
+        image = np.zeros((40, 60), np.uint8)
+        x, y = stated[name]
+        if x < 0:
+            assert tuple(found[place]) == (-1, -1)
+            continue
+        image[y : y + 1, x : x + 1] = 1
+        (row,), (column,) = np.nonzero(upright(image, turn))
+        # a corner of the pixel: which one depends on the turn
+        assert abs(found[place][0] - column - 0.5) == abs(found[place][1] - row - 0.5) == 0.5
 
 
 def test_a_turned_picture_is_packed_with_turned_boxes(tmp_path):

@@ -44,6 +44,22 @@ PICTURES = {
     "val": ["0--Parade/0_Parade_v.jpg", "20--Family_Group/20_Family_Group_w.jpg"],
 }
 
+MARKS = """\
+3 4 10 12 4 6 0 9 6 0 7 9 0 5 12 0 9 12 0 0.9
+# 0--Parade/0_Parade_a.jpg
+3 4 10 12 4.5 6 0.0 9 6.25 0.0 7 9 1.0 -1.0 -1.0 -1.0 70 12 0.0 0.82
+20 5 8 9 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1
+21 5 8 9 22 7 0 26 7 0 24 9 0 22 12 0 26 12 0 0.5
+3 4 10 12 4 6 0 9 6 0 7 9 0 5 12 0 9 12 0 0.9
+3 4 10 12 4 6
+nan 4 10 12 4 6 0 9 6 0 7 9 0 5 12 0 9 12 0 0.9
+3 four 10 12
+# 4--Dancing/4_Dancing_none.jpg
+5 6 7 8 4 6 0 9 6 0 7 9 0 5 12 0 9 12 0 0.9
+# 20--Family_Group/20_Family_Group_w.jpg
+1 2 3 4
+"""
+
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
@@ -113,6 +129,43 @@ def test_another_folder_is_refused_on_a_line(tmp_path, capsys, text, words):
     assert pack_source("widerface", root, tmp_path / "out") != 0
     assert words in last_error(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_landmarks_join_their_faces_and_rows_that_cannot_are_listed(tmp_path):
+    root = wider(tmp_path / "src", {"train": TRAIN, "val": VAL}, PICTURES)
+    (tmp_path / "label.txt").write_text(MARKS)
+    assert pack_source("widerface", root, tmp_path / "out", f"landmarks={tmp_path / 'label.txt'}") == 0
+    sets = packed_sets(tmp_path / "out")
+    field = sets["val"].schema.fields["box_points"]
+    assert (field.kind, field.shape, field.rows_of) == ("points", (5, 2), "boxes")
+    assert field.names == ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+    train, unknown = boxes_by_key(sets["train"]), [[-1, -1]] * 5
+    # the last landmark is outside of the picture of 64 pixels
+    marked = [[4.5, 6], [9, 6.25], [7, 9], [-1, -1], [-1, -1]]
+    assert train["0_Parade_a"]["box_points"] == [marked, unknown]
+    assert train["4_Dancing_c"]["box_points"] == [unknown] * 2
+    assert boxes_by_key(sets["val"])["20_Family_Group_w"]["box_points"] == [unknown]
+    assert not list(check_set(sets["train"].folder, workers=1))
+    mended = manifest_of(sets["train"].folder)["mended"]
+    assert mended["landmarks outside of their picture, taken as unknown"] == 1
+    reasons = rejected(tmp_path / "out")
+    for line, words in (
+        (1, "is of no picture"),
+        (5, "0--Parade/0_Parade_a.jpg: is no face of wider_face_train_bbx_gt.txt"),
+        (6, "comes twice"),
+        (7, "is not 4, 19 or 20 finite numbers"),
+        (8, "is not 4, 19 or 20 finite numbers"),
+        (9, "is not 4, 19 or 20 finite numbers"),
+        (11, "4--Dancing/4_Dancing_none.jpg: there is no such picture"),
+    ):
+        assert words in reasons[f"label.txt:{line}"], line
+    assert len(reasons) == 8 + 7
+
+
+def test_a_file_of_landmarks_that_is_not_there_is_refused(tmp_path, capsys):
+    root = wider(tmp_path / "src", {"val": VAL}, PICTURES)
+    assert pack_source("widerface", root, tmp_path / "out", f"landmarks={tmp_path / 'no.txt'}") != 0
+    assert "no.txt: there is no such file; give RetinaFace's label.txt" in last_error(capsys)
 
 
 @needs_real

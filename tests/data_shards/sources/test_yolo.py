@@ -97,6 +97,28 @@ def test_rows_are_mended_or_listed(by_images, tmp_path):
     assert "is not UTF-8 text" in reasons["images/train/b.jpg"]
 
 
+def test_landmarks_behind_the_boxes(by_images, tmp_path):
+    rows = [
+        "0 0.5 0.5 0.25 0.5  0.45 0.4 0.55 0.4 0.5 0.5 -1 -1 0.55 1.25 ",
+        "1 0.25 0.25 0.125 0.125",
+        "1 0.5 0.5 0.75 0.5 0.75 0.75",
+        "0 0.25 0.5 0.25 0.5 0.45 0.4 0.55 0.4 0.5 0.5 nan -1 0.55 0.6",
+    ]
+    put_text(by_images / "labels" / "train" / "a.txt", "\n".join(rows))
+    put_text(by_images / "labels" / "val" / "v.txt", "")
+    assert pack_source("yolo", by_images, tmp_path / "out", "points=5") == 0
+    train = packed_sets(tmp_path / "out")["train"]
+    found = boxes_by_key(train)["a"]
+    np.testing.assert_allclose(found["boxes"], [[24, 12, 16, 24], [12, 9, 8, 6]])
+    marks = [[28.8, 19.2], [35.2, 19.2], [32, 24], [-1, -1], [-1, -1]]  # the last one is below the picture
+    np.testing.assert_allclose(found["box_points"], [marks, [[-1, -1]] * 5], atol=1e-5)
+    assert train.schema.fields["box_points"].names[:2] == ("left_eye", "right_eye")
+    assert manifest_of(train.folder)["mended"]["landmarks outside of their picture, taken as unknown"] == 1
+    reasons = rejected(tmp_path / "out")
+    assert "has 7 numbers, not 5, or 15 with its landmarks" in reasons["labels/train/a.txt:3"]
+    assert "has a landmark that is not of finite numbers" in reasons["labels/train/a.txt:4"]
+
+
 @pytest.mark.parametrize(
     ("table", "words", "message"),
     [
@@ -104,6 +126,7 @@ def test_rows_are_mended_or_listed(by_images, tmp_path):
         ("names: [a, a]\n", (), "`names` is not a list of different names"),
         (NAMES, ("classes=[a,a]",), "names a class twice"),
         (NAMES, ("partition=some",), "type auto or none"),
+        (NAMES, ("points=3",), "points=3: type 5, the landmarks of faces, or leave it out"),
     ],
 )
 def test_wrong_names_and_keys_are_refused_on_a_line(by_images, tmp_path, capsys, table, words, message):

@@ -8,6 +8,7 @@ import torch
 
 from data_shards.errors import UserError
 from data_shards.ragged import Ragged
+from data_shards.sources.boxes import box_fields
 from hpc.distributed.comm import Comm
 from hpc.evaluation import report as report_file
 from hpc.evaluation.base import JudgedSet, Report
@@ -239,6 +240,38 @@ def test_a_set_without_objects_and_a_detector_without_detections():
     alone.begin(JudgedSet(lambda comm: [], shards))
     alone.keep(np.array([0]), Ragged.of_lists([torch.tensor([[1, 1, 5, 5, 0.5, 0]])]), np.ones(1))
     assert "ap" not in alone.report({}, alone.rows(), groups=Groups(), rounds=0).scalars  # nothing to find
+
+
+def test_landmarks_of_what_was_found_have_errors():
+    boxes = [np.array([[10, 10, 30, 40], [100, 100, 30, 40]], float), np.array([[50, 50, 30, 40.0]])]
+    marks = [np.array([[[20, 20], [30, 20]], [[-1, -1], [120, 110]]]), np.full((1, 2, 2), -1.0)]
+    names = ("left_eye", "right_eye")
+    fields = box_fields(("face",), points=names)
+    shards = in_memory({"boxes": boxes, "box_points": marks}, {"box_points": fields["box_points"]})
+    first = [[100, 100, 130, 140, 0.9, 0], [10, 10, 40, 50, 0.8, 0], [200, 100, 220, 140, 0.7, 0]]
+    said = [[[0, 0], [120, 111]], [[23, 24], [30, 20]], [[0, 0], [0, 0]]]
+    each = Detections()
+    each.begin(JudgedSet(lambda comm: [], shards))
+    points = Ragged.of_lists([torch.tensor(said).float(), torch.zeros(1, 2, 2)])
+    found = Ragged.of_lists([torch.tensor(first).float(), torch.tensor([[50, 50, 80, 90, 0.5, 0.0]])])
+    each.keep(np.array([0, 1]), found, np.ones(2), points)
+    rows = gathered(each.rows(), Comm())
+    report = each.report({}, rows, groups=Groups(), rounds=0)
+    # of the first face 5 and 0 pixels of 50, of the second its known landmark 1 of 50
+    assert report.scalars["landmarks/nme"] == pytest.approx((0.05 + 0.02) / 2)
+    assert report.scalars["landmarks/nme_eyes"] == pytest.approx(2.5 / 10)
+    assert report.tables["landmarks"].rows == [["left_eye", 0.1, 1], ["right_eye", 0.01, 2]]
+    without = Detections()
+    without.begin(JudgedSet(lambda comm: [], shards))
+    without.keep(np.array([0, 1]), found, np.ones(2))
+    plain = without.report({}, without.rows(), groups=Groups(), rounds=0)
+    assert "landmarks" not in plain.tables
+    assert plain.scalars == {
+        name: value for name, value in report.scalars.items() if not name.startswith("landmarks")
+    }
+    rows["landmarks"] = Ragged(torch.zeros(4, 3, 2), found.starts)
+    with pytest.raises(UserError, match="landmarks: the run has 3 of each object, /sets/painted has 2"):
+        each.report({}, rows, groups=Groups(), rounds=0)
 
 
 def test_bad_predictions_and_sets_are_refused():

@@ -1,7 +1,7 @@
-"""The whole suite, in two processes side by side: `make test`.
+"""The whole suite, in processes side by side: `make test`.
 
-The tests on a real SLURM wait for its daemons half of their time, in which the others use the cores. The
-output of the others is shown as it comes, that of SLURM's tests when both have ended.
+Most tests use one core, and those on a real SLURM wait for its daemons half of their time. The output of the
+first part is shown as it comes, that of the others when all have ended.
 """
 
 import os
@@ -11,22 +11,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTEST = [sys.executable, "-m", "pytest"]
 MEMORY = Path("/dev/shm")
 NEEDED = 4 << 30  # bytes; the files of all tests are a tenth of it
+PARTS = (["--ignore=tests/slurm", "--ignore=tests/hpc"], ["tests/hpc"], ["tests/slurm"])
 
 
 def main() -> int:
     """Run all tests; return the first exit code of pytest that is not zero."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with scratch() as folder, tempfile.TemporaryFile() as output:
+    with scratch() as folder, ExitStack() as stack:
         # Threads that wait for each other's turn on shared cores cost more time than they save.
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "TMPDIR": folder}
-        ways = (["--ignore=tests/slurm"], None), (["tests/slurm"], output)
+        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in PARTS[1:])]
         suites = [
             # In sessions of their own: a second Ctrl-C would keep pytest from ending what its tests started.
             subprocess.Popen(
@@ -37,7 +38,7 @@ def main() -> int:
                 stderr=file and subprocess.STDOUT,
                 start_new_session=True,
             )
-            for words, file in ways
+            for words, file in zip(PARTS, outputs, strict=True)
         ]
         try:
             codes = [suite.wait() for suite in suites]
@@ -46,8 +47,9 @@ def main() -> int:
                 if suite.poll() is None:
                     suite.send_signal(signal.SIGINT)
                 suite.wait()
-            output.seek(0)
-            print(output.read().decode(errors="replace"), flush=True)
+            for output in filter(None, outputs):
+                output.seek(0)
+                print(output.read().decode(errors="replace"), flush=True)
     return next(filter(None, codes), 0)
 
 

@@ -128,14 +128,13 @@ def write_matrix(
     check_matrix(generator, rows, columns, crossover)
     batch = _batch(range(columns + rows), seed)
     latents, noise = batch.latents("shown", generator.latents), generator.noise_at(batch)
-    assert noise is not None
-    side = generator.side
+    side, own_noise = generator.side, None if noise is None else noise[:columns]
     with torch.inference_mode():
         own = pixels_of(generator(latents, noise))
         lines = [np.concatenate([np.full((1, side, side, 3), 255, np.uint8), own[:columns]])]
         for row in range(columns, columns + rows):
             fine = latents[row].expand(columns, -1)
-            mixed = pixels_of(generator.mixed(latents[:columns], fine, crossover, noise[:columns]))
+            mixed = pixels_of(generator.mixed(latents[:columns], fine, crossover, own_noise))
             lines.append(np.concatenate([own[row : row + 1], mixed]))
     picture = np.concatenate([np.concatenate(list(line), 1) for line in lines], 0)
     _write(path, png(picture))

@@ -120,13 +120,14 @@ class Gan(Task):
         if keys["network"] != "stylegan":
             return nets["G"](z, *level)
         layers = stylegan.Generator.num_layers(level[0])
-        mixed: dict[str, Any] = {}
+        styled: dict[str, Any] = {}
         if keys["mixing"]:
-            mixed["other"] = batch.latents(f"{name} other", keys["latents"])
+            styled["other"] = batch.latents(f"{name} other", keys["latents"])
             chosen = batch.latents(f"{name} mixing", 2)
-            mixed["crossover"] = stylegan.crossovers(chosen, layers, keys["mixing"])
-        noise = batch.noise(f"{name} noise", stylegan.Generator.noise_size(level[0]))
-        return nets["G"](z, *level, noise=noise, **mixed)
+            styled["crossover"] = stylegan.crossovers(chosen, layers, keys["mixing"])
+        if keys.get("noise", True):  # runs of older versions do not state it
+            styled["noise"] = batch.noise(f"{name} noise", stylegan.Generator.noise_size(level[0]))
+        return nets["G"](z, *level, **styled)
 
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Return images of the latents of the batch's positions, which needs no images.
@@ -150,7 +151,7 @@ class Gan(Task):
             return Images(nets["G"], working, side)
         if truncation != 1.0:
             self.find_mean(nets["G"])
-        return StyledImages(nets["G"], working, side, truncation)
+        return StyledImages(nets["G"], working, side, truncation, noise=keys.get("noise", True))
 
     def _working(self, level: int | None) -> tuple[tuple[Any, ...], int]:
         """Return what the network takes behind its latents at a level, and the pixels of its images."""
@@ -200,10 +201,12 @@ class Images(Generator):
 class StyledImages(Images):
     """A StyleGAN at a level, its styles truncated."""
 
-    def __init__(self, net: nn.Module, level: tuple[Any, ...], side: int, truncation: float) -> None:
+    def __init__(
+        self, net: nn.Module, level: tuple[Any, ...], side: int, truncation: float, *, noise: bool = True
+    ) -> None:
         super().__init__(net, level, side)
         self.truncation = truncation
-        self.noise_size = stylegan.Generator.noise_size(level[0])
+        self.noise_size = stylegan.Generator.noise_size(level[0]) if noise else 0
         self.layers = stylegan.Generator.num_layers(level[0])
 
     def forward(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from hpc.config.check import check
 from hpc.config.plan import Stage, plan_of
 from hpc.config.sizes import sizes
 from hpc.config.stages import lengths, num_updates
+from hpc.inference.generate import write_matrix
 from hpc.task import build_task
 from launch.options.compose import composed
 from models.equalised import double, halve
@@ -242,6 +243,22 @@ def test_all_that_is_random_is_equal_however_the_batch_is_split(job):
         parts = [drawn(whole[rank * share : (rank + 1) * share]) for rank in range(world)]
         for name, rows in wanted.items():
             assert torch.equal(torch.cat([part[name] for part in parts]), rows)
+
+
+def test_without_noise_no_layer_is_given_any(tmp_path):
+    task, nets = job_of("stylegan", "task.noise=false", "task.mixing=0.0")
+    batch = batch_of(task, 240, n=16)
+    given = {}
+    task.make({"G": lambda z, *level, **words: given.update(words) or z}, batch, "make", 240)
+    assert given == {}
+    task.make(nets, batch, "make", 240).square().mean().backward()
+    strengths = [value for name, value in nets["G"].named_parameters() if name.endswith("strength")]
+    assert strengths
+    assert all(value.grad is None for value in strengths)
+    images = task.generator(nets)
+    assert images.noise_size == 0
+    write_matrix(images, tmp_path / "mix.png", rows=2, columns=3, crossover=1, seed=0)
+    assert (tmp_path / "mix.png").stat().st_size > 0
 
 
 def test_real_images_come_in_with_the_level():

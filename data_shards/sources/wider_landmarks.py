@@ -4,8 +4,8 @@
     449 330 122 149 488.906 373.643 0.0 542.089 376.442 0.0 515.031 412.83 0.0 485.174 425.893 0.0 ... 0.82
 
 A face a row: x, y, width, height as the official list states them; x, y and a flag of both eyes, nose and
-corners of the mouth, left ones first; and how sharp it is. A flag or coordinate below 0 says that nobody
-marked that one, and a row of the box alone that nobody marked any. A helper of `widerface.py`.
+corners of the mouth, left ones first; and how sharp it is. A landmark with a flag or coordinate
+below 0 is not marked, and of a row of the box alone none is. A helper of `widerface.py`.
 """
 
 import math
@@ -13,8 +13,10 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from data_shards.errors import UserError
 from data_shards.files import read_text
 from data_shards.sampling.placed import UNKNOWN_POINT
+from data_shards.shard_format.keys import visible
 from data_shards.sources.boxes import FIVE_POINTS
 
 LARGEST = 1 << 28  # bytes of the file; the published one has 25 million
@@ -38,26 +40,32 @@ class Marks(NamedTuple):
 
 
 def read_landmarks(path: str) -> Marks:
-    """Read the file. Raises UserError for one that cannot be read."""
+    """Read the file. Raises UserError for one that cannot be read, or that states no landmarks."""
     found, picture = Marks({}, []), ""
-    for number, line in enumerate(read_text(path, limit=LARGEST).splitlines(), start=1):
-        text = line.strip()
-        if head := _PATH.fullmatch(text):
-            picture = head[1]
-        elif text:
-            numbers = _numbers(text)
+    text = read_text(path, limit=LARGEST).removeprefix("\N{BYTE ORDER MARK}")
+    for number, line in enumerate(text.splitlines(), start=1):
+        row = line.strip()
+        if head := _PATH.fullmatch(row):
+            picture = head[1].removeprefix("/")
+        elif row:
+            numbers = _numbers(row)
             faces = found.faces.get(picture, {})
             if not picture:
-                found.faults.append((number, f"row {text!r:.60} is of no picture"))
+                found.faults.append((number, f"row {row!r:.60} is of no picture"))
             elif numbers is None:
                 why = f"is not {_ALONE}, {_WHOLE} or {_WHOLE + 1} finite numbers"
-                found.faults.append((number, f"{picture}: row {text!r:.60} {why}"[:300]))
+                found.faults.append((number, f"{visible(picture)}: row {row!r:.60} {why}"[:300]))
             elif tuple(numbers[:_ALONE]) in faces:
-                found.faults.append((number, f"{picture}: row {text!r:.60} comes twice"[:300]))
+                found.faults.append((number, f"{visible(picture)}: row {row!r:.60} comes twice"[:300]))
             elif len(numbers) > _ALONE:
                 found.faces.setdefault(picture, {})[tuple(numbers[:_ALONE])] = Marked(
                     number, _points(numbers[_ALONE:])
                 )
+    if not found.faces:
+        raise UserError(
+            f"{path}: has no rows of faces with landmarks below a picture's `# EVENT/NAME.jpg`: give "
+            "RetinaFace's label.txt"
+        )
     return found
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from data_shards.errors import UserError
 from data_shards.images.pixels import Rejected
+from data_shards.shard_format.keys import visible
 from data_shards.shard_format.schema import Field
 from data_shards.sources.base import FileSource, Sample, folders_of, stem
 from data_shards.sources.boxes import (
@@ -58,6 +59,9 @@ class WiderFace(FileSource):
         self._marks = read_landmarks(landmarks) if landmarks else Marks({}, [])
         listed = {part: list(read_list(path)) for part, path in lists.items()}
         self.events = _events(path for each in listed.values() for path in (one.path for one in each))
+        known = {each.path for parts in listed.values() for each in parts}
+        if landmarks and not known & self._marks.faces.keys():
+            raise UserError(f"landmarks={landmarks}: has no picture of {root}: give the file of this set")
         if not self.events:
             raise UserError(f"{next(iter(lists.values()))}: names no picture as EVENT/NAME.jpg; restore it")
         fields: dict[str, Field | str] = {**box_fields(CLASSES, FLAGS, FIVE_POINTS if landmarks else ())}
@@ -76,7 +80,7 @@ class WiderFace(FileSource):
         for path, faces in self._marks.faces.items():
             if path not in known:
                 line = next(iter(faces.values())).line
-                why = f"{path}: there is no such picture"[:300]
+                why = f"{visible(path)}: there is no such picture"[:300]
                 yield Sample(f"{self.landmarks}:{line}", "", "", unfit=why)
         for part, listed in self._listed.items():
             files: dict[str, int] = {}

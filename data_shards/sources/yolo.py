@@ -25,7 +25,7 @@ OPTIONS: dict[str, object] = {"classes": "", "partition": "auto", "points": 0}
 HELP = {
     "classes": "names of the classes by number, such as [person,car] (empty = those of data.yaml)",
     "partition": "auto (folders train, val and test) | none (by a hash of the path)",
-    "points": "5: behind each box stand x and y of eyes, nose and corners of the mouth, left ones first",
+    "points": "5: x and y of eyes, nose and corners of the mouth, left first, follow each box; no polygons",
 }
 IMAGES, LABELS = "images", "labels"
 UNLABELLED = "pictures without a file of labels, taken as empty"

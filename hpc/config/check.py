@@ -60,6 +60,8 @@ def check_values(config: Config, task_defaults: Mapping[str, Any] | None = None)
         if key in WORDS:
             continue
         if key.startswith("task.") and key not in given:
+            if rule.younger:
+                continue
             raise UserError(f"{key} is missing: give it, or start again with `rostro submit`")
         if fault := rule.fault(key, value_of(config, key), defaults.get(key)):
             raise UserError(fault)

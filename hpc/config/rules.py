@@ -21,6 +21,7 @@ class Rule:
     least: float | None = None  # inclusive
     below: float | None = None  # exclusive
     most: float | None = None  # inclusive
+    younger: bool = False  # than some runs: these do not state the key, and the task knows what they did
     cap: int | None = None  # beyond it a value is a slip of the finger, and would exhaust memory in the plan
 
     def fault(self, key: str, value: Any, default: Any = None) -> str:

@@ -74,6 +74,8 @@ class Detections(Evaluator):
         placed = batch.placed
         scale = np.ones(len(batch)) if placed is None else np.sqrt((placed.size / placed.crop[:, 2:]).prod(1))
         points = answer.get(landmarks_shown.OUTPUT) if landmarks_shown.states(self._shards) else None
+        if points is not None:
+            landmarks_shown.check_names(self._shards, task)
         self.keep(batch.ids[:, 0].numpy(), answer[self.output], scale, points)
 
     def keep(self, ids: np.ndarray, found: Ragged, scale: np.ndarray, points: Ragged | None = None) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from data_shards.errors import UserError
 from data_shards.ragged import Ragged
+from data_shards.sampling.placed import UNKNOWN_POINT
 from hpc.evaluation.base import Report, Rows, Table, check_finite
 from hpc.metrics import coco, landmarks, matched
 
@@ -19,6 +20,16 @@ def states(shards: Any) -> bool:
     return FIELD in shards.ragged
 
 
+def check_names(shards: Any, task: Any) -> None:
+    """Raise UserError where the set states other landmarks than the run has learnt, or in another order."""
+    field, known = shards.schema.fields[FIELD], tuple(getattr(task, "points", ()))
+    if known and tuple(field.names) != known:
+        raise UserError(
+            f"{shards.folder} has the landmarks {', '.join(field.names) or 'without names'}, the run "
+            f"{', '.join(known)}: judge a set of the same ones"
+        )
+
+
 def add_landmarks(
     report: Report,
     shards: Any,
@@ -27,7 +38,9 @@ def add_landmarks(
     pairs: matched.Matched,
     rows: Rows,
 ) -> None:
-    """Add `landmarks/nme`, by the diagonal, and `landmarks/nme_eyes`, over all objects that were found.
+    """Add `landmark_nme`, by the diagonal, and `landmark_nme_eyes`, over all objects that were found.
+
+    Where no landmark of them is known nothing is added.
 
     ids: [n], the samples of `truths`. pairs: of the detections whose landmarks are in `rows`. Raises
     UserError where the set has another number of landmarks.
@@ -41,6 +54,8 @@ def add_landmarks(
         raise UserError(
             f"{OUTPUT}: the run has {said.rows.shape[1]} of each object, {shards.folder} has {truth.shape[1]}"
         )
+    if field.unknown is not None:
+        truth[(truth == field.unknown).all(axis=2)] = UNKNOWN_POINT
     names = [*field.names] or [str(number) for number in range(truth.shape[1])]
     eyes = tuple(map(names.index, EYES)) if set(EYES) <= set(names) else None
     hit = np.flatnonzero(pairs.truth >= 0)
@@ -51,15 +66,17 @@ def add_landmarks(
         truths.boxes.rows.numpy()[at],
         eyes=eyes,  # type: ignore[arg-type]
     )
-    figures = {"nme": found.by_diagonal(), "nme_eyes": found.by_eyes()}
-    report.scalars |= {f"landmarks/{name}": value for name, value in figures.items() if np.isfinite(value)}
     known = np.isfinite(found.distance)
+    if not known.any():
+        return
+    figures = {"landmark_nme": found.by_diagonal(), "landmark_nme_eyes": found.by_eyes()}
+    report.scalars |= {name: value for name, value in figures.items() if np.isfinite(value)}
     cells = [
         [name, round(float(error), DIGITS) if np.isfinite(error) else None, int(count)]
         for name, error, count in zip(names, found.of_each(), known.sum(axis=0), strict=True)
     ]
     note = (
         f"mean distance as a share of the box's diagonal, of {int(known.any(axis=1).sum()):,} objects that "
-        f"were found (IoU {matched.OVERLAP:g}); nme_eyes: as a share of the distance of the eyes"
+        f"were found (IoU {matched.OVERLAP:g}); landmark_nme_eyes: as a share of the distance of the eyes"
     )
     report.tables["landmarks"] = Table(("landmark", "error", "known"), cells, note)

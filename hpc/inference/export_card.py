@@ -126,7 +126,11 @@ def _classes(model: Predictor) -> dict[str, list[str]]:
     """Return the names of the classes and bits of the task's fields, by field, where its set is there."""
     learn_names(model)
     fields = {name: model.task.known_fields.get(name) for name in model.task.plan.fields("train")}
-    return {name: list(field.names) for name, field in fields.items() if field is not None and field.names}
+    return {
+        name: list(field.names)
+        for name, field in fields.items()
+        if field is not None and field.names and field.kind != "points"
+    }
 
 
 def _data(run: RunDir, folder: str) -> dict[str, Any]:

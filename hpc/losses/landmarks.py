@@ -1,9 +1,10 @@
 """Where the landmarks of an object are: the wing loss of what matched anchors say of those that are known.
 
 Each anchor states x and y of all landmarks from the corner of its cell, in its own size (YOLO5Face, Qi et al.
-2021, section 3; `models/yolo_maps.py`). Errors are shares of the box's side, so that large and small objects
-count alike: WIDTH and CURVATURE are those of the paper for a face of 256 pixels (Feng et al., "Wing Loss",
-CVPR 2018). Which anchors answer for which boxes: `assignment.py`.
+2021, section 3; `models/yolo_maps.py`). Errors are shares of the square root of the box's area, so that large
+and small objects count alike: WIDTH and CURVATURE are the paper's 10 and 2 pixels, taken at a face of 256
+pixels, our choice (Feng et al., "Wing Loss", CVPR 2018). Which anchors answer for which boxes:
+`assignment.py`.
 """
 
 import math
@@ -48,8 +49,8 @@ def landmark_loss(
     boxes, marks = points.shape[:2]
     # matches are listed by step, anchor and box
     wanted = points.float().expand(len(STEPS) * len(anchors), boxes, marks, 2).flatten(0, 1)
-    room = wanted.new_tensor([size[1] * stride, size[0] * stride])
-    known = (wanted != UNKNOWN_POINT).any(-1) & ((wanted >= 0) & (wanted <= room)).all(-1)
+    inside = (wanted[..., 0] <= size[1] * stride) & (wanted[..., 1] <= size[0] * stride)
+    known = (wanted != UNKNOWN_POINT).any(-1) & (wanted >= 0).all(-1) & inside
     weight = found.weight[:, None] * known  # [k, p]
     corner = torch.stack([found.column, found.row], -1) * stride
     said = answers.unflatten(-1, (marks, 2)) * anchors[found.anchor][:, None] + corner[:, None]

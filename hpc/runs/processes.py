@@ -1,7 +1,7 @@
 """Recognises processes by host, pid and start time, since the system reuses the pid of a dead process.
 
-On Linux the start is told in seconds since the system booted: a clock that is set, or a machine that slept,
-does not make a living process another one.
+On Linux the start is counted in seconds since the system booted: a clock that is set, or a machine that
+slept, does not make a living process another one.
 """
 
 import os
@@ -46,11 +46,11 @@ def alive(host: str, pid: int, started: float | None = None) -> bool | None:
 
 
 def _started(process: psutil.Process) -> float:
-    """Return the start of a process in seconds since the system booted, or as a date where it is not told."""
+    """Return the start of a process in seconds since boot; its date where /proc is missing."""
     try:
-        text = Path(f"/proc/{process.pid}/stat").read_text()
+        stat = Path(f"/proc/{process.pid}/stat").read_bytes()  # a name may be no text
     except (FileNotFoundError, ProcessLookupError):
         if psutil.LINUX:
             raise psutil.NoSuchProcess(process.pid) from None
         return round(process.create_time(), 2)
-    return round(int(text.rpartition(")")[2].split()[_TICKS]) / os.sysconf("SC_CLK_TCK"), 2)
+    return round(int(stat.rpartition(b")")[2].split()[_TICKS]) / os.sysconf("SC_CLK_TCK"), 2)

@@ -43,7 +43,7 @@ KEYS = {
     "drift": Rule("weight of the squared scores of real images; 0: none", least=0),
     "group": Rule("progan, stylegan: images whose differences the judge is shown", least=1),
     "mixing": Rule("stylegan: share of the images with styles of two latents", least=0, most=1),
-    "noise": Rule("stylegan: whether its layers are given noise, beside the styles"),
+    "noise": Rule("stylegan: whether its layers are given noise, beside the styles", younger=True),
     "truncation": Rule(
         "stylegan: of what `rostro generate` makes; 1: as trained, 0: the mean face", least=0, most=1
     ),

@@ -152,7 +152,7 @@ class Yolov5(Task):
     def predict(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Any]:
         """Return {"detections": Ragged rows x0, y0, x1, y1 in pixels of the file, score, class}.
 
-        And of a run with landmarks {"landmarks": Ragged rows [landmarks, 2] of the same detections}.
+        A run with landmarks also answers "landmarks": Ragged rows [landmarks, 2] of the same detections.
         """
         found = self.graph(nets, batch)
         keys = self.config.task
@@ -170,7 +170,7 @@ class Yolov5(Task):
     def graph(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         """Return all candidates: boxes [n, k, 4] in pixels of the image, scores [n, k, classes].
 
-        And of a run with landmarks these too, [n, k, landmarks, 2].
+        A run with landmarks also answers these, [n, k, landmarks, 2].
         """
         net = nets["net"]
         found = decode(net(batch.images[IMAGE]), net.anchors, net.strides, classes=len(self.names))  # type: ignore[arg-type]
@@ -189,8 +189,8 @@ class Yolov5(Task):
             "scores": "n, candidates, classes: from 0 to 1",
             "class": "the one of the largest score of a candidate",
             **{name: self.config.task[name] for name in ("score", "overlap", "agnostic", "limit")},
-            "chosen": "candidates of `score` or more, of those that overlap by more than `overlap` (IoU) the "
-            "best; of unequal classes only where `agnostic`; `limit` of an image",
+            "chosen": "candidates of `score` or more; of those that overlap by more than `overlap` only "
+            "the best is kept; unequal classes compete only where `agnostic`; at most `limit` of an image",
         }
         if self.landmarks:
             said["landmarks"] = "n, candidates, landmarks, 2: x, y in pixels of the input"
@@ -224,10 +224,7 @@ class Yolov5(Task):
         return rendered(image, prediction["detections"], names, prediction.get("landmarks"))
 
     def images(self, nets: dict[str, nn.Module], batch: Batch, clock: int) -> dict[str, Tensor]:
-        """Return the images of the batch as the network sees them, with the boxes that it learns.
-
-        And with the landmarks.
-        """
+        """Return the images of the batch as the network sees them, with what it learns drawn on them."""
         shown = batch.images[IMAGE][:SHOWN].float().clone()
         for number, image in enumerate(shown):
             for x0, y0, x1, y1 in batch.labels["boxes"].of(number).round().long().tolist():
@@ -243,7 +240,7 @@ class Yolov5(Task):
 def _candidates(boxes: Tensor, scores: Tensor, least: float, points: Tensor | None = None) -> Ragged:
     """Return the candidates of some score, of their likeliest class: x0, y0, x1, y1, score, class.
 
-    Behind these x, y of each of the `points` [n, k, p, 2].
+    x, y of each of the `points` [n, k, p, 2] follow.
     """
     best, kind = scores.max(2)
     owner, place = (best >= least).nonzero(as_tuple=True)

@@ -29,9 +29,10 @@ KEYS = {
     "landmarks": Rule(
         f"landmarks of each object, as many as the set's label {POINTS} has: 5 of faces (0 = none)",
         least=0,
+        younger=True,
         cap=1 << 10,
     ),
-    "landmark": Rule("gain of the landmarks' loss, before it is scaled by the scales", least=0),
+    "landmark": Rule("gain of the landmarks' loss, before it is scaled by the scales", least=0, younger=True),
     "smoothing": Rule("smoothing of the classes' targets", least=0, below=1),
     "ratio": Rule("how many times a side of a box may be that of an anchor, or the other way round", above=1),
     "unit": Rule(
@@ -111,8 +112,12 @@ def check(config: Config, sets: Mapping[str, Any]) -> None:
         raise UserError(f"task.classes={shown(names)}: type at least one name, each once, such as [face]")
     for split, shards in sets.items():
         _check_classes(f"data.{split}={shards.folder}", names, shards)
-    if "train" in sets and (count := landmarks(task)):
-        _check_landmarks(config, count, sets["train"])
+    if count := landmarks(task):
+        stated = {split: shards for split, shards in sets.items() if POINTS in shards.schema.fields}
+        for split, shards in stated.items():
+            _check_landmarks(f"data.{split}={shards.folder}", count, shards)
+        if "train" in stated:
+            _check_names(config, stated)
 
 
 def _check_range(key: str, values: list[float]) -> None:
@@ -129,8 +134,8 @@ def _check_classes(place: str, names: list[str], shards: Any) -> None:
         )
 
 
-def _check_landmarks(config: Config, count: int, shards: Any) -> None:
-    field, place = shards.schema.fields[POINTS], f"data.train={shards.folder}"
+def _check_landmarks(place: str, count: int, shards: Any) -> None:
+    field = shards.schema.fields[POINTS]
     if not field.ragged or len(field.shape) != 2 or field.rows_of != "boxes":
         raise UserError(f"{place}: {POINTS} are not landmarks of the boxes: use task.landmarks=0")
     if field.shape[0] != count:
@@ -138,11 +143,23 @@ def _check_landmarks(config: Config, count: int, shards: Any) -> None:
             f"{place} has {field.shape[0]} landmarks of each box, not {count}: use "
             f"task.landmarks={field.shape[0]}"
         )
-    if count > 1 and not field.names and config.data.augment.flip:
+
+
+def _check_names(config: Config, stated: Mapping[str, Any]) -> None:
+    """Compare the names of landmarks in the sets that have them, one of which is the training set."""
+    names = {split: tuple(shards.schema.fields[POINTS].names) for split, shards in stated.items()}
+    place = f"data.train={stated['train'].folder}"
+    if landmarks(config.task) > 1 and not names["train"] and config.data.augment.flip:
         raise UserError(
             f"{place}: its landmarks have no names, by which left and right change places in mirror images: "
             "use data.augment.flip=0.0, or a set with names"
         )
+    for split, found in names.items():
+        if found != names["train"]:
+            raise UserError(
+                f"data.{split}={stated[split].folder} has the landmarks {shown(list(found))}, the training "
+                f"set {shown(list(names['train']))}: give a set of the same ones"
+            )
 
 
 def counts(config: Config) -> tuple[int, float]:

@@ -168,6 +168,21 @@ def test_a_file_of_landmarks_that_is_not_there_is_refused(tmp_path, capsys):
     assert "no.txt: there is no such file; give RetinaFace's label.txt" in last_error(capsys)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no rows of faces with landmarks below a picture's `# EVENT/NAME.jpg`: give"),
+        ("0--Parade/a.jpg\n1\n449 330 122 149 0 0 0 0 0 0\n", "has no rows of faces with landmarks"),
+        ("# 9--Else/a.jpg\n4 3 12 14" + " 8 9 0" * 5 + "\n", "has no picture of"),
+    ],
+)
+def test_another_file_than_that_of_landmarks_is_refused(tmp_path, capsys, text, words):
+    root = wider(tmp_path / "src", {"val": VAL}, PICTURES)
+    (tmp_path / "label.txt").write_text(text)
+    assert pack_source("widerface", root, tmp_path / "out", f"landmarks={tmp_path / 'label.txt'}") != 0
+    assert words in last_error(capsys)
+
+
 @needs_real
 def test_the_real_sample(tmp_path):
     assert pack_source("widerface", REAL / "widerface", tmp_path) == 0

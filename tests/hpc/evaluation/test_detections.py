@@ -258,8 +258,8 @@ def test_landmarks_of_what_was_found_have_errors():
     rows = gathered(each.rows(), Comm())
     report = each.report({}, rows, groups=Groups(), rounds=0)
     # of the first face 5 and 0 pixels of 50, of the second its known landmark 1 of 50
-    assert report.scalars["landmarks/nme"] == pytest.approx((0.05 + 0.02) / 2)
-    assert report.scalars["landmarks/nme_eyes"] == pytest.approx(2.5 / 10)
+    assert report.scalars["landmark_nme"] == pytest.approx((0.05 + 0.02) / 2)
+    assert report.scalars["landmark_nme_eyes"] == pytest.approx(2.5 / 10)
     assert report.tables["landmarks"].rows == [["left_eye", 0.1, 1], ["right_eye", 0.01, 2]]
     without = Detections()
     without.begin(JudgedSet(lambda comm: [], shards))
@@ -267,7 +267,7 @@ def test_landmarks_of_what_was_found_have_errors():
     plain = without.report({}, without.rows(), groups=Groups(), rounds=0)
     assert "landmarks" not in plain.tables
     assert plain.scalars == {
-        name: value for name, value in report.scalars.items() if not name.startswith("landmarks")
+        name: value for name, value in report.scalars.items() if not name.startswith("landmark_")
     }
     rows["landmarks"] = Ragged(torch.zeros(4, 3, 2), found.starts)
     with pytest.raises(UserError, match="landmarks: the run has 3 of each object, /sets/painted has 2"):

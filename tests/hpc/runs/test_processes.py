@@ -33,6 +33,19 @@ def test_a_process_lives_until_it_ends(sleeper):
         mark(sleeper.pid)
 
 
+def test_a_name_may_be_no_text():
+    """A name of UTF-8 is cut after 15 bytes."""
+    named = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'\\xc3\\x9cbertr\\xc3'); "
+    words = named + "print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            assert alive(*mark(process.pid)) is True
+        finally:
+            process.kill()
+
+
 def test_another_process_of_the_same_pid_is_not_it(sleeper):
     host, pid, started = mark(sleeper.pid)
     assert alive(host, pid, started - 0.1) is False

@@ -16,9 +16,11 @@ from data_shards.ops.base import run_ops
 from data_shards.shard_format.shard_set import ShardSet
 from data_shards.sources.boxes import FIVE_POINTS, Boxes
 from data_shards.sources.yolo_labels import add_row
+from hpc.config.check import check
 from hpc.config.plan import plan_of
 from hpc.distributed.comm import Comm
 from hpc.evaluation.base import JudgedSet
+from hpc.evaluation.landmarks_shown import check_names
 from hpc.evaluation.run import evaluate
 from hpc.inference.detector import RunDetector
 from hpc.inference.drawn_boxes import rendered
@@ -26,6 +28,7 @@ from hpc.inference.export import Exported, _write_onnx
 from hpc.inference.export_card import describe
 from hpc.inference.names import learn_names
 from hpc.inference.predictor import Predictor, load_run
+from hpc.task import build_task
 from hpc.tasks.yolov5_plan import counts
 from launch.cli import main
 from launch.options.compose import composed
@@ -80,11 +83,40 @@ def test_a_set_of_other_landmarks_or_none_is_refused(shards, tmp_path):
         task.plan.check(config, {"train": nameless})
     config.data.augment.flip = 0.0
     task.plan.check(config, {"train": nameless})
+    with pytest.raises(UserError, match=r"data\.val=.* has the landmarks .*left_eye.*, the training set"):
+        task.plan.check(config, {"train": nameless, "val": shards})
+    fields = {**shards.schema.fields, "box_points": dataclasses.replace(named, shape=(68, 2), names=())}
+    many = SimpleNamespace(folder="/sets/y", schema=SimpleNamespace(fields=fields))
+    with pytest.raises(UserError, match=r"data\.eval=/sets/y has 68 landmarks of each box, not 5"):
+        task.plan.check(config, {"train": shards, "eval": many})
     pack_objects(tmp_path / "bare", 12)
     with pytest.raises(UserError, match="box_points"):
         ShardSet.open(tmp_path / "bare" / "train", fields=task.plan.roles["train"])
     with pytest.raises(UserError, match=r"task\.landmarks=-1"):
         job_of("task.landmarks=-1")
+
+
+@pytest.mark.parametrize(
+    ("job", "keys"), [("yolov5x_widerface", ("landmarks", "landmark")), ("stylegan", ("noise",))]
+)
+def test_a_run_of_before_a_key_is_checked_and_built(job, keys):
+    config = composed([f"task={job}", "smoke=true"])
+    for key in keys:
+        del config.task[key]
+    check(config)
+    task = build_task(config)
+    task.players()
+    assert not getattr(task, "landmarks", 0)
+
+
+def test_the_judged_landmarks_must_be_those_of_the_run(learnt, shards):
+    task = learnt[0]
+    check_names(shards, task)
+    named = shards.schema.fields["box_points"]
+    fields = {"box_points": dataclasses.replace(named, names=named.names[::-1])}
+    other = SimpleNamespace(folder="/sets/x", schema=SimpleNamespace(fields=fields))
+    with pytest.raises(UserError, match=r"/sets/x has the landmarks right_mouth, .* the run left_eye"):
+        check_names(other, task)
 
 
 def test_without_landmarks_nothing_is_asked_said_or_kept(shards):
@@ -127,8 +159,8 @@ def test_a_small_network_learns_a_few_faces(learnt, shards):
     reports, _ = evaluate(task, nets, JudgedSet(batches, shards), Comm(), channels_last=False)
     figures = reports["boxes"].scalars
     assert figures["ap50"] > 0.5
-    assert figures["landmarks/nme"] < 0.06
-    assert figures["landmarks/nme"] < figures["landmarks/nme_eyes"] < 0.2
+    assert figures["landmark_nme"] < 0.06
+    assert figures["landmark_nme"] < figures["landmark_nme_eyes"] < 0.2
 
 
 def test_landmarks_stay_with_their_detections_in_pixels_of_the_files(learnt):

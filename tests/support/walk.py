@@ -22,7 +22,10 @@ from launch.commands.audit_resume import Auditor, Case
 from launch.options.compose import composed
 from launch.options.conf import plan_of_task
 from launch.start import snapshot
-from tests.support import runs
+from tests.support import (
+    runs,
+    tiny,  # noqa: F401 - the tiny jobs, in the ranks too
+)
 from tests.support.marked import pack_marked
 from tests.support.object_set import pack_objects
 from tests.support.scenes import Scenes

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTEST = [sys.executable, "-m", "pytest"]
 MEMORY = Path("/dev/shm")
 NEEDED = 4 << 30  # bytes; the files of all tests are a tenth of it
-PARTS = (["--ignore=tests/slurm", "--ignore=tests/hpc"], ["tests/hpc"], ["tests/slurm"])
+SECOND = ("tests/hpc", "tests/data_shards", "tests/models")  # as long as the rest
+PARTS = ([f"--ignore={part}" for part in (*SECOND, "tests/slurm")], [*SECOND], ["tests/slurm"])
 
 
 def main() -> int:
